@@ -1,0 +1,17 @@
+package disk
+
+import "errors"
+
+// Space describes the file system that holds a path, in bytes and files.
+type Space struct {
+	BlockSize uint64 // bytes of a block
+	Total     uint64 // bytes in all
+	Free      uint64 // bytes not used
+	Avail     uint64 // bytes that this process may use (Free without the superuser's reserve)
+	Files     uint64 // inodes in all; 0 when the file system does not count them
+	FilesFree uint64 // inodes not used
+	ReadOnly  bool   // mounted read-only
+}
+
+// ErrUnsupported is what Usage returns where the system does not tell.
+var ErrUnsupported = errors.ErrUnsupported
