@@ -1,0 +1,164 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/PlakarKorp/kloset/connectors/storage"
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
+)
+
+// Lock is a shared lock on a store: while it is held, no maintenance of any process
+// removes anything. It is refreshed in the background until Unlock.
+type Lock struct {
+	s    *Store
+	id   objects.MAC
+	stop chan struct{}
+	done chan struct{}
+
+	mu        sync.Mutex
+	refreshed time.Time // guarded by mu: when the lock was last written
+}
+
+// Lock takes a shared lock. It fails with ErrLocked while another process holds an
+// exclusive one, and with ErrUnavailable when the store cannot be reached. Locks that
+// nobody has refreshed for kloset's time of 10 minutes are removed.
+func (s *Store) Lock(ctx context.Context) (*Lock, error) {
+	l := &Lock{s: s, id: objects.RandomMAC(), stop: make(chan struct{}), done: make(chan struct{})}
+	s.conn.own(l.id, true)
+	if err := l.put(); err != nil {
+		s.conn.own(l.id, false)
+		return nil, err
+	}
+	// First put, then look: two processes that do this cannot miss each other.
+	if err := s.checkLocks(ctx, l.id); err != nil {
+		return nil, errors.Join(err, l.remove())
+	}
+	go l.refresh()
+	return l, nil
+}
+
+// Valid returns nil while maintenance is certain to respect the lock, and ErrUnavailable
+// when it has not been refreshed for so long that it may have been ignored.
+func (l *Lock) Valid() error {
+	l.mu.Lock()
+	age := time.Since(l.refreshed)
+	l.mu.Unlock()
+	if age >= repository.LOCK_TTL {
+		return fmt.Errorf("lock of store: %w: not refreshed for %s", ErrUnavailable, age.Round(time.Second))
+	}
+	return nil
+}
+
+// Unlock releases the lock. An error means that the lock stays in the store until it is
+// too old to count.
+func (l *Lock) Unlock() error {
+	close(l.stop)
+	<-l.done
+	return l.remove()
+}
+
+func (l *Lock) remove() error {
+	err := l.s.conn.Delete(context.Background(), storage.StorageResourceLock, l.id)
+	l.s.conn.own(l.id, false)
+	return Unavailable("remove lock", ignoreNotExist(err))
+}
+
+func (l *Lock) refresh() {
+	defer close(l.done)
+	tick := time.NewTicker(repository.LOCK_REFRESH_RATE)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-tick.C:
+			if err := l.put(); err != nil {
+				l.s.log.Warn("store lock not refreshed", "err", err)
+			}
+		}
+	}
+}
+
+func (l *Lock) put() error {
+	var buf bytes.Buffer
+	now := time.Now()
+	lock := repository.NewSharedLock(l.s.hostname)
+	if err := lock.SerializeToStream(&buf); err != nil {
+		return fmt.Errorf("encode lock: %w", err)
+	}
+	if _, err := l.s.repo.PutLock(l.id, &buf); err != nil {
+		return Unavailable("lock store", err)
+	}
+	l.mu.Lock()
+	l.refreshed = now
+	l.mu.Unlock()
+	return nil
+}
+
+// checkLocks looks for exclusive locks beside our own.
+func (s *Store) checkLocks(ctx context.Context, own objects.MAC) error {
+	ids, err := s.conn.Store.List(ctx, storage.StorageResourceLock)
+	if err != nil {
+		return Unavailable("list locks", err)
+	}
+	for _, id := range ids {
+		if id == own {
+			continue
+		}
+		lock, err := s.readLock(id)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // released meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case lock.IsStale():
+			err := s.conn.Store.Delete(ctx, storage.StorageResourceLock, id)
+			if err := ignoreNotExist(err); err != nil {
+				return Unavailable("remove stale lock", err)
+			}
+		case lock.Exclusive:
+			age := time.Since(lock.Timestamp)
+			return &LockedError{Host: lock.Hostname, Age: age, Expires: repository.LOCK_TTL - age}
+		}
+	}
+	return nil
+}
+
+// readLock reads a lock. One that cannot be read (its writer lost power) counts as
+// exclusive for as long as a lock lives.
+func (s *Store) readLock(id objects.MAC) (*repository.Lock, error) {
+	rd, err := s.repo.GetLock(id)
+	if err == nil {
+		var lock *repository.Lock
+		lock, err = repository.NewLockFromStream(rd)
+		if cerr := rd.Close(); err == nil {
+			err = cerr
+		}
+		if err == nil {
+			return lock, nil
+		}
+	}
+	if IsIO(err) {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		return nil, Unavailable("read lock", err)
+	}
+	fi, serr := os.Stat(filepath.Join(s.root, locksDir, hex.EncodeToString(id[:])))
+	if serr != nil {
+		return nil, serr
+	}
+	return &repository.Lock{Timestamp: fi.ModTime(), Hostname: "unknown", Exclusive: true}, nil
+}

@@ -1,0 +1,208 @@
+package store
+
+import (
+	"cmp"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/PlakarKorp/kloset/connectors/storage"
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/reading"
+	"github.com/PlakarKorp/kloset/resources"
+)
+
+const (
+	mirrorName = "metadata"
+	// defaultMirrorBytes holds the metadata of some hundred commits, or of a tree of about
+	// a million files.
+	defaultMirrorBytes = 512 << 20
+)
+
+// mirror keeps copies of the packfiles with metadata (names, attributes, indexes, headers)
+// that this process writes, as they stand in the store, so encrypted. While the store is
+// away, names can still be looked up. Copies are a cache: they are not synced, but compared
+// with their MAC before they are used. Safe for concurrent use.
+type mirror struct {
+	dir    string
+	limit  int64 // of bytes
+	log    *slog.Logger
+	hasher func() hash.Hash // kloset's, of the store
+
+	mu    sync.Mutex
+	files map[objects.MAC]*mirrorFile // guarded by mu
+	size  int64                       // guarded by mu: of all files
+}
+
+type mirrorFile struct {
+	size  int64
+	used  time.Time
+	sound bool // it was compared with its MAC since this process began
+}
+
+// openMirror opens the mirror below a cache directory.
+func openMirror(cachePath string, limit int64, log *slog.Logger) (*mirror, error) {
+	m := &mirror{
+		dir: filepath.Join(cachePath, mirrorName), limit: limit, log: log,
+		files: make(map[objects.MAC]*mirrorFile),
+	}
+	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("metadata mirror: %w", err)
+	}
+	entries, err := os.ReadDir(m.dir)
+	if err != nil {
+		return nil, fmt.Errorf("metadata mirror: %w", err)
+	}
+	for _, e := range entries {
+		raw, err := hex.DecodeString(e.Name())
+		fi, ierr := e.Info()
+		if err != nil || ierr != nil || len(raw) != len(objects.MAC{}) {
+			if err := ignoreNotExist(os.Remove(filepath.Join(m.dir, e.Name()))); err != nil {
+				return nil, fmt.Errorf("metadata mirror: %w", err)
+			}
+			continue
+		}
+		m.files[objects.MAC(raw)] = &mirrorFile{size: fi.Size(), used: fi.ModTime()}
+		m.size += fi.Size()
+	}
+	m.trim()
+	return m, nil
+}
+
+func (m *mirror) path(mac objects.MAC) string {
+	return filepath.Join(m.dir, hex.EncodeToString(mac[:]))
+}
+
+// trim removes the files that were used longest ago until the rest fits. It needs mu, or
+// to be alone.
+func (m *mirror) trim() {
+	if m.size <= m.limit {
+		return
+	}
+	macs := make([]objects.MAC, 0, len(m.files))
+	for mac := range m.files {
+		macs = append(macs, mac)
+	}
+	slices.SortFunc(macs, func(a, b objects.MAC) int {
+		return cmp.Or(m.files[a].used.Compare(m.files[b].used), slices.Compare(a[:], b[:]))
+	})
+	for _, mac := range macs {
+		if m.size <= m.limit {
+			return
+		}
+		m.drop(mac)
+	}
+}
+
+// drop forgets a file; it needs mu, or to be alone.
+func (m *mirror) drop(mac objects.MAC) {
+	f := m.files[mac]
+	if f == nil {
+		return
+	}
+	if err := ignoreNotExist(os.Remove(m.path(mac))); err != nil {
+		m.log.Warn("metadata mirror", "err", err)
+	}
+	m.size -= f.size
+	delete(m.files, mac)
+}
+
+// copy begins a copy of what is read from the reader that it returns. done ends it, and
+// keeps the copy when the original was written.
+func (m *mirror) copy(mac objects.MAC, rd io.Reader) (tee io.Reader, done func(written bool)) {
+	f, err := os.CreateTemp(m.dir, tmpPrefix)
+	if err != nil {
+		m.log.Warn("metadata mirror", "err", err)
+		return rd, func(bool) {}
+	}
+	w := &mirrorWriter{f: f}
+	return io.TeeReader(rd, w), func(written bool) {
+		err := errors.Join(w.err, f.Close())
+		if err == nil && written {
+			err = os.Rename(f.Name(), m.path(mac))
+		}
+		if err != nil || !written {
+			err = errors.Join(err, ignoreNotExist(os.Remove(f.Name())))
+			if err != nil {
+				m.log.Warn("metadata mirror", "err", err)
+			}
+			return
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.files[mac] = &mirrorFile{size: w.n, used: time.Now(), sound: true}
+		m.size += w.n
+		m.trim()
+	}
+}
+
+// mirrorWriter notes an error instead of returning it: a full cache disk must not make a
+// commit fail.
+type mirrorWriter struct {
+	f   *os.File
+	n   int64
+	err error
+}
+
+func (w *mirrorWriter) Write(p []byte) (int, error) {
+	if w.err == nil {
+		_, w.err = w.f.Write(p)
+		w.n += int64(len(p))
+	}
+	return len(p), nil
+}
+
+// open opens the copy of a packfile; fs.ErrNotExist when there is no sound one.
+func (m *mirror) open(mac objects.MAC, rg *storage.Range) (io.ReadCloser, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	file := m.files[mac]
+	if file == nil {
+		return nil, fs.ErrNotExist
+	}
+	if !file.sound {
+		// Under mu: it happens once a file, and only while the store is away.
+		if err := m.verify(mac); err != nil {
+			m.log.Warn("metadata mirror: copy is of no use", "err", err)
+			m.drop(mac)
+			return nil, fs.ErrNotExist
+		}
+		file.sound = true
+		file.used = time.Now()
+		if err := os.Chtimes(m.path(mac), file.used, file.used); err != nil {
+			return nil, err
+		}
+	}
+	f, err := os.Open(m.path(mac))
+	if err != nil {
+		return nil, err
+	}
+	if rg == nil {
+		return f, nil
+	}
+	return reading.NewSectionReadCloser(f, int64(rg.Offset), int64(rg.Length)), nil
+}
+
+// verify compares a copy with the MAC at its end.
+func (m *mirror) verify(mac objects.MAC) (err error) {
+	f, err := os.Open(m.path(mac))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	_, rd, err := storage.Deserialize(m.hasher(), resources.RT_PACKFILE, io.NopCloser(f))
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, rd)
+	return err
+}

@@ -1,0 +1,442 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/PlakarKorp/kloset/caching"
+	"github.com/PlakarKorp/kloset/compression"
+	"github.com/PlakarKorp/kloset/connectors/storage"
+	"github.com/PlakarKorp/kloset/encryption"
+	"github.com/PlakarKorp/kloset/kcontext"
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
+
+	"github.com/snapgate/gateway/internal/disk"
+)
+
+// Config says which store to open and how.
+type Config struct {
+	// Location is where the store is: "fs:///abs/path", or an absolute path.
+	Location string
+	// Passphrase yields the passphrase of an encrypted store; it is asked once. Nil only
+	// with Plaintext.
+	Passphrase func(ctx context.Context) ([]byte, error)
+	// Plaintext says that the store is, or is to be created, unencrypted.
+	Plaintext bool
+	// Create makes a missing store.
+	Create bool
+	// Disk is what the store's files are written through; nil means disk.OS.
+	Disk disk.FS
+	// CacheDir holds kloset's local state; it belongs to one process. "", or a directory
+	// that another process holds, means a temporary one.
+	CacheDir string
+	// KeepDir is where a copy of the store's configuration is kept, so that keys can be
+	// derived while the store is away; "" keeps none.
+	KeepDir string
+	// MirrorBytes bounds the copies of metadata in CacheDir with which names can be looked
+	// up while the store is away; 0: 512 MiB.
+	MirrorBytes int64
+	Logger      *slog.Logger // nil discards
+	// CheapKDF makes a created store's key derivation fast and weak: for tests.
+	CheapKDF bool
+}
+
+// Store is an open kloset store; see the package comment for concurrency.
+type Store struct {
+	root     string
+	fsys     disk.FS
+	keepDir  string
+	log      *slog.Logger
+	hostname string
+
+	cache  *cacheDir
+	kctx   *kcontext.KContext
+	conn   *conn
+	repo   *repository.Repository
+	config *storage.Configuration
+	key    []byte // nil for a plaintext store
+
+	mu      sync.Mutex
+	wrapped []byte // guarded by mu: the configuration as the store has it
+	swept   bool   // guarded by mu: leftovers in the store were removed
+	created bool
+}
+
+// Open opens the store, or creates it when it is missing and cfg.Create is set. A store
+// that cannot be reached but is known from cfg.KeepDir is opened too: Available says so.
+//
+// Errors: ErrNotExist, ErrWrongPassphrase, ErrNewerVersion, ErrDamaged, ErrReplaced;
+// ErrUnavailable for a store that cannot be reached and has never been seen.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	root, err := parseLocation(cfg.Location)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Passphrase == nil && !cfg.Plaintext {
+		return nil, fmt.Errorf("open store: %w: none given", ErrWrongPassphrase)
+	}
+	s := &Store{root: root, fsys: cfg.Disk, keepDir: cfg.KeepDir, log: cfg.Logger}
+	if s.fsys == nil {
+		s.fsys = disk.OS{}
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if err := s.unlock(ctx, cfg); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", s.Location(), err)
+	}
+	if err := s.open(ctx, cfg.CacheDir, cfg.MirrorBytes); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", s.Location(), err)
+	}
+	return s, nil
+}
+
+// unlock finds the configuration, in the store or kept, creates a missing store, and
+// derives the key.
+func (s *Store) unlock(ctx context.Context, cfg Config) error {
+	kept, err := s.kept()
+	if err != nil {
+		return err
+	}
+	wrapped, err := readConfig(s.root)
+	switch {
+	case err == nil:
+	case kept != nil && (errors.Is(err, ErrNotExist) || errors.Is(err, ErrUnavailable)):
+		// It was here before, so it is away, however that looks from here: a file system
+		// that is not mounted looks like a missing directory. Never create it anew.
+		s.log.Warn("store is away", "store", s.Location(), "err", err)
+		wrapped = kept
+	case errors.Is(err, ErrNotExist) && cfg.Create:
+		return s.create(ctx, cfg)
+	default:
+		return err
+	}
+	config, err := parseConfig(wrapped)
+	if err != nil {
+		return s.withCopy(err, kept)
+	}
+	if (config.Encryption == nil) != cfg.Plaintext {
+		if cfg.Plaintext {
+			return fmt.Errorf("%w: the store is encrypted", ErrWrongPassphrase)
+		}
+		return fmt.Errorf("%w: the store is not encrypted", ErrWrongPassphrase)
+	}
+	if err := sameStore(config, kept); err != nil {
+		return err
+	}
+	var passphrase []byte
+	if config.Encryption != nil {
+		if passphrase, err = cfg.Passphrase(ctx); err != nil {
+			return fmt.Errorf("passphrase: %w", err)
+		}
+	}
+	key, err := unlock(config, wrapped, passphrase)
+	if err != nil {
+		return s.withCopy(err, kept)
+	}
+	s.config, s.key, s.wrapped = config, key, wrapped
+	return s.keep(kept)
+}
+
+// withCopy says of a damaged configuration where a copy of it is.
+func (s *Store) withCopy(err error, kept []byte) error {
+	if !errors.Is(err, ErrDamaged) || kept == nil {
+		return err
+	}
+	if _, kerr := parseConfig(kept); kerr != nil {
+		return err
+	}
+	return fmt.Errorf("%w (%s is a copy of its file %s)", err, keptName(s.keepDir, s.root), configName)
+}
+
+func (s *Store) create(ctx context.Context, cfg Config) error {
+	var passphrase []byte
+	if !cfg.Plaintext {
+		var err error
+		if passphrase, err = cfg.Passphrase(ctx); err != nil {
+			return fmt.Errorf("passphrase: %w", err)
+		}
+	}
+	config, wrapped, key, err := newConfig(passphrase, cfg.Plaintext, cfg.CheapKDF)
+	if err != nil {
+		return err
+	}
+	if err := create(s.fsys, s.root, wrapped); err != nil {
+		return err
+	}
+	s.config, s.key, s.wrapped, s.created = config, key, wrapped, true
+	return s.keep(nil)
+}
+
+// kept reads the kept configuration, nil when there is none.
+func (s *Store) kept() ([]byte, error) {
+	if s.keepDir == "" {
+		return nil, nil
+	}
+	kept, err := os.ReadFile(keptName(s.keepDir, s.root))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read kept configuration: %w", err)
+	}
+	return kept, nil
+}
+
+// keep writes the configuration to KeepDir unless it is there.
+func (s *Store) keep(kept []byte) error {
+	if s.keepDir == "" || bytes.Equal(kept, s.wrapped) {
+		return nil
+	}
+	if err := disk.MkdirDurable(s.fsys, s.keepDir, 0o700); err != nil {
+		return fmt.Errorf("keep configuration: %w", err)
+	}
+	if err := writeDurably(s.fsys, keptName(s.keepDir, s.root), s.wrapped); err != nil {
+		return fmt.Errorf("keep configuration: %w", err)
+	}
+	return nil
+}
+
+// sameStore refuses a store that is another one than the kept configuration's. A kept
+// configuration that cannot be read is no reason to refuse anything.
+func sameStore(config *storage.Configuration, kept []byte) error {
+	if kept == nil {
+		return nil
+	}
+	was, err := parseConfig(kept)
+	if err == nil && was.RepositoryID != config.RepositoryID {
+		return fmt.Errorf("%w: it is %s, and was %s", ErrReplaced, config.RepositoryID, was.RepositoryID)
+	}
+	return nil
+}
+
+// open connects kloset to the store and reads its states.
+func (s *Store) open(ctx context.Context, cachePath string, mirrorBytes int64) (err error) {
+	if s.cache, err = openCacheDir(cachePath); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.cache.close())
+		}
+	}()
+	s.kctx = newKContext(s.log, s.cache.path)
+	s.hostname = s.kctx.Hostname
+	if s.conn, err = newConn(ctx, s.fsys, s.root, s.cache.token); err != nil {
+		return err
+	}
+	if !s.cache.temp {
+		if mirrorBytes == 0 {
+			mirrorBytes = defaultMirrorBytes
+		}
+		if s.conn.mirror, err = openMirror(s.cache.path, mirrorBytes, s.log); err != nil {
+			return err
+		}
+	}
+	if s.cache.suspect && s.Available(ctx) == nil {
+		if err := errors.Join(s.cache.wipe(), s.cache.settle()); err != nil {
+			return fmt.Errorf("cache directory: %w", err)
+		}
+	}
+	if err := s.openRepository(); err != nil {
+		return err
+	}
+	err = s.Refresh(ctx)
+	if err == nil || errors.Is(err, ErrUnavailable) {
+		return nil
+	}
+	// The states are fine as far as the disk says, so it may be the cache that is not.
+	s.log.Warn("store index is rebuilt", "store", s.Location(), "err", err)
+	if err := s.cache.wipe(); err != nil {
+		return fmt.Errorf("cache directory: %w", err)
+	}
+	if err := s.openRepository(); err != nil {
+		return err
+	}
+	if err = s.Refresh(ctx); errors.Is(err, ErrUnavailable) {
+		return nil
+	}
+	return err
+}
+
+// openRepository opens kloset's repository without looking at the store. There is no way
+// to close one, it keeps a descriptor and a goroutine, so this is done once in a Store's
+// life.
+func (s *Store) openRepository() error {
+	repo, err := repository.NewNoRebuild(s.kctx, s.key, s.conn, s.wrapped, false)
+	if err != nil {
+		return fmt.Errorf("open repository: %w", s.CacheError(err))
+	}
+	s.repo = repo
+	if s.conn.mirror != nil {
+		s.conn.mirror.hasher = repo.GetMACHasher
+	}
+	return nil
+}
+
+// stateDir is where kloset keeps its index of this store.
+func (s *Store) stateDir() string {
+	return filepath.Join(s.cache.path, caching.CACHE_VERSION, "store", s.config.RepositoryID.String())
+}
+
+// distrust makes kloset read all states again, because its index may be from before a loss
+// of power. The index was kept until now because the store was away when it was opened.
+func (s *Store) distrust() error {
+	index, err := caching.NewSQLState(s.stateDir(), false)
+	if err != nil {
+		return err
+	}
+	states, err := index.GetStates()
+	if err != nil {
+		return err
+	}
+	for id := range states {
+		if err := index.DelState(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Refresh takes over what other processes did in the store since the last time. It must
+// not overlap with a commit. Errors: ErrUnavailable, ErrReplaced, ErrDamaged.
+func (s *Store) Refresh(ctx context.Context) error {
+	if err := s.Available(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	sweep := !s.swept
+	s.swept = true
+	s.mu.Unlock()
+	if sweep {
+		if err := s.conn.sweep(time.Now()); err != nil {
+			s.log.Warn("leftovers in the store stay", "store", s.Location(), "err", err)
+		}
+	}
+	if s.cache.suspect {
+		if err := s.distrust(); err != nil {
+			return fmt.Errorf("distrust index: %w", err)
+		}
+	}
+	if err := s.CacheError(s.repo.RebuildState()); err != nil {
+		if IsIO(err) {
+			return Unavailable("read states", err)
+		}
+		return fmt.Errorf("read states: %w: %w", ErrDamaged, err)
+	}
+	if s.cache.suspect {
+		if err := s.cache.settle(); err != nil {
+			return fmt.Errorf("cache directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// Available returns nil when the store is there and is the one that was opened;
+// ErrUnavailable or ErrReplaced otherwise. It reads one small file.
+func (s *Store) Available(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	wrapped, err := readConfig(s.root)
+	if err != nil {
+		// Not there any more is away: it was there once.
+		if errors.Is(err, ErrNotExist) {
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if bytes.Equal(wrapped, s.wrapped) {
+		return nil
+	}
+	config, err := parseConfig(wrapped)
+	if err != nil {
+		return err
+	}
+	if config.RepositoryID != s.config.RepositoryID {
+		return fmt.Errorf("%w: it is %s, and was %s", ErrReplaced, config.RepositoryID, s.config.RepositoryID)
+	}
+	s.wrapped = wrapped
+	return nil
+}
+
+// States lists the identifiers of the states in the store, which change whenever
+// somebody has written to it.
+func (s *Store) States(ctx context.Context) ([]objects.MAC, error) {
+	ids, err := s.conn.List(ctx, storage.StorageResourceState)
+	if err != nil {
+		return nil, Unavailable("list states", err)
+	}
+	return ids, nil
+}
+
+// Repository returns kloset's view of the store, as of the last Refresh.
+func (s *Store) Repository() *repository.Repository { return s.repo }
+
+// DropState removes the local copy that kloset makes of a state while it writes it. It is
+// for commits that failed; IngestStateFile removes it otherwise.
+func (s *Store) DropState(id objects.MAC) error {
+	return ignoreNotExist(os.Remove(filepath.Join(s.stateDir(), fmt.Sprintf("%x.state", id))))
+}
+
+// Encode returns a blob as it stands in a packfile: compressed and encrypted as the store
+// wants it. Safe for concurrent use.
+func (s *Store) Encode(rd io.Reader) (io.Reader, error) {
+	var err error
+	if s.config.Compression != nil {
+		if rd, err = compression.DeflateStream(s.config.Compression.Algorithm, rd); err != nil {
+			return nil, fmt.Errorf("compress: %w", err)
+		}
+	}
+	if s.key != nil {
+		if rd, err = encryption.EncryptStream(s.config.Encryption, s.key, rd); err != nil {
+			return nil, fmt.Errorf("encrypt: %w", err)
+		}
+	}
+	return rd, nil
+}
+
+// DeriveKey derives a key of 32 bytes for a purpose from the repository key; nil when the
+// store is plaintext. The same store and purpose always give the same key.
+func (s *Store) DeriveKey(purpose string) ([]byte, error) {
+	if s.key == nil {
+		return nil, nil
+	}
+	id := s.config.RepositoryID
+	key, err := hkdf.Key(sha256.New, s.key, id[:], "snapgate "+purpose, keySize)
+	if err != nil {
+		return nil, fmt.Errorf("derive key: %w", err)
+	}
+	return key, nil
+}
+
+// Encrypted reports whether the store is encrypted.
+func (s *Store) Encrypted() bool { return s.key != nil }
+
+// Created reports whether Open has created the store.
+func (s *Store) Created() bool { return s.created }
+
+// ID is the store's identifier, a UUID.
+func (s *Store) ID() string { return s.config.RepositoryID.String() }
+
+// Location returns where the store is, as plakar takes it.
+func (s *Store) Location() string { return scheme + s.root }
+
+// Close releases the cache directory. Nothing may use the store after that.
+func (s *Store) Close() error {
+	return errors.Join(s.kctx.GetCache().Close(), s.cache.close())
+}

@@ -1,0 +1,489 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/PlakarKorp/kloset/connectors/storage"
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
+
+	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+func passphrase(s string) func(context.Context) ([]byte, error) {
+	return func(context.Context) ([]byte, error) { return []byte(s), nil }
+}
+
+// made creates a store below dir and closes it again.
+func made(t *testing.T, dir string, options ...func(*store.Config)) store.Config {
+	t.Helper()
+	cfg := storetest.Config(dir)
+	for _, option := range options {
+		option(&cfg)
+	}
+	s, err := store.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.Created() {
+		t.Error("Created is false for a new store")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Create = false
+	return cfg
+}
+
+func configFile(dir string) string { return filepath.Join(dir, "store", "CONFIG") }
+
+func rewrite(path string, change func([]byte) []byte) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, change(data), 0o600)
+}
+
+func TestOpenErrors(t *testing.T) {
+	noKeep := func(cfg *store.Config) { cfg.KeepDir = "" }
+	tests := []struct {
+		name    string
+		options []func(*store.Config)
+		spoil   func(dir string, cfg *store.Config) error
+		want    error
+		refused bool // with whatever error
+	}{
+		{name: "fine", spoil: func(string, *store.Config) error { return nil }},
+		{name: "plaintext", options: []func(*store.Config){storetest.Plaintext}, spoil: func(string, *store.Config) error { return nil }},
+		{name: "wrong passphrase", want: store.ErrWrongPassphrase, spoil: func(dir string, cfg *store.Config) error {
+			cfg.Passphrase = passphrase("wrong")
+			return nil
+		}},
+		{name: "no passphrase", want: store.ErrWrongPassphrase, spoil: func(dir string, cfg *store.Config) error {
+			cfg.Passphrase = nil
+			return nil
+		}},
+		{name: "encrypted but plaintext wanted", want: store.ErrWrongPassphrase, spoil: func(dir string, cfg *store.Config) error {
+			cfg.Plaintext = true
+			return nil
+		}},
+		{name: "plaintext but passphrase given", want: store.ErrWrongPassphrase, options: []func(*store.Config){storetest.Plaintext},
+			spoil: func(dir string, cfg *store.Config) error {
+				cfg.Plaintext, cfg.Passphrase = false, passphrase("x")
+				return nil
+			}},
+		{name: "missing", want: store.ErrNotExist, options: []func(*store.Config){noKeep}, spoil: func(dir string, cfg *store.Config) error {
+			return os.RemoveAll(filepath.Join(dir, "store"))
+		}},
+		{name: "a file", want: store.ErrNotExist, options: []func(*store.Config){noKeep}, spoil: func(dir string, cfg *store.Config) error {
+			cfg.Location = "fs://" + configFile(dir)
+			return nil
+		}},
+		{name: "newer version", want: store.ErrNewerVersion, spoil: func(dir string, cfg *store.Config) error {
+			return rewrite(configFile(dir), func(b []byte) []byte { b[14] = 9; return b })
+		}},
+		{name: "not a configuration", want: store.ErrDamaged, spoil: func(dir string, cfg *store.Config) error {
+			return rewrite(configFile(dir), func(b []byte) []byte { return bytes.Repeat([]byte("x"), len(b)) })
+		}},
+		{name: "configuration cut short", want: store.ErrDamaged, spoil: func(dir string, cfg *store.Config) error {
+			return rewrite(configFile(dir), func(b []byte) []byte { return b[:20] })
+		}},
+		{name: "configuration empty", want: store.ErrDamaged, spoil: func(dir string, cfg *store.Config) error {
+			return rewrite(configFile(dir), func(b []byte) []byte { return nil })
+		}},
+		{name: "configuration with a flipped bit", want: store.ErrDamaged, spoil: func(dir string, cfg *store.Config) error {
+			return rewrite(configFile(dir), func(b []byte) []byte { b[len(b)-1] ^= 1; return b })
+		}},
+		{name: "another store", want: store.ErrReplaced, spoil: func(dir string, cfg *store.Config) error {
+			other := t.TempDir()
+			made(t, other)
+			b, err := os.ReadFile(configFile(other))
+			return errors.Join(err, rewrite(configFile(dir), func([]byte) []byte { return b }))
+		}},
+		{name: "truncated state", want: store.ErrDamaged, spoil: func(dir string, cfg *store.Config) error {
+			name := filepath.Join(dir, "store", "states", "ab", "ab"+strings.Repeat("00", 31))
+			return os.WriteFile(name, []byte("_KLOSET_"), 0o600)
+		}},
+		{name: "unknown scheme", spoil: func(dir string, cfg *store.Config) error { cfg.Location = "s3://bucket/x"; return nil }, refused: true},
+		{name: "no path", spoil: func(dir string, cfg *store.Config) error { cfg.Location = "fs://"; return nil }, refused: true},
+		{name: "archive", spoil: func(dir string, cfg *store.Config) error { cfg.Location += ".ptar"; return nil }, refused: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			cfg := made(t, dir, tt.options...)
+			if err := tt.spoil(dir, &cfg); err != nil {
+				t.Fatal(err)
+			}
+			s, err := store.Open(t.Context(), cfg)
+			if err == nil {
+				defer s.Close()
+			}
+			switch {
+			case tt.want == nil && !tt.refused && err != nil:
+				t.Fatalf("Open: %v", err)
+			case tt.refused && err == nil:
+				t.Fatal("Open succeeds")
+			case tt.want != nil && !errors.Is(err, tt.want):
+				t.Fatalf("Open: got %v, want %v", err, tt.want)
+			}
+			if err != nil && strings.Contains(err.Error(), storetest.Passphrase) {
+				t.Errorf("error shows the passphrase: %v", err)
+			}
+		})
+	}
+}
+
+func TestMissingIsNotCreatedUnasked(t *testing.T) {
+	cfg := storetest.Config(t.TempDir())
+	cfg.Create = false
+	if _, err := store.Open(t.Context(), cfg); !errors.Is(err, store.ErrNotExist) {
+		t.Fatalf("Open: got %v, want ErrNotExist", err)
+	}
+	if _, err := os.Stat(strings.TrimPrefix(cfg.Location, "fs://")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("something was made: %v", err)
+	}
+}
+
+func TestCreateRefusesFullDirectory(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "store"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "store", "precious"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Open(t.Context(), storetest.Config(dir)); !errors.Is(err, store.ErrNotExist) {
+		t.Fatalf("Open: got %v, want ErrNotExist", err)
+	}
+}
+
+// TestCreateCutOff creates a store again whose creation failed at every one of its steps.
+func TestCreateCutOff(t *testing.T) {
+	dir := t.TempDir()
+	cfg := storetest.Config(dir)
+	fsys := storetest.NewFaultFS()
+	cfg.Disk = fsys
+	for _, op := range []storetest.Op{storetest.OpMkdir, storetest.OpSyncDir, storetest.OpOpen, storetest.OpWrite, storetest.OpSync, storetest.OpRename} {
+		fsys.Fail(func(o storetest.Op, path string) error {
+			if o == op && strings.HasPrefix(path, filepath.Join(dir, "store")) {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		_, err := store.Open(t.Context(), cfg)
+		if !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("%s fails: got %v, want ErrUnavailable and ENOSPC", op, err)
+		}
+	}
+	fsys.Fail(nil)
+	s := storetest.Open(t, cfg)
+	if !s.Created() {
+		t.Error("store was created by a failed attempt")
+	}
+}
+
+func TestAway(t *testing.T) {
+	tests := []struct {
+		name            string
+		leave, comeBack func(dir string) error
+	}{
+		{name: "moved",
+			leave:    func(dir string) error { return os.Rename(dir, dir+".away") },
+			comeBack: func(dir string) error { return os.Rename(dir+".away", dir) }},
+		{name: "empty mount point",
+			leave: func(dir string) error {
+				return errors.Join(os.Rename(dir, dir+".away"), os.Mkdir(dir, 0o700))
+			},
+			comeBack: func(dir string) error {
+				return errors.Join(os.Remove(dir), os.Rename(dir+".away", dir))
+			}},
+	}
+	if os.Getuid() != 0 { // permissions do not bind root; make faults runs a gateway as nobody
+		tests = append(tests, struct {
+			name            string
+			leave, comeBack func(dir string) error
+		}{
+			"no permission",
+			func(dir string) error { return os.Chmod(dir, 0) },
+			func(dir string) error { return os.Chmod(dir, 0o700) },
+		})
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			cfg := made(t, dir)
+			cfg.Create = true // must not matter
+			if err := tt.leave(filepath.Join(dir, "store")); err != nil {
+				t.Fatal(err)
+			}
+
+			wrong := cfg
+			wrong.Passphrase = passphrase("wrong")
+			if _, err := store.Open(t.Context(), wrong); !errors.Is(err, store.ErrWrongPassphrase) {
+				t.Errorf("wrong passphrase while away: got %v", err)
+			}
+			s := storetest.Open(t, cfg)
+			if err := s.Available(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+				t.Errorf("Available: got %v, want ErrUnavailable", err)
+			}
+			if err := s.Refresh(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+				t.Errorf("Refresh: got %v, want ErrUnavailable", err)
+			}
+			if _, err := s.Lock(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+				t.Errorf("Lock: got %v, want ErrUnavailable", err)
+			}
+			away, err := s.DeriveKey("spool")
+			if err != nil || len(away) != 32 {
+				t.Fatalf("DeriveKey: %x, %v", away, err)
+			}
+
+			if err := tt.comeBack(filepath.Join(dir, "store")); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Refresh(t.Context()); err != nil {
+				t.Errorf("Refresh after it came back: %v", err)
+			}
+			lock, err := s.Lock(t.Context())
+			if err != nil {
+				t.Fatalf("Lock after it came back: %v", err)
+			}
+			if err := lock.Unlock(); err != nil {
+				t.Error(err)
+			}
+			cfg.CacheDir = ""
+			back, err := storetest.Open(t, cfg).DeriveKey("spool")
+			if err != nil || !bytes.Equal(away, back) {
+				t.Errorf("key away %x, key back %x, %v", away, back, err)
+			}
+		})
+	}
+}
+
+func TestDeriveKey(t *testing.T) {
+	s := storetest.New(t)
+	a, errA := s.DeriveKey("a")
+	b, errB := s.DeriveKey("b")
+	again, errC := s.DeriveKey("a")
+	if err := errors.Join(errA, errB, errC); err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Equal(a, b) || !bytes.Equal(a, again) {
+		t.Errorf("keys a %x, b %x, a again %x", a, b, again)
+	}
+	plain := storetest.New(t, storetest.Plaintext)
+	if k, err := plain.DeriveKey("a"); k != nil || err != nil || plain.Encrypted() {
+		t.Errorf("plaintext store: key %x, %v", k, err)
+	}
+}
+
+func TestSecondProcessGetsItsOwnCache(t *testing.T) {
+	cfg := storetest.Config(t.TempDir())
+	storetest.Open(t, cfg)
+	storetest.Open(t, cfg) // fails if it waits for, or destroys, the first one's cache
+}
+
+// TestPutIsDurable states what a packfile and a state owe to power loss: the file is
+// synced before it gets its name, and the directory after that.
+func TestPutIsDurable(t *testing.T) {
+	fsys := storetest.NewFaultFS()
+	s := storetest.New(t, func(cfg *store.Config) { cfg.Disk = fsys })
+	mac := objects.RandomMAC()
+	for _, res := range []storage.StorageResource{storage.StorageResourcePackfile, storage.StorageResourceState} {
+		fsys.Ops()
+		data := bytes.Repeat([]byte("snap"), 1<<20)
+		n, err := s.Repository().Store().Put(t.Context(), res, mac, bytes.NewReader(data))
+		if err != nil || n != int64(len(data)) {
+			t.Fatalf("Put %s: %d, %v", res, n, err)
+		}
+		var ops []string
+		for _, op := range fsys.Ops() {
+			name, _, _ := strings.Cut(op, " ")
+			if len(ops) == 0 || ops[len(ops)-1] != name {
+				ops = append(ops, name)
+			}
+		}
+		if got, want := strings.Join(ops, " "), "open write sync rename syncdir"; got != want {
+			t.Errorf("%s: got %q, want %q", res, got, want)
+		}
+	}
+}
+
+func TestPutFails(t *testing.T) {
+	for _, op := range []storetest.Op{storetest.OpOpen, storetest.OpWrite, storetest.OpSync, storetest.OpRename, storetest.OpSyncDir} {
+		t.Run(string(op), func(t *testing.T) {
+			fsys := storetest.NewFaultFS()
+			dir := t.TempDir()
+			cfg := storetest.Config(dir)
+			cfg.Disk = fsys
+			s := storetest.Open(t, cfg)
+			fsys.Fail(func(o storetest.Op, _ string) error {
+				if o == op {
+					return syscall.ENOSPC
+				}
+				return nil
+			})
+			rd := bytes.NewReader(make([]byte, 3<<20))
+			_, err := s.Repository().Store().Put(t.Context(), storage.StorageResourcePackfile, objects.RandomMAC(), rd)
+			if !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("got %v, want ErrUnavailable and ENOSPC", err)
+			}
+			if rd.Len() != 0 {
+				t.Errorf("%d bytes were not read: their writers would hang", rd.Len())
+			}
+			left, err := filepath.Glob(filepath.Join(dir, "store", "packfiles", "*", "*"))
+			if err != nil || len(left) != 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+func TestLeftoversAreSweptAtOpen(t *testing.T) {
+	dir := t.TempDir()
+	cfg := made(t, dir)
+	token, err := os.ReadFile(filepath.Join(dir, "cache", "token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bucket := filepath.Join(dir, "store", "packfiles", "7f")
+	old := time.Now().Add(-2 * time.Hour)
+	files := []struct {
+		path string
+		old  bool
+		gone bool
+	}{
+		{filepath.Join(bucket, "tmp."+string(token)+"-1"), false, true},
+		{filepath.Join(bucket, "tmp.999"), true, true},
+		{filepath.Join(bucket, "tmp.1000"), false, false}, // plakar may be writing it
+		{filepath.Join(dir, "store", "packfiles", "tmp.1"), true, true},
+		{filepath.Join(dir, "store", "tmp.2"), true, true},
+		{filepath.Join(dir, "store", "readme.txt"), true, false},
+		{filepath.Join(dir, "cache", "2.0.0", "dbstorer-x"), false, true},
+	}
+	for _, f := range files {
+		if err := os.WriteFile(f.path, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if f.old {
+			if err := os.Chtimes(f.path, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	storetest.Open(t, cfg)
+	for _, f := range files {
+		if _, err := os.Stat(f.path); errors.Is(err, os.ErrNotExist) != f.gone {
+			t.Errorf("%s: gone is %v, want %v", f.path, !f.gone, f.gone)
+		}
+	}
+}
+
+func putLock(t *testing.T, s *store.Store, dir string, lock *repository.Lock) string {
+	t.Helper()
+	var buf bytes.Buffer
+	if err := lock.SerializeToStream(&buf); err != nil {
+		t.Fatal(err)
+	}
+	enc, err := s.Encode(&buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rd, err := storage.Serialize(s.Repository().GetMACHasher(), lockType, lockVersion, enc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var data bytes.Buffer
+	if _, err := data.ReadFrom(rd); err != nil {
+		t.Fatal(err)
+	}
+	id := objects.RandomMAC()
+	path := filepath.Join(dir, "store", "locks", hex.EncodeToString(id[:]))
+	if err := os.WriteFile(path, data.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestLock(t *testing.T) {
+	tests := []struct {
+		name      string
+		exclusive bool
+		age       time.Duration
+		want      error
+		gone      bool
+	}{
+		{name: "shared", age: time.Minute},
+		{name: "exclusive", exclusive: true, age: 3 * time.Minute, want: store.ErrLocked},
+		{name: "stale exclusive", exclusive: true, age: time.Hour, gone: true},
+		{name: "stale shared", age: time.Hour, gone: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := storetest.Open(t, storetest.Config(dir))
+			path := putLock(t, s, dir, &repository.Lock{
+				Version: lockVersion, Timestamp: time.Now().Add(-tt.age), Hostname: "elsewhere", Exclusive: tt.exclusive,
+			})
+			lock, err := s.Lock(t.Context())
+			if !errors.Is(err, tt.want) {
+				t.Fatalf("Lock: got %v, want %v", err, tt.want)
+			}
+			if tt.want != nil {
+				var locked *store.LockedError
+				if !errors.As(err, &locked) || locked.Host != "elsewhere" || locked.Age < tt.age || locked.Expires <= 0 {
+					t.Errorf("got %+v", locked)
+				}
+			} else {
+				if err := lock.Valid(); err != nil {
+					t.Error(err)
+				}
+				if err := lock.Unlock(); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) != tt.gone {
+				t.Errorf("the other's lock: gone is %v, want %v", !tt.gone, tt.gone)
+			}
+			left, err := filepath.Glob(filepath.Join(dir, "store", "locks", "*"))
+			if want := 1; err != nil || (!tt.gone && len(left) != want) || (tt.gone && len(left) != 0) {
+				t.Errorf("locks left: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+func TestUnreadableLockHoldsForItsLife(t *testing.T) {
+	dir := t.TempDir()
+	s := storetest.Open(t, storetest.Config(dir))
+	path := filepath.Join(dir, "store", "locks", fmt.Sprintf("%064x", 7))
+	if err := os.WriteFile(path, []byte("torn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Lock(t.Context()); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("fresh: got %v, want ErrLocked", err)
+	}
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := s.Lock(t.Context())
+	if err != nil {
+		t.Fatalf("old: %v", err)
+	}
+	if err := lock.Unlock(); err != nil {
+		t.Error(err)
+	}
+}
