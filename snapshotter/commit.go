@@ -1,0 +1,278 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"time"
+
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
+	"github.com/PlakarKorp/kloset/snapshot"
+	"github.com/PlakarKorp/kloset/snapshot/header"
+	"github.com/PlakarKorp/kloset/snapshot/vfs"
+
+	"github.com/snapgate/gateway/store"
+)
+
+// Commit makes a snapshot that differs from base by changes; see Change. A zero base is
+// the empty tree. When it returns nil the snapshot is durable; when it returns an error
+// there is none, as far as a failing disk lets itself be told, and the same call may be
+// made again. Cancelling ctx gives the commit up as long as it reads contents.
+//
+// Errors: ErrNoSnapshot when the base does not exist any more (removed by plakar): the
+// caller may look for another base or commit everything on a zero one. ErrBusy while
+// another process maintains the store. ErrUnavailable, with the system's error wrapped,
+// when the store cannot be read or written. fs.ErrInvalid for changes that contradict
+// each other or the base. Errors of Content are wrapped.
+func (s *Snapshotter) Commit(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta) (id ID, err error) {
+	s.write.Lock()
+	defer s.write.Unlock()
+	if err := s.store.Available(ctx); err != nil {
+		return ID{}, fmt.Errorf("commit: %w", err)
+	}
+	lock, err := s.store.Lock(ctx)
+	if err != nil {
+		return ID{}, fmt.Errorf("commit: %w", err)
+	}
+	defer func() {
+		if uerr := lock.Unlock(); uerr != nil {
+			s.log.Warn("store lock not removed", "err", uerr)
+		}
+	}()
+	if err := s.refresh(ctx); err != nil {
+		return ID{}, fmt.Errorf("commit: %w", err)
+	}
+	r, err := s.rebuild(ctx, base, changes, meta, lock)
+	if err != nil {
+		return ID{}, fmt.Errorf("commit: %w", s.store.CacheError(err))
+	}
+	s.published(ctx, r)
+	s.failpoint(FailCommitDone)
+	return r.snap.ID, nil
+}
+
+// attempt is one try to make a snapshot.
+type attempt struct {
+	s      *Snapshotter
+	id     objects.MAC
+	meta   Meta
+	began  time.Time
+	rw     *repository.RepositoryWriter
+	packer *packer
+	source *merge
+}
+
+// rebuild makes a snapshot with kloset's Builder.
+func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta, lock *store.Lock) (*record, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a := &attempt{s: s, id: objects.RandomMAC(), meta: meta, began: time.Now()}
+	// The delta of the state, in memory. The Builder makes itself another one that it
+	// leaves empty.
+	delta, err := s.repo.AppContext().GetCache().Scan(objects.RandomMAC())
+	if err != nil {
+		return nil, fmt.Errorf("state delta: %w", err)
+	}
+	defer delta.Close()
+	a.rw = s.repo.NewRepositoryWriter(delta, a.id, repository.DefaultType, "")
+	a.rw.PackerManager.Wait() // ends kloset's own packer
+	a.packer = newPacker(s.store.Encode, s.repo.GetMACHasher, a.rw.PutPackfile, s.failpoint)
+	a.rw.PackerManager = a.packer
+	defer a.packer.Wait()
+	// What the Builder does after it has read everything cannot be stopped, but it is
+	// quick once nothing is packed any more.
+	stop := context.AfterFunc(ctx, func() { a.packer.fail(context.Canceled) })
+	defer stop()
+
+	b, err := snapshot.CreateWithRepositoryWriter(a.rw, a.options(), a.id)
+	if err != nil {
+		return nil, store.Unavailable("begin snapshot", err)
+	}
+	defer b.Close()
+	a.source = &merge{ctx: ctx, share: meta.Share, now: a.time(), changes: changes, failed: a.packer.failed}
+	if !base.IsZero() {
+		if err := a.useBase(b, base); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.play(ctx, b); err != nil {
+		return nil, err
+	}
+	return a.publish(b, lock)
+}
+
+func (a *attempt) time() time.Time {
+	if a.meta.Time.IsZero() {
+		return a.began.UTC()
+	}
+	return a.meta.Time.UTC()
+}
+
+func (a *attempt) options() *snapshot.BuilderOptions {
+	m := a.meta
+	var tags []string
+	for _, user := range m.Users {
+		tags = append(tags, "user="+user)
+	}
+	for _, protocol := range m.Protocols {
+		tags = append(tags, "protocol="+protocol)
+	}
+	if m.Reason != "" {
+		tags = append(tags, "reason="+m.Reason)
+	}
+	const unset = "default" // as kloset itself fills these in
+	return &snapshot.BuilderOptions{
+		Name: m.Share, Dataset: m.Share, Job: importerType, Tags: tags,
+		Category: unset, Environment: unset, Perimeter: unset,
+		// With checkpoints a ticker writes states in the middle of the commit.
+		NoCheckpoint: true, NoXattr: true,
+	}
+}
+
+// useBase makes the base the tree that the changes apply to and, if it is ours, the cache
+// of what need not be read again. Entries of foreign snapshots may have what an importer
+// cannot repeat (extended attributes), and the Builder would then point to entries that it
+// has not written.
+func (a *attempt) useBase(b *snapshot.Builder, base ID) error {
+	r := a.s.known(base)
+	if r == nil {
+		return fmt.Errorf("base %s: %w", base, ErrNoSnapshot)
+	}
+	t, err := a.s.tree(r)
+	if err != nil {
+		return fmt.Errorf("base %s: %w", base, err)
+	}
+	a.source.base = t
+	if r.snap.Foreign() || t.dirpack == nil {
+		return nil
+	}
+	cache, err := vfs.NewFilesystemWithCache(a.s.repo, r.vfs.Root, r.vfs.Xattrs, r.vfs.Errors, t.dirpack)
+	if err != nil {
+		return fmt.Errorf("base %s: %w", base, readError("index", err))
+	}
+	b.WithVFSCache(cache)
+	return nil
+}
+
+// play feeds the new tree to the Builder and makes sure that all of it arrived.
+func (a *attempt) play(ctx context.Context, b *snapshot.Builder) error {
+	src, err := snapshot.NewSource(ctx, a.source)
+	if err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	err = b.Backup(src)
+	// The first of these is the cause of the others, and the Builder knows the least.
+	if perr := a.packer.failed(); perr != nil && !errors.Is(perr, context.Canceled) {
+		return perr
+	}
+	if cerr := a.source.contentError(); cerr != nil {
+		return cerr
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("build: %w", err)
+	}
+	return a.verify(b.Header)
+}
+
+// verify compares what the Builder has counted with what it was given.
+func (a *attempt) verify(h *header.Header) error {
+	if len(h.Sources) != 1 {
+		return fmt.Errorf("build: %d sources", len(h.Sources))
+	}
+	d, below := &h.Sources[0].Summary.Directory, &h.Sources[0].Summary.Below
+	if n := d.Errors + below.Errors; n != 0 {
+		return fmt.Errorf("build: kloset noted %d errors", n)
+	}
+	files, dirs := d.Files+below.Files, d.Directories+below.Directories+1 // the root
+	if files != a.source.files.Load() || dirs != a.source.dirs.Load() {
+		return fmt.Errorf("build: %d files and %d directories arrived of %d and %d",
+			files, dirs, a.source.files.Load(), a.source.dirs.Load())
+	}
+	return nil
+}
+
+// publish writes the header, the last packfiles and, when all is durable, the state.
+func (a *attempt) publish(b *snapshot.Builder, lock *store.Lock) (*record, error) {
+	a.fillHeader(b.Header)
+	a.s.failpoint(FailHeaderBefore)
+	if _, err := b.PutSnapshot(); err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	a.s.failpoint(FailHeaderAfter)
+	if err := a.packer.finish(); err != nil {
+		return nil, err
+	}
+	// The record first: a header that cannot be read back must not be published.
+	r, err := newRecord(b.Header)
+	if err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	if err := lock.Valid(); err != nil {
+		return nil, err
+	}
+	a.s.failpoint(FailStatePutBefore)
+	if err := a.rw.CommitTransaction(a.id); err != nil {
+		return nil, errors.Join(store.Unavailable("state", err), a.s.store.DropState(a.id))
+	}
+	a.s.failpoint(FailStatePutAfter)
+	return r, nil
+}
+
+func (a *attempt) fillHeader(h *header.Header) {
+	m := a.meta
+	h.Timestamp = a.time()
+	h.Duration = time.Since(a.began)
+	h.SetContext(keyGateway, m.GatewayID)
+	h.SetContext(keyShare, m.ShareID)
+	h.SetContext(keySequence, strconv.FormatUint(m.Sequence, 10))
+	if !m.Parent.IsZero() {
+		h.SetContext(keyParent, m.Parent.String())
+	}
+	h.SetContext(keyJournal, strconv.FormatUint(m.Journal, 10))
+	h.SetContext(keySuffix, strconv.Itoa(m.Suffix))
+}
+
+// published makes a snapshot that is in the store known to this process.
+func (s *Snapshotter) published(ctx context.Context, r *record) {
+	id := objects.MAC(r.snap.ID)
+	if err := s.repo.IngestStateFile(id); err != nil {
+		// The snapshot exists all the same; reading the states again finds it.
+		err = errors.Join(err, s.store.DropState(id), s.store.Refresh(ctx))
+		s.log.Warn("state not ingested at once", "snapshot", r.snap.ID.String(), "err", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.records[r.snap.ID] = r
+	if s.states != nil {
+		s.states[id] = struct{}{}
+	}
+}
+
+// Check runs kloset's own check on a snapshot: every index, entry, object and chunk is
+// read and compared with its MAC.
+func (s *Snapshotter) Check(ctx context.Context, id ID) error {
+	if _, err := s.record(ctx, id); err != nil {
+		return err
+	}
+	snap, err := snapshot.Load(s.repo, objects.MAC(id))
+	if err != nil {
+		return readError("snapshot "+id.String(), err)
+	}
+	defer snap.Close()
+	cache, err := s.repo.AppContext().GetCache().Check()
+	if err != nil {
+		return fmt.Errorf("check cache: %w", err)
+	}
+	defer cache.Close()
+	snap.SetCheckCache(cache)
+	if err := snap.Check("/", &snapshot.CheckOptions{}); err != nil {
+		return fmt.Errorf("check snapshot %s: %w", id, err)
+	}
+	return nil
+}

@@ -1,0 +1,326 @@
+package snapshotter
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/resources"
+	"github.com/PlakarKorp/kloset/snapshot/header"
+
+	"github.com/snapgate/gateway/store"
+)
+
+// importerType is the importer type of our snapshots.
+const importerType = "gateway"
+
+// Keys in the Context of a snapshot's header. They are never indexes of the snapshot:
+// stock maintenance gives up on indexes that it does not know.
+const (
+	keyGateway  = "snapgate.gateway"
+	keyShare    = "snapgate.share"
+	keySequence = "snapgate.sequence"
+	keyParent   = "snapgate.parent"
+	keyJournal  = "snapgate.journal"
+	keySuffix   = "snapgate.suffix"
+)
+
+// record is what is kept in memory of every snapshot.
+type record struct {
+	snap    Snapshot
+	vfs     header.VFS
+	dirpack objects.MAC // root of the dirpack index; zero when there is none
+}
+
+// Refresh takes over what other processes did in the store: snapshots that plakar made or
+// removed, maintenance.
+func (s *Snapshotter) Refresh(ctx context.Context) error {
+	s.write.Lock()
+	defer s.write.Unlock()
+	return s.refresh(ctx)
+}
+
+// refresh needs s.write.
+func (s *Snapshotter) refresh(ctx context.Context) error {
+	if err := s.store.Refresh(ctx); err != nil {
+		return err
+	}
+	states, err := s.listStates(ctx)
+	if err != nil {
+		return err
+	}
+	s.mu.RLock()
+	same := s.loaded && maps.Equal(states, s.states)
+	known := maps.Clone(s.records)
+	s.mu.RUnlock()
+	if same {
+		return nil
+	}
+	records := make(map[ID]*record, len(known))
+	for mac, err := range s.repo.ListSnapshots() {
+		if err != nil {
+			return fmt.Errorf("list snapshots: %w", err)
+		}
+		id := ID(mac)
+		if r, ok := known[id]; ok {
+			records[id] = r
+			continue
+		}
+		r, err := s.loadRecord(id)
+		if err != nil {
+			if store.IsIO(err) {
+				return store.Unavailable("read snapshot "+id.String(), err)
+			}
+			s.log.Warn("snapshot cannot be read", "snapshot", id.String(), "err", err)
+			continue
+		}
+		records[id] = r
+	}
+	s.mu.Lock()
+	s.records, s.states, s.loaded, s.looked = records, states, true, time.Now()
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Snapshotter) listStates(ctx context.Context) (map[objects.MAC]struct{}, error) {
+	ids, err := s.store.States(ctx)
+	if err != nil {
+		return nil, err
+	}
+	states := make(map[objects.MAC]struct{}, len(ids))
+	for _, id := range ids {
+		states[id] = struct{}{}
+	}
+	return states, nil
+}
+
+func (s *Snapshotter) loadRecord(id ID) (*record, error) {
+	data, err := s.blob(resources.RT_SNAPSHOT, objects.MAC(id))
+	if err != nil {
+		return nil, err
+	}
+	h, err := header.NewFromBytes(data)
+	if err != nil {
+		return nil, fmt.Errorf("decode header: %w", err)
+	}
+	return newRecord(h)
+}
+
+func newRecord(h *header.Header) (*record, error) {
+	if len(h.Sources) == 0 {
+		return nil, fmt.Errorf("snapshot has no source")
+	}
+	src := h.Sources[0]
+	r := &record{vfs: src.VFS}
+	for _, index := range src.Indexes {
+		if index.Name == "dirpack" && index.Type == "btree" {
+			r.dirpack = index.Value
+		}
+	}
+	r.snap = Snapshot{
+		ID:     ID(h.Identifier),
+		Time:   h.Timestamp.UTC(),
+		Share:  shareOf(h),
+		Files:  src.Summary.Directory.Files + src.Summary.Below.Files,
+		Size:   src.Summary.Directory.Size + src.Summary.Below.Size,
+		Tags:   slices.Clone(h.Tags),
+		Root:   "/",
+		Source: src.Importer.Type + "://" + src.Importer.Origin + src.Importer.Directory,
+	}
+	if src.Importer.Type != importerType || h.GetContext(keyGateway) == "" {
+		if dir := src.Importer.Directory; strings.HasPrefix(dir, "/") {
+			r.snap.Root = path.Clean(dir)
+		}
+		return r, nil
+	}
+	r.snap.GatewayID = h.GetContext(keyGateway)
+	r.snap.ShareID = h.GetContext(keyShare)
+	var err error
+	number := func(key string) uint64 {
+		n, perr := strconv.ParseUint(h.GetContext(key), 10, 64)
+		if perr != nil && err == nil {
+			err = fmt.Errorf("header %s: %w", key, perr)
+		}
+		return n
+	}
+	r.snap.Sequence = number(keySequence)
+	r.snap.Journal = number(keyJournal)
+	r.snap.Suffix = int(number(keySuffix))
+	if err != nil {
+		return nil, err
+	}
+	if parent := h.GetContext(keyParent); parent != "" {
+		if r.snap.Parent, err = ParseID(parent); err != nil {
+			return nil, fmt.Errorf("header %s: %w", keyParent, err)
+		}
+	}
+	return r, nil
+}
+
+// shareOf names the share of a snapshot: its dataset, or where it came from. kloset calls
+// "default" what nobody has named.
+func shareOf(h *header.Header) string {
+	if h.Dataset != "" && h.Dataset != "default" {
+		return h.Dataset
+	}
+	return h.Sources[0].Importer.Origin
+}
+
+// Snapshots lists the snapshots whose Share is share, "" for all, newest first. It is
+// answered from memory; every few seconds it first looks for what others did. While the
+// store is away it gives what was there, ErrUnavailable when it has never been seen.
+func (s *Snapshotter) Snapshots(ctx context.Context, share string) ([]Snapshot, error) {
+	if err := s.look(ctx); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	var list []Snapshot
+	for _, r := range s.records {
+		if share == "" || r.snap.Share == share {
+			list = append(list, r.snap)
+		}
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(list, func(a, b Snapshot) int {
+		return -cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Sequence, b.Sequence), slices.Compare(a.ID[:], b.ID[:]))
+	})
+	markAmbiguous(list)
+	return list, nil
+}
+
+// markAmbiguous finds snapshots, in a list that is ordered newest first, whose view name an
+// older one has already. A gateway numbers its own within a second, but does not know what
+// another one on the same store does in that second.
+func markAmbiguous(list []Snapshot) {
+	for i := range list {
+		s := &list[i]
+		for j := i + 1; j < len(list) && list[j].Time.Unix() == s.Time.Unix(); j++ {
+			if o := &list[j]; o.Share == s.Share && o.Suffix == s.Suffix && !o.Foreign() {
+				s.Ambiguous = true
+			}
+		}
+	}
+}
+
+// look refreshes the list when that is due and nobody is at it.
+func (s *Snapshotter) look(ctx context.Context) error {
+	s.mu.RLock()
+	loaded, due := s.loaded, time.Since(s.looked) >= refreshInterval
+	s.mu.RUnlock()
+	if loaded && !due {
+		return nil
+	}
+	if loaded && !s.write.TryLock() {
+		return nil // a commit is running, it refreshes by itself
+	}
+	if !loaded {
+		s.write.Lock()
+	}
+	defer s.write.Unlock()
+	s.mu.Lock()
+	s.looked = time.Now()
+	known := s.states
+	s.mu.Unlock()
+	if loaded {
+		states, err := s.listStates(ctx)
+		if err != nil || maps.Equal(states, known) {
+			return nil // away or unchanged: what is in memory stands
+		}
+	}
+	err := s.refresh(ctx)
+	if err != nil && loaded {
+		s.log.Warn("snapshot list not refreshed", "err", err)
+		return nil
+	}
+	return err
+}
+
+// Shares lists the values of Share that occur, in byte order.
+func (s *Snapshotter) Shares(ctx context.Context) ([]string, error) {
+	list, err := s.Snapshots(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	var shares []string
+	for _, snap := range list {
+		shares = append(shares, snap.Share)
+	}
+	slices.Sort(shares)
+	return slices.Compact(shares), nil
+}
+
+// Latest returns the snapshot with the highest Sequence of a share's own lineage, and
+// false when there is none. Recovery asks it where the journal was when the last commit
+// succeeded. It looks into the store itself: ErrUnavailable when it cannot.
+func (s *Snapshotter) Latest(ctx context.Context, gatewayID, shareID string) (Snapshot, bool, error) {
+	if err := s.Refresh(ctx); err != nil {
+		return Snapshot{}, false, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var latest Snapshot
+	found := false
+	for _, r := range s.records {
+		if r.snap.Foreign() || r.snap.GatewayID != gatewayID || r.snap.ShareID != shareID {
+			continue
+		}
+		if !found || r.snap.Sequence > latest.Sequence ||
+			r.snap.Sequence == latest.Sequence && r.snap.Time.After(latest.Time) {
+			latest, found = r.snap, true
+		}
+	}
+	return latest, found, nil
+}
+
+// Snapshot returns one snapshot. A snapshot that is not in the list is looked for in the
+// store before the answer is ErrNoSnapshot.
+func (s *Snapshotter) Snapshot(ctx context.Context, id ID) (Snapshot, error) {
+	r, err := s.record(ctx, id)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	return r.snap, nil
+}
+
+func (s *Snapshotter) record(ctx context.Context, id ID) (*record, error) {
+	if r := s.known(id); r != nil {
+		return r, nil
+	}
+	if err := s.Refresh(ctx); err != nil {
+		// The store is away and its list has never been seen, but the metadata of the
+		// snapshot may be at hand. It is not added to the list, which is not known.
+		if r, lerr := s.loadRecord(id); errors.Is(err, ErrUnavailable) && lerr == nil {
+			return r, nil
+		}
+		return nil, err
+	}
+	if r := s.known(id); r != nil {
+		return r, nil
+	}
+	return nil, fmt.Errorf("snapshot %s: %w", id, ErrNoSnapshot)
+}
+
+// known returns the record of a snapshot, nil when there is none in memory.
+func (s *Snapshotter) known(id ID) *record {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.records[id]
+}
+
+// blob reads and decodes a blob.
+func (s *Snapshotter) blob(typ resources.Type, mac objects.MAC) ([]byte, error) {
+	rd, err := s.repo.GetBlob(typ, mac)
+	if err != nil {
+		return nil, fmt.Errorf("%s %x: %w", typ, mac[:4], err)
+	}
+	return io.ReadAll(rd)
+}

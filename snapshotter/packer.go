@@ -1,0 +1,351 @@
+package snapshotter
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"hash"
+	"io"
+	"math/bits"
+	"sync"
+	"time"
+
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/packfile"
+	"github.com/PlakarKorp/kloset/resources"
+	"github.com/PlakarKorp/kloset/versioning"
+)
+
+const (
+	// packSize is when a packfile is written out. Two of them may be in memory: one being
+	// filled, one being written. kloset's own limit is 64 MiB.
+	packSize = 16 << 20
+	// packMerge is up to which size the file contents of a commit go into the packfile of
+	// its metadata: a small commit writes, and syncs, one packfile instead of two.
+	packMerge = 1 << 20
+	// encodeSlack is by how much an encoded blob may be longer than the plain one without
+	// another allocation: frames of compression and encryption, and what Buffer wants free.
+	encodeSlack = 8 << 10
+)
+
+// packer is a kloset packer manager that does not lose errors. After the first one it
+// takes blobs and drops them, because kloset's Builder hangs on some errors and ignores
+// others; finish says what happened. Safe for concurrent use.
+type packer struct {
+	encode    packfile.EncodingFn
+	hash      packfile.HashFactory
+	put       func(packfile.Packfile) error
+	failpoint func(string)
+
+	buffers sync.Pool   // of *bytes.Buffer: encoded blobs
+	free    chan []byte // memory of packfiles that were written
+
+	full chan *pack    // to the writer
+	quit chan struct{} // tells the writer to end
+	done chan struct{} // closed when the writer has ended
+	stop sync.Once     // closes quit
+
+	mu       sync.Mutex
+	err      error                // guarded by mu: the first one
+	packs    [2]*pack             // guarded by mu: being filled: contents, metadata
+	inflight map[blobKey]struct{} // guarded by mu: inserted, not yet written
+}
+
+type blobKey struct {
+	typ resources.Type
+	mac objects.MAC
+}
+
+func newPacker(encode packfile.EncodingFn, hf packfile.HashFactory, put func(packfile.Packfile) error, failpoint func(string)) *packer {
+	p := &packer{
+		encode: encode, hash: hf, put: put, failpoint: failpoint,
+		full: make(chan *pack), quit: make(chan struct{}), done: make(chan struct{}),
+		free:     make(chan []byte, 2),
+		inflight: make(map[blobKey]struct{}),
+	}
+	p.buffers.New = func() any { return new(bytes.Buffer) }
+	go p.write()
+	return p
+}
+
+// Run is part of kloset's interface; the packer runs from the beginning.
+func (p *packer) Run() error { return nil }
+
+// Wait is called by kloset when it gives up: what is not written is dropped.
+func (p *packer) Wait() {
+	p.fail(context.Canceled)
+	p.end()
+}
+
+// finish writes what is left and returns the first error of all.
+func (p *packer) finish() error {
+	p.mu.Lock()
+	contents, metadata := p.packs[0], p.packs[1]
+	p.packs = [2]*pack{}
+	p.mu.Unlock()
+	if contents != nil && metadata != nil && len(contents.blobs) <= packMerge {
+		metadata.merge(contents)
+		contents = nil
+	}
+	for _, pk := range []*pack{contents, metadata} {
+		if pk != nil {
+			p.send(pk)
+		}
+	}
+	p.end()
+	return p.failed()
+}
+
+// end stops the writer and waits for it.
+func (p *packer) end() {
+	p.stop.Do(func() { close(p.quit) })
+	<-p.done
+}
+
+func (p *packer) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err == nil {
+		p.err = err
+		p.packs = [2]*pack{}
+	}
+}
+
+// failed returns the first error.
+func (p *packer) failed() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+// write writes packfiles one after the other.
+func (p *packer) write() {
+	defer close(p.done)
+	for {
+		select {
+		case <-p.quit:
+			return
+		case pk := <-p.full:
+			p.writePack(pk)
+		}
+	}
+}
+
+func (p *packer) writePack(pk *pack) {
+	if p.failed() != nil {
+		return
+	}
+	pk.pad()
+	p.failpoint(FailPackfilePutBefore)
+	if err := p.put(pk); err != nil {
+		p.fail(err)
+		return
+	}
+	p.failpoint(FailPackfilePutAfter)
+	select {
+	case p.free <- pk.blobs[:0]:
+	default:
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range pk.index {
+		delete(p.inflight, blobKey{b.Type, b.MAC})
+	}
+}
+
+// InsertIfNotPresent reports whether a blob is on its way already, and notes that it is.
+func (p *packer) InsertIfNotPresent(typ resources.Type, mac objects.MAC) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := blobKey{typ, mac}
+	_, ok := p.inflight[key]
+	p.inflight[key] = struct{}{}
+	return ok, nil
+}
+
+// Exists reports whether a blob is on its way.
+func (p *packer) Exists(typ resources.Type, mac objects.MAC) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.inflight[blobKey{typ, mac}]
+	return ok, nil
+}
+
+// Put adds a blob. Encoding, the expensive part, happens in the caller's goroutine, of
+// which there are as many as the Builder runs.
+func (p *packer) Put(_ int, typ resources.Type, mac objects.MAC, data []byte, hot bool) error {
+	if p.failed() != nil {
+		return nil // see packer
+	}
+	rd, err := p.encode(bytes.NewReader(data))
+	if err != nil {
+		p.fail(err)
+		return nil
+	}
+	buf := p.buffers.Get().(*bytes.Buffer)
+	defer p.buffers.Put(buf)
+	buf.Reset()
+	buf.Grow(len(data) + encodeSlack)
+	if _, err := buf.ReadFrom(rd); err != nil {
+		p.fail(err)
+		return nil
+	}
+	if full := p.add(typ, mac, buf.Bytes(), hot); full != nil {
+		p.send(full)
+	}
+	return nil
+}
+
+// send hands a packfile to the writer, unless that has ended.
+func (p *packer) send(pk *pack) {
+	select {
+	case p.full <- pk:
+	case <-p.quit:
+	}
+}
+
+// add puts an encoded blob into its packfile and returns the packfile when it is full.
+func (p *packer) add(typ resources.Type, mac objects.MAC, encoded []byte, hot bool) *pack {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return nil
+	}
+	i := 0
+	if hot {
+		i = 1
+	}
+	if p.packs[i] == nil {
+		p.packs[i] = &pack{hf: p.hash, hot: hot, time: time.Now()}
+		select {
+		case p.packs[i].blobs = <-p.free:
+		default:
+		}
+	}
+	pk := p.packs[i]
+	pk.add(packfile.Blob{Type: typ, Version: versioning.GetCurrentVersion(typ), MAC: mac}, encoded)
+	if len(pk.blobs) < packSize {
+		return nil
+	}
+	p.packs[i] = nil
+	return pk
+}
+
+// pack is a packfile in memory: encoded blobs, then an index of them, then a footer. In
+// contrast to kloset's own it has little random padding, and it is not copied to be
+// written.
+type pack struct {
+	hf    packfile.HashFactory
+	blobs []byte
+	index []packfile.Blob
+	time  time.Time
+	hot   bool
+}
+
+func (p *pack) add(b packfile.Blob, encoded []byte) {
+	b.Offset, b.Length = uint64(len(p.blobs)), uint32(len(encoded))
+	p.index = append(p.index, b)
+	p.blobs = append(p.blobs, encoded...)
+}
+
+// merge adds the blobs of q.
+func (p *pack) merge(q *pack) {
+	for _, b := range q.index {
+		p.add(b, q.blobs[b.Offset:b.Offset+uint64(b.Length)])
+	}
+}
+
+// pad adds random bytes behind the last blob. kloset reads more than it wants of a
+// packfile, so that a store cannot tell what is wanted: for a range whose length has n bits
+// up to 2^(n/2) bytes behind it, which must be there, or the range cannot be read. A range
+// may be several blobs, at most all of them.
+func (p *pack) pad() {
+	padding := make([]byte, 1<<(bits.Len64(p.Size())/2))
+	_, _ = rand.Read(padding) // never fails
+	p.add(packfile.Blob{
+		Type:    resources.RT_RANDOM,
+		Version: versioning.GetCurrentVersion(resources.RT_RANDOM),
+		MAC:     objects.RandomMAC(),
+	}, padding)
+}
+
+// AddBlob implements packfile.Packfile.
+func (p *pack) AddBlob(typ resources.Type, v versioning.Version, mac objects.MAC, data []byte, flags uint32) error {
+	p.add(packfile.Blob{Type: typ, Version: v, MAC: mac, Flags: flags}, data)
+	return nil
+}
+
+// Size implements packfile.Packfile.
+func (p *pack) Size() uint64 { return uint64(len(p.blobs)) }
+
+// Entries implements packfile.Packfile.
+func (p *pack) Entries() []packfile.Blob { return p.index }
+
+// SetHot implements packfile.Packfile; hot packfiles hold metadata.
+func (p *pack) SetHot() { p.hot = true }
+
+// Hot implements packfile.Packfile.
+func (p *pack) Hot() bool { return p.hot }
+
+// Cleanup implements packfile.Packfile.
+func (p *pack) Cleanup() error { return nil }
+
+// Serialize implements packfile.Packfile: the bytes of the file and their MAC, which is
+// its name.
+func (p *pack) Serialize(encode packfile.EncodingFn) (io.Reader, objects.MAC, error) {
+	h := p.hf()
+	index := p.appendIndex()
+	h.Write(index)
+	indexMAC := h.Sum(nil)
+	encIndex, err := encodeAll(encode, index)
+	if err != nil {
+		return nil, objects.MAC{}, err
+	}
+
+	le := binary.LittleEndian
+	footer := le.AppendUint64(nil, uint64(p.time.UnixNano()))
+	footer = le.AppendUint32(footer, uint32(len(p.index)))
+	footer = le.AppendUint64(footer, uint64(len(p.blobs)))
+	footer = append(footer, indexMAC...)
+	footer = le.AppendUint32(footer, 0) // flags
+	encFooter, err := encodeAll(encode, footer)
+	if err != nil {
+		return nil, objects.MAC{}, err
+	}
+
+	parts := [][]byte{p.blobs, encIndex, encFooter, le.AppendUint32(nil, uint32(len(encFooter)))}
+	return concat(p.hf(), parts)
+}
+
+func concat(h hash.Hash, parts [][]byte) (io.Reader, objects.MAC, error) {
+	var readers []io.Reader
+	for _, part := range parts {
+		h.Write(part)
+		readers = append(readers, bytes.NewReader(part))
+	}
+	return io.MultiReader(readers...), objects.MAC(h.Sum(nil)), nil
+}
+
+// appendIndex returns the index records, of packfile.BLOB_RECORD_SIZE bytes each.
+func (p *pack) appendIndex() []byte {
+	le := binary.LittleEndian
+	index := make([]byte, 0, len(p.index)*packfile.BLOB_RECORD_SIZE)
+	for _, b := range p.index {
+		index = le.AppendUint32(index, uint32(b.Type))
+		index = le.AppendUint32(index, uint32(b.Version))
+		index = append(index, b.MAC[:]...)
+		index = le.AppendUint64(index, b.Offset)
+		index = le.AppendUint32(index, b.Length)
+		index = le.AppendUint32(index, b.Flags)
+	}
+	return index
+}
+
+func encodeAll(encode packfile.EncodingFn, data []byte) ([]byte, error) {
+	rd, err := encode(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(rd)
+}

@@ -1,0 +1,100 @@
+package snapshotter
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"sort"
+	"sync/atomic"
+
+	"github.com/PlakarKorp/kloset/objects"
+)
+
+// readAhead is how many chunks (of about 1 MiB) a sequential reader is kept ahead:
+// decoding one takes about 10 ms on one core, so this keeps two to four cores busy.
+const readAhead = 4
+
+// Reader reads the bytes of a stored file. Safe for concurrent use; it stays valid when
+// its View is closed.
+type Reader struct {
+	cache   *chunkCache
+	chunks  []objects.MAC
+	offsets []int64 // where each chunk begins, and the size behind the last
+	// at is the highest chunk of the run that is being read in order, plus one; run is how
+	// many chunks the run has had.
+	at     atomic.Int64
+	run    atomic.Int64
+	closed atomic.Bool
+}
+
+func newReader(cache *chunkCache, obj *objects.Object) *Reader {
+	r := &Reader{
+		cache:   cache,
+		chunks:  make([]objects.MAC, len(obj.Chunks)),
+		offsets: make([]int64, len(obj.Chunks)+1),
+	}
+	for i, c := range obj.Chunks {
+		r.chunks[i] = c.ContentMAC
+		r.offsets[i+1] = r.offsets[i] + int64(c.Length)
+	}
+	return r
+}
+
+// ReadAt implements io.ReaderAt.
+func (r *Reader) ReadAt(p []byte, off int64) (int, error) {
+	if r.closed.Load() {
+		return 0, fs.ErrClosed
+	}
+	if off < 0 {
+		return 0, fmt.Errorf("read at %d: %w", off, fs.ErrInvalid)
+	}
+	n := 0
+	// The chunk that holds off: the last that begins at or before it.
+	i := sort.Search(len(r.chunks), func(i int) bool { return r.offsets[i+1] > off })
+	for ; n < len(p) && i < len(r.chunks); i++ {
+		r.advance(i)
+		data, err := r.cache.get(r.chunks[i])
+		if err != nil {
+			return n, err
+		}
+		if int64(len(data)) != r.offsets[i+1]-r.offsets[i] {
+			return n, fmt.Errorf("chunk %x has %d bytes, its object says %d: %w",
+				r.chunks[i][:4], len(data), r.offsets[i+1]-r.offsets[i], io.ErrUnexpectedEOF)
+		}
+		n += copy(p[n:], data[off+int64(n)-r.offsets[i]:])
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// advance notes that chunk i is being read and reads ahead when that continues a run. The
+// reads of one run may overtake each other: several requests are under way at once.
+func (r *Reader) advance(i int) {
+	at := r.at.Load()
+	switch {
+	case int64(i) == at: // the next one, or the first of the file
+		if !r.at.CompareAndSwap(at, at+1) {
+			return
+		}
+		// Little at first: many readers want the beginning of a file and no more.
+		ahead := min(readAhead, 2*int(r.run.Add(1))-1)
+		for k := i + 1; k <= i+ahead && k < len(r.chunks); k++ {
+			r.cache.prefetch(r.chunks[k])
+		}
+	case int64(i) > at || int64(i) < at-2: // a jump; what follows it would be a run
+		if r.at.CompareAndSwap(at, int64(i)+1) {
+			r.run.Store(0)
+		}
+	}
+}
+
+// Size is the size of the file in bytes.
+func (r *Reader) Size() int64 { return r.offsets[len(r.chunks)] }
+
+// Close makes further reads fail.
+func (r *Reader) Close() error {
+	r.closed.Store(true)
+	return nil
+}

@@ -1,0 +1,147 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/snapgate/gateway/store"
+)
+
+// Sizes of caches. Chunks are bounded by a setting, the rest is small.
+const (
+	defaultChunkCacheBytes = 32 << 20
+	// entryCacheSize bounds entries that were looked up one by one, of about 0.5 KiB.
+	entryCacheSize = 4096
+	// nodeCacheSize bounds B-tree nodes, of about 5 KiB when kloset's Builder made them.
+	nodeCacheSize = 512
+	// treeCacheSize bounds the snapshots whose index roots are kept.
+	treeCacheSize = 64
+	// dirCacheSize bounds directories whose sparse index is kept, of 1 KiB a thousand names.
+	dirCacheSize = 1024
+	// refreshInterval is how often lists look for snapshots that others made or removed.
+	// Looking costs 256 directory reads.
+	refreshInterval = 5 * time.Second
+)
+
+// Config configures a Snapshotter.
+type Config struct {
+	Store *store.Store
+	// ChunkCacheBytes bounds the decoded chunks that are kept for readers; 0: 32 MiB.
+	ChunkCacheBytes int64
+	Logger          *slog.Logger // nil discards
+	// Failpoint is called with the Failpoint constants at the moments that matter to
+	// crash tests; nil outside them.
+	Failpoint func(name string)
+}
+
+// The names that Config.Failpoint is called with.
+const (
+	FailPackfilePutBefore = "packfile-put-before"
+	FailPackfilePutAfter  = "packfile-put-after"
+	FailHeaderBefore      = "commit-header-before"
+	FailHeaderAfter       = "commit-header-after"
+	FailStatePutBefore    = "state-put-before"
+	FailStatePutAfter     = "state-put-after"
+	FailCommitDone        = "commit-done"
+)
+
+// Failpoints returns the names that Config.Failpoint is called with.
+func Failpoints() []string {
+	return []string{
+		FailPackfilePutBefore, FailPackfilePutAfter, FailHeaderBefore, FailHeaderAfter,
+		FailStatePutBefore, FailStatePutAfter, FailCommitDone,
+	}
+}
+
+// Snapshotter makes and reads the snapshots of one store. Safe for concurrent use: one
+// commit runs at a time, readers are never held up by it.
+type Snapshotter struct {
+	store     *store.Store
+	repo      *repository.Repository
+	log       *slog.Logger
+	failpoint func(string)
+
+	chunks  *chunkCache
+	entries *lru.Cache[objects.MAC, *storedEntry]
+	nodes   *lru.Cache[objects.MAC, *node]
+	trees   *lru.Cache[ID, *snapTree]
+	dirs    *lru.Cache[objects.MAC, *dirIndex]
+
+	// write serialises everything that changes kloset's view of the store: commits and
+	// refreshes. It is held for as long as they take.
+	write sync.Mutex
+
+	mu      sync.RWMutex
+	records map[ID]*record           // guarded by mu
+	states  map[objects.MAC]struct{} // guarded by mu: what records was made from
+	loaded  bool                     // guarded by mu: records were read at least once
+	looked  time.Time                // guarded by mu: when states was last compared
+}
+
+// New makes a Snapshotter. A store that cannot be reached is no error: Commit and the
+// rest report ErrUnavailable until it is back.
+func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
+	if cfg.Store == nil {
+		return nil, errors.New("snapshotter: no store")
+	}
+	if cfg.ChunkCacheBytes < 0 {
+		return nil, fmt.Errorf("snapshotter: chunk cache of %d bytes", cfg.ChunkCacheBytes)
+	}
+	s := &Snapshotter{
+		store:     cfg.Store,
+		repo:      cfg.Store.Repository(),
+		log:       cfg.Logger,
+		failpoint: cfg.Failpoint,
+		records:   make(map[ID]*record),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.failpoint == nil {
+		s.failpoint = func(string) {}
+	}
+	limit := cfg.ChunkCacheBytes
+	if limit == 0 {
+		limit = defaultChunkCacheBytes
+	}
+	s.chunks = newChunkCache(limit, s.loadChunk)
+	if err := s.makeCaches(); err != nil {
+		return nil, err
+	}
+	if err := s.Refresh(ctx); err != nil && !errors.Is(err, ErrUnavailable) {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Snapshotter) makeCaches() (err error) {
+	if s.entries, err = lru.New[objects.MAC, *storedEntry](entryCacheSize); err != nil {
+		return fmt.Errorf("entry cache: %w", err)
+	}
+	if s.nodes, err = lru.New[objects.MAC, *node](nodeCacheSize); err != nil {
+		return fmt.Errorf("node cache: %w", err)
+	}
+	if s.trees, err = lru.New[ID, *snapTree](treeCacheSize); err != nil {
+		return fmt.Errorf("tree cache: %w", err)
+	}
+	if s.dirs, err = lru.New[objects.MAC, *dirIndex](dirCacheSize); err != nil {
+		return fmt.Errorf("directory cache: %w", err)
+	}
+	return nil
+}
+
+// Close waits for a commit that is running and for read-ahead. The store stays open.
+func (s *Snapshotter) Close() error {
+	s.write.Lock()
+	defer s.write.Unlock()
+	s.chunks.close()
+	return nil
+}

@@ -1,0 +1,168 @@
+package snapshotter
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"github.com/snapgate/gateway/store"
+)
+
+// ID names a snapshot: kloset's 256-bit snapshot identifier.
+type ID [32]byte
+
+// IsZero reports whether id names no snapshot.
+func (id ID) IsZero() bool { return id == ID{} }
+
+// String returns the 64 hexadecimal digits that plakar prints and takes.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// ParseID parses 64 hexadecimal digits.
+func ParseID(s string) (ID, error) {
+	var id ID
+	if len(s) != 2*len(id) {
+		return ID{}, fmt.Errorf("snapshot id %q: want %d hexadecimal digits", s, 2*len(id))
+	}
+	if _, err := hex.Decode(id[:], []byte(s)); err != nil {
+		return ID{}, fmt.Errorf("snapshot id %q: %w", s, err)
+	}
+	return id, nil
+}
+
+// Errors of this package; test with errors.Is.
+var (
+	// ErrUnavailable means that the store cannot be reached or written right now: the
+	// same call may succeed later. The cause is wrapped.
+	ErrUnavailable = store.ErrUnavailable
+	// ErrBusy means that another process holds the store (plakar maintenance): try later.
+	ErrBusy = store.ErrLocked
+	// ErrNoSnapshot means that no snapshot has the given ID.
+	ErrNoSnapshot = errors.New("no such snapshot")
+)
+
+// Attr are the attributes of a file, directory or symlink as a snapshot keeps them.
+type Attr struct {
+	Mode    fs.FileMode // permission bits, setuid, setgid and sticky; no type bits
+	ModTime time.Time   // UTC, one second or better
+	UID     uint32
+	GID     uint32
+}
+
+// ChangeKind says what a Change leaves at its path.
+type ChangeKind uint8
+
+const (
+	// Removed hides what the base has at Path, and everything below it.
+	Removed ChangeKind = iota + 1
+	// Dir leaves a directory at Path.
+	Dir
+	// File leaves a regular file at Path.
+	File
+	// Symlink leaves a symbolic link at Path.
+	Symlink
+)
+
+// Change declares what a new snapshot has at Path, in terms of the base snapshot. A
+// commit takes the net difference between the base and the new tree, not a history:
+// all changes hold at the same time, and every From is a path in the base.
+//
+// Changes arrive in depth-first path order (a directory before what is below it,
+// siblings in byte order), each path once, and every parent of a changed path is either
+// itself a Change of kind Dir or an unchanged directory of the base.
+type Change struct {
+	Path string // canonical: "/" or "/a/b", no "." or "..", no trailing slash
+	Kind ChangeKind
+
+	// From is the base path that this entry continues, "" when it is new.
+	// Dir: what no Change below Path mentions is taken from the base directory From, so
+	// that a renamed directory is one Change. File: when Content is nil, the bytes are
+	// those of the base file From (an attribute change or a rename).
+	From string
+
+	Attr Attr
+
+	// Version is the inode number that the entry gets: fresh for every content version,
+	// so that equal size and time never make two versions look equal.
+	Version uint64
+
+	// Content holds the bytes of a File that the base does not have.
+	Content Content
+
+	// Target is where a Symlink points.
+	Target string
+}
+
+// Content is where a commit reads the bytes of a changed file. It may be opened more
+// than once; every reader yields exactly Size bytes or an error.
+type Content interface {
+	Size() int64
+	Open(ctx context.Context) (io.ReadCloser, error)
+}
+
+// Meta is what a commit writes into the snapshot's header besides the tree.
+type Meta struct {
+	Share     string // the kloset dataset and name
+	ShareID   string // stable across renames of the share in the configuration
+	GatewayID string
+	Sequence  uint64 // 1 for the first snapshot of the share's lineage, then one more each
+	Parent    ID     // the head that this snapshot follows; zero for the first
+	Journal   uint64 // the last journal record that is part of this snapshot
+	Time      time.Time
+	Suffix    int // the n of the view name "<time>-n"; 0 for none
+	Users     []string
+	Protocols []string
+	Reason    string // "close", "batch", "session", "schedule", "manual", "seal", "shutdown", "import", …
+}
+
+// Snapshot describes a stored snapshot.
+type Snapshot struct {
+	ID        ID
+	Time      time.Time // UTC
+	Share     string    // kloset dataset, or the importer's origin when there is none
+	Suffix    int
+	ShareID   string // empty for foreign snapshots
+	GatewayID string // empty for foreign snapshots
+	Sequence  uint64
+	Parent    ID
+	Journal   uint64
+	Files     uint64
+	Size      uint64   // logical bytes
+	Tags      []string // "key=value"
+	Root      string   // where a view is rooted: "/" for our own, the source directory else
+	Source    string   // "type://origin/directory" of the importer: what a foreign snapshot was made of
+	Ambiguous bool     // an older snapshot of the share, made by another gateway, has the same second and suffix
+}
+
+// Foreign reports whether the snapshot was made by something else than a gateway.
+func (s Snapshot) Foreign() bool { return s.GatewayID == "" }
+
+// ViewName is the name of the snapshot below .snapshots: "2026-11-21T19-04-29Z", with
+// "-n" when several snapshots of the share have the same second, and with "-" and eight
+// hexadecimal digits of the ID when the snapshot is foreign or would else have the name of
+// one that another gateway made. It never changes when other snapshots are added.
+func (s Snapshot) ViewName() string {
+	name := s.Time.UTC().Format("2006-01-02T15-04-05Z")
+	switch {
+	case s.Foreign() || s.Ambiguous:
+		return name + "-" + s.ID.String()[:8]
+	case s.Suffix > 0:
+		return fmt.Sprintf("%s-%d", name, s.Suffix)
+	}
+	return name
+}
+
+// Entry is one name in a snapshot.
+type Entry struct {
+	Name    string     // the last path element; "/" for the root
+	Kind    ChangeKind // Dir, File or Symlink; devices and the like appear as File of size 0
+	Attr    Attr
+	Size    int64
+	Version uint64
+	Target  string // of a Symlink
+	Owner   string // user and group names when the snapshot has them
+	Group   string
+}

@@ -1,0 +1,152 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+)
+
+// View is a snapshot as a read-only tree. Paths are canonical ("/", "/a/b"); symbolic
+// links are not followed. A foreign snapshot is shown from its source directory. Safe for
+// concurrent use.
+type View struct {
+	tree *snapTree
+	snap Snapshot
+}
+
+// View opens a snapshot for reading. Errors: ErrNoSnapshot, ErrUnavailable.
+func (s *Snapshotter) View(ctx context.Context, id ID) (*View, error) {
+	r, err := s.record(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	t, err := s.tree(r)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", id, err)
+	}
+	return &View{tree: t, snap: r.snap}, nil
+}
+
+// Snapshot describes the snapshot that the view shows.
+func (v *View) Snapshot() Snapshot { return v.snap }
+
+// abs returns the path in the snapshot of a path in the view.
+func (v *View) abs(p string) (string, error) {
+	if !strings.HasPrefix(p, "/") || path.Clean(p) != p {
+		return "", fmt.Errorf("%w: path %q", fs.ErrInvalid, p)
+	}
+	if v.snap.Root == "/" {
+		return p, nil
+	}
+	if p == "/" {
+		return v.snap.Root, nil
+	}
+	return v.snap.Root + p, nil
+}
+
+// Lstat describes the entry at path. Errors: fs.ErrNotExist, ErrUnavailable.
+func (v *View) Lstat(ctx context.Context, path string) (Entry, error) {
+	e, err := v.stored(ctx, path)
+	if err != nil {
+		return Entry{}, v.fail("lstat", path, err)
+	}
+	entry := entryOf(e)
+	if path == "/" {
+		entry.Name = "/"
+	}
+	return entry, nil
+}
+
+func (v *View) stored(ctx context.Context, path string) (*storedEntry, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	p, err := v.abs(path)
+	if err != nil {
+		return nil, err
+	}
+	return v.tree.lookup(p)
+}
+
+// ReadDir returns up to n entries of a directory, in byte order of their names, that come
+// after the name after ("" starts). Fewer than n mean the end. Errors: fs.ErrNotExist,
+// fs.ErrInvalid when path is not a directory, ErrUnavailable.
+func (v *View) ReadDir(ctx context.Context, path, after string, n int) ([]Entry, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	p, err := v.abs(path)
+	if err != nil {
+		return nil, v.fail("read directory", path, err)
+	}
+	stored, err := v.tree.readDir(p, after, n)
+	if err != nil {
+		return nil, v.fail("read directory", path, err)
+	}
+	entries := make([]Entry, len(stored))
+	for i, e := range stored {
+		entries[i] = entryOf(e)
+	}
+	return entries, nil
+}
+
+// Open opens a regular file. Errors: fs.ErrNotExist, fs.ErrInvalid for anything but a
+// regular file, ErrUnavailable.
+func (v *View) Open(ctx context.Context, path string) (*Reader, error) {
+	e, err := v.stored(ctx, path)
+	if err == nil && (e.IsDir() || e.FileInfo.Mode()&fs.ModeSymlink != 0) {
+		err = fmt.Errorf("%w: not a file", fs.ErrInvalid)
+	}
+	if err != nil {
+		return nil, v.fail("open", path, err)
+	}
+	r, err := v.tree.open(e)
+	if err != nil {
+		return nil, v.fail("open", path, err)
+	}
+	return r, nil
+}
+
+// Close releases the view; open Readers stay valid.
+func (v *View) Close() error { return nil }
+
+func (v *View) fail(op, path string, err error) error {
+	if errors.Is(err, errNotDir) {
+		err = fmt.Errorf("%w: %w", fs.ErrInvalid, err)
+	}
+	return fmt.Errorf("snapshot %s: %w", v.snap.ID.String()[:8], &fs.PathError{Op: op, Path: path, Err: err})
+}
+
+// permBits are the mode bits that an Attr holds.
+const permBits = fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
+
+func entryOf(e *storedEntry) Entry {
+	fi := &e.FileInfo
+	entry := Entry{
+		Name: fi.Lname,
+		Kind: File,
+		Attr: Attr{
+			Mode:    fi.Lmode & permBits,
+			ModTime: fi.LmodTime.UTC(),
+			UID:     uint32(fi.Luid),
+			GID:     uint32(fi.Lgid),
+		},
+		Version: fi.Lino,
+		Owner:   fi.Lusername,
+		Group:   fi.Lgroupname,
+	}
+	switch {
+	case fi.Lmode.IsDir():
+		entry.Kind = Dir
+	case fi.Lmode&fs.ModeSymlink != 0:
+		entry.Kind = Symlink
+		entry.Target = e.SymlinkTarget
+		entry.Size = int64(len(e.SymlinkTarget))
+	case fi.Lmode.IsRegular():
+		entry.Size = fi.Lsize
+	}
+	return entry
+}
