@@ -1,0 +1,338 @@
+package vfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/vfs/internal/journal"
+)
+
+func journalPos(pos uint64) journal.Position { return journal.Position(pos) }
+
+// commitNext makes a snapshot of the oldest sealed set and reports whether there was one.
+// On an error the set stays, and the next call tries again. Called by the committer only.
+func (s *share) commitNext(ctx context.Context) (bool, error) {
+	s.mu.Lock()
+	if len(s.ledger.sealed) == 0 {
+		s.mu.Unlock()
+		return false, nil
+	}
+	set := s.ledger.sealed[0]
+	last := s.ledger.last
+	s.mu.Unlock()
+
+	placed := map[*content]string{}
+	real := false
+	set.tree.diff(func(c snapshotter.Change, n *node, isReal bool) bool {
+		real = real || isReal
+		if n.content != nil && placed[n.content] == "" {
+			placed[n.content] = c.Path
+		}
+		return true
+	})
+	done := committedRecord{
+		upTo: uint64(set.upTo), id: last.id, sequence: last.sequence,
+		time: last.time, suffix: last.suffix,
+	}
+	if real {
+		id, meta, err := s.store(ctx, set, last)
+		if errors.Is(err, snapshotter.ErrNoSnapshot) {
+			replaced, rerr := s.replaceHead(ctx)
+			switch {
+			case rerr != nil:
+				return true, fmt.Errorf("the head was removed: %w", rerr)
+			case replaced:
+				return s.commitNext(ctx) // the set is above the new head now
+			}
+		}
+		if err != nil {
+			return true, err
+		}
+		done.id, done.sequence, done.time, done.suffix = id, meta.Sequence, meta.Time, meta.Suffix
+	}
+	if err := s.advance(ctx, set, done, placed); err != nil {
+		return true, fmt.Errorf("take over the snapshot: %w", err)
+	}
+	s.log.Info("committed", "share", s.name, "snapshot", done.id.String(), "reason", set.reason,
+		"changes", len(set.ops), "new", real)
+	return true, nil
+}
+
+// store makes the snapshot of a set, unless an attempt that seemed to fail has made it.
+func (s *share) store(ctx context.Context, set *changeSet, last committedRecord) (snapshotter.ID, snapshotter.Meta, error) {
+	meta := s.meta(set, last)
+	if set.tried {
+		made, err := s.madeBefore(ctx, set, last)
+		if err != nil {
+			return made.ID, meta, err
+		}
+		if !made.ID.IsZero() {
+			meta.Sequence, meta.Time, meta.Suffix = made.Sequence, made.Time, made.Suffix
+			return made.ID, meta, nil
+		}
+	}
+	set.tried = true
+	id, err := s.system.cfg.Repository.Commit(ctx, set.tree.head, s.changes(set.tree), meta)
+	return id, meta, err
+}
+
+// changes is the difference to the head as a commit takes it; it can be walked twice.
+func (s *share) changes(t *tree) iter.Seq2[snapshotter.Change, error] {
+	return func(yield func(snapshotter.Change, error) bool) {
+		t.diff(func(c snapshotter.Change, n *node, _ bool) bool {
+			if c.Kind == snapshotter.File && c.From == "" {
+				c.Content = contentSource{s, n.content}
+			}
+			return yield(c, nil)
+		})
+	}
+}
+
+// meta describes the snapshot that a set becomes.
+func (s *share) meta(set *changeSet, last committedRecord) snapshotter.Meta {
+	m := snapshotter.Meta{
+		Share: s.name, ShareID: s.id, GatewayID: s.system.gatewayID,
+		Sequence: last.sequence + 1, Parent: last.id, Journal: uint64(set.upTo),
+		Time:      time.Now().UTC(),
+		Users:     slices.Sorted(maps.Keys(set.users)),
+		Protocols: slices.Sorted(maps.Keys(set.protocol)),
+		Reason:    set.reason,
+	}
+	// View names have seconds and must be unique and in order, whatever the clock does.
+	lastSecond := last.time.Truncate(time.Second)
+	if last.time.IsZero() || m.Time.Truncate(time.Second).After(lastSecond) {
+		return m
+	}
+	if !m.Time.After(last.time) {
+		m.Time = last.time.Add(1)
+	}
+	if m.Time.Truncate(time.Second).Equal(lastSecond) {
+		m.Suffix = last.suffix + 1
+	}
+	return m
+}
+
+// advance makes a snapshot the head: what was accepted after it is replayed above it.
+func (s *share) advance(ctx context.Context, set *changeSet, done committedRecord, placed map[*content]string) error {
+	r := &rebase{now: time.Now().UTC()}
+	var err error
+	if done.id == set.tree.head {
+		r.tree, err = newTree(ctx, done.id, set.tree.base, r.now)
+		if err == nil && set.tree.base == nil {
+			r.tree.root.attr = set.tree.root.attr // a root that no snapshot holds yet
+		}
+	} else {
+		r.tree, err = s.openHead(ctx, done.id)
+	}
+	if err != nil {
+		return err
+	}
+	// Only the next set is put above the new head, and the live tree when none is sealed:
+	// trees above older heads stay right, and many sets cost no more than their changes.
+	// Most of the replay happens beside the sequencer; it then only adds the newest.
+	if err := r.replay(ctx, s, s.setsAfter(set)[:1]); err != nil {
+		return err
+	}
+	return s.exec(ctx, func() error {
+		next := s.setsAfter(set)[0]
+		if err := r.replay(s.seq.ctx, s, []setOps{next}); err != nil {
+			return err
+		}
+		for c, at := range placed {
+			c.moved(baseRef{done.id, at, c.size})
+		}
+		done.version = s.seq.version
+		s.mu.Lock()
+		s.ledger.sealed = slices.Delete(s.ledger.sealed, 0, 1)
+		s.ledger.last = done
+		s.ledger.bytes -= int64(len(set.ops)) * nodeCost
+		if next.sealed {
+			next.set.tree = r.sealed[next.set]
+		}
+		s.mu.Unlock()
+		if !next.sealed {
+			s.live.Store(r.tree)
+		}
+		s.forget(set)
+		s.noteCommit(done)
+		return nil
+	})
+}
+
+// openHead returns the unchanged tree of a snapshot.
+func (s *share) openHead(ctx context.Context, id snapshotter.ID) (*tree, error) {
+	view, err := s.system.cfg.Repository.View(ctx, id)
+	if err != nil {
+		return nil, baseError("open head", Root(), err)
+	}
+	return newTree(ctx, id, holdView(view), time.Now().UTC())
+}
+
+// setsAfter lists the sets that are pending after the oldest, the open one last, with
+// the operations that they have now.
+func (s *share) setsAfter(first *changeSet) []setOps {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []setOps
+	for _, set := range s.ledger.sealed {
+		if set != first {
+			out = append(out, setOps{set, set.ops, true})
+		}
+	}
+	return append(out, setOps{s.ledger.open, s.ledger.open.ops, false})
+}
+
+type setOps struct {
+	set    *changeSet
+	ops    []*op
+	sealed bool
+}
+
+// rebase replays pending sets over a new head. replay may be called again with more.
+type rebase struct {
+	tree    *tree
+	now     time.Time
+	lenient bool // the head is not the one that the operations were accepted over
+	sealed  map[*changeSet]*tree
+	done    map[*changeSet]int // operations replayed
+}
+
+func (r *rebase) replay(ctx context.Context, s *share, sets []setOps) error {
+	if r.done == nil {
+		r.done, r.sealed = map[*changeSet]int{}, map[*changeSet]*tree{}
+	}
+	for _, set := range sets {
+		for _, o := range set.ops[r.done[set.set]:] {
+			t, err := s.reapply(ctx, r.tree, o, set.set.number, r.lenient)
+			if err != nil {
+				return fmt.Errorf("replay %v: %w", o.kind, err)
+			}
+			r.tree = t
+			r.done[set.set]++
+		}
+		if set.sealed && r.sealed[set.set] == nil {
+			t, err := r.tree.hide(ctx, set.set.carried)
+			if err != nil {
+				return err
+			}
+			r.sealed[set.set] = t
+		}
+	}
+	return nil
+}
+
+// hide returns t without the changes at names: the file or link that the head has there
+// shows.
+func (t *tree) hide(ctx context.Context, names []Name) (*tree, error) {
+	for _, name := range names {
+		out, dir, err := t.edit(ctx, name.Parent())
+		if err != nil {
+			return nil, err
+		}
+		below, err := t.baseChild(ctx, dir, name.Base())
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case below != nil && below.typ == TypeDir:
+			// The head has a directory there that was removed: the file that waits for its
+			// rename could not be put in its place again.
+			dir.setKid(name.Base(), &node{})
+		case dir.kids != nil:
+			dir.kids, _, _ = dir.kids.Delete([]byte(name.Base()))
+		}
+		t = out
+	}
+	return t, nil
+}
+
+// hold counts the operations of pending sets that need a spool file.
+func (q *sequencer) hold(o *op) {
+	if o.content != nil && o.content.spool != 0 {
+		q.spooled[o.content.spool]++
+	}
+}
+
+// forget marks the spool files of a committed set for removal, but for those that a later
+// set goes on with.
+func (s *share) forget(set *changeSet) {
+	for _, o := range set.ops {
+		if o.content == nil || o.content.spool == 0 {
+			continue
+		}
+		id := o.content.spool
+		if s.seq.spooled[id]--; s.seq.spooled[id] <= 0 {
+			delete(s.seq.spooled, id)
+			s.seq.free = append(s.seq.free, id)
+		}
+	}
+}
+
+// trimBytes is how large the journal may grow before a commit trims it: trimming means
+// writing the partials again and removing files, so it is not for every small commit.
+const trimBytes = 8 << 20
+
+// trimAt is that size. With a small spool it is less, so that what the journals of all
+// shares still hold of committed changes leaves room for new ones.
+func (s *share) trimAt() int64 {
+	shares := max(int64(len(s.system.allShares())), 1)
+	return min(trimBytes, s.system.cfg.Limits.SpoolBytes/(16*shares))
+}
+
+// noteCommit writes down that a set is in a snapshot, and frees what that set held. When
+// the note cannot be written, the snapshot's header says the same at recovery; the note
+// is tried again with the next batch.
+func (s *share) noteCommit(done committedRecord) {
+	trim := s.journal.Bytes() >= s.trimAt()
+	records := append([][]byte(nil), s.seq.lost...)
+	if trim {
+		for _, p := range s.uploads.partials() {
+			records = append(records, (&op{kind: opPartial, time: p.time, partial: p}).encode())
+		}
+	}
+	note := (&op{kind: opCommitted, time: time.Now().UTC(), commit: done}).encode()
+	_, err := s.journal.Append(append(records, note), true)
+	s.noteJournal(err)
+	if err != nil {
+		s.seq.lost = append(append(s.seq.lost, s.seq.unsynced...), note)
+		s.seq.unsynced = nil
+		if errors.Is(err, syscall.ENOSPC) {
+			// Space must come from somewhere: the snapshot is durable and its header has the
+			// position, so the bytes may go before the note is written.
+			s.removeFreed()
+		}
+		return
+	}
+	s.seq.unsynced, s.seq.lost = nil, nil
+	s.removeFreed()
+	if trim {
+		if err := s.journal.Trim(journalPos(done.upTo)); err != nil {
+			s.log.Warn("journal cannot be trimmed", "share", s.name, "err", err)
+		}
+	}
+	s.pulse()
+}
+
+// releaseFreed removes the spool files of committed sets once the note of their commit,
+// which had to be written again, is durable.
+func (s *share) releaseFreed() {
+	if len(s.seq.lost)+len(s.seq.unsynced) == 0 {
+		s.removeFreed()
+	}
+}
+
+func (s *share) removeFreed() {
+	for _, id := range s.seq.free {
+		if err := s.spool.Remove(id); err != nil {
+			s.log.Warn("spool file cannot be removed", "share", s.name, "err", err)
+		}
+	}
+	s.seq.free = nil
+}

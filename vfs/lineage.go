@@ -1,0 +1,156 @@
+package vfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"time"
+
+	"github.com/snapgate/gateway/snapshotter"
+)
+
+// newest returns the newest snapshot of the share's own lineage, and whether the head as
+// it was noted is still there.
+func (s *share) newest(ctx context.Context) (newest snapshotter.Snapshot, headThere bool, err error) {
+	list, err := s.system.cfg.Repository.Snapshots(ctx, s.name)
+	if err != nil {
+		return newest, false, fmt.Errorf("list snapshots: %w", err)
+	}
+	head := s.head().id
+	for _, snap := range list {
+		if snap.ShareID != s.id {
+			continue
+		}
+		headThere = headThere || snap.ID == head
+		if snap.Sequence > newest.Sequence {
+			newest = snap
+		}
+	}
+	return newest, headThere, nil
+}
+
+// madeBefore returns the snapshot that an earlier attempt at a set's commit has left in
+// the store although it failed, because the reply was lost or the new head could not be
+// opened; the zero Snapshot when there is none.
+func (s *share) madeBefore(ctx context.Context, set *changeSet, last committedRecord) (snapshotter.Snapshot, error) {
+	newest, _, err := s.newest(ctx)
+	if err != nil {
+		return snapshotter.Snapshot{}, err
+	}
+	if newest.Sequence != last.sequence+1 || newest.Parent != last.id || newest.Journal != uint64(set.upTo) {
+		return snapshotter.Snapshot{}, nil
+	}
+	return newest, nil
+}
+
+// findHead compares the journal's last commit with the store's lineage, for recovery: the
+// process may have died between the two, or the head may have been removed since. away
+// reports that the store could not be asked; replaced, that the head is another one than
+// the journal's operations were accepted over.
+func (s *share) findHead(ctx context.Context) (away, replaced bool, err error) {
+	newest, there, err := s.newest(ctx)
+	if errors.Is(err, snapshotter.ErrUnavailable) || errors.Is(err, snapshotter.ErrBusy) {
+		return true, false, nil
+	}
+	if err != nil {
+		return false, false, err
+	}
+	last := &s.ledger.last
+	switch {
+	case newest.Sequence > last.sequence:
+		s.log.Info("the store is ahead of the journal by a commit", "share", s.name, "snapshot", newest.ID.String())
+		*last = committedRecord{
+			upTo: newest.Journal, id: newest.ID, sequence: newest.Sequence,
+			time: newest.Time, suffix: newest.Suffix, version: last.version,
+		}
+		return false, false, nil
+	case last.id.IsZero() || there:
+		return false, false, nil
+	}
+	s.logRemovedHead(newest)
+	last.id = newest.ID
+	return false, true, nil
+}
+
+// logRemovedHead says that somebody took the head out of the store. What it alone held is
+// gone, and it is their decision; what was accepted after it is kept.
+func (s *share) logRemovedHead(instead snapshotter.Snapshot) {
+	s.log.Error("the head was removed from the store, going on from the newest snapshot that is left",
+		"share", s.name, "head", s.head().id.String(), "instead", instead.ID.String())
+}
+
+// replaceHead goes on from the newest snapshot that is left after the head was removed. It
+// reports false when the head is there: then it is another snapshot that is missing, one
+// that a pending change takes bytes from.
+func (s *share) replaceHead(ctx context.Context) (replaced bool, err error) {
+	newest, there, err := s.newest(ctx)
+	if err != nil || there || s.head().id.IsZero() {
+		return false, err
+	}
+	r := &rebase{now: time.Now().UTC(), lenient: true}
+	if newest.ID.IsZero() {
+		r.tree, err = newTree(ctx, newest.ID, nil, r.now)
+	} else {
+		r.tree, err = s.openHead(ctx, newest.ID)
+	}
+	if err != nil {
+		return false, err
+	}
+	s.logRemovedHead(newest)
+	return true, s.exec(ctx, func() error {
+		if err := r.replay(s.seq.ctx, s, s.setsAfter(nil)); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.ledger.last.id = newest.ID
+		for _, set := range s.ledger.sealed {
+			set.tree = r.sealed[set]
+		}
+		done := s.ledger.last
+		s.mu.Unlock()
+		s.live.Store(r.tree)
+		s.noteCommit(done)
+		return nil
+	})
+}
+
+// reapply applies an accepted operation to another head than it was accepted over. When
+// the head is lenient, one of lower standing, what an operation needs may be missing:
+// then an upload gets its directories back, and anything else has lost its object.
+func (s *share) reapply(ctx context.Context, t *tree, o *op, set uint64, lenient bool) (*tree, error) {
+	next, err := t.apply(ctx, o, set)
+	if err == nil || !lenient {
+		return next, err
+	}
+	switch KindOf(err) {
+	case KindNotExist, KindNotDir, KindExist, KindNotEmpty, KindIsDir, KindInvalid:
+	default:
+		return nil, err
+	}
+	if o.kind == opPut || o.kind == opMkdir || o.kind == opSymlink {
+		if next, err := t.withParents(ctx, o, set); err == nil {
+			return next, nil
+		}
+	}
+	s.log.Warn("a change has lost what it was about", "share", s.name, "op", o.kind.String(), "err", err)
+	return t, nil
+}
+
+// withParents applies o after making the directories above it that are missing.
+func (t *tree) withParents(ctx context.Context, o *op, set uint64) (*tree, error) {
+	dir := "/"
+	for _, elem := range o.name.Parent().Elems() {
+		dir = path.Join(dir, elem)
+		mk := &op{kind: opMkdir, name: Name{dir}, time: o.time, version: o.version}
+		mk.attr.Mode, mk.attr.ModTime = 0o755, o.time
+		next, err := t.apply(ctx, mk, set)
+		switch {
+		case err == nil:
+			t = next
+		case KindOf(err) != KindExist:
+			return nil, err
+		}
+	}
+	return t.apply(ctx, o, set)
+}

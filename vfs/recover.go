@@ -1,0 +1,299 @@
+package vfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/vfs/internal/journal"
+	"github.com/snapgate/gateway/vfs/internal/spool"
+)
+
+// Recovery says what opening a share found.
+type Recovery struct {
+	Share    string
+	Changes  int  // accepted operations that no snapshot holds yet
+	Partials int  // uploads that can be resumed
+	Removed  int  // leftovers of the spool that were removed
+	Away     bool // the store could not be reached; the head is opened when it is back
+}
+
+// openShare opens a share's journal and spool and brings its live tree back: the head
+// and, replayed above it, what was accepted since.
+func openShare(ctx context.Context, sys *System, cfg ShareConfig) (_ *share, rec Recovery, err error) {
+	cfg = cfg.withDefaults()
+	rec.Share = cfg.Name
+	s, err := newShare(ctx, sys, cfg)
+	if err != nil {
+		return nil, rec, fmt.Errorf("share %s: %w", cfg.Name, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("share %s: %w", cfg.Name, err), s.closeFiles())
+		}
+	}()
+	ops, err := s.openJournal()
+	if err != nil {
+		return nil, rec, err
+	}
+	if err := s.openSpool(ops); err != nil {
+		return nil, rec, err
+	}
+	if err := s.recover(ctx, ops, &rec); err != nil {
+		return nil, rec, err
+	}
+	go s.sequence()
+	s.startCommitter()
+	return s, rec, nil
+}
+
+// newShare returns a share without files.
+func newShare(ctx context.Context, sys *System, cfg ShareConfig) (*share, error) {
+	s := &share{
+		system: sys, name: cfg.Name, log: sys.log, started: time.Now().UTC(),
+		uploads:  newUploads(nil),
+		requests: make(chan *request, queueLength),
+		stop:     make(chan struct{}),
+		ended:    make(chan struct{}),
+		changed:  make(chan struct{}, 1),
+	}
+	s.uploads.idle = s.pulse
+	s.cfg.Store(&cfg)
+	s.ledger.open = newChangeSet(1)
+	s.seq.ctx = context.WithoutCancel(ctx)
+	s.seq.spooled = map[spool.ID]int{}
+	var err error
+	if s.views, err = newViews(cfg.Name, sys.cfg.Repository, sys.log); err != nil {
+		return nil, err
+	}
+	s.id, err = loadID(sys.cfg.Disk, s.dir(""), "share-id")
+	return s, err
+}
+
+// dir is where the share keeps something in the data directory.
+func (s *share) dir(what string) string {
+	return filepath.Join(s.system.cfg.DataDir, "shares", s.name, what)
+}
+
+// replayed is an operation found in the journal.
+type replayed struct {
+	pos journal.Position
+	op  *op
+}
+
+// openJournal opens the journal and returns what it holds, committed or not.
+func (s *share) openJournal() ([]replayed, error) {
+	key, err := s.system.key("journal", s.id)
+	if err != nil {
+		return nil, err
+	}
+	s.journal, err = journal.Open(journal.Config{
+		Disk: s.system.cfg.Disk, Dir: s.dir("journal"), Key: key, Failpoint: s.system.cfg.Failpoint,
+	})
+	if err != nil {
+		return nil, err
+	}
+	var ops []replayed
+	for r, err := range s.journal.Records() {
+		if err != nil {
+			return nil, err
+		}
+		o, err := decodeOp(r.Payload)
+		if err != nil {
+			return nil, fmt.Errorf("journal record %d: %w", r.Pos, err)
+		}
+		if o.kind == opCommitted {
+			s.ledger.last = o.commit
+			s.seq.version = max(s.seq.version, o.commit.version)
+		}
+		s.seq.version = max(s.seq.version, o.version)
+		ops = append(ops, replayed{r.Pos, o})
+	}
+	return ops, nil
+}
+
+// openSpool opens the spool. No file gets a number that the journal knows already.
+func (s *share) openSpool(ops []replayed) error {
+	var highest spool.ID
+	for _, r := range ops {
+		if r.op.content != nil {
+			highest = max(highest, r.op.content.spool)
+		}
+		highest = max(highest, r.op.partial.spool)
+	}
+	key, err := s.system.key("spool", s.id)
+	if err != nil {
+		return err
+	}
+	s.spool, err = spool.Open(spool.Config{
+		Disk: s.system.cfg.Disk, Dir: s.dir("spool"), Key: key, After: highest,
+		InlineBytes: s.system.cfg.Limits.InlineBytes, Failpoint: s.system.cfg.Failpoint,
+	})
+	return err
+}
+
+// closeFiles closes what is open of journal and spool.
+func (s *share) closeFiles() error {
+	var errs []error
+	if s.spool != nil {
+		errs = append(errs, s.spool.Close())
+	}
+	if s.journal != nil {
+		errs = append(errs, s.journal.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// recover replays the journal over the head.
+func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) error {
+	away, replaced, err := s.findHead(ctx)
+	if err != nil {
+		return err
+	}
+	rec.Away = away
+	// A journal that has lost its newest records must not give out again what a snapshot
+	// says it holds.
+	s.journal.Skip(journalPos(s.ledger.last.upTo))
+	t, err := s.headTree(ctx, away)
+	if err != nil {
+		return err
+	}
+	live, err := s.replay(ctx, t, ops, replaced)
+	if err != nil {
+		return err
+	}
+	keep := map[spool.ID]bool{}
+	for id := range live {
+		keep[id] = true
+	}
+	partials := s.uploads.partials()
+	for _, p := range partials {
+		keep[p.spool] = true
+	}
+	rec.Partials = len(partials)
+	if rec.Removed, err = s.spool.Keep(keep); err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	for _, set := range s.ledger.sealed {
+		rec.Changes += len(set.ops)
+	}
+	rec.Changes += len(s.ledger.open.ops)
+	return nil
+}
+
+// headTree opens the head, or stands in for it while the store is away.
+func (s *share) headTree(ctx context.Context, away bool) (*tree, error) {
+	id := s.ledger.last.id
+	if id.IsZero() {
+		return newTree(ctx, id, nil, time.Now().UTC())
+	}
+	if !away {
+		return s.openHead(ctx, id)
+	}
+	base := &awayView{repo: s.system.cfg.Repository, id: id}
+	if t, err := newTree(ctx, id, base, time.Now().UTC()); err == nil {
+		return t, nil // its names are at hand
+	}
+	root := &node{
+		typ: TypeDir, from: "/", unknown: true,
+		attr: snapshotter.Attr{Mode: 0o755, ModTime: s.ledger.last.time},
+	}
+	return &tree{root: root, head: id, base: base}, nil
+}
+
+// replay applies what the head does not have, rebuilds the sets and the upload table, and
+// returns the spool files that are still needed.
+func (s *share) replay(ctx context.Context, t *tree, ops []replayed, lenient bool) (map[spool.ID]*content, error) {
+	live := map[spool.ID]*content{}
+	for i, r := range ops {
+		o := r.op
+		switch o.kind {
+		case opPartial:
+			s.uploads.put(o.partial)
+			continue
+		case opPartialGone:
+			s.uploads.gone(o.partial.user, o.partial.name)
+			continue
+		case opPut:
+			s.uploads.published(o.user, o.name, o.content.spool)
+		case opRename:
+			s.uploads.move(o.name, o.to)
+		}
+		if uint64(r.pos) <= s.ledger.last.upTo {
+			continue
+		}
+		if o.kind == opSeal {
+			if err := s.replaySeal(ctx, t, r, ops[i+1:]); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if o.kind == opCommitted {
+			continue
+		}
+		if o.content != nil {
+			o.content.written(r.pos)
+			if o.content.spool != 0 {
+				live[o.content.spool] = o.content
+			}
+		}
+		next, err := s.reapply(ctx, t, o, s.ledger.open.number, lenient)
+		if err != nil {
+			return nil, fmt.Errorf("replay journal record %d (%v %s): %w", r.pos, o.kind, o.name, err)
+		}
+		t = next
+		s.seq.temps = s.seq.temps || s.isTemp(o.name) || !o.to.IsZero() && s.isTemp(o.to)
+		s.ledger.open.add(o, s.isTemp)
+		s.seq.hold(o)
+		s.ledger.bytes += nodeCost
+	}
+	s.live.Store(t)
+	return live, s.checkSpool(live)
+}
+
+// replaySeal closes the open set as the sequencer did. What it carried over follows in the
+// journal, in the seal's own batch: settings and the clock may say something else by now.
+func (s *share) replaySeal(ctx context.Context, t *tree, r replayed, after []replayed) error {
+	set := s.ledger.open
+	if len(set.ops) == 0 {
+		return nil
+	}
+	for _, next := range after {
+		if next.op.kind != opPut || next.op.mask&keepDirTime == 0 {
+			break
+		}
+		set.carried = append(set.carried, next.op.name)
+	}
+	var err error
+	if set.tree, err = t.hide(ctx, set.carried); err != nil {
+		return err
+	}
+	set.upTo, set.reason, set.sealed = r.pos, r.op.reason, r.op.time
+	s.ledger.sealed = append(s.ledger.sealed, set)
+	s.ledger.open = newChangeSet(set.number + 1)
+	return nil
+}
+
+// checkSpool makes sure that every acknowledged upload still has its bytes.
+func (s *share) checkSpool(live map[spool.ID]*content) error {
+	for _, id := range slices.Sorted(maps.Keys(live)) {
+		r, err := s.spool.Reader(id, live[id].size, live[id].extents...)
+		if err != nil {
+			return fmt.Errorf("spool file %d of an accepted upload: %w", id, err)
+		}
+		if err := r.Close(); err != nil {
+			return fmt.Errorf("spool file %d: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// nothing reports whether there was nothing to recover.
+func (r Recovery) nothing() bool {
+	return r.Changes == 0 && r.Partials == 0 && r.Removed == 0 && !r.Away
+}

@@ -1,0 +1,486 @@
+package vfs
+
+import (
+	"context"
+	"errors"
+	"path"
+	"time"
+
+	"github.com/snapgate/gateway/vfs/internal/spool"
+)
+
+// request is something that the sequencer does: an operation, or a function that wants to
+// be alone with the share's state.
+type request struct {
+	op   *op
+	run  func() error
+	done chan error // capacity 1
+}
+
+const (
+	// queueLength bounds the requests that wait for the sequencer; more block their sender.
+	queueLength = 512
+	// lazySync is how long an acknowledged attribute change may stay unsynced.
+	lazySync = time.Second
+	// ownDelete is the age up to which a creator deletes its version again without that
+	// the version gets a snapshot: probes and lock files.
+	ownDelete = 2 * time.Second
+)
+
+// sequencer is the state that the sequencer's goroutine keeps to itself.
+type sequencer struct {
+	ctx     context.Context // of lookups in the head; ends with the share
+	version uint64          // the highest version number given
+	temps   bool            // the tree may hold names that wait for their rename
+	// unsynced are records that the journal has and the disk may not; lost are those that a
+	// failed flush took along: they are written again with the next batch.
+	unsynced, lost [][]byte
+	// free are spool files that may go once the note of their commit is durable.
+	free []spool.ID
+	// spooled counts the pending operations that need a spool file.
+	spooled map[spool.ID]int
+	// failing is set while the journal cannot be written, to log it once.
+	failing bool
+}
+
+// sequence runs until the share stops; what was handed over before is still done.
+func (s *share) sequence() {
+	defer close(s.ended)
+	flush := time.NewTimer(lazySync)
+	defer flush.Stop()
+	for {
+		select {
+		case r := <-s.requests:
+			s.process(s.drain(r))
+		case <-flush.C:
+			if len(s.seq.unsynced)+len(s.seq.lost) > 0 {
+				s.flush(&stage{tree: s.current(), version: s.seq.version, sync: true})
+			}
+			flush.Reset(lazySync)
+		case <-s.stop:
+			for {
+				select {
+				case r := <-s.requests:
+					s.process(s.drain(r))
+				default:
+					if len(s.seq.unsynced)+len(s.seq.lost) > 0 {
+						s.flush(&stage{tree: s.current(), version: s.seq.version, sync: true})
+					}
+					return
+				}
+			}
+		}
+	}
+}
+
+// drain returns first and everything that waits behind it: they will share one flush.
+func (s *share) drain(first *request) []*request {
+	batch := []*request{first}
+	for len(batch) < queueLength {
+		select {
+		case r := <-s.requests:
+			batch = append(batch, r)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// stage is a batch on its way: accepted, not yet durable.
+type stage struct {
+	tree    *tree
+	version uint64
+	ops     []*op
+	reqs    []*request // reqs[i] waits for ops[i]; nil when nobody does
+	moves   [][2]Name  // renames that the upload table has followed
+	sync    bool
+}
+
+func (st *stage) add(t *tree, o *op, r *request) {
+	st.tree = t
+	st.ops = append(st.ops, o)
+	st.reqs = append(st.reqs, r)
+	st.sync = st.sync || o.flush || (o.kind != opSetattr && o.kind != opPartial && o.kind != opPartialGone)
+}
+
+func (s *share) newStage() *stage {
+	return &stage{tree: s.current(), version: s.seq.version}
+}
+
+// process carries out a batch of requests.
+func (s *share) process(reqs []*request) {
+	st := s.newStage()
+	for _, r := range reqs {
+		if r.run != nil {
+			s.flush(st)
+			r.done <- r.run()
+			st = s.newStage()
+			continue
+		}
+		var err error
+		if st, err = s.accept(st, r); err != nil {
+			r.done <- err
+		}
+	}
+	s.flush(st)
+}
+
+// accept adds an operation to the batch, or says why not. When the operation destroys a
+// version that must get a snapshot of its own, the batch is flushed and the set sealed
+// first; the batch to go on with is returned.
+func (s *share) accept(st *stage, r *request) (*stage, error) {
+	o := r.op
+	o.time = time.Now().UTC()
+	if o.upload != nil {
+		o.name = o.upload.name()
+	}
+	if o.parents {
+		if err := s.addParents(st, o); err != nil {
+			return st, err
+		}
+	}
+	if o.check != nil {
+		if err := o.check(st.tree); err != nil {
+			return st, err
+		}
+	}
+	if err := s.refuseOpenBelow(st.tree, o); err != nil {
+		return st, err
+	}
+	if destroys, err := s.destroys(st.tree, o, s.ledger.open.number); err != nil {
+		return st, err
+	} else if destroys {
+		// Try first: an operation that will be refused seals nothing.
+		if _, err := st.tree.apply(s.seq.ctx, o, 0); err != nil {
+			return st, err
+		}
+		s.flush(st)
+		if err := s.sealNow("version"); err != nil {
+			return s.newStage(), err
+		}
+		st = s.newStage()
+	}
+	return st, s.applyTo(st, o, r)
+}
+
+// applyTo applies o to the batch's tree and adds it to the batch.
+func (s *share) applyTo(st *stage, o *op, r *request) error {
+	switch o.kind {
+	case opPut, opMkdir, opSymlink, opLink:
+		st.version++
+		o.version = st.version
+	}
+	t, err := st.tree.apply(s.seq.ctx, o, s.ledger.open.number)
+	if err != nil {
+		return err
+	}
+	if t == st.tree && o.kind == opRename {
+		r.done <- nil // onto itself: nothing to do
+		return nil
+	}
+	if o.kind == opRename {
+		s.uploads.move(o.name, o.to)
+		st.moves = append(st.moves, [2]Name{o.name, o.to})
+	}
+	st.add(t, o, r)
+	return nil
+}
+
+// addParents makes the directories above o's place that are missing.
+func (s *share) addParents(st *stage, o *op) error {
+	at := o.name
+	if !o.to.IsZero() {
+		at = o.to
+	}
+	dir := Root()
+	for _, elem := range at.Parent().Elems() {
+		dir = dir.Join(elem)
+		n, err := st.tree.lookup(s.seq.ctx, dir)
+		switch {
+		case err == nil && n.typ == TypeDir:
+			continue
+		case err == nil:
+			return errKind(o.kind.String(), dir, KindNotDir)
+		case KindOf(err) != KindNotExist:
+			return err
+		}
+		mk := &op{kind: opMkdir, name: dir, time: o.time, user: o.user, protocol: o.protocol, session: o.session}
+		mk.attr.Mode, mk.attr.ModTime = 0o755, o.time
+		if err := s.applyTo(st, mk, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refuseOpenBelow refuses to take a directory away while an upload is open below it.
+func (s *share) refuseOpenBelow(t *tree, o *op) error {
+	at := o.name
+	switch {
+	case o.kind == opRename && !o.noReplace && o.name != o.to:
+		at = o.to
+	case o.kind != opRemove:
+		return nil
+	}
+	n, err := t.lookup(s.seq.ctx, at)
+	if err != nil || n.typ != TypeDir {
+		return nil // apply will say what is wrong
+	}
+	if s.uploads.openBelow(at) {
+		return errKind(o.kind.String(), at, KindBusy)
+	}
+	return nil
+}
+
+// destroys reports whether o takes away a completed version that neither a snapshot nor a
+// sealed set holds, but only the set with the number open.
+func (s *share) destroys(t *tree, o *op, open uint64) (bool, error) {
+	if s.config().Versions == VersionsLast {
+		return false, nil
+	}
+	at := o.name
+	switch o.kind {
+	case opPut, opRemove:
+	case opRename:
+		if o.name == o.to {
+			return false, nil
+		}
+		at = o.to
+	default:
+		return false, nil
+	}
+	n, err := t.lookup(s.seq.ctx, at)
+	if err != nil {
+		if k := KindOf(err); k == KindNotExist || k == KindNotDir {
+			return false, nil
+		}
+		return false, err
+	}
+	if n.typ != TypeFile || n.content == nil || n.size == 0 || n.set != open || s.isTemp(at) {
+		return false, nil
+	}
+	own := o.kind == opRemove && o.session != 0 && n.session == o.session
+	return !(own && o.time.Sub(n.born) < ownDelete), nil
+}
+
+// flush makes a batch durable, then visible, then answers. When the journal cannot be
+// written, nothing of the batch has happened.
+func (s *share) flush(st *stage) {
+	records := make([][]byte, 0, len(s.seq.lost)+len(st.ops))
+	records = append(records, s.seq.lost...)
+	for _, o := range st.ops {
+		records = append(records, o.encode())
+	}
+	if len(records) == 0 && !(st.sync && len(s.seq.unsynced) > 0) {
+		return
+	}
+	var first uint64
+	pos, err := s.journal.Append(records, st.sync)
+	if err == nil {
+		first = uint64(pos) + uint64(len(s.seq.lost))
+	}
+	s.noteJournal(err)
+	if err != nil {
+		s.seq.lost = append(s.seq.lost, s.seq.unsynced...)
+		s.seq.unsynced = nil
+		for i := len(st.moves) - 1; i >= 0; i-- {
+			s.uploads.move(st.moves[i][1], st.moves[i][0])
+		}
+		for i, r := range st.reqs {
+			if r != nil {
+				r.done <- journalError(st.ops[i].kind.String(), st.ops[i].name, err)
+			}
+		}
+		return
+	}
+	if st.sync {
+		s.seq.unsynced, s.seq.lost = nil, nil
+	} else {
+		s.seq.unsynced = append(s.seq.unsynced, records...)
+		s.seq.lost = nil
+	}
+	s.publish(st, first)
+}
+
+// publish makes a journalled batch visible and answers those who wait for it.
+func (s *share) publish(st *stage, first uint64) {
+	s.mu.Lock()
+	for i, o := range st.ops {
+		s.note(o, first+uint64(i))
+	}
+	s.mu.Unlock()
+	s.seq.version = st.version
+	s.live.Store(st.tree)
+	for _, r := range st.reqs {
+		if r != nil {
+			r.done <- nil
+		}
+	}
+	s.releaseFreed()
+	s.pulse()
+}
+
+// note enters a journalled operation into the ledger and the upload table. s.mu is held.
+func (s *share) note(o *op, pos uint64) {
+	switch o.kind {
+	case opPartial:
+		s.uploads.put(o.partial)
+		return
+	case opPartialGone:
+		s.uploads.gone(o.partial.user, o.partial.name)
+		return
+	case opSeal, opCommitted:
+		return
+	case opPut:
+		if o.content.inRecord {
+			o.content.written(journalPos(pos))
+		}
+		s.uploads.published(o.user, o.name, o.content.spool)
+	}
+	s.seq.temps = s.seq.temps || s.isTemp(o.name) || !o.to.IsZero() && s.isTemp(o.to)
+	o.check, o.upload = nil, nil // they would keep the session alive
+	s.ledger.open.add(o, s.isTemp)
+	s.seq.hold(o)
+	s.ledger.bytes += nodeCost
+}
+
+// noteJournal logs when the journal stops and starts to work.
+func (s *share) noteJournal(err error) {
+	switch {
+	case err != nil && !s.seq.failing:
+		s.seq.failing = true
+		s.log.Error("journal cannot be written, changes are refused", "share", s.name, "err", err)
+	case err == nil && s.seq.failing:
+		s.seq.failing = false
+		s.log.Info("journal can be written again", "share", s.name)
+	}
+}
+
+// sealNow closes the open set. Names that wait for their rename are left out of it and
+// carried over into the next one, as fresh records behind the seal.
+func (s *share) sealNow(reason string) error {
+	set := s.ledger.open
+	if len(set.ops) == 0 {
+		return nil
+	}
+	now := time.Now().UTC()
+	t := s.current()
+	carry, err := s.carry(t, now)
+	if err != nil {
+		return err
+	}
+	// Everything that can fail comes before the record: from then on the set is closed.
+	next := newChangeSet(set.number + 1)
+	carried := make([]Name, len(carry))
+	for i, o := range carry {
+		carried[i] = o.name
+	}
+	sealed, err := t.hide(s.seq.ctx, carried)
+	if err != nil {
+		return err
+	}
+	for _, o := range carry {
+		if t, err = t.apply(s.seq.ctx, o, next.number); err != nil {
+			return err
+		}
+	}
+	records := append([][]byte(nil), s.seq.lost...)
+	seal := &op{kind: opSeal, time: now, reason: reason}
+	records = append(records, seal.encode())
+	for _, o := range carry {
+		records = append(records, o.encode())
+	}
+	first, err := s.journal.Append(records, true)
+	s.noteJournal(err)
+	if err != nil {
+		s.seq.lost = append(s.seq.lost, s.seq.unsynced...)
+		s.seq.unsynced = nil
+		return journalError("seal", Name{}, err)
+	}
+	sealPos := uint64(first) + uint64(len(s.seq.lost))
+	s.seq.unsynced, s.seq.lost = nil, nil
+
+	set.upTo, set.reason, set.sealed = journalPos(sealPos), reason, now
+	set.tree, set.carried = sealed, carried
+	s.mu.Lock()
+	s.ledger.sealed = append(s.ledger.sealed, set)
+	s.ledger.open = next
+	for i, o := range carry {
+		s.note(o, sealPos+1+uint64(i))
+	}
+	s.mu.Unlock()
+	s.live.Store(t)
+	s.pulse()
+	return nil
+}
+
+// carry returns puts that repeat the uncommitted files whose names wait for a rename.
+func (s *share) carry(t *tree, now time.Time) ([]*op, error) {
+	if !s.seq.temps {
+		return nil, nil
+	}
+	var out []*op
+	var failed error
+	t.eachPending(func(name Name, n *node) bool {
+		if !s.isTemp(name) || now.Sub(n.born) >= s.config().TempMaxAge {
+			return true
+		}
+		o := &op{
+			kind: opPut, name: name, attr: n.attr, version: n.version, time: n.born,
+			session: n.session, content: n.content, mask: keepDirTime,
+		}
+		if n.content.inRecord {
+			if failed = n.content.reload(s); failed != nil {
+				return false
+			}
+		}
+		out = append(out, o)
+		return true
+	})
+	if failed != nil {
+		return nil, failed
+	}
+	s.seq.temps = len(out) > 0
+	return out, nil
+}
+
+// eachPending calls f for every file whose bytes no snapshot holds yet.
+func (t *tree) eachPending(f func(name Name, n *node) bool) {
+	eachPending("/", t.root, f)
+}
+
+// eachPending returns false when f did.
+func eachPending(at string, n *node, f func(name Name, n *node) bool) bool {
+	next := n.kidsAfter("")
+	for kid, ok := next(); ok; kid, ok = next() {
+		name := path.Join(at, kid.name)
+		switch {
+		case kid.node.typ == TypeDir:
+			if !eachPending(name, kid.node, f) {
+				return false
+			}
+		case kid.node.typ == TypeFile && kid.node.content != nil && kid.node.set != 0:
+			if !f(Name{name}, kid.node) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// reload brings inline bytes back into memory for a second record.
+func (c *content) reload(s *share) error {
+	r, err := s.openContent(s.seq.ctx, c)
+	if err != nil {
+		return err
+	}
+	data := make([]byte, c.size)
+	if err := readPiece(r, data, 0); c.size > 0 && err != nil {
+		return errors.Join(err, r.Close())
+	}
+	c.mu.Lock()
+	c.inline = data
+	c.mu.Unlock()
+	return r.Close()
+}

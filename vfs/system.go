@@ -1,0 +1,349 @@
+package vfs
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/snapshotter"
+)
+
+// System is the set of shares below one data directory, which it holds exclusively.
+// Safe for concurrent use.
+type System struct {
+	cfg       Config
+	log       *slog.Logger
+	gatewayID string
+	lock      *disk.DirLock
+	recovered []Recovery
+	space     spaceGate
+	handles   handleCount // of all sessions
+
+	reload sync.Mutex // held while Reload opens shares and Close closes them; before mu
+
+	mu       sync.Mutex // guards the rest
+	shares   map[string]*share
+	sessions map[*Session]struct{}
+	closed   bool
+	// lastSession is the number of the newest session.
+	lastSession uint64
+}
+
+// Open locks the data directory, recovers every share and starts their committers. A
+// data directory that another process holds is disk.ErrLocked.
+func Open(ctx context.Context, cfg Config) (*System, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if err := disk.MkdirDurable(cfg.Disk, cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	lock, err := disk.Lock(cfg.DataDir)
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	s := &System{
+		cfg: cfg, log: cfg.Logger, lock: lock,
+		shares: map[string]*share{}, sessions: map[*Session]struct{}{},
+	}
+	if s.gatewayID, err = loadID(cfg.Disk, cfg.DataDir, "gateway-id"); err == nil {
+		err = s.openShares(ctx, cfg.Shares)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close(ctx))
+	}
+	return s, nil
+}
+
+// check fills in defaults and refuses a configuration that cannot work.
+func (c *Config) check() error {
+	switch {
+	case c.DataDir == "":
+		return errors.New("vfs: no data directory")
+	case c.Repository == nil:
+		return errors.New("vfs: no repository")
+	case c.SpoolKey != nil && len(c.SpoolKey) != 32:
+		return fmt.Errorf("vfs: spool key of %d bytes, want 32", len(c.SpoolKey))
+	}
+	if c.Disk == nil {
+		c.Disk = disk.OS{}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	c.Limits = c.Limits.withDefaults()
+	for _, share := range c.Shares {
+		if err := share.check(); err != nil {
+			return fmt.Errorf("vfs: %w", err)
+		}
+	}
+	return nil
+}
+
+// withDefaults returns l with every zero limit replaced by its default.
+func (l Limits) withDefaults() Limits {
+	def := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	if l.SpoolBytes <= 0 {
+		l.SpoolBytes = 64 << 30
+	}
+	if l.ReserveBytes <= 0 {
+		l.ReserveBytes = 256 << 20
+	}
+	def(&l.InlineBytes, 64<<10)
+	def(&l.OpenHandles, 10_000)
+	def(&l.SessionFiles, 1_000)
+	def(&l.NameBytes, defaultNameBytes)
+	def(&l.PathBytes, defaultPathBytes)
+	def(&l.SymlinkDepth, 40)
+	return l
+}
+
+// openShares opens the shares that are not open yet and starts their committers.
+func (s *System) openShares(ctx context.Context, cfgs []ShareConfig) error {
+	for _, cfg := range cfgs {
+		if _, ok := s.share(cfg.Name); ok {
+			continue
+		}
+		sh, rec, err := openShare(ctx, s, cfg)
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		closed := s.closed
+		if !closed {
+			s.shares[cfg.Name] = sh
+			s.recovered = append(s.recovered, rec)
+		}
+		s.mu.Unlock()
+		if closed { // by now: nobody else would close it
+			return errors.Join(errKind("open share", Name{}, KindClosed), sh.close(ctx))
+		}
+	}
+	return nil
+}
+
+// share returns an open share.
+func (s *System) share(name string) (*share, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh, ok := s.shares[name]
+	return sh, ok
+}
+
+// allShares lists the open shares by name.
+func (s *System) allShares() []*share {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*share, 0, len(s.shares))
+	for _, name := range slices.Sorted(maps.Keys(s.shares)) {
+		out = append(out, s.shares[name])
+	}
+	return out
+}
+
+// GatewayID is the random name that this data directory's snapshots carry.
+func (s *System) GatewayID() string { return s.gatewayID }
+
+// Recovered says in one line what Open recovered, "" when there was nothing.
+func (s *System) Recovered() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var parts []string
+	for _, r := range s.recovered {
+		if r.nothing() {
+			continue
+		}
+		text := fmt.Sprintf("share %s: %d changes to commit, %d partial uploads, %d leftovers removed",
+			r.Share, r.Changes, r.Partials, r.Removed)
+		if r.Away {
+			text += ", store away"
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Commit commits what is pending in a share now and returns its head, the zero ID when
+// there has never been a change.
+func (s *System) Commit(ctx context.Context, share string) (snapshotter.ID, error) {
+	sh, ok := s.share(share)
+	if !ok {
+		return snapshotter.ID{}, errCause("commit", Name{}, KindNotExist, fmt.Errorf("no share %q", share))
+	}
+	if err := sh.committer.request(ctx, "manual"); err != nil {
+		return snapshotter.ID{}, err
+	}
+	return sh.head().id, nil
+}
+
+// Reload takes over changed share settings and new shares. A share that is no longer
+// listed stays open until the next start.
+func (s *System) Reload(ctx context.Context, shares []ShareConfig) error {
+	for _, cfg := range shares {
+		if err := cfg.check(); err != nil {
+			return err
+		}
+	}
+	s.reload.Lock()
+	defer s.reload.Unlock()
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return errKind("reload", Name{}, KindClosed)
+	}
+	for _, cfg := range shares {
+		if sh, ok := s.share(cfg.Name); ok {
+			cfg = cfg.withDefaults()
+			sh.cfg.Store(&cfg)
+			sh.committer.reload(cfg)
+		}
+	}
+	return s.openShares(ctx, shares)
+}
+
+// Close ends all sessions, commits what is pending until ctx ends, and releases the
+// data directory. What was acknowledged is safe whatever it returns.
+func (s *System) Close(ctx context.Context) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	sessions := slices.Collect(maps.Keys(s.sessions))
+	s.mu.Unlock()
+	var errs []error
+	for _, sess := range sessions {
+		errs = append(errs, sess.Close())
+	}
+	s.reload.Lock() // one that is under way closes what it opens
+	defer s.reload.Unlock()
+	for _, sh := range s.allShares() {
+		errs = append(errs, sh.close(ctx))
+	}
+	return errors.Join(append(errs, s.lock.Unlock())...)
+}
+
+// startCommitter starts the goroutine in which the share's commits happen.
+func (s *share) startCommitter() {
+	s.committer = newCommitter(committerConfig{
+		share: *s.config(), logger: s.log, state: s.policyState, notify: s.changed,
+		seal: s.seal, commitNext: s.commitNext,
+	})
+	ctx, cancel := context.WithCancel(s.seq.ctx)
+	s.stopCommits = cancel
+	go s.committer.run(ctx)
+	s.chores.Go(func() { s.housekeep(ctx) })
+}
+
+// chorePause is how often a share looks for partials that have expired.
+const chorePause = 10 * time.Minute
+
+// housekeep gives up expired partials until ctx ends.
+func (s *share) housekeep(ctx context.Context) {
+	tick := time.NewTicker(chorePause)
+	defer tick.Stop()
+	for {
+		if err := s.expirePartials(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			s.log.Warn("expired partials cannot be removed", "share", s.name, "err", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// close commits what is pending until ctx ends and stops the share.
+func (s *share) close(ctx context.Context) error {
+	if err := s.committer.request(ctx, "shutdown"); err != nil {
+		// The changes are in the journal: the next start commits them.
+		s.log.Warn("not everything is committed, the next start goes on with it", "share", s.name, "err", err)
+	}
+	s.stopCommits()
+	<-s.committer.ended
+	s.chores.Wait()
+	close(s.stop)
+	<-s.ended
+	return errors.Join(s.views.close(), s.spool.Close(), s.journal.Close())
+}
+
+// key derives the key of a purpose of a share, nil when spool and journal are plain.
+func (s *System) key(purpose, shareID string) ([]byte, error) {
+	if s.cfg.SpoolKey == nil {
+		return nil, nil
+	}
+	return hkdf.Key(sha256.New, s.cfg.SpoolKey, []byte(shareID), "snapgate "+purpose+" v1", 32)
+}
+
+// idBytes is the length of gateway and share ids: random, so they never meet by chance.
+const idBytes = 16
+
+// loadID reads an id from a file of dir, and makes both durably when they are missing.
+func loadID(d disk.FS, dir, name string) (string, error) {
+	if err := disk.MkdirDurable(d, dir, 0o700); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, name)
+	f, err := d.OpenFile(path, os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeID(d, dir, path)
+	}
+	if err != nil {
+		return "", err
+	}
+	id := make([]byte, 2*idBytes)
+	_, err = f.ReadAt(id, 0)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	if _, err := hex.DecodeString(string(id)); err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return string(id), nil
+}
+
+// makeID writes a new id beside its place and renames it there, so that a crash leaves
+// either none or a whole one.
+func makeID(d disk.FS, dir, path string) (string, error) {
+	raw := make([]byte, idBytes)
+	if _, err := rand.Read(raw); err != nil {
+		return "", err
+	}
+	id := hex.EncodeToString(raw)
+	f, err := d.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.WriteAt([]byte(id+"\n"), 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", err
+	}
+	if err := d.Rename(path+".new", path); err != nil {
+		return "", err
+	}
+	return id, d.SyncDir(dir)
+}

@@ -1,0 +1,344 @@
+package vfs
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/snapgate/gateway/vfs/internal/spool"
+)
+
+// uploads is a share's table of open uploads and of partials. Safe for concurrent use;
+// its mutex is a leaf.
+type uploads struct {
+	made *creations
+
+	mu      sync.Mutex            // guards everything below and the at of every upload
+	open    map[Name][]*upload    // in the order in which they were opened
+	parts   map[partKey]partial   // what is journalled: of dead handles, and checkpoints of live ones
+	orphans map[spool.ID]bool     // spool files of partials that were given up
+	cut     map[partKey]time.Time // overwrites that were cut off while the old version stayed
+	idle    func()                // called without mu when the last open upload has ended; may be nil
+}
+
+// partKey tells partials apart: a principal has one for a name.
+type partKey struct {
+	user string
+	name Name
+}
+
+// newUploads makes an empty table. idle, which may be nil, is called each time when the
+// last open upload has ended.
+func newUploads(idle func()) *uploads {
+	return &uploads{
+		made:    newCreations(),
+		open:    map[Name][]*upload{},
+		parts:   map[partKey]partial{},
+		orphans: map[spool.ID]bool{},
+		cut:     map[partKey]time.Time{},
+		idle:    idle,
+	}
+}
+
+// name returns where the upload would be published now.
+func (u *upload) name() Name {
+	if u.table != nil {
+		u.table.mu.Lock()
+		defer u.table.mu.Unlock()
+	}
+	return u.at
+}
+
+// add registers an open upload at its name. An exclusive one is refused while another
+// exclusive one is open there, and one that goes on with a partial when somebody else does
+// already or has given it up: then its spool file is not, or not for long, its own.
+func (t *uploads) add(u *upload, at Name) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if u.exclusive && slices.ContainsFunc(t.open[at], func(o *upload) bool { return o.exclusive }) {
+		return errKind("open", at, KindExist)
+	}
+	if id := u.spoolID(); id != 0 && !t.resumable(id) {
+		return errKind("open", at, KindBusy)
+	}
+	u.table, u.at = t, at
+	t.open[at] = append(t.open[at], u)
+	return nil
+}
+
+// remove ends the registration of an upload; a second call does nothing.
+func (t *uploads) remove(u *upload) {
+	t.mu.Lock()
+	had := t.take(u)
+	idle := t.idle
+	if len(t.open) > 0 {
+		idle = nil
+	}
+	t.mu.Unlock()
+	if had && idle != nil {
+		idle()
+	}
+}
+
+// take removes u from open and reports whether it was there; mu is held.
+func (t *uploads) take(u *upload) bool {
+	list := t.open[u.at]
+	i := slices.Index(list, u)
+	if i < 0 {
+		return false
+	}
+	if len(list) == 1 {
+		delete(t.open, u.at)
+	} else {
+		t.open[u.at] = slices.Delete(slices.Clone(list), i, i+1)
+	}
+	return true
+}
+
+// count is the number of open uploads.
+func (t *uploads) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for _, list := range t.open {
+		n += len(list)
+	}
+	return n
+}
+
+// find returns the newest open upload at name that ok accepts, nil when there is none. ok
+// is called with mu held.
+func (t *uploads) find(name Name, ok func(*upload) bool) *upload {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := t.open[name]
+	for i := len(list) - 1; i >= 0; i-- {
+		if ok(list[i]) {
+			return list[i]
+		}
+	}
+	return nil
+}
+
+// openBelow reports whether an upload is open strictly below dir.
+func (t *uploads) openBelow(dir Name) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name := range t.open {
+		if name != dir && name.HasPrefix(dir) {
+			return true
+		}
+	}
+	return false
+}
+
+// move is called by the sequencer when a rename takes effect, and with swapped arguments
+// when it could not be journalled: uploads and partials below from follow. What is at
+// from itself follows when it is an upload that was opened on the file that moves; an
+// upload of a name that was free is about the name, and stays.
+func (t *uploads) move(from, to Name) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var moving []*upload
+	for name, list := range t.open {
+		for _, u := range list {
+			if name.HasPrefix(from) && (name != from || u.onto) {
+				moving = append(moving, u)
+			}
+		}
+	}
+	for _, u := range t.open[to] {
+		u.onto = false // its file is gone: it is about the name now
+	}
+	for _, u := range moving {
+		t.take(u)
+		u.at = u.at.Rebase(from, to)
+		t.open[u.at] = append(slices.Clone(t.open[u.at]), u)
+	}
+	var parts []partial
+	for k, p := range t.parts {
+		if k.name != from && k.name.HasPrefix(from) {
+			delete(t.parts, k)
+			p.name = k.name.Rebase(from, to)
+			parts = append(parts, p)
+		}
+	}
+	for _, p := range parts {
+		t.parts[partKey{p.user, p.name}] = p
+	}
+}
+
+// settle notes whether an upload continues a complete file now; what another handle takes
+// over or has published is no longer exclusive.
+func (t *uploads) settle(u *upload, onto bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	u.onto, u.exclusive = onto, false
+}
+
+// moveOne renames an open upload by itself.
+func (t *uploads) moveOne(u *upload, to Name) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.take(u) {
+		u.at = to
+		t.open[to] = append(slices.Clone(t.open[to]), u)
+	}
+}
+
+// put records a partial, from the journal or of a handle. The spool file of one that it
+// replaces becomes an orphan.
+func (t *uploads) put(p partial) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k := partKey{p.user, p.name}
+	t.orphan(k, p.spool)
+	t.parts[k] = p
+}
+
+// gone forgets a partial; its spool file becomes an orphan.
+func (t *uploads) gone(user string, name Name) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k := partKey{user, name}
+	t.orphan(k, 0)
+	delete(t.parts, k)
+}
+
+// published is called when a complete version of name takes effect, at recovery too:
+// partials that it was, or that it makes pointless, are forgotten. id is the version's
+// spool file, 0 when it has none: it is not an orphan.
+func (t *uploads) published(user string, name Name, id spool.ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k := partKey{user, name}
+	t.orphan(k, id)
+	delete(t.parts, k)
+	delete(t.cut, k)
+	if id == 0 {
+		return
+	}
+	for k, p := range t.parts {
+		if p.spool == id { // the record is older than a rename of the upload
+			delete(t.parts, k)
+		}
+	}
+	delete(t.orphans, id)
+}
+
+const (
+	// cutMemory is how long a cut-off overwrite is remembered: a client that resumes does it
+	// within its job's next runs.
+	cutMemory = 24 * time.Hour
+	// cutMax bounds what is remembered; beyond it, everything is forgotten.
+	cutMax = 65536
+)
+
+// tear notes that a principal's overwrite of a complete file was cut off.
+func (t *uploads) tear(user string, name Name, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.cut) >= cutMax {
+		clear(t.cut)
+	}
+	t.cut[partKey{user, name}] = now
+}
+
+// torn reports whether the principal's last overwrite of a name was cut off a while ago.
+func (t *uploads) torn(user string, name Name, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at, ok := t.cut[partKey{user, name}]
+	return ok && now.Sub(at) < cutMemory
+}
+
+// orphan notes the spool file of the partial at k unless it is keep; mu is held.
+func (t *uploads) orphan(k partKey, keep spool.ID) {
+	if p, ok := t.parts[k]; ok && p.spool != 0 && p.spool != keep {
+		t.orphans[p.spool] = true
+	}
+}
+
+// sweep returns the orphaned spool files that neither an open upload nor a partial has,
+// and forgets them.
+func (t *uploads) sweep() []spool.ID {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.orphans) == 0 {
+		return nil
+	}
+	for _, list := range t.open {
+		for _, u := range list {
+			if id := u.spoolID(); id != 0 {
+				// A live handle still writes there; it frees the file at its own end.
+				delete(t.orphans, id)
+			}
+		}
+	}
+	for _, p := range t.parts {
+		delete(t.orphans, p.spool) // it was renamed
+	}
+	out := make([]spool.ID, 0, len(t.orphans))
+	for id := range t.orphans {
+		out = append(out, id)
+	}
+	clear(t.orphans)
+	return out
+}
+
+// partials lists all partials, for the sequencer to carry them over when it trims the
+// journal and for recovery to keep their spool files.
+func (t *uploads) partials() []partial {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]partial, 0, len(t.parts))
+	for _, p := range t.parts {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b partial) int { return a.name.Compare(b.name) })
+	return out
+}
+
+// partial returns the partial of a principal at name when no live handle is writing it.
+func (t *uploads) partial(user string, name Name) (partial, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p, ok := t.parts[partKey{user, name}]
+	return p, ok && !t.inUse(p)
+}
+
+// inUse reports whether an open upload writes to the spool file of p; mu is held.
+func (t *uploads) inUse(p partial) bool {
+	for _, list := range t.open {
+		for _, u := range list {
+			if u.spoolID() == p.spool {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// resumable reports whether a spool file is a partial's that no open upload goes on with; mu
+// is held.
+func (t *uploads) resumable(id spool.ID) bool {
+	for _, p := range t.parts {
+		if p.spool == id {
+			return !t.inUse(p)
+		}
+	}
+	return false
+}
+
+// expired lists the partials that nobody has continued since before.
+func (t *uploads) expired(before time.Time) []partial {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []partial
+	for _, p := range t.parts {
+		if p.time.Before(before) && !t.inUse(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
