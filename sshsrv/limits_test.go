@@ -1,0 +1,279 @@
+package sshsrv
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+func TestChannelLimit(t *testing.T) {
+	ts := startServer(t, func(c *Config) { c.Limits.Channels = 2 })
+	c := ts.mustDial(t)
+	var open []*ssh.Session
+	for range 2 {
+		s, err := c.NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, s)
+	}
+	if _, err := c.NewSession(); err == nil {
+		t.Error("a third channel is served")
+	}
+	open[0].Close()
+	for deadline := time.Now().Add(patience); ; {
+		s, err := c.NewSession()
+		if err == nil {
+			s.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("a closed channel is counted for ever")
+		}
+	}
+}
+
+func TestConnectionLimits(t *testing.T) {
+	dialAll := func(t *testing.T, ts *testServer, n int) (ok int) {
+		t.Helper()
+		for range n {
+			if _, err := ts.dial(t, clientConfig("alice", ssh.Password("secret"))); err == nil {
+				ok++
+			}
+		}
+		return ok
+	}
+	tests := []struct {
+		name   string
+		change func(*Config)
+		want   string
+	}{
+		{"in all", func(c *Config) { c.Limits.Connections = 2 }, "too many connections"},
+		{"of an address", func(c *Config) { c.Limits.PerAddress = 2 }, "from this address"},
+		{"of a user", func(c *Config) { c.Limits.PerUser = 2 }, "of this user"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			ts := startServer(t, tt.change)
+			dialAll(t, ts, 3)
+			ts.log.wait(t, tt.want)
+		})
+	}
+	t.Run("handshakes", func(t *testing.T) {
+		ts := startServer(t, func(c *Config) { c.Limits.HandshakesPerAddress = 2 })
+		var idle []net.Conn
+		for range 2 {
+			nc, err := net.Dial("tcp", ts.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nc.Close()
+			if _, err := io.ReadFull(nc, make([]byte, len(defaultVersion))); err != nil {
+				t.Fatal(err)
+			}
+			idle = append(idle, nc)
+		}
+		nc, err := net.Dial("tcp", ts.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		line, _ := io.ReadAll(nc)
+		if !strings.HasPrefix(string(line), "too many connections that have not logged in") {
+			t.Errorf("got %q", line)
+		}
+		idle[0].Close()
+		for deadline := time.Now().Add(patience); dialAll(t, ts, 1) == 0; {
+			if time.Now().After(deadline) {
+				t.Fatal("a closed connection is counted for ever")
+			}
+		}
+	})
+}
+
+func TestHandshakeTimeout(t *testing.T) {
+	ts := startServer(t, func(c *Config) { c.HandshakeTimeout = 50 * time.Millisecond })
+	t.Run("silence", func(t *testing.T) {
+		nc, err := net.Dial("tcp", ts.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		_ = nc.SetReadDeadline(time.Now().Add(patience))
+		if _, err := io.Copy(io.Discard, nc); err != nil {
+			t.Errorf("the server does not hang up: %v", err)
+		}
+	})
+	t.Run("slow authenticator", func(t *testing.T) {
+		ts.auth.delay = make(chan struct{})
+		if _, err := ts.dial(t, clientConfig("alice", ssh.Password("secret"))); err == nil {
+			t.Error("logged in after the deadline")
+		}
+	})
+}
+
+// Bytes that trickle in do not move the handshake's deadline.
+func TestHandshakeTimeoutOfSlowPeer(t *testing.T) {
+	const timeout = 100 * time.Millisecond
+	ts := startServer(t, func(c *Config) { c.HandshakeTimeout = timeout })
+	nc, err := net.Dial("tcp", ts.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	tick := time.NewTicker(timeout / 20)
+	defer tick.Stop()
+	start := time.Now()
+	_, err = io.WriteString(nc, "SSH-2.0-")
+	for n := 0; err == nil && n < 200; n++ { // the identification may have 255 bytes
+		<-tick.C
+		_, err = io.WriteString(nc, "x")
+	}
+	if err == nil {
+		t.Errorf("the server still listens after %v", time.Since(start))
+	}
+}
+
+// The operator must learn why an old device cannot connect: it shows no reason itself.
+func TestNoCommonAlgorithmIsLogged(t *testing.T) {
+	ts := startServer(t, nil)
+	cfg := clientConfig("alice", ssh.Password("secret"))
+	cfg.Ciphers, cfg.MACs = []string{ssh.CipherAES128CTR}, []string{ssh.HMACSHA1}
+	if _, err := ts.dial(t, cfg); err == nil {
+		t.Fatal("got a connection with an old algorithm")
+	}
+	ts.log.wait(t, `msg="no common algorithm"`)
+	ts.log.wait(t, "offered=hmac-sha1")
+}
+
+func TestDeadPeer(t *testing.T) {
+	ts := startServer(t, func(c *Config) { c.KeepAlive, c.PeerTimeout = 20*time.Millisecond, 100*time.Millisecond })
+	nc, err := net.Dial("tcp", ts.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mute := &muteConn{Conn: nc}
+	sc, chans, reqs, err := ssh.NewClientConn(mute, ts.addr, clientConfig("alice", ssh.Password("secret")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ssh.DiscardRequests(reqs) // answers keepalives
+	go func() {
+		for range chans {
+		}
+	}()
+	defer sc.Close()
+	ended := make(chan struct{})
+	go func() { _ = sc.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		t.Fatal("a live peer was cut off")
+	case <-time.After(300 * time.Millisecond): // three times the timeout
+	}
+	mute.mute()
+	ts.log.wait(t, "session ended")
+}
+
+type muteConn struct {
+	net.Conn
+	mu    sync.Mutex
+	quiet bool
+}
+
+func (m *muteConn) mute() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.quiet = true
+}
+
+func (m *muteConn) Write(p []byte) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.quiet {
+		return len(p), nil
+	}
+	return m.Conn.Write(p)
+}
+
+func TestIdleTimeout(t *testing.T) {
+	ts := startServer(t, func(c *Config) { c.IdleTimeout = 50 * time.Millisecond })
+	c := ts.mustDial(t)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Error("an idle connection stays")
+	}
+	ts.log.wait(t, "connection idle")
+}
+
+func TestAlgorithms(t *testing.T) {
+	keys := []ssh.Signer{newKey(t, "ed25519"), newKey(t, "ecdsa"), newKey(t, "rsa")}
+	dial := func(t *testing.T, legacy bool, change func(*ssh.ClientConfig)) (string, error) {
+		t.Helper()
+		ts := startServer(t, func(c *Config) {
+			c.HostKeys = keys
+			if legacy {
+				c.LegacyFrom = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+			}
+		})
+		cfg := clientConfig("alice", ssh.Password("secret"))
+		var host string
+		cfg.HostKeyCallback = func(_ string, _ net.Addr, key ssh.PublicKey) error { host = key.Type(); return nil }
+		change(cfg)
+		_, err := ts.dial(t, cfg)
+		return host, err
+	}
+	tests := []struct {
+		name           string
+		change         func(*ssh.ClientConfig)
+		normal, legacy bool
+	}{
+		{"mlkem", func(c *ssh.ClientConfig) { c.KeyExchanges = []string{ssh.KeyExchangeMLKEM768X25519} }, true, true},
+		{"group16", func(c *ssh.ClientConfig) { c.KeyExchanges = []string{ssh.KeyExchangeDH16SHA512} }, true, true},
+		{"nist kex", func(c *ssh.ClientConfig) { c.KeyExchanges = []string{ssh.KeyExchangeECDHP256} }, false, true},
+		{"group14-sha1", func(c *ssh.ClientConfig) { c.KeyExchanges = []string{ssh.InsecureKeyExchangeDH14SHA1} }, false, true},
+		{"group1", func(c *ssh.ClientConfig) { c.KeyExchanges = []string{ssh.InsecureKeyExchangeDH1SHA1} }, false, false},
+		{"ctr", func(c *ssh.ClientConfig) { c.Ciphers = []string{ssh.CipherAES128CTR} }, true, true},
+		{"chacha", func(c *ssh.ClientConfig) { c.Ciphers = []string{ssh.CipherChaCha20Poly1305} }, false, false},
+		{"cbc", func(c *ssh.ClientConfig) { c.Ciphers = []string{ssh.InsecureCipherAES128CBC} }, false, false},
+		{"sha1 mac", func(c *ssh.ClientConfig) {
+			c.Ciphers, c.MACs = []string{ssh.CipherAES128CTR}, []string{ssh.HMACSHA1}
+		}, false, true},
+		{"rsa-sha2", func(c *ssh.ClientConfig) { c.HostKeyAlgorithms = []string{ssh.KeyAlgoRSASHA512} }, true, true},
+		{"ssh-rsa", func(c *ssh.ClientConfig) { c.HostKeyAlgorithms = []string{ssh.KeyAlgoRSA} }, false, true},
+		{"ecdsa", func(c *ssh.ClientConfig) { c.HostKeyAlgorithms = []string{ssh.KeyAlgoECDSA256} }, true, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := dial(t, false, tt.change); (err == nil) != tt.normal {
+				t.Errorf("normally: %v, want success %v", err, tt.normal)
+			}
+			if _, err := dial(t, true, tt.change); (err == nil) != tt.legacy {
+				t.Errorf("legacy: %v, want success %v", err, tt.legacy)
+			}
+		})
+	}
+}
+
+func TestAddressOfIPv6IsItsNetwork(t *testing.T) {
+	a := newAdmission(Limits{Connections: 9, PerAddress: 2, PerUser: 9, Handshakes: 9, HandshakesPerAddress: 9})
+	for _, tt := range []struct {
+		addr string
+		ok   bool
+	}{
+		{"2001:db8::1", true}, {"2001:db8::2", true}, {"2001:db8::3", false}, {"2001:db8:0:1::1", true},
+		{"192.0.2.1", true}, {"192.0.2.2", true},
+	} {
+		if _, err := a.enter(netip.MustParseAddr(tt.addr)); (err == nil) != tt.ok {
+			t.Errorf("%s: %v", tt.addr, err)
+		}
+	}
+}

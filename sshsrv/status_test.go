@@ -1,0 +1,71 @@
+package sshsrv
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/pkg/sftp"
+
+	"github.com/snapgate/gateway/vfs"
+)
+
+// The codes are those that errno_to_portable of OpenSSH's server gives for the errno of
+// the same name; TestAgainstOpenSSH compares where both can be brought into the situation.
+func TestKindStatus(t *testing.T) {
+	tests := []struct {
+		kind vfs.Kind
+		want uint32
+	}{
+		{vfs.KindOther, statusFailure},
+		{vfs.KindNotExist, statusNoSuchFile},
+		{vfs.KindExist, statusFailure},
+		{vfs.KindNotDir, statusNoSuchFile},
+		{vfs.KindIsDir, statusFailure},
+		{vfs.KindNotEmpty, statusFailure},
+		{vfs.KindBusy, statusFailure},
+		{vfs.KindPermission, statusPermissionDenied},
+		{vfs.KindBadName, statusBadMessage},
+		{vfs.KindInvalid, statusBadMessage},
+		{vfs.KindLoop, statusNoSuchFile},
+		{vfs.KindNoSpace, statusFailure},
+		{vfs.KindUnavailable, statusFailure},
+		{vfs.KindDisk, statusFailure},
+		{vfs.KindTorn, statusFailure},
+		{vfs.KindUnsupported, statusOpUnsupported},
+		{vfs.KindTooMany, statusFailure},
+		{vfs.KindTimeout, statusFailure},
+		{vfs.KindClosed, statusFailure},
+	}
+	for _, tt := range tests {
+		t.Run(tt.kind.String(), func(t *testing.T) {
+			cause := errors.New("/var/lib/secret: device error")
+			err := toStatus(fmt.Errorf("wrapped: %w", &vfs.Error{Op: "open", Kind: tt.kind, Err: cause}))
+			code, text := statusCode(err)
+			if code != tt.want {
+				t.Errorf("code = %d, want %d", code, tt.want)
+			}
+			if text != tt.kind.String() || strings.Contains(err.Error(), "secret") {
+				t.Errorf("text = %q, error %q", text, err)
+			}
+		})
+	}
+	for _, tt := range []struct {
+		err  error
+		want uint32
+	}{
+		{nil, statusOK},
+		{io.EOF, statusEOF},
+		{errors.New("anything"), statusFailure},
+		{&vfs.Error{Kind: vfs.KindInvalid, Err: io.EOF}, statusBadMessage}, // no end of file
+	} {
+		if code, _ := statusCode(toStatus(tt.err)); code != tt.want {
+			t.Errorf("%v: code = %d, want %d", tt.err, code, tt.want)
+		}
+	}
+	if !errors.Is(toStatus(&vfs.Error{Kind: vfs.KindPermission}), sftp.ErrSSHFxPermissionDenied) {
+		t.Error("pkg/sftp would not see the code")
+	}
+}
