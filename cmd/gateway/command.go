@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+)
+
+// program is one run of the command: what it reads and writes, and the seams for tests.
+type program struct {
+	stdin      io.Reader
+	stdout     io.Writer
+	stderr     io.Writer
+	configFile string
+	cheapKDF   bool // tests: stores are created with a weak and quick key derivation
+}
+
+// defaultConfigFile is what -c defaults to.
+const defaultConfigFile = "config.yaml"
+
+// run runs the command that args name and returns the exit status.
+func (p *program) run(ctx context.Context, args []string) int {
+	root := p.root()
+	root.SetArgs(args)
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return statusOK
+	}
+	return p.report(err)
+}
+
+func (p *program) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "gateway",
+		Short: "SFTP in, snapshots out",
+		Long: `gateway serves shares over SFTP and makes a snapshot of what changed, in a kloset
+store that plakar can read. No client can change a snapshot.
+
+Exit status: 0 success, 1 failure, 2 wrong usage, 3 an import that left files out.`,
+		Example: `  gateway quickstart                     make a store and serve it, in this directory
+  gateway serve -c /etc/gateway.yaml     serve what the file says`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.PersistentFlags().StringVarP(&p.configFile, "config", "c", defaultConfigFile, "configuration `FILE`")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
+	root.AddCommand(
+		p.serveCommand(),
+		p.quickstartCommand(),
+		group("config", "Look at the configuration", p.configCheckCommand()),
+		group("user", "Users and their passwords", p.hashPasswordCommand(), p.userListCommand()),
+		p.snapshotCommand(),
+		p.snapshotsCommand(),
+		p.importCommand(),
+		p.versionCommand(),
+	)
+	needsCommand(root)
+	return root
+}
+
+// group is a command that only holds others.
+func group(name, short string, subs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: name, Short: short}
+	c.AddCommand(subs...)
+	c.Example = subs[0].Example
+	needsCommand(c)
+	return c
+}
+
+// needsCommand makes a command without one of its own fail: with its help when nothing
+// follows, and with the names that come near when something unknown does.
+func needsCommand(c *cobra.Command) {
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		c.SuggestionsMinimumDistance = 2
+		e := usageError(c, fmt.Errorf("unknown command %q", args[0]))
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			e.hint = fmt.Sprintf("did you mean %q?", near[0])
+		}
+		return e
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		c.SetOut(c.ErrOrStderr())
+		if err := c.Help(); err != nil {
+			return err
+		}
+		return errNoCommand
+	}
+}
+
+// arguments refuses any number of arguments but one from least to most.
+func arguments(least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usageError(c, errors.New("missing argument"))
+		case len(args) > most:
+			return usageError(c, fmt.Errorf("unexpected argument %q", args[most]))
+		}
+		return nil
+	}
+}
+
+// load reads the configuration and says its warnings.
+func (p *program) load() (*config.Config, error) {
+	cfg, err := config.Load(p.configFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &hintedError{
+			err:  fmt.Errorf("%s: no such file", p.configFile),
+			hint: "name the configuration with -c FILE, or make one with: gateway quickstart",
+		}
+	}
+	return cfg, err
+}
+
+// share checks that the configuration has a share of this name.
+func knownShare(cfg *config.Config, name string) error {
+	if slices.ContainsFunc(cfg.Shares, func(s shareConfig) bool { return s.Name == name }) {
+		return nil
+	}
+	names := make([]string, len(cfg.Shares))
+	for i, s := range cfg.Shares {
+		names[i] = s.Name
+	}
+	return &hintedError{
+		err:  fmt.Errorf("share %q: not in %s", name, cfg.File),
+		hint: fmt.Sprintf("its shares are: %s", joinOr(names, "none")),
+	}
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) configCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Check the configuration",
+		Long: `Reads the configuration and the files it includes and says everything that is wrong
+with them. It opens neither the store nor a port.`,
+		Example: "  gateway config check -c /etc/gateway.yaml",
+		Args:    arguments(0, 0),
+		RunE:    func(*cobra.Command, []string) error { return p.configCheck() },
+	}
+}
+
+func (p *program) configCheck() error {
+	cfg, err := p.load()
+	if err != nil {
+		return err
+	}
+	warnings := cfg.Warnings
+	if cfg.SFTP == nil {
+		warnings = append(warnings, "no sftp section: no port will be opened")
+	}
+	if f := cfg.Store.PassphraseFile; f != "" {
+		if _, err := os.Stat(f); err != nil {
+			warnings = append(warnings, fmt.Sprintf("store.passphrase_file: %v", err))
+		}
+	}
+	for _, w := range warnings {
+		_, _ = fmt.Fprintf(p.stderr, "gateway: warning: %s\n", w)
+	}
+	_, err = fmt.Fprintf(p.stdout, "%s: good: %d shares, %d users\n", p.configFile, len(cfg.Shares), len(cfg.Users))
+	return err
+}

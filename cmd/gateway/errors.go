@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
+)
+
+// The exit statuses.
+const (
+	statusOK      = 0
+	statusFailure = 1
+	statusUsage   = 2
+	statusPartial = 3 // import: some files were left out
+)
+
+// hintedError is an error with what to try.
+type hintedError struct {
+	err  error
+	hint string // one line each
+}
+
+func (e *hintedError) Error() string { return e.err.Error() }
+func (e *hintedError) Unwrap() error { return e.err }
+
+// usage is an error in how the command was called.
+type usage struct {
+	err  error
+	hint string
+}
+
+func (e *usage) Error() string { return e.err.Error() }
+func (e *usage) Unwrap() error { return e.err }
+
+func usageError(c *cobra.Command, err error) *usage {
+	return &usage{
+		err:  fmt.Errorf("%s: %w", strings.TrimPrefix(c.CommandPath(), "gateway "), err),
+		hint: fmt.Sprintf("see: %s --help", c.CommandPath()),
+	}
+}
+
+var (
+	// errNoCommand ends a call without a command; the help was printed.
+	errNoCommand = errors.New("no command")
+	// errPartial ends an import that left files out; they were printed.
+	errPartial = errors.New("some files were left out")
+)
+
+// report prints an error as "gateway: what: why" and "hint: what to try", and returns the
+// exit status.
+func (p *program) report(err error) int {
+	var list config.Errors
+	var u *usage
+	switch {
+	case errors.Is(err, errNoCommand):
+		return statusUsage
+	case errors.Is(err, errPartial):
+		p.say(err.Error(), "")
+		return statusPartial
+	case errors.As(err, &list):
+		for _, e := range list {
+			p.say(e.Error(), e.Hint)
+		}
+		return statusFailure
+	case errors.As(err, &u):
+		p.say(u.Error(), u.hint)
+		return statusUsage
+	}
+	p.say(err.Error(), hintFor(err))
+	return statusFailure
+}
+
+// say prints one error. Nothing can be done when standard error is closed.
+func (p *program) say(text, hint string) {
+	_, _ = fmt.Fprintf(p.stderr, "gateway: %s\n", strings.ReplaceAll(text, "\n", "; "))
+	for line := range strings.Lines(hint) {
+		_, _ = fmt.Fprintf(p.stderr, "hint: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+}
+
+// hintFor says what to try about an error: what comes with it, or else what is known
+// about its kind.
+func hintFor(err error) string {
+	var h *hintedError
+	var remote *control.RemoteError
+	var network *net.OpError
+	switch {
+	case errors.As(err, &h):
+		return h.hint
+	case errors.As(err, &remote):
+		return remote.Hint
+	case errors.As(err, &network) && errors.Is(err, fs.ErrPermission):
+		return "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE: give it, or change sftp.listen"
+	}
+	// The first that fits: what is unavailable may look missing from here.
+	for _, k := range []struct {
+		kind error
+		hint string
+	}{
+		{syscall.ENOSPC, "the disk is full: make room"},
+		{syscall.EROFS, "the file system is read-only: mount it for writing, or change data_dir or store.location"},
+		{fs.ErrPermission, "run the gateway as the user that owns this file, or give the file to that user"},
+		{config.ErrPassphrase, "see store.passphrase_file, passphrase_env and passphrase_command in the configuration"},
+		{disk.ErrLocked, "another gateway runs on this data_dir: stop it, or give this one another data_dir"},
+		{store.ErrUnavailable, "is the store's disk mounted, and may the gateway read and write it?"},
+		{store.ErrWrongPassphrase, "check store.passphrase_file (or _env, _command) and store.plaintext; without the passphrase the store was made with nobody can open it"},
+		{store.ErrNotExist, "check store.location; store.create: true lets serve make a store there"},
+		{store.ErrNewerVersion, "use a newer gateway"},
+		{store.ErrDamaged, "restore the store's files from a copy; plakar check tells which snapshots are whole"},
+		{store.ErrReplaced, "put the store back that was here, or start with a new data_dir when nothing waits in this one"},
+		{store.ErrLocked, "plakar maintenance holds the store: wait for its end; a lock that it left behind expires after 10 minutes"},
+		{snapshotter.ErrBusy, "plakar maintenance holds the store: wait for its end; a lock that it left behind expires after 10 minutes"},
+		{control.ErrNoServer, "start one with: gateway serve -c FILE"},
+		{syscall.EADDRINUSE, "another program has that port, perhaps another gateway: stop it, or change sftp.listen"},
+		{syscall.EADDRNOTAVAIL, "this machine does not have that address: change sftp.listen"},
+		{context.Canceled, ""},
+	} {
+		if errors.Is(err, k.kind) {
+			return k.hint
+		}
+	}
+	return ""
+}
+
+func joinOr(list []string, none string) string {
+	if len(list) == 0 {
+		return none
+	}
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/vfs"
+)
+
+func (p *program) importCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "import DIR SHARE",
+		Short: "Store a local directory in a share",
+		Long: `Stores what is below a local directory in a share, with times, modes, owners and
+symbolic links, and commits it: to seed a share, or to take over the files of another
+server. What is there already with the same size and time is left alone, so an import
+that was cut off can be repeated; other files of the share stay.
+
+When a gateway runs it does the import, so it must be able to read the directory; without
+one the command does it itself. The id of the snapshot stands alone on the last line.
+
+Exit status 3: some files were left out (each is named on standard error), the rest is
+stored.`,
+		Example: "  gateway import -c /etc/gateway.yaml /srv/sftp/fw01 backups",
+		Args:    arguments(2, 2),
+		RunE:    func(c *cobra.Command, args []string) error { return p.importDir(c.Context(), args[0], args[1]) },
+	}
+}
+
+func (p *program) importDir(ctx context.Context, dir, share string) error {
+	cfg, err := p.load()
+	if err != nil {
+		return err
+	}
+	if err := knownShare(cfg, share); err != nil {
+		return err
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("import: %w", err)
+	}
+	if info, err := os.Stat(abs); err != nil {
+		return fmt.Errorf("import: %w", err)
+	} else if !info.IsDir() {
+		return fmt.Errorf("import: %s: not a directory", dir)
+	}
+	sum, id, err := p.runImport(ctx, cfg, control.Request{Op: control.OpImport, Share: share, Dir: abs})
+	if err != nil {
+		return fmt.Errorf("import: %w", err)
+	}
+	_, _ = fmt.Fprintf(p.stderr, "imported %d files (%s), %d directories, %d links; %d were there already, %d left out\n",
+		sum.Files, humanize.IBytes(uint64(max(sum.Bytes, 0))), sum.Dirs, sum.Links, sum.Same, sum.Failed)
+	if id != "" {
+		if _, err := fmt.Fprintln(p.stdout, id); err != nil {
+			return err
+		}
+	}
+	if sum.Failed > 0 {
+		return errPartial
+	}
+	return nil
+}
+
+// runImport has the running gateway do it, or does it here.
+func (p *program) runImport(ctx context.Context, cfg *config.Config, req control.Request) (control.Import, string, error) {
+	rep, err := control.Call(ctx, cfg.DataDir, req, func(r control.Reply) error {
+		if r.Import != nil {
+			p.showImport(*r.Import)
+		}
+		return nil
+	})
+	if !errors.Is(err, control.ErrNoServer) {
+		if rep.Import == nil {
+			rep.Import = &control.Import{}
+		}
+		return *rep.Import, rep.ID, err
+	}
+	var level slog.LevelVar
+	log := p.logger(cfg, &level)
+	level.Set(max(cfg.Log.Level, slog.LevelWarn)) // progress is what is of interest here
+	g, err := p.openGateway(ctx, cfg, log)
+	if err != nil {
+		return control.Import{}, "", err
+	}
+	sum, err := g.importDir(ctx, req, func(i control.Import) error { p.showImport(i); return nil })
+	err = errors.Join(err, g.close(context.WithoutCancel(ctx)))
+	id := ""
+	if !sum.head.IsZero() {
+		id = sum.head.String()
+	}
+	return sum.Import, id, err
+}
+
+// showImport prints a line of progress, or what was left out.
+func (p *program) showImport(i control.Import) {
+	if i.Problem != "" {
+		_, _ = fmt.Fprintf(p.stderr, "left out: %s: %s\n", i.Path, i.Problem)
+		return
+	}
+	_, _ = fmt.Fprintf(p.stderr, "%d files, %s\n", i.Files+i.Same, humanize.IBytes(uint64(max(i.Bytes, 0))))
+}
+
+// importDir stores a directory through a session, as a client would.
+func (g *gateway) importDir(ctx context.Context, req control.Request, report func(control.Import) error) (imported, error) {
+	principal := &vfs.Principal{
+		User:   "import",
+		Mounts: []vfs.Mount{{At: vfs.Root(), Share: req.Share, Root: vfs.Root()}},
+		Perms:  vfs.PermFull,
+	}
+	sess, err := g.system.Session(ctx, principal, vfs.ConnInfo{Protocol: "control", Remote: "local", Conn: "import"})
+	if err != nil {
+		return imported{}, err
+	}
+	im := &importer{
+		session: sess, report: report,
+		commit: func(ctx context.Context) error { _, err := g.system.Commit(ctx, req.Share); return err },
+	}
+	sum, err := im.run(ctx, req.Dir)
+	if err = errors.Join(err, sess.Close()); err != nil {
+		return sum, err
+	}
+	sum.head, err = commitNow(ctx, g.system, req.Share)
+	if errors.Is(err, errNoSnapshotYet) {
+		err = nil // an empty directory into an empty share
+	}
+	return sum, err
+}

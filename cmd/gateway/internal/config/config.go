@@ -1,0 +1,86 @@
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/auth"
+	"github.com/snapgate/gateway/vfs"
+)
+
+// Version is the configuration format that this package reads.
+const Version = 1
+
+// Config is a checked configuration. All paths in it are absolute.
+type Config struct {
+	File     string   // the main file, absolute
+	Files    []string // the main file and all included ones, absolute
+	DataDir  string
+	Store    Store
+	SFTP     *SFTP // nil: no port is opened
+	Shares   []vfs.ShareConfig
+	Users    []User
+	Limits   Limits
+	Log      Log
+	Warnings []string // what is allowed but unwise; one line each
+}
+
+// Store says where the store is and how its passphrase is found.
+type Store struct {
+	Location          string // fs:///absolute/path
+	Path              string // of a store on a local file system
+	PassphraseFile    string
+	PassphraseEnv     string
+	PassphraseCommand []string // program and arguments
+	Plaintext         bool
+	Create            bool
+
+	dir string // the working directory of PassphraseCommand
+}
+
+// SFTP are the settings of the SFTP server; a zero value is the server's default.
+type SFTP struct {
+	Listen      string   // host:port
+	HostKeys    []string // files; empty: made below data_dir
+	Banner      string
+	IdleTimeout time.Duration
+	Keepalive   time.Duration
+	LegacyFrom  []netip.Prefix
+	ChaCha20    bool
+}
+
+// User is one configured user and where it was configured.
+type User struct {
+	auth.User
+	Permissions string // as written, for user list
+}
+
+// Limits bound what clients can make the gateway hold or do; 0 is the default of the
+// package that enforces a limit.
+type Limits struct {
+	Spool              int64 // bytes of spool and journal
+	Reserve            int64 // bytes of disk kept free for one commit
+	Inline             int64 // bytes up to which a file rides in the journal
+	OpenHandles        int
+	SessionHandles     int
+	Connections        int
+	ConnectionsPerAddr int
+	ConnectionsPerUser int
+	Handshakes         int
+	HandshakesPerAddr  int
+	ChannelsPerConn    int
+	LoginTries         int
+	HandshakeTimeout   time.Duration
+	PasswordChecks     int
+	Drain              time.Duration // how long a shutdown waits for transfers
+}
+
+// Log says how to log.
+type Log struct {
+	Level slog.Level
+	JSON  bool
+}
+
+// defaultDrain fits, with the commit after it, well into the 90 s that systemd waits.
+const defaultDrain = 30 * time.Second

@@ -1,0 +1,71 @@
+package config
+
+import (
+	"log/slog"
+	"path/filepath"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/auth"
+	"github.com/snapgate/gateway/sshsrv"
+	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/vfs"
+)
+
+// StoreConfig says how to open the store. A command that only reads sets create to false:
+// then nothing is created whatever the configuration says.
+func (c *Config) StoreConfig(logger *slog.Logger, create bool) store.Config {
+	sc := store.Config{
+		Location:  c.Store.Location,
+		Plaintext: c.Store.Plaintext,
+		Create:    c.Store.Create && create,
+		Logger:    logger,
+		CacheDir:  filepath.Join(c.DataDir, "cache"),
+		KeepDir:   c.DataDir,
+	}
+	if !c.Store.Plaintext {
+		sc.Passphrase = c.Store.Passphrase
+	}
+	return sc
+}
+
+// VFSLimits are the limits of the live trees.
+func (c *Config) VFSLimits() vfs.Limits {
+	return vfs.Limits{
+		SpoolBytes:   c.Limits.Spool,
+		ReserveBytes: c.Limits.Reserve,
+		InlineBytes:  int(c.Limits.Inline),
+		OpenHandles:  c.Limits.OpenHandles,
+		SessionFiles: c.Limits.SessionHandles,
+	}
+}
+
+// AuthUsers are the users as package auth takes them.
+func (c *Config) AuthUsers() []auth.User {
+	users := make([]auth.User, len(c.Users))
+	for i := range c.Users {
+		users[i] = c.Users[i].User
+	}
+	return users
+}
+
+// ServerConfig is what the configuration says of the SFTP server, which must be
+// configured; keys, authenticator, sessions and logger are left to the caller.
+func (c *Config) ServerConfig() sshsrv.Config {
+	l := c.Limits
+	return sshsrv.Config{
+		Banner:           c.SFTP.Banner,
+		HandshakeTimeout: l.HandshakeTimeout,
+		KeepAlive:        c.SFTP.Keepalive,
+		IdleTimeout:      c.SFTP.IdleTimeout,
+		LegacyFrom:       c.SFTP.LegacyFrom,
+		ChaCha20:         c.SFTP.ChaCha20,
+		Limits: sshsrv.Limits{
+			Connections:          l.Connections,
+			PerAddress:           l.ConnectionsPerAddr,
+			PerUser:              l.ConnectionsPerUser,
+			Handshakes:           l.Handshakes,
+			HandshakesPerAddress: l.HandshakesPerAddr,
+			Channels:             l.ChannelsPerConn,
+			AuthTries:            l.LoginTries,
+		},
+	}
+}

@@ -1,0 +1,175 @@
+package config
+
+import (
+	"errors"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/robfig/cron/v3"
+
+	"github.com/snapgate/gateway/vfs"
+)
+
+type share = vfs.ShareConfig
+
+// maxShareName is the longest name of a share: it is also a directory's name.
+const maxShareName = 64
+
+// readShares reads the shares section.
+func (l *loader) readShares(n node) {
+	n.entries(func(name string, keyNode, value node) {
+		if err := checkShareName(name); err != nil {
+			keyNode.fail("%w", err)
+			return
+		}
+		if first, ok := l.shareAt[name]; ok {
+			keyNode.fail("share given twice, first in %s:%d", first.src.name, first.tok.Position.Line)
+			return
+		}
+		l.shareAt[name] = keyNode
+		l.readShare(name, value)
+	})
+}
+
+// checkShareName allows what is one plain directory name everywhere.
+func checkShareName(s string) error {
+	const chars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
+	if s == "" || len(s) > maxShareName || strings.Trim(s, chars) != "" || strings.ContainsAny(s[:1], "._-") {
+		return errors.New("a share's name has 1 to 64 letters, digits, dots, underscores and hyphens, and starts with a letter or digit")
+	}
+	return nil
+}
+
+// readShare reads one share.
+func (l *loader) readShare(name string, n node) {
+	s := share{Name: name}
+	when := "batch"
+	n.fields(fields{
+		"snapshot": {func(n node) { when = l.readSnapshot(n, &s) }},
+		"versions": intoChoice(&s.Versions, []string{"all", "last"}, []vfs.Versions{vfs.VersionsAll, vfs.VersionsLast}),
+		"temp_names": {func(n node) {
+			intoTexts(&s.TempNames).read(n)
+			for _, p := range s.TempNames {
+				if _, err := path.Match(p, "x"); err != nil || strings.Contains(p, "/") {
+					n.failHint("want as *.part", "bad pattern %q", p)
+				}
+			}
+		}},
+		"temp_max_age":        intoDuration(&s.TempMaxAge, time.Second),
+		"partial_max_age":     intoDuration(&s.PartialMaxAge, time.Minute),
+		"acknowledge":         intoChoice(&s.AckStored, []string{"spooled", "stored"}, []bool{false, true}),
+		"acknowledge_timeout": intoDuration(&s.AckTimeout, time.Second),
+		"visible":             intoBool(&s.VisibleHistory),
+		"aliases": {func(n node) {
+			n.list(func(e node) {
+				known := []string{".zfs/snapshot", ".snapshot", "~snapshot", "@GMT"}
+				var a string
+				intoChoice(&a, known, known).read(e)
+				if a != "" {
+					s.Aliases = append(s.Aliases, a)
+				}
+			})
+		}},
+		"max_pending": intoInt(&s.MaxPending, 1_000_000),
+	}.later("retention", "hooks", "expect", "quota", "lock", "sync", "compression", "exclude"))
+
+	if s.AckStored && (s.When == vfs.WhenSession || s.When == vfs.WhenSchedule || s.When == vfs.WhenManual) {
+		n.failHint("use when: close or when: batch, or acknowledge: spooled",
+			"acknowledge: stored cannot wait for snapshot.when: %s", when)
+	}
+	l.cfg.Shares = append(l.cfg.Shares, s)
+}
+
+// snapshotSection is what the snapshot section says besides ShareConfig's fields.
+type snapshotSection struct {
+	when, cron string
+	zone       *time.Location
+	cronNode   node
+}
+
+func (l *loader) readSnapshot(n node, s *share) string {
+	c := snapshotSection{when: "batch"}
+	words := []string{"batch", "close", "session", "schedule", "manual"}
+	n.fields(fields{
+		"when": {func(n node) {
+			intoChoice(&s.When, words,
+				[]vfs.When{vfs.WhenBatch, vfs.WhenClose, vfs.WhenSession, vfs.WhenSchedule, vfs.WhenManual}).read(n)
+			c.when = words[s.When]
+		}},
+		"cron": {func(n node) {
+			intoText(&c.cron).read(n)
+			c.cronNode = n
+		}},
+		"time_zone":     {c.readZone},
+		"session_grace": intoDuration(&s.SessionGrace, time.Millisecond),
+		"quiet":         intoDuration(&s.Quiet, time.Millisecond),
+		"max_delay":     intoDuration(&s.MaxDelay, time.Millisecond),
+	})
+	if !n.clean() {
+		return c.when
+	}
+	switch scheduled := s.When == vfs.WhenSchedule; {
+	case scheduled && c.cron == "":
+		n.failHint(`add cron: "0 2 * * *"`, "when: schedule needs cron")
+	case !scheduled && c.cron != "":
+		n.failHint("add when: schedule, or remove cron", "cron has no effect with when: %s", c.when)
+	case scheduled:
+		next, err := schedule(c.cron, c.zone)
+		if err != nil {
+			c.cronNode.failHint(`want minute, hour, day, month, weekday, as "0 2 * * *"`, "%w", err)
+		}
+		s.Next = next
+	}
+	l.warnTiming(n, &c, s)
+	return c.when
+}
+
+func (c *snapshotSection) readZone(n node) {
+	s, ok := n.text()
+	if !ok {
+		return
+	}
+	loc, err := time.LoadLocation(s)
+	if err != nil {
+		n.failHint("want as UTC or Europe/Paris", "unknown time zone %q", s)
+		return
+	}
+	c.zone = loc
+}
+
+// warnTiming notes settings that the chosen way of committing does not look at. They are
+// no error: one wants to try another way without taking them all out.
+func (l *loader) warnTiming(n node, c *snapshotSection, s *share) {
+	batch := s.When == vfs.WhenBatch
+	for key, unused := range map[string]bool{
+		"time_zone":     c.zone != nil && s.When != vfs.WhenSchedule,
+		"session_grace": s.SessionGrace > 0 && !batch && s.When != vfs.WhenSession,
+		"quiet":         s.Quiet > 0 && !batch && s.When != vfs.WhenClose,
+		"max_delay":     s.MaxDelay > 0 && !batch,
+	} {
+		if unused {
+			l.warn("%s.%s has no effect with when: %s", n.key, key, c.when)
+		}
+	}
+}
+
+// schedule turns a cron line into the function that a share's committer wants; a nil zone
+// is UTC.
+func schedule(line string, zone *time.Location) (func(time.Time) time.Time, error) {
+	// The library reads a time zone prefix too, but trips over a malformed one.
+	if strings.Contains(line, "TZ=") {
+		return nil, errors.New("put the time zone into time_zone")
+	}
+	if zone == nil {
+		zone = time.UTC
+	}
+	sched, err := cron.ParseStandard(line)
+	if err != nil {
+		return nil, err
+	}
+	if sched.Next(time.Now().In(zone)).IsZero() {
+		return nil, errors.New("that time never comes")
+	}
+	return func(after time.Time) time.Time { return sched.Next(after.In(zone)) }, nil
+}

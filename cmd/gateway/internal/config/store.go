@@ -1,0 +1,129 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// readStore reads the store section.
+func (l *loader) readStore(n node) {
+	st := &l.cfg.Store
+	st.dir = n.src.dir
+	n.fields(fields{
+		"location": {func(n node) {
+			if s, ok := n.text(); ok {
+				l.readLocation(n, s)
+			}
+		}},
+		"passphrase_file": {func(n node) {
+			if s, ok := n.text(); ok {
+				st.PassphraseFile = n.path(s)
+				l.checkSecretMode(n, st.PassphraseFile)
+			}
+		}},
+		"passphrase_env":     intoText(&st.PassphraseEnv),
+		"passphrase_command": {func(n node) { st.PassphraseCommand = readCommand(n) }},
+		"plaintext":          intoBool(&st.Plaintext),
+		"create":             intoBool(&st.Create),
+	}.later("identity_file", "known_hosts", "access_key", "secret_key_file", "region", "retry", "cache"))
+
+	given := 0
+	for _, set := range []bool{st.PassphraseFile != "", st.PassphraseEnv != "", st.PassphraseCommand != nil} {
+		if set {
+			given++
+		}
+	}
+	switch {
+	case given > 1:
+		n.fail("passphrase_file, passphrase_env and passphrase_command exclude each other")
+	case given == 1 && st.Plaintext:
+		n.failHint("remove one of them", "plaintext: true and a passphrase exclude each other")
+	case given == 0 && !st.Plaintext && n.clean():
+		n.failHint("add passphrase_file: ./passphrase, or plaintext: true for a store that is not encrypted",
+			"no passphrase")
+	}
+}
+
+// clean reports whether nothing below n was refused so far, so that a value that is
+// missing because it was refused is not called missing too.
+func (n node) clean() bool {
+	for _, e := range *n.src.errs {
+		if e.File == n.src.name && strings.HasPrefix(e.Key, n.key+".") {
+			return false
+		}
+	}
+	return true
+}
+
+// readLocation reads a path or fs:// followed by one.
+func (l *loader) readLocation(n node, s string) {
+	scheme, rest, hasScheme := strings.Cut(s, "://")
+	switch {
+	case !hasScheme:
+		rest = s
+	case scheme == "sftp" || scheme == "s3":
+		n.failHint("use a directory: fs:///path or ./path", "%s stores are not available yet", scheme)
+		return
+	case scheme != "fs":
+		n.failHint("use a directory: fs:///path or ./path", "unknown kind of store %q", scheme)
+		return
+	}
+	if rest == "" {
+		n.fail("has no path")
+		return
+	}
+	l.cfg.Store.Path = n.path(rest)
+	l.cfg.Store.Location = "fs://" + filepath.ToSlash(l.cfg.Store.Path)
+}
+
+// readCommand reads a program with its arguments: a list, or text that is split at white
+// space. No shell sees it.
+func readCommand(n node) []string {
+	var argv []string
+	if n.isList() {
+		intoTexts(&argv).read(n)
+	} else if s, ok := n.text(); ok {
+		if strings.ContainsAny(s, `"'\|&;<>()$`+"`") {
+			n.failHint("write it as a list: [program, argument]; for a shell: [sh, -c, '…']",
+				"no shell reads it, so quotes and shell characters have no meaning here")
+			return nil
+		}
+		argv = strings.Fields(s)
+	}
+	if len(argv) == 0 {
+		n.fail("names no program")
+		return nil
+	}
+	return argv
+}
+
+// checkSecretMode is as strict as sshd's StrictModes: a secret that others may write is
+// refused, one that others may read is warned about.
+func (l *loader) checkSecretMode(n node, name string) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return // whether it must exist is for those who read it
+	}
+	perm := info.Mode().Perm()
+	switch {
+	case info.IsDir():
+		n.fail("%s is a directory", name)
+	case perm&0o002 != 0:
+		n.failHint("run: chmod 600 "+name, "anybody may write %s (mode %04o)", name, perm)
+	case perm&0o077 != 0:
+		l.warn("%s: %s can be read by others (mode %04o); run: chmod 600 %s", n.key, name, perm, name)
+	}
+}
+
+// finishStore puts the store below data_dir when no place is given.
+func (l *loader) finishStore(root node) {
+	st := &l.cfg.Store
+	if st.dir == "" && len(l.errs) == 0 {
+		root.failHint(`add store: { location: "fs://./data/store", passphrase_file: ./passphrase }`, "store is missing")
+	}
+	if st.Path == "" && l.cfg.DataDir != "" {
+		st.Path = filepath.Join(l.cfg.DataDir, "store")
+		st.Location = "fs://" + filepath.ToSlash(st.Path)
+	}
+}

@@ -1,0 +1,98 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// SocketName is the socket's name in data_dir.
+const SocketName = "control.sock"
+
+// maxSocketPath is the longest path that every system's sockaddr_un takes: 104 bytes on
+// the BSDs and macOS with the byte that ends it, 108 on Linux.
+const maxSocketPath = 103
+
+// maxLine bounds a line of the protocol.
+const maxLine = 1 << 20
+
+// The operations.
+const (
+	OpPing      = "ping"      // is anybody there
+	OpSnapshot  = "snapshot"  // commit Share now
+	OpSnapshots = "snapshots" // list the snapshots of Share, of all shares without one
+	OpImport    = "import"    // store the directory Dir in Share
+)
+
+// ErrNoServer means that no gateway answers on the socket.
+var ErrNoServer = errors.New("no gateway is running")
+
+// Request is what a client asks.
+type Request struct {
+	Op    string `json:"op"`
+	Share string `json:"share,omitempty"`
+	Dir   string `json:"dir,omitempty"` // absolute, on the gateway's machine
+}
+
+// Reply is one line of an answer. The last line has Done set; Error is set in it when the
+// request was refused or went wrong.
+type Reply struct {
+	Done     bool      `json:"done,omitempty"`
+	Error    string    `json:"error,omitempty"`
+	Hint     string    `json:"hint,omitempty"`
+	ID       string    `json:"id,omitempty"`       // of the snapshot
+	Snapshot *Snapshot `json:"snapshot,omitempty"` // one of a list
+	Import   *Import   `json:"import,omitempty"`   // progress, and in the last line the sum
+}
+
+// Snapshot describes a snapshot as `gateway snapshots --json` prints it.
+type Snapshot struct {
+	ID    string   `json:"id"`    // 64 hexadecimal digits
+	Time  string   `json:"time"`  // RFC 3339, UTC
+	Share string   `json:"share"` // or the dataset or source of a foreign snapshot
+	Name  string   `json:"name"`  // as below .snapshots
+	Files uint64   `json:"files"`
+	Size  uint64   `json:"size"` // logical bytes
+	Tags  []string `json:"tags"` // key=value
+}
+
+// Import counts what an import has done so far.
+type Import struct {
+	Files   int    `json:"files"`
+	Dirs    int    `json:"dirs"`
+	Links   int    `json:"links"`
+	Bytes   int64  `json:"bytes"`
+	Same    int    `json:"same"`              // were there already
+	Failed  int    `json:"failed"`            // could not be stored
+	Path    string `json:"path,omitempty"`    // what Problem is about
+	Problem string `json:"problem,omitempty"` // one file that could not be stored
+}
+
+// reach calls fn with a path to the socket in dataDir that fits into a socket address. A
+// path that is too long is reached through a symbolic link in a temporary directory,
+// which is gone when reach returns; the socket then works without it.
+func reach(dataDir string, fn func(dir string) error) error {
+	const longestName = 32 // of a temporary directory and a socket in it
+	if len(dataDir)+longestName <= maxSocketPath {
+		return fn(dataDir)
+	}
+	tmp, err := os.MkdirTemp("", "gw")
+	if err != nil {
+		return fmt.Errorf("short way to %s: %w", dataDir, err)
+	}
+	defer func() { _ = os.RemoveAll(tmp) }() // what is left of it is an empty directory
+	link := filepath.Join(tmp, "d")
+	abs, err := filepath.Abs(dataDir)
+	if err != nil {
+		return fmt.Errorf("short way to %s: %w", dataDir, err)
+	}
+	if err := os.Symlink(abs, link); err != nil {
+		return fmt.Errorf("short way to %s: %w", dataDir, err)
+	}
+	return fn(link)
+}
+
+// requestTimeout is how long a client may take to send its request, and to take a line.
+const requestTimeout = 30 * time.Second

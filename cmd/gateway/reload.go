@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"reflect"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+)
+
+// reload reads the configuration again and takes over what can be taken over while
+// sessions are open: shares, users, log.level and limits.drain. Everything else that
+// changed is logged as waiting for a restart. When anything is wrong nothing changes.
+func (s *serving) reload(ctx context.Context) {
+	cfg, err := config.Load(s.cfg.File)
+	if err != nil {
+		var list config.Errors
+		if !errors.As(err, &list) {
+			s.log.Error("configuration not taken over", "err", err)
+			return
+		}
+		for _, e := range list {
+			s.log.Error("configuration not taken over", "err", e)
+		}
+		return
+	}
+	for _, w := range cfg.Warnings {
+		s.log.Warn("configuration", "warning", w)
+	}
+	for _, key := range needRestart(s.cfg, cfg) {
+		s.log.Warn("this change needs a restart", "key", key)
+	}
+	// Shares first: a user of a new share must find it.
+	if err := s.system.Reload(ctx, cfg.Shares); err != nil {
+		s.log.Error("configuration not taken over", "err", err)
+		return
+	}
+	if err := s.users.Reload(cfg.AuthUsers()); err != nil {
+		s.log.Error("users not taken over", "err", err)
+		return
+	}
+	s.level.Set(cfg.Log.Level)
+	for _, name := range missingShares(s.cfg, cfg) {
+		s.log.Warn("this share is not configured any more; it stays until a restart", "share", name)
+	}
+	// The rest of the old configuration stays in force.
+	now := *s.cfg
+	now.Shares, now.Users, now.Warnings, now.Files = cfg.Shares, cfg.Users, cfg.Warnings, cfg.Files
+	now.Log.Level, now.Limits.Drain = cfg.Log.Level, cfg.Limits.Drain
+	s.cfg = &now
+	s.log.Info("configuration taken over", "shares", len(cfg.Shares), "users", len(cfg.Users))
+}
+
+// needRestart lists the keys that differ and that a running gateway cannot take over.
+func needRestart(old, cfg *config.Config) []string {
+	was, is := *old, *cfg
+	was.Limits.Drain, is.Limits.Drain = 0, 0
+	var keys []string
+	for _, k := range []struct {
+		key     string
+		was, is any
+	}{
+		{"data_dir", was.DataDir, is.DataDir},
+		{"store", was.Store, is.Store},
+		{"sftp", was.SFTP, is.SFTP},
+		{"limits", was.Limits, is.Limits},
+		{"log.format", was.Log.JSON, is.Log.JSON},
+	} {
+		if !reflect.DeepEqual(k.was, k.is) {
+			keys = append(keys, k.key)
+		}
+	}
+	return keys
+}
+
+func missingShares(old, cfg *config.Config) []string {
+	have := map[string]bool{}
+	for _, s := range cfg.Shares {
+		have[s.Name] = true
+	}
+	var gone []string
+	for _, s := range old.Shares {
+		if !have[s.Name] {
+			gone = append(gone, s.Name)
+		}
+	}
+	return gone
+}

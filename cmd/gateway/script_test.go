@@ -1,0 +1,295 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pkg/sftp"
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/internal/proctest"
+)
+
+var updateScripts = flag.Bool("update", false, "rewrite the expected texts in testdata/script")
+
+// scriptPassword is the password of every user in the scripts; $HASH is its hash.
+const scriptPassword = "secret"
+
+// readyLimit is how long a gateway may take to open its ports. Others use the machine.
+const readyLimit = 60 * time.Second
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"gateway": func() {
+			p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, cheapKDF: true}
+			os.Exit(p.run(context.Background(), os.Args[1:]))
+		},
+	})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		UpdateScripts:       *updateScripts,
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			port, err := freePort()
+			if err != nil {
+				return err
+			}
+			env.Setenv("PORT", port)
+			env.Setenv("HASH", cheapHash())
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("PASSPHRASE", "from the environment")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"await":      cmdAwait,
+			"await-text": cmdAwaitText,
+			"expand":     cmdExpand,
+			"mode":       cmdMode,
+			"signal":     cmdSignal,
+			"sftp":       cmdSFTP,
+			"status":     cmdStatus,
+			"listen":     cmdListen,
+		},
+	})
+}
+
+func freePort() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	_, port, err := net.SplitHostPort(ln.Addr().String())
+	return port, errors.Join(err, ln.Close())
+}
+
+// cheapHash is a password hash with the lowest parameters.
+func cheapHash() string {
+	salt := []byte("0123456789abcdef")
+	sum := argon2.IDKey([]byte(scriptPassword), salt, 1, 8, 1, 32)
+	b64 := base64.RawStdEncoding.EncodeToString
+	return fmt.Sprintf("$argon2id$v=19$m=8,t=1,p=1$%s$%s", b64(salt), b64(sum))
+}
+
+// cmdStatus runs a command that must end with a status: status N command arg…
+func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N command arg…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("status %d, want %d", got, want)
+	}
+}
+
+// cmdAwait waits until a gateway answers on the control socket in a data directory.
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: await DATA_DIR")
+	}
+	var err error
+	_, werr := proctest.Wait(context.Background(), readyLimit, func() bool {
+		_, err = control.Call(context.Background(), ts.MkAbs(args[0]), control.Request{Op: control.OpPing}, nil)
+		return err == nil
+	})
+	if werr != nil {
+		ts.Fatalf("no gateway after %v: %v", readyLimit, err)
+	}
+}
+
+// cmdAwaitText waits until a file has a line that a regular expression matches.
+func cmdAwaitText(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await-text FILE REGEXP")
+	}
+	re, err := regexp.Compile(args[1])
+	ts.Check(err)
+	var data []byte
+	_, err = proctest.Wait(context.Background(), readyLimit, func() bool {
+		data, err = os.ReadFile(ts.MkAbs(args[0]))
+		return err == nil && re.Match(data)
+	})
+	if err != nil {
+		ts.Fatalf("no %s in %s after %v: %v\n%s", args[1], args[0], readyLimit, err, data)
+	}
+}
+
+// cmdExpand replaces $NAME in files by environment variables.
+func cmdExpand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: expand file…")
+	}
+	for _, name := range args {
+		text := ts.ReadFile(name)
+		for _, v := range []string{"PORT", "HASH", "WORK"} {
+			text = strings.ReplaceAll(text, "$"+v, ts.Getenv(v))
+		}
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
+	}
+}
+
+// cmdMode checks the permission bits of files: mode 0600 file…
+func cmdMode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: mode OCTAL file…")
+	}
+	want, err := strconv.ParseUint(args[0], 8, 12)
+	ts.Check(err)
+	for _, name := range args[1:] {
+		info, err := os.Lstat(ts.MkAbs(name))
+		ts.Check(err)
+		if got := info.Mode().Perm(); got != fs.FileMode(want) {
+			ts.Fatalf("%s has mode %04o, want %04o", name, got, want)
+		}
+	}
+}
+
+// cmdSignal sends a signal to the last background command: signal HUP
+func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
+	signals := map[string]os.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
+	if neg || len(args) != 1 || signals[args[0]] == nil {
+		ts.Fatalf("usage: signal HUP|INT|TERM|KILL")
+	}
+	cmds := ts.BackgroundCmds()
+	if len(cmds) == 0 {
+		ts.Fatalf("no background command")
+	}
+	ts.Check(cmds[len(cmds)-1].Process.Signal(signals[args[0]]))
+}
+
+// cmdListen occupies 127.0.0.1:$PORT until the script ends.
+func cmdListen(ts *testscript.TestScript, _ bool, _ []string) {
+	ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", ts.Getenv("PORT")))
+	ts.Check(err)
+	ts.Defer(func() { _ = ln.Close() })
+}
+
+// cmdSFTP logs in at 127.0.0.1:$PORT and does one thing:
+//
+//	sftp USER put LOCAL REMOTE
+//	sftp USER get REMOTE LOCAL
+//	sftp USER ls REMOTE          prints names to standard output
+//	sftp USER hold REMOTE        leaves an upload open until the script ends
+func cmdSFTP(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 3 {
+		ts.Fatalf("usage: sftp USER put|get|ls|hold …")
+	}
+	err := scriptSFTP(ts, args[0], args[1], args[2:])
+	if neg != (err != nil) {
+		ts.Fatalf("sftp: %v", err)
+	}
+}
+
+func scriptSFTP(ts *testscript.TestScript, user, op string, args []string) (err error) {
+	password := scriptPassword
+	if data, err := os.ReadFile(ts.MkAbs("data/demo-password")); err == nil {
+		password = strings.TrimSpace(string(data))
+	}
+	conn, err := ssh.Dial("tcp", net.JoinHostPort("127.0.0.1", ts.Getenv("PORT")), &ssh.ClientConfig{
+		User: user, Auth: []ssh.AuthMethod{ssh.Password(password)},
+		HostKeyCallback: ssh.InsecureIgnoreHostKey(), //nolint:gosec // our own process on this machine
+		Timeout:         readyLimit,
+	})
+	if err != nil {
+		return err
+	}
+	c, err := sftp.NewClient(conn)
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	leave := func() {
+		_ = c.Close() // the gateway may be gone
+		_ = conn.Close()
+	}
+	if op == "hold" {
+		ts.Defer(leave)
+		f, err := c.Create(args[0])
+		if err == nil {
+			_, err = f.Write([]byte("half"))
+		}
+		return err
+	}
+	defer leave()
+	switch op {
+	case "put":
+		f, err := c.Create(args[1])
+		if err != nil {
+			return err
+		}
+		_, err = f.ReadFrom(bytes.NewReader([]byte(ts.ReadFile(args[0]))))
+		return errors.Join(err, f.Close())
+	case "get":
+		f, err := c.Open(args[0])
+		if err != nil {
+			return err
+		}
+		var b bytes.Buffer
+		_, err = f.WriteTo(&b)
+		return errors.Join(err, f.Close(), os.WriteFile(ts.MkAbs(args[1]), b.Bytes(), 0o600))
+	case "ls":
+		list, err := c.ReadDir(args[0])
+		for _, info := range list {
+			_, _ = fmt.Fprintln(ts.Stdout(), info.Name())
+		}
+		return err
+	}
+	return fmt.Errorf("unknown operation %q", op)
+}
+
+// The scripts cover every command: one that is added needs a script that shows its help.
+func TestEveryCommandHasAnExample(t *testing.T) {
+	p := &program{stdin: strings.NewReader(""), stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}}
+	scripts, err := filepath.Glob("testdata/script/*.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, name := range scripts {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(data)
+	}
+	root := p.root()
+	commands := root.Commands()
+	for len(commands) > 0 {
+		c := commands[0]
+		commands = append(commands[1:], c.Commands()...)
+		if c.Example == "" {
+			t.Errorf("%s has no example", c.CommandPath())
+		}
+		if !c.HasSubCommands() && !strings.Contains(all.String(), c.CommandPath()+" ") && !strings.Contains(all.String(), c.CommandPath()+"\n") {
+			t.Errorf("no script runs %s", c.CommandPath())
+		}
+	}
+}

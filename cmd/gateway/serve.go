@@ -1,0 +1,265 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/auth"
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/sshsrv"
+	"github.com/snapgate/gateway/vfs"
+)
+
+// commitDeadline is how long a shutdown waits for the last commit. What is not committed
+// by then is in the journal, and the next start goes on with it. With the default of
+// limits.drain it fits well into the 90 s that systemd gives.
+const commitDeadline = 30 * time.Second
+
+func (p *program) serveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the shares",
+		Long: `Serves the shares of the configuration in the foreground and logs to standard error.
+
+SIGHUP reads the configuration again: shares, users and log.level are taken over, what
+needs a restart is logged. SIGINT and SIGTERM let transfers end (limits.drain), commit,
+and leave with status 0; a second one leaves at once, and loses nothing that was
+acknowledged.`,
+		Example: `  gateway serve -c /etc/gateway.yaml
+  kill -HUP $(pidof gateway)             take over changed users and shares`,
+		Args: arguments(0, 0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := p.load()
+			if err != nil {
+				return err
+			}
+			return p.serve(c.Context(), cfg, nil)
+		},
+	}
+}
+
+// errAtOnce ends a shutdown that a second signal cut short.
+var errAtOnce = errors.New("left at once; what was acknowledged is safe and will be committed at the next start")
+
+// serving is a gateway with its servers.
+type serving struct {
+	*gateway
+	program  *program
+	level    *slog.LevelVar
+	users    *auth.Directory
+	server   *sshsrv.Server // nil without an sftp section
+	listener net.Listener
+	control  *control.Server
+	keys     []ssh.Signer
+}
+
+// gcPercent is GOGC while serving, unless the environment sets it. Transfers turn over
+// chunks of 1 MiB, and the heap that waits for its collection is most of the process:
+// getting 10 GiB from the store peaks at 282 MiB with the default of 100.
+const gcPercent = 50
+
+// serve runs the gateway until a signal or ctx ends it; ready, when not nil, is called
+// when all ports are open.
+func (p *program) serve(ctx context.Context, cfg *config.Config, ready func(*serving) error) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	s := &serving{program: p, level: &slog.LevelVar{}}
+	log := p.logger(cfg, s.level)
+	for _, w := range cfg.Warnings {
+		log.Warn("configuration", "warning", w)
+	}
+	if stopped, err := s.openOrStop(ctx, cfg, log, signals); stopped || err != nil {
+		return err
+	}
+	ended := s.start(ctx)
+	if ready != nil {
+		if err := ready(s); err != nil {
+			return errors.Join(err, s.stop(ended))
+		}
+	}
+	return s.supervise(ctx, signals, ended)
+}
+
+// openOrStop opens everything. A signal stops that: what a recovery has not finished, the
+// next one does.
+func (s *serving) openOrStop(ctx context.Context, cfg *config.Config, log *slog.Logger, signals <-chan os.Signal) (stopped bool, err error) {
+	opening, cancel := context.WithCancel(ctx)
+	defer cancel() // what was opened does not live by this context
+	opened := make(chan error, 1)
+	go func() { opened <- s.open(opening, cfg, log) }()
+	for {
+		select {
+		case err := <-opened:
+			if !stopped {
+				return false, err
+			}
+			if err != nil {
+				return true, nil // it was told to stop
+			}
+			return true, s.stop(s.start(ctx))
+		case sig := <-signals:
+			switch {
+			case sig == syscall.SIGHUP:
+			case stopped:
+				return true, errAtOnce
+			default:
+				log.Info("shutting down; once more to leave at once", "signal", sig.String())
+				stopped = true
+				cancel()
+			}
+		}
+	}
+}
+
+// open opens everything; on an error nothing stays open.
+func (s *serving) open(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+	g, err := s.program.openGateway(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	s.gateway = g
+	if err := s.openServers(ctx); err != nil {
+		if s.listener != nil {
+			err = errors.Join(err, s.listener.Close())
+		}
+		return errors.Join(err, g.close(ctx))
+	}
+	return nil
+}
+
+func (s *serving) openServers(ctx context.Context) error {
+	var err error
+	if s.users, err = auth.New(auth.Config{Users: s.cfg.AuthUsers(), Checks: s.cfg.Limits.PasswordChecks}); err != nil {
+		return err
+	}
+	if s.cfg.SFTP != nil {
+		if s.keys, err = hostKeys(s.cfg); err != nil {
+			return err
+		}
+		sc := s.cfg.ServerConfig()
+		sc.HostKeys, sc.Auth, sc.Sessions, sc.Logger = s.keys, authenticator{s.users}, s.system.Session, s.log
+		if s.server, err = sshsrv.New(sc); err != nil {
+			return err
+		}
+		var lc net.ListenConfig
+		if s.listener, err = lc.Listen(ctx, "tcp", s.cfg.SFTP.Listen); err != nil {
+			return fmt.Errorf("sftp: %w", err)
+		}
+	}
+	s.control, err = control.Listen(s.cfg.DataDir, s.log)
+	return err
+}
+
+// start starts the servers. The channel yields one value when all of them have ended: the
+// first error, or nil.
+func (s *serving) start(ctx context.Context) *servers {
+	ctx, cancel := context.WithCancel(ctx)
+	e := &servers{cancel: cancel, failed: make(chan error, 2)}
+	run := func(f func() error) {
+		e.wg.Go(func() {
+			if err := f(); err != nil {
+				e.failed <- err
+			}
+		})
+	}
+	run(func() error { return s.control.Serve(ctx, s.answer) })
+	if s.server != nil {
+		run(func() error { return s.server.Serve(ctx, s.listener) })
+		s.log.Info("serving sftp", "addr", s.listener.Addr().String(), "shares", len(s.cfg.Shares), "users", len(s.cfg.Users))
+	} else {
+		s.log.Warn("no sftp section: no port is open")
+	}
+	return e
+}
+
+// servers are the goroutines that serve.
+type servers struct {
+	wg     sync.WaitGroup
+	cancel context.CancelFunc
+	failed chan error // one from each server that ends with an error
+}
+
+// supervise handles signals until the end.
+func (s *serving) supervise(ctx context.Context, signals <-chan os.Signal, e *servers) error {
+	var cause error
+wait:
+	for {
+		select {
+		case sig := <-signals:
+			if sig == syscall.SIGHUP {
+				s.reload(ctx)
+				continue
+			}
+			s.log.Info("shutting down; once more to leave at once", "signal", sig.String())
+			break wait
+		case cause = <-e.failed:
+			break wait
+		case <-ctx.Done():
+			break wait
+		}
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.stop(e) }()
+	for {
+		select {
+		case err := <-stopped:
+			return errors.Join(cause, err)
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				return errAtOnce
+			}
+		}
+	}
+}
+
+// stop lets transfers end, commits, and closes everything. It uses contexts of its own:
+// the caller's has ended when it comes to this.
+func (s *serving) stop(e *servers) error {
+	if s.server != nil {
+		drain, cancel := context.WithTimeout(context.Background(), s.cfg.Limits.Drain)
+		defer cancel()
+		if err := s.server.Shutdown(drain); err != nil {
+			s.log.Warn("transfers were cut off; they can be resumed", "after", s.cfg.Limits.Drain)
+		}
+	}
+	e.cancel()
+	e.wg.Wait()
+	commit, cancel := context.WithTimeout(context.Background(), commitDeadline)
+	defer cancel()
+	if err := s.close(commit); err != nil {
+		return err
+	}
+	s.log.Info("stopped")
+	return nil
+}
+
+// authenticator adapts a Directory to what the SSH server asks.
+type authenticator struct{ users *auth.Directory }
+
+// Password checks a password.
+func (a authenticator) Password(ctx context.Context, c sshsrv.ConnMeta, password []byte) (*vfs.Principal, error) {
+	return a.users.Password(ctx, c.User, password, c.Remote)
+}
+
+// PublicKey says whether a key may log in.
+func (a authenticator) PublicKey(_ context.Context, c sshsrv.ConnMeta, key ssh.PublicKey) (*vfs.Principal, error) {
+	return a.users.PublicKey(c.User, key, c.Remote)
+}

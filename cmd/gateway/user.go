@@ -1,0 +1,168 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/auth"
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+)
+
+// maxPassword bounds what is read as a password.
+const maxPassword = 4096
+
+func (p *program) hashPasswordCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "hash-password",
+		Short: "Hash a password for password_hash",
+		Long: `Reads a password, from the terminal without showing it or else the first line of
+standard input, and prints its argon2id hash alone on the last line.`,
+		Example: `  gateway user hash-password
+  pass show fw01 | gateway user hash-password | tail -n 1`,
+		Args: arguments(0, 0),
+		RunE: func(*cobra.Command, []string) error { return p.hashPassword() },
+	}
+}
+
+func (p *program) hashPassword() error {
+	password, err := p.readPassword()
+	if err != nil {
+		return fmt.Errorf("read password: %w", err)
+	}
+	hash, err := auth.HashPassword(password)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(p.stdout, hash)
+	return err
+}
+
+// readPassword asks twice on a terminal; elsewhere it takes the first line.
+func (p *program) readPassword() ([]byte, error) {
+	f, ok := p.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		line, err := bufio.NewReader(io.LimitReader(p.stdin, maxPassword+2)).ReadBytes('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
+		switch {
+		case len(line) == 0:
+			return nil, &hintedError{err: errors.New("it is empty"), hint: "give the password as the first line of standard input"}
+		case len(line) > maxPassword:
+			return nil, fmt.Errorf("it is longer than %d bytes", maxPassword)
+		}
+		return line, nil
+	}
+	first, err := p.ask(f, "password: ")
+	if err != nil {
+		return nil, err
+	}
+	second, err := p.ask(f, "again: ")
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(first) == 0:
+		return nil, errors.New("it is empty")
+	case !bytes.Equal(first, second):
+		return nil, errors.New("the two are not the same")
+	}
+	return first, nil
+}
+
+func (p *program) ask(tty *os.File, prompt string) ([]byte, error) {
+	_, _ = fmt.Fprint(p.stderr, prompt)
+	b, err := term.ReadPassword(int(tty.Fd()))
+	_, _ = fmt.Fprintln(p.stderr)
+	return b, err
+}
+
+func (p *program) userListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the users of the configuration",
+		Long: `Lists the users of the configuration: what they see of which share, what they may do,
+how they log in, and what keeps them out.`,
+		Example: "  gateway user list -c /etc/gateway.yaml",
+		Args:    arguments(0, 0),
+		RunE:    func(*cobra.Command, []string) error { return p.userList() },
+	}
+}
+
+func (p *program) userList() error {
+	cfg, err := p.load()
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "USER\tSHARES\tPERMISSIONS\tLOGIN\tSTATE")
+	for i := range cfg.Users {
+		u := &cfg.Users[i]
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", u.Name, userShares(u), u.Permissions, userLogin(u), userState(u))
+	}
+	return w.Flush() // keeps the errors of the lines
+}
+
+// userShares is "main", "main:/in" with a root, and "/mount=share" for several.
+func userShares(u *config.User) string {
+	var out []string
+	for _, m := range u.Principal.Mounts {
+		switch {
+		case !m.At.IsRoot():
+			out = append(out, m.At.String()+"="+m.Share)
+		case !m.Root.IsRoot():
+			out = append(out, m.Share+":"+m.Root.String())
+		default:
+			out = append(out, m.Share)
+		}
+	}
+	return strings.Join(out, ",")
+}
+
+func userLogin(u *config.User) string {
+	var out []string
+	if !u.Hash.IsZero() {
+		out = append(out, "password")
+	}
+	switch n := len(u.Keys); n {
+	case 0:
+	case 1:
+		out = append(out, "1 key")
+	default:
+		out = append(out, fmt.Sprintf("%d keys", n))
+	}
+	return joinOr(out, "none")
+}
+
+func userState(u *config.User) string {
+	var out []string
+	if u.Disabled {
+		out = append(out, "disabled")
+	}
+	if !u.Expires.IsZero() {
+		word := "expires "
+		if !time.Now().Before(u.Expires) {
+			word = "expired "
+		}
+		out = append(out, word+u.Expires.UTC().Format(time.RFC3339))
+	}
+	if len(u.AllowFrom) > 0 {
+		nets := make([]string, len(u.AllowFrom))
+		for i, p := range u.AllowFrom {
+			nets[i] = p.String()
+		}
+		out = append(out, "from "+strings.Join(nets, ","))
+	}
+	return joinOr(out, "active")
+}
