@@ -1,0 +1,275 @@
+package proctest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// ReadyLimit is how long a gateway may take until it serves: the promise is 10 s, replay
+// of the journal included. Slower machines get the same limit: it is part of the tests.
+const ReadyLimit = 10 * time.Second
+
+// stopLimit is how long a gateway may take to end after SIGTERM; it commits in that time.
+const stopLimit = 60 * time.Second
+
+// User is an account of a test gateway.
+type User struct {
+	Name        string
+	Share       string
+	Permissions string // as the configuration writes them; "" means full
+}
+
+// Options say what a test gateway is like. The zero value has one share, main, that
+// commits when a file is closed, and one user, alice, who may do everything.
+type Options struct {
+	Binary string            // "" means bin/gateway
+	Shares map[string]string // settings by name, as the configuration writes them
+	Users  []User
+	Extra  string // further lines of the configuration
+}
+
+// Gateway is a configuration in a directory of its own, and the process that serves it
+// when there is one. Its methods are for one goroutine.
+type Gateway struct {
+	Dir      string // configuration, data, keys: everything
+	Config   string // path of the configuration
+	Store    string // path of the kloset store
+	PassFile string // holds the store's passphrase
+	Port     int
+	Client   *Client // what the users' clients need
+
+	binary string
+	proc   *process
+	log    *os.File // standard output and error of all its processes
+}
+
+// process is a running gateway.
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended; err is set then
+	err  error
+}
+
+// NewGateway writes a configuration and keys; it starts nothing.
+func NewGateway(tb testing.TB, opt Options) *Gateway {
+	tb.Helper()
+	if opt.Binary == "" {
+		opt.Binary = Binary(tb, "gateway")
+	}
+	if len(opt.Shares) == 0 {
+		opt.Shares = map[string]string{"main": "{ snapshot: { when: close } }"}
+	}
+	if len(opt.Users) == 0 {
+		opt.Users = []User{{Name: "alice", Share: "main"}}
+	}
+	dir := ShortDir(tb)
+	g := &Gateway{
+		Dir: dir, Config: filepath.Join(dir, "config.yaml"), Store: filepath.Join(dir, "data", "store"),
+		PassFile: filepath.Join(dir, "pass"), Port: FreePort(tb), binary: filepath.Join(dir, "sgserve"),
+	}
+	copyProgram(tb, opt.Binary, g.binary)
+	g.Client = newClient(tb, dir, g.Port)
+	write(tb, g.PassFile, "the passphrase of a test store\n")
+	write(tb, g.Config, g.config(opt))
+	var err error
+	if g.log, err = os.OpenFile(filepath.Join(dir, "gateway.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if g.Running() {
+			_ = g.Kill()
+		}
+		_ = g.log.Close()
+		if tb.Failed() {
+			tb.Logf("the end of the gateway's log:\n%s", g.LogTail(8000))
+		}
+	})
+	return g
+}
+
+// copyProgram makes a copy for one test: a build in the meantime must not change the
+// program between two starts.
+func copyProgram(tb testing.TB, from, to string) {
+	tb.Helper()
+	data, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, data, 0o700)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func write(tb testing.TB, path, content string) {
+	tb.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func (g *Gateway) config(opt Options) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "version: 1\ndata_dir: ./data\n")
+	fmt.Fprintf(&b, "store: { location: \"fs://./data/store\", passphrase_file: ./pass, create: true }\n")
+	fmt.Fprintf(&b, "sftp: { listen: \"127.0.0.1:%d\" }\nshares:\n", g.Port)
+	for name, settings := range opt.Shares {
+		fmt.Fprintf(&b, "  %s: %s\n", name, settings)
+	}
+	fmt.Fprintf(&b, "users:\n")
+	for _, u := range opt.Users {
+		if u.Permissions == "" {
+			u.Permissions = "full"
+		}
+		fmt.Fprintf(&b, "  %s:\n    share: %s\n    permissions: %s\n    password_hash: %q\n    authorized_keys: [%q]\n",
+			u.Name, u.Share, u.Permissions, g.Client.passwordHash, g.Client.publicKey)
+	}
+	b.WriteString(opt.Extra)
+	return b.String()
+}
+
+// ErrEnded says that the gateway ended instead of becoming ready.
+var ErrEnded = errors.New("the gateway has ended")
+
+// Launch starts the gateway and does not wait for it; see Ready.
+func (g *Gateway) Launch(env ...string) error {
+	cmd := exec.Command(g.binary, "serve", "-c", g.Config)
+	cmd.Dir = g.Dir
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = g.log, g.log
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("starting the gateway: %w", err)
+	}
+	p := &process{cmd: cmd, done: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	g.proc = p
+	return nil
+}
+
+// Ready waits until the gateway answers on its port with an SSH banner, and returns how
+// long that took from the call. It fails with ErrEnded when the process ends first.
+func (g *Gateway) Ready(ctx context.Context) (time.Duration, error) {
+	took, err := Wait(ctx, ReadyLimit, func() bool { return !g.Running() || g.answers(ctx) })
+	switch {
+	case err != nil:
+		return took, fmt.Errorf("waiting for the gateway's port: %w\n%s", err, g.LogTail(2000))
+	case !g.Running():
+		return took, fmt.Errorf("%w: %w\n%s", ErrEnded, g.proc.err, g.LogTail(2000))
+	}
+	return took, nil
+}
+
+func (g *Gateway) answers(ctx context.Context) bool {
+	dialer := net.Dialer{Timeout: time.Second}
+	conn, err := dialer.DialContext(ctx, "tcp", g.Client.Addr())
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	buf := make([]byte, 4)
+	_, err = conn.Read(buf)
+	return err == nil && string(buf) == "SSH-"
+}
+
+// Start starts the gateway, waits for it, and learns its host keys.
+func (g *Gateway) Start(ctx context.Context, env ...string) (time.Duration, error) {
+	if err := g.Launch(env...); err != nil {
+		return 0, err
+	}
+	took, err := g.Ready(ctx)
+	if err != nil {
+		return took, err
+	}
+	return took, g.Client.learnHostKeys(ctx)
+}
+
+// Running reports whether the process is there.
+func (g *Gateway) Running() bool {
+	if g.proc == nil {
+		return false
+	}
+	select {
+	case <-g.proc.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Ended is closed when the process has ended; nil before the first start.
+func (g *Gateway) Ended() <-chan struct{} {
+	if g.proc == nil {
+		return nil
+	}
+	return g.proc.done
+}
+
+// Kill ends the process with SIGKILL and waits for it. It is no error when it has ended
+// by itself.
+func (g *Gateway) Kill() error {
+	if g.proc == nil {
+		return nil
+	}
+	if err := g.proc.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("killing the gateway: %w", err)
+	}
+	<-g.proc.done
+	return nil
+}
+
+// Stop ends the process with SIGTERM, which must lead to status 0.
+func (g *Gateway) Stop() error {
+	if err := g.proc.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stopping the gateway: %w", err)
+	}
+	limit := time.NewTimer(stopLimit)
+	defer limit.Stop()
+	select {
+	case <-g.proc.done:
+	case <-limit.C:
+		_ = g.Kill()
+		return fmt.Errorf("stopping the gateway: still there after %v", stopLimit)
+	}
+	if g.proc.err != nil {
+		return fmt.Errorf("stopping the gateway: %w\n%s", g.proc.err, g.LogTail(2000))
+	}
+	return nil
+}
+
+// Command runs another gateway command on the same configuration, "snapshot" with share
+// "main" for example, and returns its standard output.
+func (g *Gateway) Command(ctx context.Context, command string, args ...string) (string, error) {
+	res, err := Run(ctx, time.Minute, "", nil, g.binary, append([]string{command, "-c", g.Config}, args...)...)
+	if err == nil && res.Status != 0 {
+		err = fmt.Errorf("gateway %s: status %d\n%s", command, res.Status, res.Tail())
+	}
+	return res.Stdout, err
+}
+
+// LogTail returns the last n bytes of what the gateway's processes have written.
+func (g *Gateway) LogTail(n int) string {
+	data, err := os.ReadFile(filepath.Join(g.Dir, "gateway.log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(data[max(0, len(data)-n):])
+}
+
+// hostKeyAlgorithms are the kinds of host keys a gateway has.
+func hostKeyAlgorithms() []string {
+	return []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoRSASHA256}
+}

@@ -1,0 +1,142 @@
+// Package proctest runs the project's programs as real processes for tests: a gateway with
+// a configuration of its own, what a client needs to reach it (key, password, ssh_config,
+// known_hosts), and the stock plakar command. Binaries are built by make beforehand.
+package proctest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// pollEvery is how often a condition of another process is looked at.
+const pollEvery = 10 * time.Millisecond
+
+// Root is the directory of the repository: the nearest one upwards with a Makefile.
+func Root(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "Makefile")); err == nil {
+			return dir
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			tb.Fatal("no Makefile in this directory or above")
+		}
+		dir = parent
+	}
+}
+
+// Binary is the path of a program in the repository's bin directory. A missing one fails
+// the test with the command that builds it.
+func Binary(tb testing.TB, name string) string {
+	tb.Helper()
+	path := filepath.Join(Root(tb), "bin", name)
+	if _, err := os.Stat(path); err != nil {
+		tb.Fatalf("%v: run make bin/%s", err, name)
+	}
+	return path
+}
+
+// ShortDir is a temporary directory with a short path, for sockets (their paths are
+// limited to about 100 bytes). It is removed when the test ends, except after a failure
+// when the environment variable KEEP is set.
+func ShortDir(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp("/tmp", "sg")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if tb.Failed() && os.Getenv("KEEP") != "" {
+			tb.Logf("kept: %s", dir)
+			return
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			tb.Errorf("removing a temporary directory: %v", err)
+		}
+	})
+	return dir
+}
+
+// FreePort finds a TCP port of 127.0.0.1 that nothing listens on.
+func FreePort(tb testing.TB) int {
+	tb.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// ErrTimeout is returned by Wait when the condition did not come true in time.
+var ErrTimeout = errors.New("condition did not come true in time")
+
+// Wait polls cond, a condition of another process, until it is true, limit has passed
+// (ErrTimeout) or ctx ends. It returns how long that took.
+func Wait(ctx context.Context, limit time.Duration, cond func() bool) (time.Duration, error) {
+	start := time.Now()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		if cond() {
+			return time.Since(start), nil
+		}
+		if time.Since(start) > limit {
+			return time.Since(start), ErrTimeout
+		}
+		select {
+		case <-ctx.Done():
+			return time.Since(start), ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// Result is how a process ended.
+type Result struct {
+	Stdout string
+	Output string // standard output and error as they came
+	Status int    // exit status, -1 when a signal ended it
+}
+
+// Tail is the end of the output, as much as fits into a message.
+func (r Result) Tail() string { return r.Output[max(0, len(r.Output)-4000):] }
+
+// Run runs a program to its end, with standard input from stdin. It is killed, with all
+// that it started, when limit has passed or the test ends.
+func Run(ctx context.Context, limit time.Duration, stdin string, env []string, name string, args ...string) (Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal to ask questions on
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 2 * time.Second
+	var out output
+	cmd.Stdin = stringReader(stdin)
+	cmd.Stdout = out.stdout()
+	cmd.Stderr = out.both()
+	err := cmd.Run()
+	res := Result{Stdout: out.stdoutString(), Output: out.String(), Status: cmd.ProcessState.ExitCode()}
+	if ctx.Err() != nil {
+		return res, fmt.Errorf("%s: %w after %v\n%s", filepath.Base(name), ctx.Err(), limit, res.Tail())
+	}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return res, fmt.Errorf("%s: %w", filepath.Base(name), err)
+	}
+	return res, nil
+}
