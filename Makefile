@@ -1,0 +1,132 @@
+# make help lists the targets. Building and running need Go and make alone.
+
+SHELL     := /bin/sh
+GO        ?= go
+BIN       := bin
+OUT       := build
+# Fuzzing time a target, rounds of a long crash run, seed of a crash run (0: by the clock).
+FUZZTIME  ?= 10s
+ROUNDS    ?= 60
+SHORT     ?= 10
+SEED      ?= 0
+# Tests of one goroutine that take minutes under the race detector; they run without it.
+RACESKIP  := ^(TestPowerLoss|TestPowerLossNoticesMissingSync|TestManyCommits|TestCommitManyEntries)$$
+PLATFORMS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
+REPORT    := $(BIN)/testreport
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: run
+run: build ## build, make ./data and config.yaml when missing, and serve SFTP
+	$(BIN)/gateway quickstart
+
+.PHONY: build
+build: $(BIN)/gateway ## build bin/gateway
+
+# go build knows best what is out of date.
+.PHONY: FORCE
+FORCE:
+
+$(BIN)/gateway: FORCE
+	CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/gateway
+
+# The gateway that can kill itself at named moments, for crash tests.
+$(BIN)/gateway-failpoint: FORCE
+	CGO_ENABLED=0 $(GO) build -trimpath -tags failpoint -o $@ ./cmd/gateway
+
+$(BIN)/crashclient: FORCE
+	CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./internal/crash/crashclient
+
+$(BIN)/testreport: FORCE
+	$(GO) build -o $@ ./internal/testreport
+
+# Nested modules: they are no dependencies of the gateway.
+$(BIN)/plakar: internal/plakar/go.mod internal/plakar/go.sum $(wildcard internal/plakar/ttlmap/*.go)
+	cd internal/plakar && CGO_ENABLED=0 $(GO) build -o ../../$@ github.com/PlakarKorp/plakar
+
+$(BIN)/golangci-lint: internal/tools/go.mod internal/tools/go.sum
+	cd internal/tools && CGO_ENABLED=0 $(GO) build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+# Everything: each part leaves its counts, and the last line printed is "N passed, N failed".
+.PHONY: test
+test: $(REPORT) ## run everything: unit tests, a short crash run, real clients, failing disks
+	@rm -rf $(OUT)/counts
+	@$(MAKE) --no-print-directory unit || true
+	@$(MAKE) --no-print-directory crash-short || true
+	@$(MAKE) --no-print-directory peers || true
+	@$(MAKE) --no-print-directory faults || true
+	@$(REPORT) -total $(OUT)/counts/unit.json $(OUT)/counts/crash.json $(OUT)/counts/peers.json $(OUT)/counts/faults.json
+
+.PHONY: unit
+unit: $(REPORT) ## run the unit tests
+	@mkdir -p $(OUT)/counts
+	$(REPORT) -out $(OUT)/counts/unit.json -- -timeout 10m ./...
+
+.PHONY: race
+race: $(REPORT) ## run the unit tests with the race detector
+	@mkdir -p $(OUT)/counts
+	$(REPORT) -out $(OUT)/counts/race.json -- -race -short -skip '$(RACESKIP)' -timeout 14m ./...
+
+.PHONY: crash
+crash: ROUNDS_ARG = $(ROUNDS)
+crash: crash-run ## kill the gateway under load, ROUNDS (60) times and at every failpoint
+
+.PHONY: crash-short
+crash-short: ROUNDS_ARG = $(SHORT)
+crash-short: crash-run ## the same with SHORT (10) rounds
+
+.PHONY: crash-run
+crash-run: $(REPORT) $(BIN)/gateway-failpoint $(BIN)/crashclient $(BIN)/plakar
+	@mkdir -p $(OUT)/counts
+	$(REPORT) -show -out $(OUT)/counts/crash.json -- -count 1 -tags crash -timeout 60m -run '^TestCrash$$' ./internal/crash -args -rounds $(ROUNDS_ARG) -seed $(SEED)
+
+.PHONY: peers
+peers: $(REPORT) $(BIN)/gateway $(BIN)/plakar ## run real clients against a gateway and check docs/PEERS.md
+	@.ci/install-packages || echo "peers that are missing are left out"
+	@mkdir -p $(OUT)/counts
+	$(REPORT) -out $(OUT)/counts/peers.json -- -count 1 -tags peers -timeout 20m ./internal/peers
+
+.PHONY: faults
+faults: $(REPORT) $(BIN)/gateway $(BIN)/plakar ## run a gateway on disks that fill up, fail or go away (as root)
+	@mkdir -p $(OUT)/counts
+	$(REPORT) -out $(OUT)/counts/faults.json -- -count 1 -tags faults -timeout 10m ./internal/faults
+
+.PHONY: peers-update
+peers-update: $(BIN)/gateway $(BIN)/plakar ## the same, and write docs/PEERS.md
+	$(GO) test -count 1 -tags peers -timeout 20m ./internal/peers -args -update
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (10s)
+	@set -e; for file in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | sort); do \
+		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' $$file); do \
+			echo "fuzz  $$(dirname $$file) $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$(dirname $$file); \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint ## check style, dependency directions and common mistakes
+	$(BIN)/golangci-lint run ./...
+
+.PHONY: fmt
+fmt: $(BIN)/golangci-lint ## format the code
+	$(BIN)/golangci-lint fmt ./...
+
+.PHONY: cross
+cross: ## compile for every platform that is supported
+	@set -e; for p in $(PLATFORMS); do \
+		echo "cross $$p"; \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build ./...; \
+	done
+
+.PHONY: clean
+clean: ## remove what the targets above built
+	rm -rf $(BIN) $(OUT)
