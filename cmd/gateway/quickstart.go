@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -19,8 +20,11 @@ import (
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 )
 
-// quickstartListen is where the quickstart serves: this machine only.
-const quickstartListen = "127.0.0.1:2022"
+// These are where the quickstart serves: this machine only.
+const (
+	quickstartListen    = "127.0.0.1:2022"
+	quickstartFTPListen = "127.0.0.1:2121"
+)
 
 // The random secrets: 256 bits for the passphrase, which guards the store for ever, and
 // 120 bits for a password, which somebody may have to type.
@@ -30,7 +34,7 @@ const (
 )
 
 func (p *program) quickstartCommand() *cobra.Command {
-	var dir, listen string
+	var dir, listen, ftpListen string
 	c := &cobra.Command{
 		Use:   "quickstart",
 		Short: "Make a store and a demo user, and serve them",
@@ -44,7 +48,7 @@ is: the second run just starts again, and config.yaml is yours to change.`,
 			if !c.Flags().Changed("config") {
 				p.configFile = filepath.Join(dir, defaultConfigFile)
 			}
-			q := &quickstart{dir: dir, config: p.configFile, listen: listen}
+			q := &quickstart{dir: dir, config: p.configFile, listen: listen, ftpListen: ftpListen}
 			if err := q.prepare(); err != nil {
 				return fmt.Errorf("quickstart: %w", err)
 			}
@@ -56,7 +60,8 @@ is: the second run just starts again, and config.yaml is yours to change.`,
 		},
 	}
 	c.Flags().StringVar(&dir, "dir", ".", "`DIR` of config.yaml and data")
-	c.Flags().StringVar(&listen, "listen", quickstartListen, "`HOST:PORT` to write into a new config.yaml")
+	c.Flags().StringVar(&listen, "listen", quickstartListen, "`HOST:PORT` of SFTP to write into a new config.yaml")
+	c.Flags().StringVar(&ftpListen, "ftp-listen", quickstartFTPListen, "`HOST:PORT` of FTP to write into a new config.yaml")
 	return c
 }
 
@@ -65,6 +70,8 @@ type quickstart struct {
 	dir    string
 	config string // file
 	listen string
+	// ftpListen is where FTP is served, with a certificate made for it.
+	ftpListen string
 
 	data           string
 	passphraseFile string
@@ -90,6 +97,13 @@ func (q *quickstart) prepare() error {
 	}
 	hash, err := q.makePassword()
 	if err != nil {
+		return err
+	}
+	host, _, err := net.SplitHostPort(q.ftpListen)
+	if err != nil {
+		return fmt.Errorf("--ftp-listen: %w", err)
+	}
+	if err := makeCertificate(filepath.Join(q.data, certificateFile), filepath.Join(q.data, certificateKeyFile), host); err != nil {
 		return err
 	}
 	text, err := q.configText(hash)
@@ -142,6 +156,12 @@ func secret(n int) string {
 	return "k" + base64.RawURLEncoding.EncodeToString(b)
 }
 
+// The names of the FTP server's certificate and key in data_dir.
+const (
+	certificateFile    = "ftp.crt"
+	certificateKeyFile = "ftp.key"
+)
+
 const quickstartConfig = `# Made by gateway quickstart; it will not be written again, so change what you like.
 # Check it with: gateway config check -c {{.File}}
 # All settings are explained in config.example.yaml.
@@ -160,6 +180,12 @@ store:
 # This machine only; ":2022" serves the network.
 sftp:
   listen: "{{.Listen}}"
+
+# FTP with explicit TLS, which is required: without it passwords cross the network in plain
+# text. For devices that cannot: tls: { required: false }. The certificate is self-signed.
+ftp:
+  listen: "{{.FTPListen}}"
+  tls: { mode: explicit, certificate: "{{.Data}}/ftp.crt", key: "{{.Data}}/ftp.key" }
 
 # close: every completed upload becomes a snapshot at once, which is nice to watch. For
 # many small files batch is better: it waits until a client is done.
@@ -193,7 +219,7 @@ func (q *quickstart) configText(hash string) (string, error) {
 	}
 	var b strings.Builder
 	err = t.Execute(&b, map[string]string{
-		"File": filepath.Base(q.config), "Data": data, "Listen": q.listen, "Hash": hash,
+		"File": filepath.Base(q.config), "Data": data, "Listen": q.listen, "FTPListen": q.ftpListen, "Hash": hash,
 	})
 	return b.String(), err
 }
@@ -216,6 +242,7 @@ func (q *quickstart) welcome(p *program, s *serving) error {
 		fmt.Fprintf(&b, "  sftp -P %s %s@%s\n", port, user, host)
 		fmt.Fprintf(&b, "  lftp sftp://%s@%s:%s\n", user, bracket(host), port)
 	}
+	ftpLines(&b, s, user)
 	fmt.Fprintf(&b, "  %s\n\n", plakarLine(s.cfg))
 	switch {
 	case q.password != "":
@@ -238,6 +265,29 @@ func (q *quickstart) welcome(p *program, s *serving) error {
 	_, err := fmt.Fprint(p.stdout, b.String())
 	return err
 }
+
+// ftpLines are commands that connect with FTP.
+func ftpLines(b *strings.Builder, s *serving, user string) {
+	if s.ftp == nil {
+		return
+	}
+	host, port := clientAddr(s.ftp.listener.Addr().String())
+	at := net.JoinHostPort(host, port)
+	switch t := s.cfg.FTP.TLS; {
+	case !t.Usable():
+		fmt.Fprintf(b, "  lftp ftp://%s@%s\n", user, at)
+		fmt.Fprintf(b, "  curl --user %s --upload-file FILE ftp://%s/\n", user, at)
+	case t.Mode == config.TLSImplicit:
+		fmt.Fprintf(b, "  lftp -e %s ftps://%s@%s\n", shellQuote(lftpTrust(t.Certificate)), user, at)
+		fmt.Fprintf(b, "  curl --cacert %s --user %s --upload-file FILE ftps://%s/\n", shellQuote(t.Certificate), user, at)
+	default:
+		fmt.Fprintf(b, "  lftp -e %s ftp://%s@%s\n", shellQuote(lftpTrust(t.Certificate)), user, at)
+		fmt.Fprintf(b, "  curl --ssl-reqd --cacert %s --user %s --upload-file FILE ftp://%s/\n", shellQuote(t.Certificate), user, at)
+	}
+}
+
+// lftpTrust is the command that makes lftp trust a certificate.
+func lftpTrust(file string) string { return `set ssl:ca-file "` + file + `"` }
 
 // plakarLine is a command that lists the snapshots. plakar reads the passphrase from the
 // file as the gateway does, without one newline at its end.

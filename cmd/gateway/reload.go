@@ -9,7 +9,7 @@ import (
 )
 
 // reload reads the configuration again and takes over what can be taken over while
-// sessions are open: shares, users, log.level and limits.drain. Everything else that
+// sessions are open: shares, users, certificates, log.level and limits.drain. Everything else that
 // changed is logged as waiting for a restart. When anything is wrong nothing changes.
 func (s *serving) reload(ctx context.Context) {
 	cfg, err := config.Load(s.cfg.File)
@@ -39,6 +39,7 @@ func (s *serving) reload(ctx context.Context) {
 		s.log.Error("users not taken over", "err", err)
 		return
 	}
+	s.reloadCertificates(cfg)
 	s.level.Set(cfg.Log.Level)
 	for _, name := range missingShares(s.cfg, cfg) {
 		s.log.Warn("this share is not configured any more; it stays until a restart", "share", name)
@@ -47,6 +48,11 @@ func (s *serving) reload(ctx context.Context) {
 	now := *s.cfg
 	now.Shares, now.Users, now.Warnings, now.Files = cfg.Shares, cfg.Users, cfg.Warnings, cfg.Files
 	now.Log.Level, now.Limits.Drain = cfg.Log.Level, cfg.Limits.Drain
+	if now.FTP != nil && cfg.FTP != nil {
+		ftp := *now.FTP
+		ftp.TLS.Certificate, ftp.TLS.Key, ftp.TLS.ClientCA = cfg.FTP.TLS.Certificate, cfg.FTP.TLS.Key, cfg.FTP.TLS.ClientCA
+		now.FTP = &ftp
+	}
 	s.cfg = &now
 	s.log.Info("configuration taken over", "shares", len(cfg.Shares), "users", len(cfg.Users))
 }
@@ -55,6 +61,7 @@ func (s *serving) reload(ctx context.Context) {
 func needRestart(old, cfg *config.Config) []string {
 	was, is := *old, *cfg
 	was.Limits.Drain, is.Limits.Drain = 0, 0
+	was.FTP, is.FTP = withoutCertificates(was.FTP), withoutCertificates(is.FTP)
 	var keys []string
 	for _, k := range []struct {
 		key     string
@@ -63,6 +70,7 @@ func needRestart(old, cfg *config.Config) []string {
 		{"data_dir", was.DataDir, is.DataDir},
 		{"store", was.Store, is.Store},
 		{"sftp", was.SFTP, is.SFTP},
+		{"ftp", was.FTP, is.FTP},
 		{"limits", was.Limits, is.Limits},
 		{"log.format", was.Log.JSON, is.Log.JSON},
 	} {
@@ -71,6 +79,34 @@ func needRestart(old, cfg *config.Config) []string {
 		}
 	}
 	return keys
+}
+
+// withoutCertificates is a section without what can be taken over, but for whether there
+// are certificates at all.
+func withoutCertificates(f *config.FTP) *config.FTP {
+	if f == nil {
+		return nil
+	}
+	rest := *f
+	for _, name := range []*string{&rest.TLS.Certificate, &rest.TLS.Key, &rest.TLS.ClientCA} {
+		if *name != "" {
+			*name = "set"
+		}
+	}
+	return &rest
+}
+
+// reloadCertificates takes over the files of the FTP server, which may have new contents
+// under their old names.
+func (s *serving) reloadCertificates(cfg *config.Config) {
+	if s.ftp == nil || cfg.FTP == nil {
+		return
+	}
+	if err := s.ftp.reloadTLS(&cfg.FTP.TLS); err != nil {
+		s.log.Error("certificate not taken over", "err", err)
+		return
+	}
+	s.warnOfCertificate()
 }
 
 func missingShares(old, cfg *config.Config) []string {

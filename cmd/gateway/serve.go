@@ -62,6 +62,7 @@ type serving struct {
 	users    *auth.Directory
 	server   *sshsrv.Server // nil without an sftp section
 	listener net.Listener
+	ftp      *ftpServing // nil without an ftp section
 	control  *control.Server
 	keys     []ssh.Signer
 }
@@ -140,7 +141,7 @@ func (s *serving) open(ctx context.Context, cfg *config.Config, log *slog.Logger
 		if s.listener != nil {
 			err = errors.Join(err, s.listener.Close())
 		}
-		return errors.Join(err, g.close(ctx))
+		return errors.Join(err, s.ftp.close(), g.close(ctx))
 	}
 	return nil
 }
@@ -164,6 +165,12 @@ func (s *serving) openServers(ctx context.Context) error {
 			return fmt.Errorf("sftp: %w", err)
 		}
 	}
+	if s.cfg.FTP != nil {
+		if s.ftp, err = s.openFTP(ctx); err != nil {
+			return err
+		}
+		s.warnOfCertificate()
+	}
 	s.control, err = control.Listen(s.cfg.DataDir, s.log)
 	return err
 }
@@ -172,7 +179,7 @@ func (s *serving) openServers(ctx context.Context) error {
 // first error, or nil.
 func (s *serving) start(ctx context.Context) *servers {
 	ctx, cancel := context.WithCancel(ctx)
-	e := &servers{cancel: cancel, failed: make(chan error, 2)}
+	e := &servers{cancel: cancel, failed: make(chan error, maxServers)}
 	run := func(f func() error) {
 		e.wg.Go(func() {
 			if err := f(); err != nil {
@@ -184,11 +191,19 @@ func (s *serving) start(ctx context.Context) *servers {
 	if s.server != nil {
 		run(func() error { return s.server.Serve(ctx, s.listener) })
 		s.log.Info("serving sftp", "addr", s.listener.Addr().String(), "shares", len(s.cfg.Shares), "users", len(s.cfg.Users))
-	} else {
-		s.log.Warn("no sftp section: no port is open")
+	}
+	if s.ftp != nil {
+		s.ftp.start(ctx, s, run)
+	}
+	if s.server == nil && s.ftp == nil {
+		s.log.Warn("neither an sftp nor an ftp section: no port is open")
 	}
 	return e
 }
+
+// maxServers is how many servers may end with an error: control, SFTP, FTP, FTP with
+// implicit TLS.
+const maxServers = 4
 
 // servers are the goroutines that serve.
 type servers struct {
@@ -233,13 +248,7 @@ wait:
 // stop lets transfers end, commits, and closes everything. It uses contexts of its own:
 // the caller's has ended when it comes to this.
 func (s *serving) stop(e *servers) error {
-	if s.server != nil {
-		drain, cancel := context.WithTimeout(context.Background(), s.cfg.Limits.Drain)
-		defer cancel()
-		if err := s.server.Shutdown(drain); err != nil {
-			s.log.Warn("transfers were cut off; they can be resumed", "after", s.cfg.Limits.Drain)
-		}
-	}
+	s.drain()
 	e.cancel()
 	e.wg.Wait()
 	commit, cancel := context.WithTimeout(context.Background(), commitDeadline)
@@ -249,6 +258,37 @@ func (s *serving) stop(e *servers) error {
 	}
 	s.log.Info("stopped")
 	return nil
+}
+
+// drain lets the transfers of all servers end.
+func (s *serving) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Limits.Drain)
+	defer cancel()
+	var all sync.WaitGroup
+	shutdown := func(f func(context.Context) error) {
+		all.Go(func() {
+			if err := f(ctx); err != nil {
+				s.log.Warn("transfers were cut off; they can be resumed", "after", s.cfg.Limits.Drain)
+			}
+		})
+	}
+	if s.server != nil {
+		shutdown(s.server.Shutdown)
+	}
+	if s.ftp != nil {
+		shutdown(s.ftp.server.Shutdown)
+	}
+	all.Wait()
+}
+
+// warnOfCertificate logs that the FTP server's certificate ends soon.
+func (s *serving) warnOfCertificate() {
+	if s.ftp == nil || s.ftp.tls == nil {
+		return
+	}
+	if text := certificateWarning(s.ftp.tls.Load(), time.Now()); text != "" {
+		s.log.Warn("ftp certificate", "warning", text)
+	}
 }
 
 // authenticator adapts a Directory to what the SSH server asks.

@@ -19,6 +19,7 @@ type Config struct {
 	DataDir  string
 	Store    Store
 	SFTP     *SFTP // nil: no port is opened
+	FTP      *FTP  // nil: no port is opened
 	Shares   []vfs.ShareConfig
 	Users    []User
 	Limits   Limits

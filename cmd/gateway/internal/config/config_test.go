@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/snapgate/gateway/ftpsrv"
 	"github.com/snapgate/gateway/vfs"
 )
 
@@ -314,4 +315,24 @@ func FuzzLoad(f *testing.F) {
 			t.Fatal("an error without text")
 		}
 	})
+}
+
+func TestFTP(t *testing.T) {
+	cfg := load(t, "testdata/good/ftp.yaml")
+	dir, err := filepath.Abs("testdata/good")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &FTP{
+		Listen: ":21", ImplicitListen: ":990", PassivePorts: ftpsrv.PortRange{First: 50000, Last: 50099},
+		PublicIP: "gateway.example", NoActive: true, ForeignData: true, Greeting: "hello",
+		IdleTimeout: 2 * time.Minute, DataTimeout: 45 * time.Second,
+		TLS: TLS{Mode: TLSBoth, Certificate: dir + "/ftp.crt", Key: dir + "/ftp.key", ClientCA: dir + "/ca.crt"},
+	}
+	if diff := cmp.Diff(want, cfg.FTP); diff != "" {
+		t.Errorf("ftp (-want +got):\n%s", diff)
+	}
+	if len(cfg.Warnings) != 1 || !strings.Contains(cfg.Warnings[0], "plain text") {
+		t.Errorf("warnings %q, want one of plain text", cfg.Warnings)
+	}
 }

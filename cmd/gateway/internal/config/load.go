@@ -128,12 +128,13 @@ func (l *loader) main(root node) {
 		"data_dir": {l.readDataDir},
 		"store":    {l.readStore},
 		"sftp":     {l.readSFTP},
+		"ftp":      {l.readFTP},
 		"shares":   {l.readShares},
 		"users":    {l.readUsers},
 		"include":  {l.readInclude},
 		"limits":   {l.readLimits},
 		"log":      {l.readLog},
-	}.later("ftp", "http", "sources", "destinations", "stores", "retention", "sync", "hooks",
+	}.later("http", "sources", "destinations", "stores", "retention", "sync", "hooks",
 		"expect", "gateway_id", "metrics", "quota"))
 }
 

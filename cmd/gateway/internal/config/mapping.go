@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/auth"
+	"github.com/snapgate/gateway/ftpsrv"
 	"github.com/snapgate/gateway/sshsrv"
 	"github.com/snapgate/gateway/store"
 	"github.com/snapgate/gateway/vfs"
@@ -66,6 +67,31 @@ func (c *Config) ServerConfig() sshsrv.Config {
 			HandshakesPerAddress: l.HandshakesPerAddr,
 			Channels:             l.ChannelsPerConn,
 			AuthTries:            l.LoginTries,
+		},
+	}
+}
+
+// FTPConfig is what the configuration says of the FTP server, which must be configured;
+// TLS, authenticator, sessions and logger are left to the caller.
+func (c *Config) FTPConfig() ftpsrv.Config {
+	l, f := c.Limits, c.FTP
+	return ftpsrv.Config{
+		TLSRequired:   f.TLS.Required,
+		Greeting:      f.Greeting,
+		PassivePorts:  f.PassivePorts,
+		PublicIP:      f.PublicIP,
+		DisableActive: f.NoActive,
+		ForeignData:   f.ForeignData,
+		LoginTimeout:  l.HandshakeTimeout,
+		IdleTimeout:   f.IdleTimeout,
+		DataTimeout:   f.DataTimeout,
+		Limits: ftpsrv.Limits{
+			Connections:          l.Connections,
+			PerAddress:           l.ConnectionsPerAddr,
+			PerUser:              l.ConnectionsPerUser,
+			Handshakes:           l.Handshakes,
+			HandshakesPerAddress: l.HandshakesPerAddr,
+			LoginTries:           l.LoginTries,
 		},
 	}
 }

@@ -15,14 +15,7 @@ import (
 func (l *loader) readSFTP(n node) {
 	s := &SFTP{}
 	n.fields(fields{
-		"listen": {func(n node) {
-			if a, ok := n.text(); ok {
-				if err := checkListen(a); err != nil {
-					n.failHint(`want as "127.0.0.1:2022" or ":22"`, "%w", err)
-				}
-				s.Listen = a
-			}
-		}},
+		"listen": {func(n node) { readListen(n, &s.Listen, "127.0.0.1:2022", ":22") }},
 		"host_keys": {func(n node) {
 			n.list(func(e node) {
 				if f, ok := e.text(); ok {
