@@ -25,8 +25,13 @@ func (p *program) configCheck() error {
 		return err
 	}
 	warnings := cfg.Warnings
-	if cfg.SFTP == nil {
-		warnings = append(warnings, "no sftp section: no port will be opened")
+	if cfg.SFTP == nil && cfg.FTP == nil {
+		warnings = append(warnings, "neither an sftp nor an ftp section: no port will be opened")
+	}
+	if cfg.FTP != nil && cfg.FTP.TLS.Usable() {
+		if _, err := tlsConfig(&cfg.FTP.TLS); err != nil {
+			warnings = append(warnings, fmt.Sprintf("ftp.tls: %v", err))
+		}
 	}
 	if f := cfg.Store.PassphraseFile; f != "" {
 		if _, err := os.Stat(f); err != nil {

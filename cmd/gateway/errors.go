@@ -102,7 +102,7 @@ func hintFor(err error) string {
 	case errors.As(err, &remote):
 		return remote.Hint
 	case errors.As(err, &network) && errors.Is(err, fs.ErrPermission):
-		return "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE: give it, or change sftp.listen"
+		return "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE: give it, or change listen in the configuration"
 	}
 	// The first that fits: what is unavailable may look missing from here.
 	for _, k := range []struct {
@@ -123,8 +123,8 @@ func hintFor(err error) string {
 		{store.ErrLocked, "plakar maintenance holds the store: wait for its end; a lock that it left behind expires after 10 minutes"},
 		{snapshotter.ErrBusy, "plakar maintenance holds the store: wait for its end; a lock that it left behind expires after 10 minutes"},
 		{control.ErrNoServer, "start one with: gateway serve -c FILE"},
-		{syscall.EADDRINUSE, "another program has that port, perhaps another gateway: stop it, or change sftp.listen"},
-		{syscall.EADDRNOTAVAIL, "this machine does not have that address: change sftp.listen"},
+		{syscall.EADDRINUSE, "another program has that port, perhaps another gateway: stop it, or change listen in the configuration"},
+		{syscall.EADDRNOTAVAIL, "this machine does not have that address: change listen in the configuration"},
 		{context.Canceled, ""},
 	} {
 		if errors.Is(err, k.kind) {

@@ -3,10 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -19,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jlaffaye/ftp"
 	"github.com/pkg/sftp"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/argon2"
@@ -56,6 +60,10 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Setenv("PORT", port)
+			if port, err = freePort(); err != nil {
+				return err
+			}
+			env.Setenv("FTPPORT", port)
 			env.Setenv("HASH", cheapHash())
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("PASSPHRASE", "from the environment")
@@ -68,8 +76,11 @@ func TestScripts(t *testing.T) {
 			"mode":       cmdMode,
 			"signal":     cmdSignal,
 			"sftp":       cmdSFTP,
+			"ftp":        cmdFTP,
 			"status":     cmdStatus,
 			"listen":     cmdListen,
+
+			"certificate": cmdCertificate,
 		},
 	})
 }
@@ -150,7 +161,7 @@ func cmdExpand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	for _, name := range args {
 		text := ts.ReadFile(name)
-		for _, v := range []string{"PORT", "HASH", "WORK"} {
+		for _, v := range []string{"PORT", "FTPPORT", "HASH", "WORK"} {
 			text = strings.ReplaceAll(text, "$"+v, ts.Getenv(v))
 		}
 		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
@@ -263,6 +274,60 @@ func scriptSFTP(ts *testscript.TestScript, user, op string, args []string) (err 
 		return err
 	}
 	return fmt.Errorf("unknown operation %q", op)
+}
+
+// cmdCertificate makes a self-signed certificate and its key: certificate CERT KEY
+func cmdCertificate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: certificate CERT KEY")
+	}
+	for _, name := range args {
+		_ = os.Remove(ts.MkAbs(name)) // makeCertificate keeps what is there
+	}
+	ts.Check(makeCertificate(ts.MkAbs(args[0]), ts.MkAbs(args[1])))
+}
+
+// cmdFTP logs in at 127.0.0.1:$FTPPORT, with explicit TLS that trusts one certificate, or in
+// plain text, and stores or fetches a file:
+//
+//	ftp USER CERT|- put LOCAL REMOTE
+//	ftp USER CERT|- get REMOTE LOCAL
+func cmdFTP(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 5 {
+		ts.Fatalf("usage: ftp USER CERT|- put|get FROM TO")
+	}
+	err := scriptFTP(ts, args[0], args[1], args[2], args[3], args[4])
+	if neg != (err != nil) {
+		ts.Fatalf("ftp: %v", err)
+	}
+}
+
+func scriptFTP(ts *testscript.TestScript, user, cert, op, from, to string) (err error) {
+	options := []ftp.DialOption{ftp.DialWithTimeout(readyLimit)}
+	if cert != "-" {
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM([]byte(ts.ReadFile(cert)))
+		options = append(options, ftp.DialWithExplicitTLS(&tls.Config{
+			RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(1),
+		}))
+	}
+	c, err := ftp.Dial(net.JoinHostPort("127.0.0.1", ts.Getenv("FTPPORT")), options...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Quit()) }()
+	if err := c.Login(user, scriptPassword); err != nil {
+		return err
+	}
+	if op == "put" {
+		return c.Stor(to, strings.NewReader(ts.ReadFile(from)))
+	}
+	r, err := c.Retr(from)
+	if err != nil {
+		return err
+	}
+	data, err := io.ReadAll(r)
+	return errors.Join(err, r.Close(), os.WriteFile(ts.MkAbs(to), data, 0o600))
 }
 
 // The scripts cover every command: one that is added needs a script that shows its help.

@@ -187,7 +187,6 @@ func (s *serving) start(ctx context.Context) *servers {
 			}
 		})
 	}
-	run(func() error { return s.control.Serve(ctx, s.answer) })
 	if s.server != nil {
 		run(func() error { return s.server.Serve(ctx, s.listener) })
 		s.log.Info("serving sftp", "addr", s.listener.Addr().String(), "shares", len(s.cfg.Shares), "users", len(s.cfg.Users))
@@ -198,6 +197,8 @@ func (s *serving) start(ctx context.Context) *servers {
 	if s.server == nil && s.ftp == nil {
 		s.log.Warn("neither an sftp nor an ftp section: no port is open")
 	}
+	// Last: whoever gets an answer there finds the ports served.
+	run(func() error { return s.control.Serve(ctx, s.answer) })
 	return e
 }
 
