@@ -126,7 +126,7 @@ func (c *chunkCache) close() {
 // loadChunk reads a chunk from the store and compares it with its MAC, which kloset
 // itself does in a check only.
 func (s *Snapshotter) loadChunk(mac objects.MAC) ([]byte, error) {
-	data, err := s.repo.GetBlobBytes(resources.RT_CHUNK, mac)
+	data, err := s.blob(resources.RT_CHUNK, mac)
 	if err != nil {
 		return nil, readError(fmt.Sprintf("chunk %x", mac[:4]), err)
 	}

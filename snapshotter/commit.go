@@ -63,6 +63,7 @@ type attempt struct {
 	rw     *repository.RepositoryWriter
 	packer *packer
 	source *merge
+	base   *snapTree // whose unchanged directories need no check; nil for none
 }
 
 // rebuild makes a snapshot with kloset's Builder.
@@ -82,6 +83,8 @@ func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 	a.packer = newPacker(s.store.Encode, s.repo.GetMACHasher, a.rw.PutPackfile, s.failpoint)
 	a.rw.PackerManager = a.packer
 	defer a.packer.Wait()
+	s.uncommitted.Store(&uncommitted{repo: s.repo, delta: delta})
+	defer s.uncommitted.Store(nil)
 	// What the Builder does after it has read everything cannot be stopped, but it is
 	// quick once nothing is packed any more.
 	stop := context.AfterFunc(ctx, func() { a.packer.fail(context.Canceled) })
@@ -154,6 +157,7 @@ func (a *attempt) useBase(b *snapshot.Builder, base ID) error {
 		return fmt.Errorf("base %s: %w", base, readError("index", err))
 	}
 	b.WithVFSCache(cache)
+	a.base = t
 	return nil
 }
 
@@ -212,6 +216,9 @@ func (a *attempt) publish(b *snapshot.Builder, lock *store.Lock) (*record, error
 	r, err := newRecord(b.Header)
 	if err != nil {
 		return nil, fmt.Errorf("header: %w", err)
+	}
+	if err := a.verifyDirs(r); err != nil {
+		return nil, err
 	}
 	if err := lock.Valid(); err != nil {
 		return nil, err

@@ -126,6 +126,8 @@ func TestCommitChanges(t *testing.T) {
 			with(map[string]*item{"/a/sub/link": ptr(link(20, "/abs"))})},
 		{"empty directory", []snapshotter.Change{put("/e", dir(5)), put("/e/e", dir(6))},
 			with(map[string]*item{"/e": ptr(dir(5)), "/e/e": ptr(dir(6))})},
+		{"new last directory", []snapshotter.Change{put("/z", dir(5)), put("/z/z", dir(6))},
+			with(map[string]*item{"/z": ptr(dir(5)), "/z/z": ptr(dir(6))})},
 		{"file becomes directory", []snapshotter.Change{put("/a.b", dir(5)), put("/a.b/x", file(20, "x"))},
 			with(map[string]*item{"/a.b": ptr(dir(5)), "/a.b/x": ptr(file(20, "x"))})},
 		{"directory becomes file", []snapshotter.Change{put("/a", file(20, "x"))},

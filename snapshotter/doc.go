@@ -14,13 +14,14 @@
 // kloset's Builder goes on, and publishes, when a file cannot be read or a packfile cannot
 // be written. A commit therefore brings a packer of its own, whose first error is kept and
 // asked for, watches the readers that it hands out, compares the counts of the summary
-// with what it sent, and writes the state, which is what makes a snapshot exist, only
-// after all that. The steps, with the failpoints between them:
+// with what it sent and the directories with the index, and writes the state, which is what
+// makes a snapshot exist, only after all that. The steps, with the failpoints between them:
 //
 //	lock the store for others' maintenance, take over others' states, look for the base
 //	play the tree to the Builder            packfile-put-before, packfile-put-after
 //	put the header                          commit-header-before, commit-header-after
 //	wait for the last packfile
+//	compare what a listing reads (dirpacks) with the index of paths
 //	put the state                           state-put-before, state-put-after
 //	take the state over                     commit-done
 //

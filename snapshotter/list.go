@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"path"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/PlakarKorp/kloset/snapshot/header"
 
@@ -318,9 +318,12 @@ func (s *Snapshotter) known(id ID) *record {
 
 // blob reads and decodes a blob.
 func (s *Snapshotter) blob(typ resources.Type, mac objects.MAC) ([]byte, error) {
-	rd, err := s.repo.GetBlob(typ, mac)
+	data, err := s.repo.GetBlobBytes(typ, mac)
+	if u := s.uncommitted.Load(); u != nil && errors.Is(err, repository.ErrBlobNotFound) {
+		data, err = u.blob(typ, mac)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %x: %w", typ, mac[:4], err)
 	}
-	return io.ReadAll(rd)
+	return data, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/PlakarKorp/kloset/objects"
@@ -78,6 +79,10 @@ type Snapshotter struct {
 	// write serialises everything that changes kloset's view of the store: commits and
 	// refreshes. It is held for as long as they take.
 	write sync.Mutex
+
+	// uncommitted finds blobs that the commit that is running has written; nil for none.
+	// Blobs are named by what they hold, so it does no harm when others find them, too.
+	uncommitted atomic.Pointer[uncommitted]
 
 	mu      sync.RWMutex
 	records map[ID]*record           // guarded by mu

@@ -37,6 +37,15 @@ func (s *Snapshotter) tree(r *record) (*snapTree, error) {
 	if t, ok := s.trees.Get(r.snap.ID); ok {
 		return t, nil
 	}
+	t, err := s.newTree(r)
+	if err != nil {
+		return nil, err
+	}
+	s.trees.Add(r.snap.ID, t)
+	return t, nil
+}
+
+func (s *Snapshotter) newTree(r *record) (*snapTree, error) {
 	t := &snapTree{s: s}
 	var err error
 	t.paths, err = s.openIndex(r.vfs.Root, resources.RT_VFS_BTREE, resources.RT_VFS_NODE, vfs.PathCmp)
@@ -49,7 +58,6 @@ func (s *Snapshotter) tree(r *record) (*snapTree, error) {
 			return nil, err
 		}
 	}
-	s.trees.Add(r.snap.ID, t)
 	return t, nil
 }
 
