@@ -27,6 +27,7 @@ type Lock struct {
 
 	mu        sync.Mutex
 	refreshed time.Time // guarded by mu: when the lock was last written
+	lost      bool      // guarded by mu: there was a moment when it may not have counted
 }
 
 // Lock takes a shared lock. It fails with ErrLocked while another process holds an
@@ -47,16 +48,27 @@ func (s *Store) Lock(ctx context.Context) (*Lock, error) {
 	return l, nil
 }
 
-// Valid returns nil while maintenance is certain to respect the lock, and ErrUnavailable
-// when it has not been refreshed for so long that it may have been ignored.
+// Valid returns nil when maintenance has respected the lock ever since it was taken, and
+// ErrUnavailable when it may have been ignored: it was not refreshed for so long that it
+// counted as left behind, or somebody has removed it.
 func (l *Lock) Valid() error {
+	_, err := os.Stat(l.path())
+	if ignoreNotExist(err) != nil {
+		return Unavailable("look for lock", err)
+	}
 	l.mu.Lock()
-	age := time.Since(l.refreshed)
-	l.mu.Unlock()
-	if age >= repository.LOCK_TTL {
-		return fmt.Errorf("lock of store: %w: not refreshed for %s", ErrUnavailable, age.Round(time.Second))
+	defer l.mu.Unlock()
+	// What counts for others is the time of day, which goes on while this machine sleeps.
+	age := max(time.Since(l.refreshed), time.Now().Round(0).Sub(l.refreshed.Round(0)))
+	l.lost = l.lost || err != nil || age >= repository.LOCK_TTL
+	if l.lost {
+		return fmt.Errorf("lock of store: %w: others may have ignored it", ErrUnavailable)
 	}
 	return nil
+}
+
+func (l *Lock) path() string {
+	return filepath.Join(l.s.root, locksDir, hex.EncodeToString(l.id[:]))
 }
 
 // Unlock releases the lock. An error means that the lock stays in the store until it is
@@ -82,7 +94,8 @@ func (l *Lock) refresh() {
 		case <-l.stop:
 			return
 		case <-tick.C:
-			if err := l.put(); err != nil {
+			// Before it is written: that would hide that it was gone.
+			if err := errors.Join(l.Valid(), l.put()); err != nil {
 				l.s.log.Warn("store lock not refreshed", "err", err)
 			}
 		}
