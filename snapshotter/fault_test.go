@@ -425,3 +425,40 @@ func TestCopyOfStorePath(t *testing.T) {
 func someDir(n int) item {
 	return item{Kind: snapshotter.Dir, Attr: attr(0o700, n), Version: uint64(n)}
 }
+
+// TestStoreFromCopy puts an older copy of the store in its place, as after the loss of a
+// disk. What the local index knows of the time since must not be taken for stored.
+func TestStoreFromCopy(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		dir := t.TempDir()
+		cfg := storetest.Config(dir)
+		s, err := store.Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &rig{Snapshotter: newSnapshotter(t, s), t: t, store: s}
+		path, older := filepath.Join(dir, "store"), filepath.Join(dir, "older")
+		first := r.commit(snapshotter.ID{}, baseTree().all()...)
+		if err := os.CopyFS(older, os.DirFS(path)); err != nil {
+			t.Fatal(err)
+		}
+		x := put("/x", file(20, string(randomBytes(t, 2<<20))))
+		second := r.commit(first, x)
+		if err := errors.Join(os.RemoveAll(path), os.Rename(older, path)); err != nil {
+			t.Fatal(err)
+		}
+		if restart {
+			if err := errors.Join(r.Close(), s.Close()); err != nil {
+				t.Fatal(err)
+			}
+			r = &rig{t: t, store: storetest.Open(t, cfg), n: 2}
+			r.Snapshotter = newSnapshotter(t, r.store)
+		}
+		if _, err := r.Commit(t.Context(), second, seq(nil), meta(3)); !errors.Is(err, snapshotter.ErrNoSnapshot) {
+			t.Errorf("commit on a snapshot that is gone: got %v, want ErrNoSnapshot", err)
+		}
+		id := r.commit(first, x)
+		r.expect(id, with(map[string]*item{"/x": ptr(file(20, string(x.Content.(bytesContent))))}))
+		r.expect(first, baseTree())
+	}
+}

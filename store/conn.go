@@ -44,6 +44,8 @@ type conn struct {
 
 	mu    sync.Mutex
 	locks map[objects.MAC]bool // guarded by mu: the locks that Lock has made
+	// guarded by mu: what the last list of states had
+	states map[objects.MAC]struct{}
 }
 
 // newConn connects to the store in root. This is the one place where a connector of
@@ -82,7 +84,24 @@ func (c *conn) List(ctx context.Context, res storage.StorageResource) ([]objects
 	if res == storage.StorageResourceLock {
 		return nil, nil
 	}
-	return c.Store.List(ctx, res)
+	macs, err := c.Store.List(ctx, res)
+	if err == nil && res == storage.StorageResourceState {
+		states := make(map[objects.MAC]struct{}, len(macs))
+		for _, mac := range macs {
+			states[mac] = struct{}{}
+		}
+		c.mu.Lock()
+		c.states = states
+		c.mu.Unlock()
+	}
+	return macs, err
+}
+
+// listedStates returns what the last list of states had.
+func (c *conn) listedStates() map[objects.MAC]struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.states
 }
 
 // Delete implements storage.Store; see conn for locks.

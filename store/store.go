@@ -15,7 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/PlakarKorp/kloset/caching"
 	"github.com/PlakarKorp/kloset/compression"
 	"github.com/PlakarKorp/kloset/connectors/storage"
 	"github.com/PlakarKorp/kloset/encryption"
@@ -286,30 +285,6 @@ func (s *Store) openRepository() error {
 	return nil
 }
 
-// stateDir is where kloset keeps its index of this store.
-func (s *Store) stateDir() string {
-	return filepath.Join(s.cache.path, caching.CACHE_VERSION, "store", s.config.RepositoryID.String())
-}
-
-// distrust makes kloset read all states again, because its index may be from before a loss
-// of power. The index was kept until now because the store was away when it was opened.
-func (s *Store) distrust() error {
-	index, err := caching.NewSQLState(s.stateDir(), false)
-	if err != nil {
-		return err
-	}
-	states, err := index.GetStates()
-	if err != nil {
-		return err
-	}
-	for id := range states {
-		if err := index.DelState(id); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Refresh takes over what other processes did in the store since the last time. It must
 // not overlap with a commit. Errors: ErrUnavailable, ErrReplaced, ErrDamaged.
 func (s *Store) Refresh(ctx context.Context) error {
@@ -326,15 +301,12 @@ func (s *Store) Refresh(ctx context.Context) error {
 		}
 	}
 	if s.cache.suspect {
-		if err := s.distrust(); err != nil {
-			return fmt.Errorf("distrust index: %w", err)
+		if err := s.clearIndex(); err != nil {
+			return err
 		}
 	}
-	if err := s.CacheError(s.repo.RebuildState()); err != nil {
-		if IsIO(err) {
-			return Unavailable("read states", err)
-		}
-		return fmt.Errorf("read states: %w: %w", ErrDamaged, err)
+	if err := s.rebuildIndex(); err != nil {
+		return err
 	}
 	if s.cache.suspect {
 		if err := s.cache.settle(); err != nil {
