@@ -2,6 +2,7 @@ package sshsrv
 
 import (
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"strings"
@@ -9,8 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pkg/sftp"
 	"go.uber.org/goleak"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/snapgate/gateway/vfs"
 )
 
 // gliderlabs lets clients in that prove nothing when it has no handlers of its own.
@@ -68,20 +72,21 @@ func TestRefusedUserIsTold(t *testing.T) {
 	}
 }
 
-// gated is a connection whose Writes wait while it is shut.
+// gated is a connection whose Writes wait for its end once it is shut.
 type gated struct {
 	net.Conn
-	open   chan struct{} // closed: Writes pass
+	shut   chan struct{} // closed: Writes wait
 	closed chan struct{}
 	once   sync.Once
 }
 
 func (g *gated) Write(p []byte) (int, error) {
 	select {
-	case <-g.open:
-		return g.Conn.Write(p)
-	case <-g.closed:
+	case <-g.shut:
+		<-g.closed
 		return 0, net.ErrClosed
+	default:
+		return g.Conn.Write(p)
 	}
 }
 
@@ -101,8 +106,7 @@ func (l gatedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &gated{Conn: nc, open: make(chan struct{}), closed: make(chan struct{})}
-	close(g.open)
+	g := &gated{Conn: nc, shut: make(chan struct{}), closed: make(chan struct{})}
 	l.conns <- g
 	return g, nil
 }
@@ -113,7 +117,7 @@ func TestChannelFlood(t *testing.T) {
 	ts := startServerOn(t, nil, func(ln net.Listener) net.Listener { return gatedListener{ln, conns} })
 	c := ts.mustDial(t)
 	g := <-conns
-	g.open = make(chan struct{}) // before anything is written: nothing is asked for yet
+	close(g.shut)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for range 10 * (defaultChannels + maxRefusals) {
@@ -133,6 +137,35 @@ func TestChannelFlood(t *testing.T) {
 	ts.log.wait(t, "session ended")
 	if n := strings.Count(ts.log.String(), "too many channels at once"); n != 1 {
 		t.Errorf("logged %d times, want once", n)
+	}
+}
+
+// A peer that takes nothing cannot hold up Shutdown: its idle channel is closed with a
+// packet, which must not be waited for beyond the deadline.
+func TestShutdownOfStalledPeer(t *testing.T) {
+	conns := make(chan *gated, 1)
+	ts := startServerOn(t, func(c *Config) {
+		c.Sessions = func(context.Context, *vfs.Principal, vfs.ConnInfo) (*vfs.Session, error) { return nil, nil }
+	}, func(ln net.Listener) net.Listener { return gatedListener{ln, conns} })
+	c := ts.mustDial(t)
+	g := <-conns
+	if _, err := sftp.NewClient(c); err != nil {
+		t.Fatal(err)
+	}
+	close(g.shut)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- ts.Shutdown(ctx) }()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Shutdown = %v, want %v", err, context.DeadlineExceeded)
+		}
+	case <-time.After(patience):
+		t.Error("Shutdown waits for a peer that takes nothing")
+		_ = g.Close()
+		<-ended
 	}
 }
 

@@ -173,8 +173,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		conns = append(conns, c)
 	}
 	s.mu.Unlock()
+	// Side by side: a peer that takes nothing holds up the end of its own channels only,
+	// and no longer than until its connection is closed below.
+	var drains sync.WaitGroup
+	defer drains.Wait()
 	for _, c := range conns {
-		c.drain()
+		drains.Go(c.drain)
 	}
 	select {
 	case <-s.idle:
