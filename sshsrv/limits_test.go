@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -152,34 +153,39 @@ func TestNoCommonAlgorithmIsLogged(t *testing.T) {
 	ts.log.wait(t, "offered=hmac-sha1")
 }
 
+// A peer that is gone without a word is noticed by the keepalive, and only such a one.
 func TestDeadPeer(t *testing.T) {
-	ts := startServer(t, func(c *Config) { c.KeepAlive, c.PeerTimeout = 20*time.Millisecond, 100*time.Millisecond })
-	nc, err := net.Dial("tcp", ts.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mute := &muteConn{Conn: nc}
-	sc, chans, reqs, err := ssh.NewClientConn(mute, ts.addr, clientConfig("alice", ssh.Password("secret")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	go ssh.DiscardRequests(reqs) // answers keepalives
-	go func() {
-		for range chans {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipeListener()
+		ts := startServerOn(t, func(c *Config) { c.KeepAlive, c.PeerTimeout = time.Second, 4*time.Second }, ln.instead)
+		mute := &muteConn{Conn: ln.dial()}
+		sc, chans, reqs, err := ssh.NewClientConn(mute, ts.addr, clientConfig("alice", ssh.Password("secret")))
+		if err != nil {
+			t.Fatal(err)
 		}
-	}()
-	defer sc.Close()
-	ended := make(chan struct{})
-	go func() { _ = sc.Wait(); close(ended) }()
-	select {
-	case <-ended:
-		t.Fatal("a live peer was cut off")
-	case <-time.After(300 * time.Millisecond): // three times the timeout
-	}
-	mute.mute()
-	ts.log.wait(t, "session ended")
+		go ssh.DiscardRequests(reqs) // answers keepalives
+		go func() {
+			for range chans {
+			}
+		}()
+		defer sc.Close()
+		ended := make(chan struct{})
+		go func() { _ = sc.Wait(); close(ended) }()
+		select {
+		case <-ended:
+			t.Fatal("a live peer was cut off")
+		case <-time.After(time.Minute):
+		}
+		mute.mute()
+		start := time.Now()
+		ts.log.wait(t, "session ended")
+		if took := time.Since(start); took < 3*time.Second || took > 5*time.Second {
+			t.Errorf("a dead peer was noticed after %v, want about 4 s", took)
+		}
+	})
 }
 
+// muteConn stops sending, as a peer without power does.
 type muteConn struct {
 	net.Conn
 	mu    sync.Mutex
@@ -202,16 +208,21 @@ func (m *muteConn) Write(p []byte) (int, error) {
 }
 
 func TestIdleTimeout(t *testing.T) {
-	ts := startServer(t, func(c *Config) { c.IdleTimeout = 50 * time.Millisecond })
-	c := ts.mustDial(t)
-	ended := make(chan error, 1)
-	go func() { ended <- c.Wait() }()
-	select {
-	case <-ended:
-	case <-time.After(patience):
-		t.Error("an idle connection stays")
-	}
-	ts.log.wait(t, "connection idle")
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = 3 * time.Second
+		ln := newPipeListener()
+		ts := startServerOn(t, func(c *Config) { c.IdleTimeout = timeout }, ln.instead)
+		c, chans, reqs, err := ssh.NewClientConn(ln.dial(), ts.addr, clientConfig("alice", ssh.Password("secret")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		_ = ssh.NewClient(c, chans, reqs).Wait()
+		if took := time.Since(start); took < timeout || took > 2*timeout {
+			t.Errorf("an idle connection ended after %v, want %v", took, timeout)
+		}
+		ts.log.wait(t, "connection idle")
+	})
 }
 
 func TestAlgorithms(t *testing.T) {
@@ -263,6 +274,7 @@ func TestAlgorithms(t *testing.T) {
 	}
 }
 
+// A site cannot get around the limits with its many addresses of IPv6.
 func TestAddressOfIPv6IsItsNetwork(t *testing.T) {
 	a := newAdmission(Limits{Connections: 9, PerAddress: 2, PerUser: 9, Handshakes: 9, HandshakesPerAddress: 9})
 	for _, tt := range []struct {

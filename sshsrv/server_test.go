@@ -320,8 +320,6 @@ func (offerSigner) Sign(io.Reader, []byte) (*ssh.Signature, error) {
 	return nil, errors.New("no private key")
 }
 
-// CVE-2024-45337: a key that was merely offered must not decide who somebody is. The
-// user "any" may log in with either key and is whoever owns it.
 // The client is only told that it is denied; the operator must see why.
 func TestFailedLoginIsExplained(t *testing.T) {
 	ts := startServer(t, nil)
@@ -333,6 +331,8 @@ func TestFailedLoginIsExplained(t *testing.T) {
 	ts.log.wait(t, `user=alice attempts=3 err="unknown key; wrong password"`)
 }
 
+// CVE-2024-45337: a key that was merely offered must not decide who somebody is. The
+// user "any" may log in with either key and is whoever owns it.
 func TestOfferedKeyIsNoIdentity(t *testing.T) {
 	ts := startServer(t, nil)
 	bobs, mine := newKey(t, "ed25519"), newKey(t, "ed25519")
@@ -431,8 +431,6 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// A peer that is gone without a word is noticed by the keepalive.
-// muteConn stops sending, as a peer without power does.
 func TestShutdown(t *testing.T) {
 	ts := startServer(t, nil)
 	c := ts.mustDial(t)
@@ -455,7 +453,6 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
-// A site cannot get around the limits with its many addresses of IPv6.
 // A panic in the authenticator costs its connection and nothing else.
 func TestPanicInLogin(t *testing.T) {
 	ts := startServer(t, nil)
