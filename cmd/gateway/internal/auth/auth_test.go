@@ -166,6 +166,7 @@ func TestParseKey(t *testing.T) {
 		{"cert-authority", "cert-authority " + line, "not supported"},
 		{"host name", `from="*.example.com" ` + line, "host names"},
 		{"host bits", `from="10.0.0.1/8" ` + line, "host names"},
+		{"more than the mapped network", `from="::ffff:0:0/95" ` + line, "host names"},
 		{"expiry", `expiry-time="2030-01-01" ` + line, "want YYYYMMDD"},
 		{"short rsa", keyLine(short), "below 2048"},
 	}
@@ -194,6 +195,9 @@ func TestKeyAllowed(t *testing.T) {
 		{"from wildcard", `from="192.0.*" `, "192.0.2.7", nil},
 		{"from negated", `from="192.0.2.0/24,!192.0.2.7" `, "192.0.2.7", errKeyFrom},
 		{"only negated", `from="!192.0.2.8" `, "192.0.2.7", errKeyFrom},
+		{"from mapped network", `from="::ffff:192.0.2.0/120" `, "192.0.2.7", nil},
+		{"from negated mapped network", `from="*,!::ffff:192.0.2.0/120" `, "192.0.2.7", errKeyFrom},
+		{"from negated mapped address", `from="*,!::ffff:192.0.2.7" `, "192.0.2.7", errKeyFrom},
 		{"from v6", `from="2001:db8::/32" `, "2001:db8::1", nil},
 		{"expired", `expiry-time="20261122Z" `, "192.0.2.7", errKeyExpired},
 		{"expires later today", `expiry-time="202611221201Z" `, "192.0.2.7", nil},

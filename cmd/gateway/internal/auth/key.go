@@ -184,7 +184,11 @@ func matchFrom(list []addrPattern, addr netip.Addr) bool {
 	return found
 }
 
-// ParsePrefix parses a network in CIDR notation or a single address.
+// mappedBits is the length of the prefix of IPv4-mapped addresses (RFC 4291 section 2.5.5.2).
+const mappedBits = 96
+
+// ParsePrefix parses a network in CIDR notation or a single address. What is written as an
+// IPv4-mapped one of IPv6 is the IPv4 one.
 func ParsePrefix(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
 		a = a.Unmap()
@@ -196,6 +200,11 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 	}
 	if p.Addr() != p.Masked().Addr() {
 		return netip.Prefix{}, fmt.Errorf("network %q has host bits set; did you mean %q", s, p.Masked())
+	}
+	if p.Addr().Is4In6() {
+		// A peer's mapped address is taken as IPv4, which no such network contains: "!" before
+		// one would let in what it should keep out. Shorter prefixes have host bits set.
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mappedBits)
 	}
 	return p, nil
 }
