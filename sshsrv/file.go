@@ -35,7 +35,7 @@ type openFile struct {
 	log         *slog.Logger
 	count       *counters
 
-	failed atomic.Pointer[statusError] // the first WRITE that failed
+	failed atomic.Pointer[statusError] // the first WRITE, or change of the size, that failed
 
 	mu    sync.Mutex // guards ended
 	ended bool
@@ -76,8 +76,8 @@ func (f *openFile) noteFailure(err *error) {
 }
 
 // Close ends the handle because the client closed it: an upload is published. One of
-// which a WRITE failed is not: clients close after a failure, too, and what is there is
-// not what they meant.
+// which a WRITE or a change of the size failed is not: clients close after a failure, too,
+// and what is there is not what they meant.
 func (f *openFile) Close() (err error) {
 	if !f.end() {
 		return nil

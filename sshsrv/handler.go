@@ -162,7 +162,11 @@ func (h *handler) Filecmd(r *sftp.Request) (err error) {
 		return err
 	}
 	op, err := h.command(req)
-	return report(h.log, op, req.path, err)
+	path := req.path
+	if req.file != nil {
+		path = req.file.name
+	}
+	return report(h.log, op, path, err)
 }
 
 func (h *handler) command(req *request) (string, error) {
@@ -194,6 +198,9 @@ func (h *handler) command(req *request) (string, error) {
 			err = kindError(vfs.KindInvalid) // ftruncate(2) of a descriptor that cannot write
 		case req.file != nil:
 			err = req.file.file.SetAttr(h.ctx, set)
+			if err != nil && set.Size != nil {
+				req.file.noteFailure(&err) // the old end is still there
+			}
 		default:
 			err = h.sess.SetAttr(h.ctx, req.path, set, true)
 		}

@@ -88,6 +88,20 @@ func TestCloseErrorIsTold(t *testing.T) {
 	c.wantStatus(c.ask(fxpClose, closeBody(handle)), statusNoSuchFile)
 }
 
+// scp overwrites without TRUNC and cuts what is left of the old file off before it closes.
+// When that fails, the new beginning with the old end is nobody's file.
+func TestCloseAfterFailedTruncation(t *testing.T) {
+	f := newFakeFile("old and long")
+	f.max = 20
+	r := newRig(t, map[string]*fakeFile{"/f": f})
+	c := newRaw(t, r.client)
+	handle := c.open("/f", fxfWrite)
+	c.wantStatus(c.ask(fxpWrite, writeBody(handle, 0, "new")), statusOK)
+	c.wantStatus(c.ask(fxpFsetstat, func(e *encoder) { e.string(handle).uint32(attrSize).uint64(21) }), statusFailure)
+	c.wantStatus(c.ask(fxpClose, closeBody(handle)), statusFailure)
+	f.wantEnd(t, 0, 1)
+}
+
 // Requests that a client sends without waiting take effect in their order.
 func TestOrder(t *testing.T) {
 	f := newFakeFile("")
