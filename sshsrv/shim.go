@@ -320,7 +320,8 @@ func (s *shim) conflicts(in inflight) bool {
 		case fxpClose:
 			// The server waits itself.
 		default:
-			if w.typ == fxpWrite {
+			// What goes as a SETSTAT may change the bytes that a READ is to see.
+			if w.typ == fxpWrite || w.typ == fxpRead && in.typ == fxpSetstat {
 				return true
 			}
 		}
