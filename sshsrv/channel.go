@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -106,10 +107,32 @@ func (c *conn) sftp(ctx context.Context, ch ssh.Channel) int {
 	}
 }
 
-// activeChannel notes when the client asks for something.
+// activeChannel notes when the client asks for something, and ends the connection of one
+// that takes no answers: it could hold what they say in memory for ever, and its answers to
+// keepalives would tell of nothing wrong.
 type activeChannel struct {
 	ssh.Channel
 	conn *conn
+}
+
+// writePiece is how much of an answer a client must take in the peer timeout: what x/crypto
+// puts into a packet of SSH.
+const writePiece = 32 << 10
+
+func (a activeChannel) Write(p []byte) (n int, err error) {
+	timeout := a.conn.server.cfg.PeerTimeout
+	stalled := time.AfterFunc(timeout, func() {
+		a.conn.log.Info("connection closed", "err", errStalled)
+		a.conn.close()
+	})
+	defer stalled.Stop()
+	for n < len(p) && err == nil {
+		var k int
+		k, err = a.Channel.Write(p[n:min(n+writePiece, len(p))])
+		n += k
+		stalled.Reset(timeout)
+	}
+	return n, err
 }
 
 func (a activeChannel) Read(p []byte) (int, error) {

@@ -13,6 +13,7 @@ var (
 	errTooManyUser       = errors.New("too many connections of this user")
 	errTooManyHandshakes = errors.New("too many connections that have not logged in")
 	errTooManyChannels   = errors.New("too many channels at once")
+	errStalled           = errors.New("the client takes no answers")
 )
 
 // admission counts connections against the limits.

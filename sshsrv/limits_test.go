@@ -1,6 +1,7 @@
 package sshsrv
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/netip"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/snapgate/gateway/vfs"
 )
 
 func TestChannelLimit(t *testing.T) {
@@ -205,6 +208,49 @@ func (m *muteConn) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	return m.Conn.Write(p)
+}
+
+// A client that lives, but takes no answers on a channel, is cut off as one that is dead.
+func TestStalledChannel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipeListener()
+		ts := startServerOn(t, func(c *Config) {
+			c.Sessions = func(context.Context, *vfs.Principal, vfs.ConnInfo) (*vfs.Session, error) { return nil, nil }
+		}, ln.instead)
+		sc, chans, reqs, err := ssh.NewClientConn(ln.dial(), ts.addr, clientConfig("alice", ssh.Password("secret")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := ssh.NewClient(sc, chans, reqs) // answers keepalives
+		ch, chReqs, err := c.OpenChannel("session", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go ssh.DiscardRequests(chReqs)
+		if ok, err := ch.SendRequest("subsystem", true, ssh.Marshal(struct{ Name string }{"sftp"})); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		go func() {
+			_, err := ch.Write(newPacket(fxpInit).uint32(protocolVersion).packet())
+			ids := strings.Repeat("\x00\x00\x00\x01", 50_000)
+			for id := uint32(0); err == nil; id++ { // each answer has 200 kB, the window 2 MiB
+				_, err = ch.Write(newPacket(fxpExtended).uint32(id).string(extUsersGroups).string(ids).string("").packet())
+			}
+		}()
+		ended := make(chan struct{})
+		go func() { _ = c.Wait(); close(ended) }()
+		start := time.Now()
+		select {
+		case <-ended:
+		case <-time.After(time.Hour):
+			t.Fatal("the connection stays")
+		}
+		if took := time.Since(start); took < 2*time.Minute || took > 3*time.Minute {
+			t.Errorf("ended after %v, want 2 min", took)
+		}
+		ts.log.wait(t, errStalled.Error())
+		ts.log.wait(t, "session ended")
+	})
 }
 
 func TestIdleTimeout(t *testing.T) {
