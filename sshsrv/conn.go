@@ -102,6 +102,7 @@ func (c *conn) watch(ctx context.Context) {
 	}
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
+	var asked atomic.Bool // an answer is waited for; not here, as it may never come
 	for {
 		select {
 		case <-ctx.Done():
@@ -114,12 +115,13 @@ func (c *conn) watch(ctx context.Context) {
 			return
 		}
 		sc := c.serverConn()
-		if sc == nil || c.nc.silence() < interval {
+		if sc == nil || c.nc.silence() < interval || !asked.CompareAndSwap(false, true) {
 			continue // nil: the answer to the login is still on its way
 		}
-		if _, _, err := sc.SendRequest("keepalive@openssh.com", true, nil); err != nil {
-			return // the connection is gone
-		}
+		c.watcher.Go(func() {
+			defer asked.Store(false)
+			_, _, _ = sc.SendRequest("keepalive@openssh.com", true, nil) // fails with the connection
+		})
 	}
 }
 

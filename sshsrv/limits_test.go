@@ -271,6 +271,29 @@ func TestIdleTimeout(t *testing.T) {
 	})
 }
 
+// A client that never answers a keepalive, but is heard of, is idle all the same.
+func TestIdleTimeoutWithoutAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = time.Minute
+		ln := newPipeListener()
+		ts := startServerOn(t, func(c *Config) { c.KeepAlive, c.IdleTimeout = time.Second, timeout }, ln.instead)
+		sc, _, _, err := ssh.NewClientConn(ln.dial(), ts.addr, clientConfig("alice", ssh.Password("secret")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		for err == nil && time.Since(start) < time.Hour {
+			time.Sleep(1500 * time.Millisecond) //nolint:forbidigo // in a synctest bubble
+			_, _, err = sc.SendRequest("unknown", false, nil)
+		}
+		if took := time.Since(start); took < timeout || took > 2*timeout {
+			t.Errorf("an idle connection ended after %v, want %v", took, timeout)
+		}
+		_ = sc.Close()
+		ts.log.wait(t, "connection idle")
+	})
+}
+
 func TestAlgorithms(t *testing.T) {
 	keys := []ssh.Signer{newKey(t, "ed25519"), newKey(t, "ecdsa"), newKey(t, "rsa")}
 	dial := func(t *testing.T, legacy bool, change func(*ssh.ClientConfig)) (string, error) {
