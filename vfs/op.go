@@ -68,6 +68,9 @@ type op struct {
 	parents bool
 	// flush makes an opPartial durable before it is acknowledged.
 	flush bool
+	// doubtful, once it has failed, says that the journal may hold its record all the same,
+	// until another record is written.
+	doubtful bool
 
 	partial partial // opPartial, opPartialGone (user and name)
 	commit  committedRecord
@@ -94,4 +97,7 @@ type partial struct {
 	extents []spool.Extent
 	base    baseRef // what lies outside the extents, when it continues a stored file
 	time    time.Time
+	// doubtful says that the journal may hold a record that publishes the spool file,
+	// although that has failed; not recorded.
+	doubtful bool
 }

@@ -217,6 +217,13 @@ func (s *Session) resume(ctx context.Context, f *File, p *place) (done bool, err
 	if !ok {
 		return false, nil
 	}
+	if part.doubtful {
+		// The bytes must not change before a new record says that they are a partial.
+		part.doubtful = false
+		if err := sh.do(ctx, &op{kind: opPartial, user: user, partial: part, flush: true}); err != nil {
+			return false, err
+		}
+	}
 	u := newUpload(sh, user)
 	u.root, u.changed = p.mount.Root, true
 	if u.file, err = sh.spool.Reopen(part.spool, part.size, part.extents); err != nil {

@@ -39,6 +39,7 @@ func (u *upload) publish(ctx context.Context, f *File) (done bool, err error) {
 		err = u.share.do(ctx, o)
 	}
 	if err != nil {
+		u.doubtful = o != nil && o.doubtful
 		return false, joinClose(err, u.keep(ctx))
 	}
 	u.share.uploads.made.add(o.version, u.user, f.session.id, time.Now())
@@ -324,6 +325,7 @@ func (u *upload) keep(ctx context.Context) error {
 		// The journal does not take it. It can be resumed until the process ends.
 		if id := u.spoolID(); id != 0 {
 			p := u.partial(u.name())
+			p.doubtful = u.doubtful
 			u.share.uploads.put(p)
 		}
 		return u.leave(joinClose(err, u.file.Close()))
@@ -335,9 +337,25 @@ func (u *upload) discard() error {
 	if u.file == nil {
 		return nil
 	}
-	err := joinClose(u.unsave(context.Background()), u.file.Discard())
+	err := u.unsave(context.Background())
+	if u.doubtful {
+		err = joinClose(err, u.file.Close())
+		u.share.removeLater(u.file.ID())
+	} else {
+		err = joinClose(err, u.file.Discard())
+	}
 	u.file = nil
 	return err
+}
+
+// removeLater removes a spool file once the journal has taken another record.
+func (s *share) removeLater(id spool.ID) {
+	if id == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.doubtful = append(s.doubtful, id)
 }
 
 // partial describes what is durable of the upload under a name.

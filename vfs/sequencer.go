@@ -288,6 +288,7 @@ func (s *share) flush(st *stage) {
 			s.uploads.move(st.moves[i][1], st.moves[i][0])
 		}
 		for i, r := range st.reqs {
+			st.ops[i].doubtful = true
 			if r != nil {
 				r.done <- journalError(st.ops[i].kind.String(), st.ops[i].name, err)
 			}
@@ -309,6 +310,8 @@ func (s *share) publish(st *stage, first uint64) {
 	for i, o := range st.ops {
 		s.note(o, first+uint64(i))
 	}
+	s.seq.free = append(s.seq.free, s.doubtful...)
+	s.doubtful = nil
 	s.mu.Unlock()
 	s.seq.version = st.version
 	s.live.Store(st.tree)

@@ -39,9 +39,12 @@ type share struct {
 	stopCommits context.CancelFunc // ends the committer and the chores
 	chores      sync.WaitGroup
 
-	mu     sync.Mutex // guards ledger and sessions; a leaf, never held across I/O
+	mu     sync.Mutex // guards what follows; a leaf, never held across I/O
 	ledger ledger
 	people sessionCount
+	// doubtful are spool files of uploads whose record may be in the journal although it
+	// failed: without them a restart could not go on. They go with the next record.
+	doubtful []spool.ID
 
 	seq sequencer // used by the sequencer's goroutine only
 }

@@ -68,6 +68,8 @@ type upload struct {
 	file    *spool.File    // nil until the first change
 	base    uploadBase
 	done    *content // once published
+	// doubtful says that its publication has failed, and that the journal may hold it.
+	doubtful bool
 
 	meta   sync.Mutex // guards the rest; a leaf
 	attr   snapshotter.Attr
