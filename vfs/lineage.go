@@ -31,17 +31,21 @@ func (s *share) newest(ctx context.Context) (newest snapshotter.Snapshot, headTh
 }
 
 // madeBefore returns the snapshot that an earlier attempt at a set's commit has left in
-// the store although it failed, because the reply was lost or the new head could not be
-// opened; the zero Snapshot when there is none.
+// the store although it failed, because the reply was lost, the new head could not be
+// opened, or the process died and started again while the store was away; the zero Snapshot
+// when there is none.
 func (s *share) madeBefore(ctx context.Context, set *changeSet, last committedRecord) (snapshotter.Snapshot, error) {
-	newest, _, err := s.newest(ctx)
+	list, err := s.system.cfg.Repository.Snapshots(ctx, s.name)
 	if err != nil {
-		return snapshotter.Snapshot{}, err
+		return snapshotter.Snapshot{}, fmt.Errorf("list snapshots: %w", err)
 	}
-	if newest.Sequence != last.sequence+1 || newest.Parent != last.id || newest.Journal != uint64(set.upTo) {
-		return snapshotter.Snapshot{}, nil
+	for _, snap := range list {
+		// Not the newest alone: several commits may have been made whose notes were lost.
+		if snap.ShareID == s.id && snap.Sequence == last.sequence+1 && snap.Parent == last.id && snap.Journal == uint64(set.upTo) {
+			return snap, nil
+		}
 	}
-	return newest, nil
+	return snapshotter.Snapshot{}, nil
 }
 
 // findHead compares the journal's last commit with the store's lineage, for recovery: the

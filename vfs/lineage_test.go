@@ -1,10 +1,15 @@
 package vfs
 
 import (
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/internal/disk/disktest"
+	"github.com/snapgate/gateway/snapshotter"
 )
 
 // When somebody removes the head from the store, what only it held is gone, but nothing
@@ -58,4 +63,33 @@ func TestClockGoneBack(t *testing.T) {
 	if d := decide(cfg, s.policyState(), time.Now()); !d.commit {
 		t.Errorf("decision %+v, want a commit", d)
 	}
+}
+
+// What was committed when the process died is not committed again, even if the store is
+// away at the next start and cannot say so.
+func TestStartWithoutStoreAfterCommits(t *testing.T) {
+	dir, repo, faulty := t.TempDir(), newMemRepository(), disktest.NewFaulty(disk.OS{})
+	sys := openTestSystem(t, dir, repo, func(c *Config) { c.Disk = faulty })
+	s := testShare(t, sys)
+	for _, data := range []string{"one", "two"} {
+		mustDo(t, s, put(t, s, "/f", data))
+		wantNil(t, "seal", s.seal(t.Context(), "test"))
+	}
+	faulty.Add(disktest.Fault{Ops: disktest.OpWrite | disktest.OpCreate, Path: "*.wal*", Err: syscall.EIO})
+	commitShare(t, s) // the notes of both commits are lost
+	crash(t, sys)
+
+	repo.FailIndex(snapshotter.ErrUnavailable)
+	sys = openTestSystem(t, dir, repo)
+	defer func() { closeSystem(t, sys) }()
+	s = testShare(t, sys)
+	want(t, "pending", s.pendingSets(), 2)
+	repo.FailIndex(nil)
+	commitShare(t, s)
+	list, err := repo.Snapshots(t.Context(), "s")
+	wantNil(t, "list", err)
+	want(t, "snapshots", len(list), 2)
+	want(t, "live tree", contents(t, s), map[string]string{"/f": "two"})
+	mustDo(t, s, put(t, s, "/f", "three"))
+	want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), map[string]string{"/f": "three"})
 }

@@ -274,6 +274,7 @@ func (s *share) replaySeal(ctx context.Context, t *tree, r replayed, after []rep
 		return err
 	}
 	set.upTo, set.reason, set.sealed = r.pos, r.op.reason, r.op.time
+	set.tried = true // perhaps: when the store is away now, nobody knows
 	s.ledger.sealed = append(s.ledger.sealed, set)
 	s.ledger.open = newChangeSet(set.number + 1)
 	return nil

@@ -75,7 +75,7 @@ type changeSet struct {
 	users     map[string]bool
 	protocol  map[string]bool
 
-	tried bool // a commit of it was attempted; used by the committer only
+	tried bool // a commit of it may have been attempted; used by the committer only
 
 	// The rest is there once the set is sealed.
 	sealed  time.Time
