@@ -142,6 +142,15 @@ func (c *creations) add(version uint64, user string, session uint64, now time.Ti
 	}
 }
 
+// recall is add for an operation found in the journal: what a principal has uploaded
+// shortly before a restart is still its own, in any session.
+func (c *creations) recall(o *op, now time.Time) {
+	if o.version == 0 || o.user == "" || now.Sub(o.time).Abs() >= ownWindow {
+		return
+	}
+	c.add(o.version, o.user, 0, o.time)
+}
+
 func (c *creations) forget(e *list.Element) {
 	delete(c.byVer, e.Value.(*creation).version)
 	c.order.Remove(e)

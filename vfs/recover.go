@@ -212,6 +212,7 @@ func (s *share) replay(ctx context.Context, t *tree, ops []replayed, lenient boo
 	live := map[spool.ID]*content{}
 	for i, r := range ops {
 		o := r.op
+		s.uploads.made.recall(o, s.started)
 		switch o.kind {
 		case opPartial:
 			s.uploads.put(o.partial)

@@ -1,8 +1,10 @@
 package vfs
 
 import (
+	"io/fs"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -40,4 +42,30 @@ func TestRecoverSealUnderOtherSettings(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A client that uploads and then renames or sets the time must be able to when the gateway
+// was restarted in between, even if it may only create.
+func TestOwnUploadsAfterRestart(t *testing.T) {
+	dir, repo := t.TempDir(), newMemRepository()
+	sys := openTestSystem(t, dir, repo)
+	visit(t, sys, "u", PermFull, "/").put("/f.part", "x")
+	visit(t, sys, "other", PermFull, "/").put("/g", "x")
+	crash(t, sys)
+	sys = openTestSystem(t, dir, repo)
+	defer closeSystem(t, sys)
+	v, mode := visit(t, sys, "u", PermList|PermCreate, "/"), fs.FileMode(0o600)
+	wantNil(t, "rename", v.Rename(t.Context(), "/f.part", "/f", false))
+	wantNil(t, "setattr", v.SetAttr(t.Context(), "/f", AttrSet{Mode: &mode}, false))
+	wantKind(t, "rename another's", v.Rename(t.Context(), "/g", "/h", false), KindPermission)
+
+	made := newCreations()
+	now := time.Now()
+	made.recall(&op{version: 1, user: "u", time: now.Add(-ownWindow)}, now)
+	made.recall(&op{version: 2, user: "u", time: now.Add(1 - ownWindow)}, now)
+	made.recall(&op{version: 3, time: now}, now)
+	want(t, "too old", made.own(1, "u", 7, now), false)
+	want(t, "young enough", made.own(2, "u", 7, now), true)
+	want(t, "later", made.own(2, "u", 7, now.Add(time.Second)), false)
+	want(t, "nobody's", made.own(3, "", 7, now), false)
 }
