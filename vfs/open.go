@@ -69,6 +69,9 @@ func (s *Session) openFile(ctx context.Context, w *walker, name Name, flag OpenF
 func (s *Session) openRead(ctx context.Context, f *File, p *place) error {
 	if p.kind == placeLive && p.typ() != TypeDir {
 		if u := s.openUpload(p); u != nil {
+			if err := s.mayReadUpload(u); err != nil {
+				return err
+			}
 			f.up = u
 			return nil
 		}
@@ -97,6 +100,20 @@ func (s *Session) openRead(ctx context.Context, f *File, p *place) error {
 	f.done = func() error { return views.release(h) }
 	if f.reader, err = h.Open(ctx, p.path); err != nil {
 		return joinClose(viewError(err), f.done())
+	}
+	return nil
+}
+
+// mayReadUpload refuses to read an upload through which an older version shows to a
+// principal without PermRead. What the session has sent itself it may always read.
+func (s *Session) mayReadUpload(u *upload) error {
+	if s.principal.Perms.allows(actRead, false) {
+		return nil
+	}
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	if u.base.exists() {
+		return errKind("open", Name{}, KindPermission)
 	}
 	return nil
 }
@@ -130,7 +147,12 @@ func (s *Session) openWrite(ctx context.Context, f *File, p *place, attr AttrSet
 		switch {
 		case f.flag&OpenExclusive != 0:
 			return errKind("open", p.name, KindExist) // the session sees it by name
-		case own.join(f):
+		case f.flag&OpenRead != 0:
+			if err := s.mayReadUpload(own); err != nil {
+				return err
+			}
+		}
+		if own.join(f) {
 			return nil
 		}
 	}
