@@ -81,18 +81,20 @@ func (s *share) open(ctx context.Context, t *tree, n *node) (Reader, error) {
 	return r, nil
 }
 
-// openContent opens a content. A commit may move the bytes from the spool to the store at
-// any moment; the second attempt then finds them there.
+// openContent opens a content. A commit may move the bytes from the spool to the store, and
+// a seal to another record, at any moment: what cannot be opened is looked for again as long
+// as it has moved.
 func (s *share) openContent(ctx context.Context, c *content) (Reader, error) {
-	_, _, before := c.where()
-	r, err := s.tryOpen(ctx, c, before)
-	if err == nil || before.path != "" {
-		return r, err
+	for {
+		pos, _, stored := c.where()
+		r, err := s.tryOpen(ctx, c, stored)
+		if err == nil {
+			return r, nil
+		}
+		if newPos, _, now := c.where(); newPos == pos && now == stored {
+			return nil, err
+		}
 	}
-	if _, _, now := c.where(); now.path != "" {
-		return s.tryOpen(ctx, c, now)
-	}
-	return nil, err
 }
 
 func (s *share) tryOpen(ctx context.Context, c *content, stored baseRef) (Reader, error) {

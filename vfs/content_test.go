@@ -1,0 +1,64 @@
+package vfs
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/snapgate/gateway/internal/disk"
+)
+
+// hookDisk calls a function, once, before a file whose name has a suffix is opened for reading.
+type hookDisk struct {
+	disk.OS
+	hook atomic.Pointer[readHook]
+}
+
+type readHook struct {
+	suffix string
+	run    func()
+}
+
+func (d *hookDisk) OpenFile(path string, flag int, perm fs.FileMode) (disk.File, error) {
+	if h := d.hook.Load(); h != nil && flag == os.O_RDONLY && strings.HasSuffix(path, h.suffix) && d.hook.CompareAndSwap(h, nil) {
+		h.run()
+	}
+	return d.OS.OpenFile(path, flag, perm)
+}
+
+// Whatever moves a file's bytes between the moment at which somebody looks for them and that
+// at which they are opened, they are found.
+func TestReadWhileBytesMove(t *testing.T) {
+	for _, tt := range []struct{ name, path, data, suffix string }{
+		{"carried to another record", "/f.tmp", "small", ".wal"},
+		{"from the journal to a snapshot", "/f", "small", ".wal"},
+		{"from the spool to a snapshot", "/f", big("x"), ".spool"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			hooked := &hookDisk{}
+			sys, _ := fullTestSystem(t, func(c *Config) {
+				c.Disk, c.Limits.SpoolBytes = hooked, 32<<20 // so that 2 MiB of journal are trimmed
+			})
+			s := testShare(t, sys)
+			v := visit(t, sys, "u", PermFull, "/")
+			v.put(tt.path, tt.data)
+			for i := range 50 {
+				v.put(fmt.Sprintf("/filler%d", i), big("y")[:60_000])
+			}
+			hooked.hook.Store(&readHook{suffix: tt.suffix, run: func() {
+				for range 2 { // the second one trims what the first one has carried from
+					v.mkdir(fmt.Sprintf("/d%d", s.head().sequence))
+					commitShare(t, s)
+				}
+				if n := s.journal.Bytes(); n > 1<<20 {
+					t.Errorf("the journal was not trimmed: %d bytes", n)
+				}
+			}})
+			want(t, "bytes", v.get(tt.path) == tt.data, true)
+			want(t, "the hook is used", hooked.hook.Load() == nil, true)
+		})
+	}
+}
