@@ -253,12 +253,25 @@ func (s *Session) renameUpload(ctx context.Context, src, dst *place, replace boo
 	case !dst.absent:
 		return errKind("rename", src.name, KindExist) // nobody could reach it there
 	}
+	return sh.movePartial(ctx, part, dst.dir)
+}
+
+// movePartial gives a partial another name. By now somebody may have gone on with it, and
+// published its spool file: then it is a partial no more.
+func (s *share) movePartial(ctx context.Context, part partial, to Name) error {
 	moved := part
-	moved.name, moved.time = dst.dir, time.Now().UTC()
-	if err := sh.do(ctx, &op{kind: opPartial, user: user, partial: moved, flush: true}); err != nil {
+	moved.name, moved.time = to, time.Now().UTC()
+	o := &op{kind: opPartial, user: part.user, partial: moved, flush: true}
+	o.check = func(*tree) error {
+		if now, ok := s.uploads.partial(part.user, part.name); !ok || now.spool != part.spool {
+			return errKind("rename", part.name, KindBusy)
+		}
+		return nil
+	}
+	if err := s.do(ctx, o); err != nil {
 		return err
 	}
-	return sh.giveUp(ctx, part) // not its bytes: the new record has them
+	return s.giveUp(ctx, part) // not its bytes: the new record has them
 }
 
 // Link makes to a copy of the file from that shares its content (from may lie in a view).
