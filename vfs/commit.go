@@ -88,7 +88,7 @@ func (s *share) changes(t *tree) iter.Seq2[snapshotter.Change, error] {
 	return func(yield func(snapshotter.Change, error) bool) {
 		t.diff(func(c snapshotter.Change, n *node, _ bool) bool {
 			if c.Kind == snapshotter.File && c.From == "" {
-				c.Content = contentSource{s, n.content}
+				c.Content = contentSource{s, n.content, c.Path}
 			}
 			return yield(c, nil)
 		})

@@ -1,11 +1,15 @@
 package vfs
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sort"
 	"sync"
+
+	"github.com/zeebo/blake3"
 
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/vfs/internal/journal"
@@ -265,10 +269,11 @@ func (c *content) wholeIn(id snapshotter.ID) string {
 	return c.base.path
 }
 
-// contentSource is a content as a commit reads it.
+// contentSource is a content as a commit reads it: to its end or to the first error.
 type contentSource struct {
 	share *share
 	c     *content
+	path  string
 }
 
 func (s contentSource) Size() int64 { return s.c.size }
@@ -278,8 +283,36 @@ func (s contentSource) Open(ctx context.Context) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
+	var in io.Reader = io.NewSectionReader(r, 0, s.c.size)
+	if s.c.hasHash {
+		in = &verifier{in: in, left: s.c.size, want: s.c.hash, hash: blake3.New(), path: s.path}
+	}
 	return struct {
 		io.Reader
 		io.Closer
-	}{io.NewSectionReader(r, 0, s.c.size), r}, nil
+	}{in, r}, nil
+}
+
+// errRotten says that spooled bytes are not those that were uploaded. A commit stops there:
+// a snapshot of them would pass for good for ever.
+var errRotten = errors.New("the spooled bytes are not those that were uploaded")
+
+// verifier hands on what hashes to want. With the bytes that complete a wrong hash it fails
+// instead.
+type verifier struct {
+	in   io.Reader
+	left int64
+	want [32]byte
+	hash *blake3.Hasher
+	path string // for the error
+}
+
+func (v *verifier) Read(p []byte) (int, error) {
+	n, err := v.in.Read(p)
+	_, _ = v.hash.Write(p[:n]) // never fails
+	v.left -= int64(n)
+	if v.left == 0 && n > 0 && !bytes.Equal(v.hash.Sum(nil), v.want[:]) {
+		return 0, fmt.Errorf("%s: %w", v.path, errRotten)
+	}
+	return n, err
 }

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -61,4 +62,36 @@ func TestReadWhileBytesMove(t *testing.T) {
 			want(t, "the hook is used", hooked.hook.Load() == nil, true)
 		})
 	}
+}
+
+// A disk that forgets what was spooled must not get it into a snapshot, where it would pass
+// for what was uploaded.
+func TestRottenSpoolIsNotCommitted(t *testing.T) {
+	sys, repo := fullTestSystem(t)
+	s := testShare(t, sys)
+	v := visit(t, sys, "u", PermFull, "/")
+	v.put("/d.bin", big("a"))
+	n, err := s.current().lookup(t.Context(), mustName(t, "/d.bin"))
+	wantNil(t, "lookup", err)
+	f, err := os.OpenFile(s.dir(fmt.Sprintf("spool/%016x.spool", uint64(n.content.spool))), os.O_RDWR, 0)
+	wantNil(t, "open", err)
+	defer f.Close()
+	const at = 4096 + 50_000
+	good := make([]byte, 100)
+	_, err = f.ReadAt(good, at)
+	wantNil(t, "read", err)
+	_, err = f.WriteAt([]byte("rotten"), at)
+	wantNil(t, "write", err)
+
+	_, err = sys.Commit(t.Context(), "s")
+	if !errors.Is(err, errRotten) || !strings.Contains(err.Error(), "/d.bin") {
+		t.Errorf("commit: got %v, want errRotten with the name", err)
+	}
+	list, err := repo.Snapshots(t.Context(), "s")
+	wantNil(t, "list", err)
+	want(t, "snapshots", len(list), 0)
+
+	_, err = f.WriteAt(good, at)
+	wantNil(t, "write", err)
+	want(t, "snapshot", viewContents(t, repo, commitShare(t, s))["/d.bin"] == big("a"), true)
 }
