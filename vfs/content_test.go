@@ -95,3 +95,18 @@ func TestRottenSpoolIsNotCommitted(t *testing.T) {
 	wantNil(t, "write", err)
 	want(t, "snapshot", viewContents(t, repo, commitShare(t, s))["/d.bin"] == big("a"), true)
 }
+
+// With versions: last, the bytes of a version that is replaced go with the next commit. Who
+// was about to open it gets the new one.
+func TestReadWhileReplaced(t *testing.T) {
+	hooked := &hookDisk{}
+	sys, _ := fullTestSystem(t, func(c *Config) { c.Disk, c.Shares[0].Versions = hooked, VersionsLast })
+	v := visit(t, sys, "u", PermFull, "/")
+	v.put("/f", big("a"))
+	hooked.hook.Store(&readHook{suffix: ".spool", run: func() {
+		v.put("/f", "new")
+		commitShare(t, testShare(t, sys))
+	}})
+	want(t, "bytes", v.get("/f"), "new")
+	want(t, "the hook is used", hooked.hook.Load() == nil, true)
+}

@@ -2,8 +2,15 @@ package vfs
 
 import (
 	"context"
+	"errors"
 	"time"
 )
+
+// errStale says that what was found at a name has been replaced before it could be opened.
+var errStale = errors.New("the file was replaced meanwhile")
+
+// openTries is how often a name is looked up again for that reason.
+const openTries = 5
 
 // Open opens a file. attr are the attributes of a file that it creates; its Size is
 // ignored.
@@ -18,7 +25,7 @@ func (s *Session) Open(ctx context.Context, path string, flag OpenFlag, attr Att
 	if err != nil {
 		return nil, err
 	}
-	defer w.release()
+	defer func() { w.release() }()
 	if flag&OpenExclusive != 0 {
 		flag |= OpenCreate
 	}
@@ -32,6 +39,11 @@ func (s *Session) Open(ctx context.Context, path string, flag OpenFlag, attr Att
 		return nil, err
 	}
 	f, err := s.openFile(ctx, w, name, flag, attr)
+	for try := 1; try < openTries && errors.Is(err, errStale); try++ {
+		w.release()
+		w = s.walker()
+		f, err = s.openFile(ctx, w, name, flag, attr)
+	}
 	if err != nil {
 		s.unreserve()
 		return nil, clientError("open", name, err)
@@ -88,7 +100,9 @@ func (s *Session) openRead(ctx context.Context, f *File, p *place) error {
 	var err error
 	if p.kind == placeLive {
 		f.stored = storedRef(p.tree, p.node)
-		f.reader, err = p.mount.share.open(ctx, p.tree, p.node)
+		if f.reader, err = p.mount.share.open(ctx, p.tree, p.node); err != nil && p.replaced(ctx) {
+			err = errors.Join(errStale, err) // its bytes may have gone with it
+		}
 		return err
 	}
 	f.stored = baseRef{p.snap.ID, p.path, p.entry.Size}
@@ -102,6 +116,12 @@ func (s *Session) openRead(ctx context.Context, f *File, p *place) error {
 		return joinClose(viewError(err), f.done())
 	}
 	return nil
+}
+
+// replaced reports whether the live name leads to another version now than was found there.
+func (p *place) replaced(ctx context.Context) bool {
+	now, err := p.mount.share.current().lookup(ctx, p.dir)
+	return err == nil && now.version != p.node.version
 }
 
 // mayReadUpload refuses to read an upload through which an older version shows to a
@@ -152,8 +172,11 @@ func (s *Session) openWrite(ctx context.Context, f *File, p *place, attr AttrSet
 				return err
 			}
 		}
-		if own.join(f) {
+		switch {
+		case own.join(f):
 			return nil
+		case own.published():
+			return errStale // its version is to be continued
 		}
 	}
 	if p.absent && f.flag&(OpenTruncate|OpenExclusive) == 0 {
@@ -231,8 +254,11 @@ func (s *Session) resume(ctx context.Context, f *File, p *place) (done bool, err
 	if live != nil {
 		if err := live.takeOver(f); err == nil {
 			return true, nil
-		} else if KindOf(err) != KindNotExist { // else it ended this moment
+		} else if KindOf(err) != KindNotExist {
 			return false, err
+		}
+		if live.published() {
+			return false, errStale // its version is to be continued
 		}
 	}
 	part, ok := sh.uploads.partial(user, p.dir)

@@ -1,6 +1,9 @@
 package vfs
 
-import "testing"
+import (
+	"errors"
+	"testing"
+)
 
 // A partial belongs to one handle: of two that resume it at the same moment, and of one
 // that resumes what is being given up, only one gets it.
@@ -45,4 +48,32 @@ func TestRenameOfAPartialThatWasPublished(t *testing.T) {
 	wantKind(t, "once it is published", s.movePartial(t.Context(), part, mustName(t, "/g")), KindBusy)
 	want(t, "partial", v.size("/g"), -1)
 	want(t, "version", v.get("/f") == big("a"), true)
+}
+
+// A client that resumes an upload at the moment in which its old handle is closed in order
+// goes on with the complete version: with an empty file it would put its tail behind a hole.
+func TestResumeWhilePublished(t *testing.T) {
+	sys, _ := fullTestSystem(t)
+	s := testShare(t, sys)
+	a, b := visit(t, sys, "u", PermFull, "/"), visit(t, sys, "u", PermFull, "/")
+	for _, tt := range []struct {
+		name string
+		who  visitor
+	}{{"/same", a}, {"/other", b}} {
+		f := a.open(tt.name, OpenWrite|OpenCreate)
+		a.write(f, 0, big("a"))
+		name, w, err := tt.who.start("open", tt.name)
+		wantNil(t, "parse", err)
+		p, err := w.walk(t.Context(), name, true)
+		wantNil(t, "walk", err)
+		a.close(f)
+		f.up.spoolNo.Store(0) // published, and for a moment still in the table
+		wantNil(t, "add", s.uploads.add(f.up, name))
+		g := &File{session: tt.who.Session, share: s, name: name, flag: OpenWrite | OpenCreate | OpenResume}
+		if err := tt.who.openWrite(t.Context(), g, p, AttrSet{}); !errors.Is(err, errStale) {
+			t.Errorf("%s: open: got %v, want errStale", tt.name, err)
+		}
+		s.uploads.remove(f.up)
+		w.release()
+	}
 }

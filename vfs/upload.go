@@ -169,6 +169,13 @@ func (u *upload) join(f *File) bool {
 	return true
 }
 
+// published reports whether the upload has ended as a complete version.
+func (u *upload) published() bool {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	return u.state == uploadPublished
+}
+
 // anyHandle returns a handle by which a session may use the upload, nil when it has none.
 func (u *upload) anyHandle(s *Session) *File {
 	u.mu.RLock()
