@@ -248,8 +248,7 @@ func (s *Session) renameUpload(ctx context.Context, src, dst *place, replace boo
 	case !dst.absent && !s.principal.Perms.allows(actReplace, false):
 		return errKind("rename", src.name, KindPermission)
 	case open != nil:
-		sh.uploads.moveOne(open, dst.dir)
-		return nil
+		return sh.uploads.moveOne(open, dst.dir)
 	case !dst.absent:
 		return errKind("rename", src.name, KindExist) // nobody could reach it there
 	}

@@ -213,13 +213,20 @@ func (s *Session) openWrite(ctx context.Context, f *File, p *place, attr AttrSet
 }
 
 // register enters an upload into the table. A rename of a directory above may have come in
-// between: then the place is gone, and the client may try again.
+// between: then the place is gone, and the client may try again. One that is on its way is
+// waited for, and the place looked up again.
 func (s *Session) register(ctx context.Context, f *File, p *place, u *upload) error {
 	f.up, f.writer = u, true
 	u.handles[f] = true
 	u.owner.Store(s)
 	table := p.mount.share.uploads
-	if err := table.add(u, p.dir); err != nil {
+	switch err := table.add(u, p.dir); {
+	case errors.Is(err, errLeaving):
+		if err := p.mount.share.exec(ctx, func() error { return nil }); err != nil {
+			return err
+		}
+		return errors.Join(errStale, errKind("open", p.name, KindBusy))
+	case err != nil:
 		return err
 	}
 	if p.dir.Parent() == p.mount.Root {

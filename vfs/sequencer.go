@@ -180,6 +180,7 @@ func (s *share) applyTo(st *stage, o *op, r *request) error {
 		return nil
 	}
 	if o.kind == opRename {
+		s.uploads.leave(o.name)
 		s.uploads.move(o.name, o.to)
 		st.moves = append(st.moves, [2]Name{o.name, o.to})
 	}
@@ -227,7 +228,7 @@ func (s *share) refuseOpenBelow(t *tree, o *op) error {
 	if err != nil || n.typ != TypeDir {
 		return nil // apply will say what is wrong
 	}
-	if s.uploads.openBelow(at) {
+	if !s.uploads.leave(at) {
 		return errKind(o.kind.String(), at, KindBusy)
 	}
 	return nil
@@ -267,6 +268,7 @@ func (s *share) destroys(t *tree, o *op, open uint64) (bool, error) {
 // flush makes a batch durable, then visible, then answers. When the journal cannot be
 // written, nothing of the batch has happened.
 func (s *share) flush(st *stage) {
+	defer s.uploads.arrived()
 	records := make([][]byte, 0, len(s.seq.lost)+len(st.ops))
 	records = append(records, s.seq.lost...)
 	for _, o := range st.ops {

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ type uploads struct {
 	parts   map[partKey]partial   // what is journalled: of dead handles, and checkpoints of live ones
 	orphans map[spool.ID]bool     // spool files of partials that were given up
 	cut     map[partKey]time.Time // overwrites that were cut off while the old version stayed
+	leaving []Name                // directories that a batch under way renames or removes
 	idle    func()                // called without mu when the last open upload has ended; may be nil
 }
 
@@ -60,6 +62,9 @@ func (t *uploads) add(u *upload, at Name) error {
 	}
 	if id := u.spoolID(); id != 0 && !t.resumable(id) {
 		return errKind("open", at, KindBusy)
+	}
+	if t.isLeaving(at) {
+		return errLeaving
 	}
 	u.table, u.at = t, at
 	t.open[at] = append(t.open[at], u)
@@ -120,10 +125,33 @@ func (t *uploads) find(name Name, ok func(*upload) bool) *upload {
 	return nil
 }
 
-// openBelow reports whether an upload is open strictly below dir.
-func (t *uploads) openBelow(dir Name) bool {
+// errLeaving says that a directory above a name is about to be renamed or removed, and that
+// readers still see it where it was.
+var errLeaving = errors.New("a directory above is being renamed or removed")
+
+// leave is called by the sequencer before it takes away what is at dir: until arrived is
+// called, nothing new can be opened below. It reports whether nothing is.
+func (t *uploads) leave(dir Name) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.leaving = append(t.leaving, dir)
+	return !t.openBelow(dir)
+}
+
+// arrived is called by the sequencer when its batch has become visible, or has failed.
+func (t *uploads) arrived() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.leaving = t.leaving[:0]
+}
+
+// isLeaving reports whether a directory above name is about to go; mu is held.
+func (t *uploads) isLeaving(name Name) bool {
+	return slices.ContainsFunc(t.leaving, func(dir Name) bool { return name != dir && name.HasPrefix(dir) })
+}
+
+// openBelow reports whether an upload is open strictly below dir; mu is held.
+func (t *uploads) openBelow(dir Name) bool {
 	for name := range t.open {
 		if name != dir && name.HasPrefix(dir) {
 			return true
@@ -177,13 +205,17 @@ func (t *uploads) settle(u *upload, onto bool) {
 }
 
 // moveOne renames an open upload by itself.
-func (t *uploads) moveOne(u *upload, to Name) {
+func (t *uploads) moveOne(u *upload, to Name) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.isLeaving(to) {
+		return errKind("rename", to, KindBusy)
+	}
 	if t.take(u) {
 		u.at = to
 		t.open[to] = append(slices.Clone(t.open[to]), u)
 	}
+	return nil
 }
 
 // put records a partial, from the journal or of a handle. The spool file of one that it
