@@ -131,7 +131,7 @@ func (s *Session) remove(ctx context.Context, op, path string, dir bool) error {
 	}
 	sh := p.mount.share
 	if part, ok := sh.uploads.partial(s.principal.User, p.dir); ok && p.absent && !dir {
-		return clientError(op, name, sh.giveUp(ctx, part))
+		return clientError(op, name, sh.partialGone(ctx, part, true))
 	}
 	if err := s.allow(op, name, actRemove); err != nil {
 		return err
@@ -260,7 +260,7 @@ func (s *Session) renameUpload(ctx context.Context, src, dst *place, replace boo
 func (s *share) movePartial(ctx context.Context, part partial, to Name) error {
 	moved := part
 	moved.name, moved.time = to, time.Now().UTC()
-	o := &op{kind: opPartial, user: part.user, partial: moved, flush: true}
+	o := &op{kind: opPartial, user: part.user, partial: moved}
 	o.check = func(*tree) error {
 		if now, ok := s.uploads.partial(part.user, part.name); !ok || now.spool != part.spool {
 			return errKind("rename", part.name, KindBusy)
@@ -270,7 +270,7 @@ func (s *share) movePartial(ctx context.Context, part partial, to Name) error {
 	if err := s.do(ctx, o); err != nil {
 		return err
 	}
-	return s.giveUp(ctx, part) // not its bytes: the new record has them
+	return s.partialGone(ctx, part, true) // not its bytes: the new record has them
 }
 
 // Link makes to a copy of the file from that shares its content (from may lie in a view).

@@ -468,9 +468,13 @@ func (s *share) sweep() error {
 	return errors.Join(errs...)
 }
 
-// giveUp journals that a partial is gone and removes its bytes.
-func (s *share) giveUp(ctx context.Context, p partial) error {
-	err := s.do(ctx, &op{kind: opPartialGone, user: p.user, partial: partial{name: p.name, user: p.user}})
+// giveUp journals that a partial is gone and removes its bytes. The record becomes durable
+// with the next flush: it may come back after a power loss, and cannot be resumed then.
+func (s *share) giveUp(ctx context.Context, p partial) error { return s.partialGone(ctx, p, false) }
+
+// partialGone is giveUp; flush waits for the disk.
+func (s *share) partialGone(ctx context.Context, p partial, flush bool) error {
+	err := s.do(ctx, &op{kind: opPartialGone, user: p.user, partial: partial{name: p.name, user: p.user}, flush: flush})
 	return joinClose(err, s.sweep())
 }
 

@@ -77,3 +77,24 @@ func TestResumeWhilePublished(t *testing.T) {
 		w.release()
 	}
 }
+
+// Removing and renaming a partial are durable when they are answered, as for any other file.
+func TestChangesOfPartialsAreDurable(t *testing.T) {
+	sys, _ := fullTestSystem(t)
+	s := testShare(t, sys)
+	v := visit(t, sys, "u", PermFull, "/")
+	f := v.open("/f", OpenWrite|OpenCreate)
+	v.write(f, 0, big("a"))
+	wantNil(t, "abort", f.Abort())
+	unsynced := func() (n int) {
+		wantNil(t, "exec", s.exec(t.Context(), func() error { n = len(s.seq.unsynced); return nil }))
+		return n
+	}
+	wantNil(t, "rename", v.Rename(t.Context(), "/f", "/g", false))
+	want(t, "unsynced after the rename", unsynced(), 0)
+	want(t, "size", v.size("/g"), 100_000)
+	want(t, "size under the old name", v.size("/f"), -1)
+	wantNil(t, "remove", v.Remove(t.Context(), "/g"))
+	want(t, "unsynced after the removal", unsynced(), 0)
+	wantSpoolFreed(t, s)
+}
