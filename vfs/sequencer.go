@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/snapgate/gateway/vfs/internal/spool"
@@ -25,6 +26,10 @@ const (
 	// ownDelete is the age up to which a creator deletes its version again without that
 	// the version gets a snapshot: probes and lock files.
 	ownDelete = 2 * time.Second
+	// maxCarried and maxCarriedBytes bound what a seal carries over: files, and bytes of
+	// those that ride in the journal.
+	maxCarried      = 10_000
+	maxCarriedBytes = 16 << 20
 )
 
 // sequencer is the state that the sequencer's goroutine keeps to itself.
@@ -426,7 +431,6 @@ func (s *share) carry(t *tree, now time.Time) ([]*op, error) {
 		return nil, nil
 	}
 	var out []*op
-	var failed error
 	t.eachPending(func(name Name, n *node) bool {
 		if !s.isTemp(name) || now.Sub(n.born) >= s.config().TempMaxAge {
 			return true
@@ -435,19 +439,36 @@ func (s *share) carry(t *tree, now time.Time) ([]*op, error) {
 			kind: opPut, name: name, attr: n.attr, version: n.version, time: n.born,
 			session: n.session, content: n.content, mask: keepDirTime,
 		}
-		if n.content.inRecord {
-			if failed = n.content.reload(s); failed != nil {
-				return false
-			}
-		}
 		out = append(out, o)
 		return true
 	})
-	if failed != nil {
-		return nil, failed
+	out = mayWait(out)
+	for _, o := range out {
+		if o.content.inRecord {
+			if err := o.content.reload(s); err != nil {
+				return nil, err
+			}
+		}
 	}
 	s.seq.temps = len(out) > 0
 	return out, nil
+}
+
+// mayWait returns the newest of the files that wait for their rename, as many as a seal may
+// repeat: every seal writes them again, and those that ride in the journal with their bytes.
+// The others are committed as they stand.
+func mayWait(files []*op) []*op {
+	slices.SortFunc(files, func(a, b *op) int { return b.time.Compare(a.time) })
+	var inline int64
+	for i, o := range files {
+		if o.content.inRecord {
+			inline += o.content.size
+		}
+		if i == maxCarried || inline > maxCarriedBytes {
+			return files[:i]
+		}
+	}
+	return files
 }
 
 // eachPending calls f for every file whose bytes no snapshot holds yet.
