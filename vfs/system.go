@@ -320,7 +320,8 @@ func loadID(d disk.FS, dir, name string) (string, error) {
 	if _, err := hex.DecodeString(string(id)); err != nil {
 		return "", fmt.Errorf("%s: %w", path, err)
 	}
-	return string(id), nil
+	// The process that made it may have been killed before its name was durable.
+	return string(id), d.SyncDir(dir)
 }
 
 // makeID writes a new id beside its place and renames it there, so that a crash leaves

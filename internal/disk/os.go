@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // OS is the file system of the machine. The zero value is ready to use.
@@ -87,31 +88,34 @@ func Preallocate(f File, size int64) error {
 	return nil
 }
 
-// MkdirDurable makes a directory and its missing parents and makes their names durable.
-// Directories that were there already are left alone.
+// MkdirDurable makes a directory and its missing parents and makes their names durable, also
+// that of the lowest one that was there already: a process that was killed may have made it
+// just before. It is not an error when the directory above that one cannot be opened.
 func MkdirDurable(fsys FS, path string, perm fs.FileMode) error {
 	path = filepath.Clean(path)
 	var missing []string
-	for p := path; ; p = filepath.Dir(p) {
-		_, err := fsys.ReadDir(p)
+	there := path
+	for ; ; there = filepath.Dir(there) {
+		_, err := fsys.ReadDir(there)
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		missing = append(missing, p)
-		if p == filepath.Dir(p) {
+		missing = append(missing, there)
+		if there == filepath.Dir(there) {
 			break
 		}
 	}
-	if len(missing) == 0 {
-		return nil
-	}
-	if err := fsys.MkdirAll(path, perm); err != nil {
+	if err := fsys.SyncDir(filepath.Dir(there)); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	for _, p := range missing {
+	// One at a time, so that there is never more than one whose name is not durable.
+	for _, p := range slices.Backward(missing) {
+		if err := fsys.MkdirAll(p, perm); err != nil {
+			return err
+		}
 		if err := fsys.SyncDir(filepath.Dir(p)); err != nil {
 			return err
 		}

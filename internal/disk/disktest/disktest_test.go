@@ -222,3 +222,27 @@ func TestFaulty(t *testing.T) {
 		t.Errorf("hits: got %d, want 3", got)
 	}
 }
+
+// What a killed process had made and not made durable is durable for the next one.
+func TestMkdirDurableAfterAKill(t *testing.T) {
+	for _, made := range []string{"", "a", "a/b", "a/b/c"} {
+		root := t.TempDir()
+		r, err := disktest.NewRecorder(root)
+		must(t, err)
+		if made != "" {
+			killed := func(disktest.Op, string) bool { return true }
+			if dir := filepath.Dir(made); dir != "." {
+				must(t, disk.MkdirDurable(r, filepath.Join(root, dir), 0o700))
+			}
+			r.IgnoreSyncs(killed)
+			must(t, disk.MkdirDurable(r, filepath.Join(root, made), 0o700))
+			r.IgnoreSyncs(nil)
+		}
+		must(t, disk.MkdirDurable(r, filepath.Join(root, "a/b/c"), 0o700))
+		dest := t.TempDir()
+		must(t, r.Materialize(r.Point(), disktest.Variant{Data: disktest.DataDropped, Names: disktest.NamesDropped}, dest))
+		if got := tree(t, dest); got != "a/ a/b/ a/b/c/" {
+			t.Errorf("after a kill that left %q: got %q", made, got)
+		}
+	}
+}
