@@ -29,7 +29,8 @@ func TestUploadsShowNothingWithoutRead(t *testing.T) {
 				for who, shown := range map[visitor]string{v: tt.want, all: tt.shownToAll} {
 					f := who.open("/f", tt.write)
 					who.write(f, 0, "NEW")
-					got, p := "", make([]byte, 6)
+					var got string
+					p := make([]byte, 6)
 					if r, err := who.Open(t.Context(), "/f", tt.read, AttrSet{}); err != nil {
 						got = bracket(err)
 					} else {
