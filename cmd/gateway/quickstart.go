@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -39,8 +40,9 @@ func (p *program) quickstartCommand() *cobra.Command {
 		Use:   "quickstart",
 		Short: "Make a store and a demo user, and serve them",
 		Long: `Makes an encrypted store, host keys, a user demo and a configuration in a directory, and
-serves them in the foreground, for this machine only without --listen. What is there already is used as it
-is: the second run just starts again, and config.yaml is yours to change.`,
+serves them in the foreground, for this machine only without --listen. What is there
+already is used as it is: the second run just starts again, and config.yaml is yours to
+change.`,
 		Example: `  gateway quickstart
   gateway quickstart --dir /srv/gateway`,
 		Args: arguments(0, 0),
@@ -76,14 +78,16 @@ type quickstart struct {
 	data           string
 	passphraseFile string
 	passwordFile   string
-	password       string // when it was made now
-	newPassphrase  bool
+	// firstFile is there until the welcome has shown the password and said that the
+	// passphrase must be copied: a first start may fail after it made them.
+	firstFile string
 }
 
 func (q *quickstart) prepare() error {
 	q.data = filepath.Join(q.dir, "data")
 	q.passphraseFile = filepath.Join(q.data, "passphrase")
 	q.passwordFile = filepath.Join(q.data, "demo-password")
+	q.firstFile = filepath.Join(q.data, "first-start")
 	if _, err := os.Lstat(q.config); err == nil {
 		return nil // made before, perhaps changed since: it counts
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -127,7 +131,9 @@ func (q *quickstart) makePassphrase() error {
 			hint: "put the passphrase back, from the copy that was made of it; or start in another directory",
 		}
 	}
-	q.newPassphrase = true
+	if err := writeNew(q.firstFile, nil, 0o600); err != nil {
+		return err
+	}
 	return writeNew(q.passphraseFile, []byte(secret(passphraseBytes)+"\n"), 0o600)
 }
 
@@ -137,8 +143,7 @@ func (q *quickstart) makePassword() (string, error) {
 	data, err := os.ReadFile(q.passwordFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		q.password = secret(passwordBytes)
-		data = []byte(q.password + "\n")
+		data = []byte(secret(passwordBytes) + "\n")
 		if err := writeNew(q.passwordFile, data, 0o600); err != nil {
 			return "", err
 		}
@@ -244,10 +249,12 @@ func (q *quickstart) welcome(p *program, s *serving) error {
 	}
 	ftpLines(&b, s, user)
 	fmt.Fprintf(&b, "  %s\n\n", plakarLine(s.cfg))
-	switch {
-	case q.password != "":
-		fmt.Fprintf(&b, "password of demo   %s  (kept in %s)\n", q.password, q.passwordFile)
-	case fileExists(q.passwordFile):
+	first := fileExists(q.firstFile)
+	switch password, err := os.ReadFile(q.passwordFile); {
+	case err != nil: // removed, or not ours
+	case first:
+		fmt.Fprintf(&b, "password of demo   %s  (kept in %s)\n", bytes.TrimSuffix(password, []byte("\n")), q.passwordFile)
+	default:
 		fmt.Fprintf(&b, "password of demo   in %s\n", q.passwordFile)
 	}
 	for _, k := range s.keys {
@@ -256,14 +263,19 @@ func (q *quickstart) welcome(p *program, s *serving) error {
 	fmt.Fprintf(&b, "configuration      %s\n", s.cfg.File)
 	fmt.Fprintf(&b, "data               %s\n", s.cfg.DataDir)
 	fmt.Fprintf(&b, "store              %s\n", s.cfg.Store.Path)
-	if q.newPassphrase {
+	if first {
 		fmt.Fprintf(&b, "\nIMPORTANT: copy the passphrase, the file %s,\n"+
 			"to a safe place on another machine. Without it the store is lost:\n"+
 			"nobody can read the snapshots, not even you.\n", s.cfg.Store.PassphraseFile)
 	}
 	b.WriteString("\n")
-	_, err := fmt.Fprint(p.stdout, b.String())
-	return err
+	if _, err := fmt.Fprint(p.stdout, b.String()); err != nil {
+		return err
+	}
+	if first {
+		_ = os.Remove(q.firstFile) // what stays makes the next start say it again
+	}
+	return nil
 }
 
 // ftpLines are commands that connect with FTP.
