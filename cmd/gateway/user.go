@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -81,10 +83,34 @@ func (p *program) readPassword() ([]byte, error) {
 	return first, nil
 }
 
+// ask reads a line without echo. A signal ends the process; before that the terminal gets
+// back the echo that it had.
 func (p *program) ask(tty *os.File, prompt string) ([]byte, error) {
+	state, err := term.GetState(int(tty.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	done := make(chan struct{})
+	defer close(done)
+	defer signal.Stop(signals)
+	go func() {
+		select {
+		case <-done:
+		case s := <-signals:
+			_ = term.Restore(int(tty.Fd()), state) // it is all that can be done
+			_, _ = fmt.Fprintln(p.stderr)
+			signal.Reset(s)
+			_ = syscall.Kill(os.Getpid(), s.(syscall.Signal))
+		}
+	}()
 	_, _ = fmt.Fprint(p.stderr, prompt)
 	b, err := term.ReadPassword(int(tty.Fd()))
 	_, _ = fmt.Fprintln(p.stderr)
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the terminal gave none")
+	}
 	return b, err
 }
 
