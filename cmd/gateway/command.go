@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -106,7 +107,7 @@ func arguments(least, most int) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return usageError(c, errors.New("missing argument"))
+			return usageError(c, fmt.Errorf("missing argument; usage: %s", strings.TrimSuffix(c.UseLine(), " [flags]")))
 		case len(args) > most:
 			return usageError(c, fmt.Errorf("unexpected argument %q", args[most]))
 		}

@@ -45,8 +45,12 @@ func (e *usage) Error() string { return e.err.Error() }
 func (e *usage) Unwrap() error { return e.err }
 
 func usageError(c *cobra.Command, err error) *usage {
+	prefix := "" // report starts with the program's name
+	if c.HasParent() {
+		prefix = strings.TrimPrefix(c.CommandPath(), "gateway ") + ": "
+	}
 	return &usage{
-		err:  fmt.Errorf("%s: %w", strings.TrimPrefix(c.CommandPath(), "gateway "), err),
+		err:  fmt.Errorf("%s%w", prefix, err),
 		hint: fmt.Sprintf("see: %s --help", c.CommandPath()),
 	}
 }
@@ -116,7 +120,7 @@ func hintFor(err error) string {
 		{disk.ErrLocked, "another gateway runs on this data_dir: stop it, or give this one another data_dir"},
 		{store.ErrUnavailable, "is the store's disk mounted, and may the gateway read and write it?"},
 		{store.ErrWrongPassphrase, "check store.passphrase_file (or _env, _command) and store.plaintext; without the passphrase the store was made with nobody can open it"},
-		{store.ErrNotExist, "check store.location; store.create: true lets serve make a store there"},
+		{store.ErrNotExist, "is the store's disk mounted, and store.location right? for the first start, store.create: true makes a store there"},
 		{store.ErrNewerVersion, "use a newer gateway"},
 		{store.ErrDamaged, "restore the store's files from a copy; plakar check tells which snapshots are whole"},
 		{store.ErrReplaced, "put the store back that was here, or start with a new data_dir when nothing waits in this one"},
