@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/internal/disk"
@@ -107,6 +108,31 @@ func (g *gateway) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// ownPlace refuses a directory that was made for something else, as /tmp or /srv: nobody
+// else could use it any more once it is closed to others.
+func ownPlace(dir string, info fs.FileInfo) error {
+	shared := info.Mode()&fs.ModeSticky != 0
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("data_dir: %w", err)
+	}
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == "gateway-id":
+			return nil // a gateway lived here before
+		case e.IsDir() && !slices.Contains([]string{"store", "shares", "cache", hostKeyDir}, name):
+			shared = true
+		}
+	}
+	if !shared {
+		return nil
+	}
+	return &hintedError{
+		err:  fmt.Errorf("data_dir %s: it is open to others (mode %04o) and used for other things too", dir, info.Mode().Perm()),
+		hint: "give the gateway a directory of its own; if this is one, run: chmod 700 " + shellQuote(dir),
+	}
+}
+
 // prepareDataDir makes the data directory, mode 0700, and refuses one that another
 // gateway holds: at once, before a key is derived for nothing. Whoever comes between this
 // and the real lock is refused there.
@@ -119,6 +145,9 @@ func prepareDataDir(dir string, log *slog.Logger) error {
 		return fmt.Errorf("data_dir: %w", err)
 	}
 	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+		if err := ownPlace(dir, info); err != nil {
+			return err
+		}
 		if err := os.Chmod(dir, perm&^fs.FileMode(0o077)); err != nil {
 			return fmt.Errorf("data_dir %s is open to others: %w", dir, err)
 		}
