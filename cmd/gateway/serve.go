@@ -65,6 +65,8 @@ type serving struct {
 	ftp      *ftpServing // nil without an ftp section
 	control  *control.Server
 	keys     []ssh.Signer
+
+	reloadDue bool // SIGHUP came while everything was opened
 }
 
 // gcPercent is GOGC while serving, unless the environment sets it. Transfers turn over
@@ -91,6 +93,9 @@ func (p *program) serve(ctx context.Context, cfg *config.Config, ready func(*ser
 		return err
 	}
 	ended := s.start(ctx)
+	if s.reloadDue {
+		s.reload(ctx)
+	}
 	if ready != nil {
 		if err := ready(s); err != nil {
 			return errors.Join(err, s.stop(ended))
@@ -119,6 +124,7 @@ func (s *serving) openOrStop(ctx context.Context, cfg *config.Config, log *slog.
 		case sig := <-signals:
 			switch {
 			case sig == syscall.SIGHUP:
+				s.reloadDue = true // cfg was read before
 			case stopped:
 				return true, errAtOnce
 			default:
