@@ -45,7 +45,7 @@ func (s *Snapshotter) Commit(ctx context.Context, base ID, changes iter.Seq2[Cha
 	if err := s.refresh(ctx); err != nil {
 		return ID{}, fmt.Errorf("commit: %w", err)
 	}
-	r, err := s.rebuild(ctx, base, changes, meta, lock)
+	r, err := s.make(ctx, base, changes, meta, lock)
 	if err != nil {
 		return ID{}, fmt.Errorf("commit: %w", s.store.CacheError(err))
 	}
@@ -62,39 +62,41 @@ type attempt struct {
 	began  time.Time
 	rw     *repository.RepositoryWriter
 	packer *packer
-	source *merge
-	base   *snapTree // whose unchanged directories need no check; nil for none
+
+	builder *snapshot.Builder
+	source  *merge    // what the Builder is played; nil in an incremental commit
+	base    *snapTree // whose unchanged directories need no check; nil for none
+}
+
+// make makes a snapshot, by an incremental commit where that is possible.
+func (s *Snapshotter) make(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta, lock *store.Lock) (*record, error) {
+	var r *record
+	if !base.IsZero() {
+		if r = s.known(base); r == nil {
+			return nil, fmt.Errorf("base %s: %w", base, ErrNoSnapshot)
+		}
+		if r.snap.Foreign() {
+			return s.rebuild(ctx, base, changes, meta, lock)
+		}
+	}
+	made, err := s.incremental(ctx, r, changes, meta, lock)
+	if !errors.Is(err, errInconsistent) && !errors.Is(err, errTooMuch) {
+		return made, err
+	}
+	s.log.Warn("incremental commit not possible, the snapshot is made anew", "share", meta.Share, "err", err)
+	return s.rebuild(ctx, base, changes, meta, lock)
 }
 
 // rebuild makes a snapshot with kloset's Builder.
 func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta, lock *store.Lock) (*record, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	a := &attempt{s: s, id: objects.RandomMAC(), meta: meta, began: time.Now()}
-	// The delta of the state, in memory. The Builder makes itself another one that it
-	// leaves empty.
-	delta, err := s.repo.AppContext().GetCache().Scan(objects.RandomMAC())
+	a, end, err := s.begin(ctx, meta)
 	if err != nil {
-		return nil, fmt.Errorf("state delta: %w", err)
+		return nil, err
 	}
-	defer delta.Close()
-	a.rw = s.repo.NewRepositoryWriter(delta, a.id, repository.DefaultType, "")
-	a.rw.PackerManager.Wait() // ends kloset's own packer
-	a.packer = newPacker(s.store.Encode, s.repo.GetMACHasher, a.rw.PutPackfile, s.failpoint)
-	a.rw.PackerManager = a.packer
-	defer a.packer.Wait()
-	s.uncommitted.Store(&uncommitted{repo: s.repo, delta: delta})
-	defer s.uncommitted.Store(nil)
-	// What the Builder does after it has read everything cannot be stopped, but it is
-	// quick once nothing is packed any more.
-	stop := context.AfterFunc(ctx, func() { a.packer.fail(context.Canceled) })
-	defer stop()
-
-	b, err := snapshot.CreateWithRepositoryWriter(a.rw, a.options(), a.id)
-	if err != nil {
-		return nil, store.Unavailable("begin snapshot", err)
-	}
-	defer b.Close()
+	defer end()
+	b := a.builder
 	a.source = &merge{ctx: ctx, share: meta.Share, now: a.time(), changes: changes, failed: a.packer.failed}
 	if !base.IsZero() {
 		if err := a.useBase(b, base); err != nil {
@@ -105,6 +107,37 @@ func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 		return nil, err
 	}
 	return a.publish(b, lock)
+}
+
+// begin readies an attempt; end gives up what it holds.
+func (s *Snapshotter) begin(ctx context.Context, meta Meta) (a *attempt, end func(), err error) {
+	a = &attempt{s: s, id: objects.RandomMAC(), meta: meta, began: time.Now()}
+	// The delta of the state, in memory. The Builder makes itself another one that it
+	// leaves empty.
+	delta, err := s.repo.AppContext().GetCache().Scan(objects.RandomMAC())
+	if err != nil {
+		return nil, nil, fmt.Errorf("state delta: %w", err)
+	}
+	a.rw = s.repo.NewRepositoryWriter(delta, a.id, repository.DefaultType, "")
+	a.rw.PackerManager.Wait() // ends kloset's own packer
+	a.packer = newPacker(s.store.Encode, s.repo.GetMACHasher, a.rw.PutPackfile, s.failpoint)
+	a.rw.PackerManager = a.packer
+	s.uncommitted.Store(&uncommitted{repo: s.repo, delta: delta})
+	// What the Builder does after it has read everything cannot be stopped, but it is
+	// quick once nothing is packed any more.
+	stop := context.AfterFunc(ctx, func() { a.packer.fail(context.Canceled) })
+	end = func() {
+		stop()
+		s.uncommitted.Store(nil)
+		a.packer.Wait()
+		_ = delta.Close() // in memory
+	}
+	if a.builder, err = snapshot.CreateWithRepositoryWriter(a.rw, a.options(), a.id); err != nil {
+		end()
+		return nil, nil, store.Unavailable("begin snapshot", err)
+	}
+	giveUp := end
+	return a, func() { _ = a.builder.Close(); giveUp() }, nil // as deferred before: it has nothing to say
 }
 
 func (a *attempt) time() time.Time {
@@ -217,8 +250,10 @@ func (a *attempt) publish(b *snapshot.Builder, lock *store.Lock) (*record, error
 	if err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
-	if err := a.verifyDirs(r); err != nil {
-		return nil, err
+	if a.source != nil {
+		if err := a.verifyDirs(r); err != nil {
+			return nil, err
+		}
 	}
 	if err := lock.Valid(); err != nil {
 		return nil, err

@@ -104,30 +104,64 @@ func (d *dirIndex) mark(m dirMark) {
 	}
 }
 
-// readFrame reads one entry: a type byte, the length of the rest, the entry, its MAC.
+// frameHead is the length of what is before an entry in a dirpack: a type byte, and the
+// length of the rest, which is the entry and its MAC.
+const frameHead = 5
+
+// readFrame reads one entry.
 func readFrame(rd *bufio.Reader) (*storedEntry, int64, error) {
-	var head [5]byte
+	var head [frameHead]byte
 	if _, err := io.ReadFull(rd, head[:1]); err != nil {
 		return nil, 0, err // io.EOF: the end
 	}
 	if _, err := io.ReadFull(rd, head[1:]); err != nil {
 		return nil, 0, noEOF(err)
 	}
-	size := binary.LittleEndian.Uint32(head[1:])
-	e := new(storedEntry)
-	if size < uint32(len(e.MAC)) || size > dirFrameMax {
-		return nil, 0, fmt.Errorf("entry of %d bytes", size)
+	size, err := frameSize(head[:])
+	if err != nil {
+		return nil, 0, err
 	}
 	frame := make([]byte, size)
 	if _, err := io.ReadFull(rd, frame); err != nil {
 		return nil, 0, noEOF(err)
 	}
+	e, err := decodeEntry(frame)
+	return e, frameHead + int64(size), err
+}
+
+// decodeFrame decodes the entry that data begins with, and tells where the next begins.
+func decodeFrame(data []byte) (*storedEntry, int, error) {
+	if len(data) < frameHead {
+		return nil, 0, io.ErrUnexpectedEOF
+	}
+	size, err := frameSize(data[:frameHead])
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(data)-frameHead < size {
+		return nil, 0, io.ErrUnexpectedEOF
+	}
+	e, err := decodeEntry(data[frameHead : frameHead+size])
+	return e, frameHead + size, err
+}
+
+func frameSize(head []byte) (int, error) {
+	size := binary.LittleEndian.Uint32(head[1:])
+	if size < uint32(len(objects.MAC{})) || size > dirFrameMax {
+		return 0, fmt.Errorf("entry of %d bytes", size)
+	}
+	return int(size), nil
+}
+
+// decodeEntry decodes an entry with its MAC behind it.
+func decodeEntry(frame []byte) (*storedEntry, error) {
+	e := new(storedEntry)
 	data := frame[:len(frame)-len(e.MAC)]
 	if err := msgpack.Unmarshal(data, e); err != nil {
-		return nil, 0, fmt.Errorf("decode entry: %w", err)
+		return nil, fmt.Errorf("decode entry: %w", err)
 	}
 	copy(e.MAC[:], frame[len(data):])
-	return e, int64(len(head)) + int64(size), nil
+	return e, nil
 }
 
 func noEOF(err error) error {

@@ -4,24 +4,39 @@
 //
 // # Commit
 //
-// A commit declares how the new tree differs from a base snapshot (Change). What stands
-// behind Commit today is a rebuild through kloset's own Builder: an importer (see merge)
-// plays the whole new tree to it, unchanged entries as the base has them, so that the
-// Builder reuses what it finds at the same path with the same attributes. The inode
-// number of an entry is its version, fresh for every content, so that "the same
-// attributes" is never true for two contents.
+// A commit declares how the new tree differs from a base snapshot (Change). Two ways stand
+// behind it; a test proves that they make the same snapshots, to the last MAC.
+//
+// The incremental one (increment) costs what has changed. It reads the directories of the
+// base in which something changes and those above them, ingests the contents of changed
+// files on all cores, makes entries, directories and summaries anew where they differ, and
+// edits the four indexes of the base: paths, content types, directories and summaries. The
+// leaves of kloset's indexes are linked by the MACs of what they hold, so that a change
+// rewrites all leaves before it, about 40 bytes an entry; nothing else is proportional to
+// the tree. The encoded leaves of heads are kept in memory, so that this takes a copy and a
+// MAC (leafIndex.relink). What the indexes have grown by is compared with what the
+// directories have.
+//
+// The rebuild through kloset's own Builder is for foreign bases, for commits that are too
+// large to be held in memory, and for bases in which anything is found that should not be:
+// an importer (see merge) plays the whole new tree to it, unchanged entries as the base has
+// them, so that the Builder reuses what it finds at the same path with the same attributes.
+// The inode number of an entry is its version, fresh for every content, so that "the same
+// attributes" is never true for two contents. An incremental commit converts the indexes of
+// a base that the Builder has made.
 //
 // kloset's Builder goes on, and publishes, when a file cannot be read or a packfile cannot
 // be written. A commit therefore brings a packer of its own, whose first error is kept and
-// asked for, watches the readers that it hands out, compares the counts of the summary
-// with what it sent and the directories with the index, and writes the state, which is what
-// makes a snapshot exist, only after all that. The steps, with the failpoints between them:
+// asked for; a rebuild watches the readers that it hands out, compares the counts of the
+// summary with what it sent, and every new directory with the index of paths. The state,
+// which is what makes a snapshot exist, is written only after all that. The steps, with the
+// failpoints between them:
 //
 //	lock the store for others' maintenance, take over others' states, look for the base
-//	play the tree to the Builder            packfile-put-before, packfile-put-after
+//	ingest contents, make entries           packfile-put-before, packfile-put-after
+//	edit the indexes                        commit-entries, commit-indexes
 //	put the header                          commit-header-before, commit-header-after
 //	wait for the last packfile
-//	compare what a listing reads (dirpacks) with the index of paths
 //	put the state                           state-put-before, state-put-after
 //	take the state over                     commit-done
 //

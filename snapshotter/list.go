@@ -39,6 +39,8 @@ type record struct {
 	snap    Snapshot
 	vfs     header.VFS
 	dirpack objects.MAC // root of the dirpack index; zero when there is none
+	types   objects.MAC // root of the index of content types; likewise
+	summary objects.MAC // root of the index of summaries; likewise
 }
 
 // Refresh takes over what other processes did in the store: snapshots that plakar made or
@@ -122,8 +124,16 @@ func newRecord(h *header.Header) (*record, error) {
 	src := h.Sources[0]
 	r := &record{vfs: src.VFS}
 	for _, index := range src.Indexes {
-		if index.Name == "dirpack" && index.Type == "btree" {
+		if index.Type != "btree" {
+			continue
+		}
+		switch index.Name {
+		case "dirpack":
 			r.dirpack = index.Value
+		case "content-type":
+			r.types = index.Value
+		case "summary":
+			r.summary = index.Value
 		}
 	}
 	r.snap = Snapshot{

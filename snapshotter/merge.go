@@ -83,14 +83,23 @@ func (m *merge) advance() error {
 	if !ok {
 		return nil
 	}
-	if !strings.HasPrefix(c.Path, "/") || path.Clean(c.Path) != c.Path {
-		return fmt.Errorf("change %q: %w path", c.Path, fs.ErrInvalid)
-	}
-	if m.last != "" && comparePaths(m.last, c.Path) >= 0 {
-		return fmt.Errorf("change %q: %w: it comes after %q", c.Path, fs.ErrInvalid, m.last)
+	if err := checkOrder(m.last, c.Path); err != nil {
+		return err
 	}
 	m.last = c.Path
 	m.change = &c
+	return nil
+}
+
+// checkOrder refuses the path of a change that is not canonical or does not come after the
+// last one ("" for none).
+func checkOrder(last, p string) error {
+	if !strings.HasPrefix(p, "/") || path.Clean(p) != p {
+		return fmt.Errorf("change %q: %w path", p, fs.ErrInvalid)
+	}
+	if last != "" && comparePaths(last, p) >= 0 {
+		return fmt.Errorf("change %q: %w: it comes after %q", p, fs.ErrInvalid, last)
+	}
 	return nil
 }
 
@@ -141,8 +150,14 @@ func (m *merge) child(dir string) (name string, direct bool) {
 	if m.change == nil {
 		return "", false
 	}
-	rest, ok := strings.CutPrefix(m.change.Path, below(dir))
-	if !ok {
+	return childOf(dir, m.change.Path)
+}
+
+// childOf returns the name below dir that p is at or below, and whether it is at it; ""
+// when p is not below dir.
+func childOf(dir, p string) (name string, direct bool) {
+	rest, ok := strings.CutPrefix(p, below(dir))
+	if !ok || rest == "" {
 		return "", false
 	}
 	name, _, deeper := strings.Cut(rest, "/")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
+	"github.com/PlakarKorp/kloset/snapshot/vfs"
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/snapgate/gateway/store"
@@ -21,8 +22,8 @@ const (
 	defaultChunkCacheBytes = 32 << 20
 	// entryCacheSize bounds entries that were looked up one by one, of about 0.5 KiB.
 	entryCacheSize = 4096
-	// nodeCacheSize bounds B-tree nodes, of about 5 KiB when kloset's Builder made them.
-	nodeCacheSize = 512
+	// nodeCacheSize bounds B-tree nodes, of about 100 KiB each.
+	nodeCacheSize = 128
 	// treeCacheSize bounds the snapshots whose index roots are kept.
 	treeCacheSize = 64
 	// dirCacheSize bounds directories whose sparse index is kept, of 1 KiB a thousand names.
@@ -37,7 +38,10 @@ type Config struct {
 	Store *store.Store
 	// ChunkCacheBytes bounds the decoded chunks that are kept for readers; 0: 32 MiB.
 	ChunkCacheBytes int64
-	Logger          *slog.Logger // nil discards
+	// IndexBytes bounds the encoded indexes of heads that are kept for the next commit; 0:
+	// 192 MiB. What is beyond is read again from the store.
+	IndexBytes int64
+	Logger     *slog.Logger // nil discards
 	// Failpoint is called with the Failpoint constants at the moments that matter to
 	// crash tests; nil outside them.
 	Failpoint func(name string)
@@ -47,6 +51,8 @@ type Config struct {
 const (
 	FailPackfilePutBefore = "packfile-put-before"
 	FailPackfilePutAfter  = "packfile-put-after"
+	FailCommitEntries     = "commit-entries"
+	FailCommitIndexes     = "commit-indexes"
 	FailHeaderBefore      = "commit-header-before"
 	FailHeaderAfter       = "commit-header-after"
 	FailStatePutBefore    = "state-put-before"
@@ -57,8 +63,8 @@ const (
 // Failpoints returns the names that Config.Failpoint is called with.
 func Failpoints() []string {
 	return []string{
-		FailPackfilePutBefore, FailPackfilePutAfter, FailHeaderBefore, FailHeaderAfter,
-		FailStatePutBefore, FailStatePutAfter, FailCommitDone,
+		FailPackfilePutBefore, FailPackfilePutAfter, FailCommitEntries, FailCommitIndexes,
+		FailHeaderBefore, FailHeaderAfter, FailStatePutBefore, FailStatePutAfter, FailCommitDone,
 	}
 }
 
@@ -75,6 +81,13 @@ type Snapshotter struct {
 	nodes   *lru.Cache[objects.MAC, *node]
 	trees   *lru.Cache[ID, *snapTree]
 	dirs    *lru.Cache[objects.MAC, *dirIndex]
+
+	// These are used by commits alone.
+	heads      *lru.Cache[ID, *head]
+	summaries  *lru.Cache[objects.MAC, *vfs.Summary]
+	dirDatas   *dirDataCache
+	indexBytes int64
+	shape      indexShape
 
 	// write serialises everything that changes kloset's view of the store: commits and
 	// refreshes. It is held for as long as they take.
@@ -97,8 +110,8 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 	if cfg.Store == nil {
 		return nil, errors.New("snapshotter: no store")
 	}
-	if cfg.ChunkCacheBytes < 0 {
-		return nil, fmt.Errorf("snapshotter: chunk cache of %d bytes", cfg.ChunkCacheBytes)
+	if cfg.ChunkCacheBytes < 0 || cfg.IndexBytes < 0 {
+		return nil, fmt.Errorf("snapshotter: chunk cache of %d bytes, indexes of %d bytes", cfg.ChunkCacheBytes, cfg.IndexBytes)
 	}
 	s := &Snapshotter{
 		store:     cfg.Store,
@@ -106,6 +119,7 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 		log:       cfg.Logger,
 		failpoint: cfg.Failpoint,
 		records:   make(map[ID]*record),
+		shape:     defaultShape(),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -118,6 +132,9 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 		limit = defaultChunkCacheBytes
 	}
 	s.chunks = newChunkCache(limit, s.loadChunk)
+	if s.indexBytes = cfg.IndexBytes; s.indexBytes == 0 {
+		s.indexBytes = defaultIndexBytes
+	}
 	if err := s.makeCaches(); err != nil {
 		return nil, err
 	}
@@ -140,7 +157,14 @@ func (s *Snapshotter) makeCaches() (err error) {
 	if s.dirs, err = lru.New[objects.MAC, *dirIndex](dirCacheSize); err != nil {
 		return fmt.Errorf("directory cache: %w", err)
 	}
-	return nil
+	if s.heads, err = lru.New[ID, *head](headCacheSize); err != nil {
+		return fmt.Errorf("head cache: %w", err)
+	}
+	if s.summaries, err = lru.New[objects.MAC, *vfs.Summary](summaryCacheSize); err != nil {
+		return fmt.Errorf("summary cache: %w", err)
+	}
+	s.dirDatas, err = newDirDataCache(dirDataBytes)
+	return err
 }
 
 // Close waits for a commit that is running and for read-ahead. The store stays open.

@@ -1,0 +1,642 @@
+package snapshotter
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"path"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/PlakarKorp/kloset/connectors"
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/resources"
+	"github.com/PlakarKorp/kloset/snapshot/header"
+	"github.com/PlakarKorp/kloset/snapshot/vfs"
+
+	"github.com/snapgate/gateway/store"
+)
+
+// maxEdits is how many entries an incremental commit may touch: they are in memory, at
+// about 300 bytes each. A directory with more below it is renamed by a full rebuild.
+const maxEdits = 2_000_000
+
+// errTooMuch says that a commit touches more than maxEdits entries.
+var errTooMuch = errors.New("too many entries for an incremental commit")
+
+// incremental makes a snapshot that differs from base by changes, and writes only what
+// differs. Errors: those of Commit, and errInconsistent and errTooMuch, after which a full
+// rebuild may do.
+func (s *Snapshotter) incremental(ctx context.Context, base *record, changes iter.Seq2[Change, error], meta Meta, lock *store.Lock) (*record, error) {
+	a, end, err := s.begin(ctx, meta)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	h := s.emptyHead()
+	if base != nil {
+		if h, err = s.head(base); err != nil {
+			return nil, err
+		}
+	}
+	w := newWriter(a.rw, a.packer)
+	c := &increment{
+		s: s, w: w, old: h, share: meta.Share, now: a.time(),
+		paths: map[string]indexEdit{}, types: map[string]indexEdit{}, dirs: map[string]indexEdit{}, summaries: map[string]indexEdit{},
+	}
+	src, err := c.build(ctx, changes)
+	w.close()
+	// The packer knows best why nothing can be written.
+	if perr := a.packer.failed(); perr != nil && !errors.Is(perr, context.Canceled) {
+		err = perr
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		if base != nil {
+			s.heads.Remove(base.snap.ID)
+		}
+		return nil, err
+	}
+	a.builder.Header.Sources = []header.Source{*src}
+	r, err := a.publish(a.builder, lock)
+	if err != nil {
+		if base != nil {
+			s.heads.Remove(base.snap.ID)
+		}
+		return nil, err
+	}
+	parent := ID{}
+	if base != nil {
+		parent = base.snap.ID
+	}
+	s.keepHead(r.snap.ID, parent, c.new)
+	return r, nil
+}
+
+// increment is an incremental commit under way.
+type increment struct {
+	s     *Snapshotter
+	w     *writer
+	old   *head
+	new   *head
+	share string
+	now   time.Time
+
+	in      *ingester // for directories
+	changes []change
+	at      int // of the next change
+
+	paths, types, dirs, summaries map[string]indexEdit
+}
+
+// change is a Change with what has become of its content.
+type change struct {
+	Change
+	obj object
+}
+
+// build makes all of the snapshot but its header.
+func (c *increment) build(ctx context.Context, changes iter.Seq2[Change, error]) (*header.Source, error) {
+	if err := c.collect(changes); err != nil {
+		return nil, err
+	}
+	if err := c.ingest(ctx); err != nil {
+		return nil, err
+	}
+	var err error
+	if c.in, err = newIngester(c.w); err != nil {
+		return nil, err
+	}
+	sum, err := c.root(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if c.at < len(c.changes) {
+		return nil, fmt.Errorf("change %q: %w: out of order or below something that is not a directory", c.changes[c.at].Path, fs.ErrInvalid)
+	}
+	c.s.failpoint(FailCommitEntries)
+	if err := c.index(); err != nil {
+		return nil, err
+	}
+	if err := c.count(sum); err != nil {
+		return nil, err
+	}
+	c.s.failpoint(FailCommitIndexes)
+	src := header.NewSource()
+	src.Importer = header.Importer{Type: importerType, Origin: c.share, Directory: "/"}
+	src.VFS = header.VFS{Root: c.new.paths.mac, Xattrs: c.new.vfs.Xattrs, Errors: c.new.vfs.Errors}
+	src.Summary = *sum
+	src.Indexes = []header.Index{
+		{Name: "content-type", Type: "btree", Value: c.new.types.mac},
+		{Name: "dirpack", Type: "btree", Value: c.new.dirs.mac},
+		{Name: "summary", Type: "btree", Value: c.new.summaries.mac},
+	}
+	return &src, nil
+}
+
+// collect takes all changes: contents are read beside each other, and entries are made in
+// their order afterwards.
+func (c *increment) collect(changes iter.Seq2[Change, error]) error {
+	last := ""
+	for ch, err := range changes {
+		if err != nil {
+			return fmt.Errorf("changes: %w", err)
+		}
+		if err := checkOrder(last, ch.Path); err != nil {
+			return err
+		}
+		last = ch.Path
+		if len(c.changes) >= maxEdits {
+			return errTooMuch
+		}
+		c.changes = append(c.changes, change{Change: ch})
+	}
+	return nil
+}
+
+// ingest makes the objects of changed files, on all cores.
+func (c *increment) ingest(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	work := make(chan *change)
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		in, err := newIngester(c.w)
+		if err != nil {
+			cancel(err)
+			break
+		}
+		wg.Go(func() {
+			for ch := range work {
+				if err := c.content(ctx, in, ch); err != nil {
+					cancel(fmt.Errorf("content of %q: %w", ch.Path, err))
+				}
+			}
+		})
+	}
+	for i := range c.changes {
+		ch := &c.changes[i]
+		if ch.Kind != File || ch.Content == nil {
+			continue
+		}
+		select {
+		case work <- ch:
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	close(work)
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+func (c *increment) content(ctx context.Context, in *ingester, ch *change) (err error) {
+	rd, err := ch.Content.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rd.Close()) }()
+	ch.obj, err = in.file(ctx, ch.Path, rd, ch.Content.Size())
+	return err
+}
+
+// root makes the root and everything below it that changes.
+func (c *increment) root(ctx context.Context) (*vfs.Summary, error) {
+	from := "/"
+	if len(c.old.paths.leaves) == 0 {
+		from = ""
+	}
+	ch := Change{Path: "/", Kind: Dir, Attr: Attr{Mode: 0o755, ModTime: c.now}}
+	given := len(c.changes) > 0 && c.changes[0].Path == "/"
+	if given {
+		ch = c.changes[0].Change
+		c.at++
+		if ch.Kind != Dir {
+			return nil, fmt.Errorf("change %q: %w: the root stays a directory", ch.Path, fs.ErrInvalid)
+		}
+	}
+	if given || from == "" {
+		if _, err := c.putEntry(changedEntry(&ch, object{}, "")); err != nil {
+			return nil, err
+		}
+		if given {
+			from = ch.From
+		}
+	}
+	if from != "/" && len(c.old.paths.leaves) > 0 {
+		if err := c.removeBelow("/"); err != nil {
+			return nil, err
+		}
+	}
+	return c.dir(ctx, "/", from)
+}
+
+// next returns the name below dir that the next change is at or below, and whether it is
+// at it; "" when the next change is not below dir.
+func (c *increment) next(dir string) (name string, direct bool) {
+	if c.at == len(c.changes) {
+		return "", false
+	}
+	return childOf(dir, c.changes[c.at].Path)
+}
+
+// dir makes the directory at p, which continues the base directory from ("" for none), with
+// the changes below it, and returns its summary. Its own entry is the caller's business.
+func (c *increment) dir(ctx context.Context, p, from string) (*vfs.Summary, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var base []dirEntry
+	if from != "" {
+		d, err := c.s.dirData(c.old, from)
+		if err != nil {
+			return nil, fmt.Errorf("base %q: %w", from, err)
+		}
+		base = d.entries
+	}
+	moved := p != from
+	sum := &vfs.Summary{}
+	out := make([]dirEntry, 0, len(base)+1)
+	changed := moved
+	for i := 0; ; {
+		name, direct := c.next(p)
+		if i == len(base) && name == "" {
+			break
+		}
+		if name == "" || i < len(base) && base[i].entry.Name() < name {
+			e, err := c.kept(ctx, p, from, base[i], sum)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, e)
+			i++
+			continue
+		}
+		var here *dirEntry
+		if i < len(base) && base[i].entry.Name() == name {
+			here = &base[i]
+			i++
+		}
+		e, keep, err := c.touched(ctx, p, from, here, direct, sum)
+		if err != nil {
+			return nil, err
+		}
+		changed = changed || direct
+		if keep {
+			out = append(out, e)
+		}
+	}
+	sum.UpdateAverages()
+	if err := c.putSummary(p, sum); err != nil {
+		return nil, err
+	}
+	if !changed {
+		return sum, nil
+	}
+	d := newDir(out)
+	mac, err := c.in.dirpack(ctx, bytes.NewReader(d.raw))
+	if err != nil {
+		return nil, err
+	}
+	c.s.dirDatas.add(mac, d)
+	set(c.dirs, p, mac)
+	return sum, nil
+}
+
+// kept adds an entry of the base that no change is at or below to the directory at p.
+func (c *increment) kept(ctx context.Context, p, from string, e dirEntry, sum *vfs.Summary) (dirEntry, error) {
+	name := e.entry.Name()
+	if p == from {
+		if !e.entry.IsDir() {
+			addFile(sum, e.entry)
+			return e, nil
+		}
+		below, err := c.old.summary(c.s, below(from)+name)
+		if err != nil {
+			return e, err
+		}
+		addDir(sum, below)
+		return e, nil
+	}
+	return c.move(ctx, p, from, e, sum)
+}
+
+// move adds an entry of the base directory from to the directory at p, where it has not
+// been: it names its directory, so it is a new one.
+func (c *increment) move(ctx context.Context, p, from string, e dirEntry, sum *vfs.Summary) (dirEntry, error) {
+	moved := *e.entry
+	moved.ParentPath = p
+	made, err := c.putEntry(&moved)
+	if err != nil {
+		return e, err
+	}
+	if !moved.IsDir() {
+		addFile(sum, &moved)
+		return made, nil
+	}
+	s, err := c.dir(ctx, below(p)+moved.Name(), below(from)+moved.Name())
+	if err != nil {
+		return e, err
+	}
+	addDir(sum, s)
+	return made, nil
+}
+
+// touched adds what a change leaves at a name below the directory at p, or, when it is not
+// direct, a directory below which there are changes. keep is false when nothing is left.
+func (c *increment) touched(ctx context.Context, p, from string, here *dirEntry, direct bool, sum *vfs.Summary) (e dirEntry, keep bool, err error) {
+	if !direct {
+		if here == nil || !here.entry.IsDir() {
+			return e, false, fmt.Errorf("change %q: %w: above it is no directory", c.changes[c.at].Path, fs.ErrInvalid)
+		}
+		if p != from {
+			e, err = c.move(ctx, p, from, *here, sum)
+			return e, true, err
+		}
+		name := here.entry.Name()
+		s, err := c.dir(ctx, below(p)+name, below(from)+name)
+		if err != nil {
+			return e, false, err
+		}
+		addDir(sum, s)
+		return *here, true, nil
+	}
+	ch := &c.changes[c.at]
+	c.at++
+	// What the base has in this place goes, unless the change is about this very thing.
+	if here != nil && p == from && (ch.Kind != Dir || ch.From != ch.Path) {
+		if err := c.remove(ch.Path, here.entry); err != nil {
+			return e, false, err
+		}
+	}
+	switch ch.Kind {
+	case Removed:
+		return e, false, nil
+	case Dir:
+		e, err = c.changedDir(ctx, ch, sum)
+	case File, Symlink:
+		e, err = c.changedFile(ch, sum)
+	default:
+		err = fmt.Errorf("change %q: %w: kind %d", ch.Path, fs.ErrInvalid, ch.Kind)
+	}
+	return e, true, err
+}
+
+func (c *increment) changedDir(ctx context.Context, ch *change, sum *vfs.Summary) (dirEntry, error) {
+	if ch.From != "" {
+		if err := c.isDir(ch.From); err != nil {
+			return dirEntry{}, err
+		}
+	}
+	e, err := c.putEntry(changedEntry(&ch.Change, object{}, ""))
+	if err != nil {
+		return e, err
+	}
+	s, err := c.dir(ctx, ch.Path, ch.From)
+	if err != nil {
+		return e, err
+	}
+	addDir(sum, s)
+	return e, nil
+}
+
+// isDir makes sure that a base path is a directory.
+func (c *increment) isDir(p string) error {
+	_, ok, err := c.old.dirs.find(c.s, p)
+	if err != nil {
+		return err
+	}
+	if ok {
+		return nil
+	}
+	if _, ok, err = c.old.paths.find(c.s, p); err == nil && ok {
+		return fmt.Errorf("base %q: %w: not a directory", p, fs.ErrInvalid)
+	}
+	return errors.Join(fmt.Errorf("base %q: %w", p, fs.ErrNotExist), err)
+}
+
+func (c *increment) changedFile(ch *change, sum *vfs.Summary) (dirEntry, error) {
+	obj, target := ch.obj, ""
+	switch {
+	case ch.Kind == Symlink && ch.Target == "":
+		return dirEntry{}, fmt.Errorf("change %q: %w: symbolic link to nothing", ch.Path, fs.ErrInvalid)
+	case ch.Kind == Symlink:
+		obj, target = object{contentType: notRegular, size: int64(len(ch.Target))}, ch.Target
+	case ch.Content == nil:
+		var err error
+		if obj, err = c.stored(ch); err != nil {
+			return dirEntry{}, err
+		}
+	}
+	entry := changedEntry(&ch.Change, obj, target)
+	e, err := c.putEntry(entry)
+	if err != nil {
+		return e, err
+	}
+	addFile(sum, entry)
+	return e, nil
+}
+
+// stored is the object of the base file that a change continues.
+func (c *increment) stored(ch *change) (object, error) {
+	if ch.From == "" {
+		return object{}, fmt.Errorf("change %q: %w: file without content", ch.Path, fs.ErrInvalid)
+	}
+	mac, ok, err := c.old.paths.find(c.s, ch.From)
+	if err != nil {
+		return object{}, err
+	}
+	if !ok {
+		return object{}, fmt.Errorf("base %q: %w", ch.From, fs.ErrNotExist)
+	}
+	e, err := (&snapTree{s: c.s}).entry(mac)
+	if err != nil {
+		return object{}, err
+	}
+	if !e.FileInfo.Lmode.IsRegular() {
+		return object{}, fmt.Errorf("base %q: %w: not a file", ch.From, fs.ErrInvalid)
+	}
+	return object{e.Object, e.FileInfo.Lsize, e.Chunks, e.Entropy, e.ContentType}, nil
+}
+
+// changedEntry is the entry of a change.
+func changedEntry(ch *Change, obj object, target string) *storedEntry {
+	var typ fs.FileMode
+	switch ch.Kind {
+	case Dir:
+		typ = fs.ModeDir
+	case Symlink:
+		typ = fs.ModeSymlink
+	}
+	e := vfs.NewEntry(path.Dir(ch.Path), &connectors.Record{
+		Pathname: ch.Path, Target: target, FileInfo: fileInfo(ch, typ, obj.size),
+	})
+	if ch.Kind != Dir {
+		e.Object, e.Chunks, e.Entropy, e.ContentType = obj.mac, obj.chunks, obj.entropy, obj.contentType
+	}
+	return e
+}
+
+// The types of frames in a dirpack.
+const (
+	frameDir  = 1
+	frameFile = 2
+)
+
+// putEntry puts an entry, notes it for the indexes of paths and types, and returns it as
+// its directory has it.
+func (c *increment) putEntry(e *storedEntry) (dirEntry, error) {
+	p := e.Path()
+	if len(p) > 1 && p[1] == 0xff {
+		// kloset lists paths below "/" up to "/\xff" and would leave this one out.
+		return dirEntry{}, fmt.Errorf("%q: %w: kloset cannot keep a name at the root that begins with byte 0xff", p, fs.ErrInvalid)
+	}
+	if len(c.paths) >= maxEdits {
+		return dirEntry{}, errTooMuch
+	}
+	data, err := e.ToBytes()
+	if err != nil {
+		return dirEntry{}, err
+	}
+	mac := c.w.computeMAC(data)
+	c.w.put(resources.RT_VFS_ENTRY, mac, data)
+	e.MAC = mac
+	set(c.paths, p, mac)
+	typ := byte(frameDir)
+	if !e.IsDir() {
+		typ = frameFile
+		set(c.types, typeKey(e.ContentType, p), mac)
+	}
+	frame := make([]byte, 0, frameHead+len(data)+len(mac))
+	frame = append(frame, typ)
+	frame = binary.LittleEndian.AppendUint32(frame, uint32(len(data)+len(mac)))
+	frame = append(append(frame, data...), mac[:]...)
+	return dirEntry{frame, e}, nil
+}
+
+// remove notes that an entry of the base, at its own path, and all below it, go.
+func (c *increment) remove(p string, e *storedEntry) error {
+	if len(c.paths) >= maxEdits {
+		return errTooMuch
+	}
+	drop(c.paths, p)
+	if !e.IsDir() {
+		drop(c.types, typeKey(e.ContentType, p))
+		return nil
+	}
+	drop(c.dirs, p)
+	drop(c.summaries, p)
+	return c.removeBelow(p)
+}
+
+func (c *increment) removeBelow(p string) error {
+	d, err := c.s.dirData(c.old, p)
+	if err != nil {
+		return err
+	}
+	for _, e := range d.entries {
+		if err := c.remove(below(p)+e.entry.Name(), e.entry); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// index makes the indexes of the new snapshot.
+func (c *increment) index() error {
+	c.new = c.s.emptyHead()
+	c.new.vfs = c.old.vfs
+	for _, x := range []struct {
+		old   *leafIndex
+		new   **leafIndex
+		edits map[string]indexEdit
+	}{
+		{c.old.paths, &c.new.paths, c.paths}, {c.old.types, &c.new.types, c.types},
+		{c.old.dirs, &c.new.dirs, c.dirs}, {c.old.summaries, &c.new.summaries, c.summaries},
+	} {
+		edit := x.old.edit
+		if !c.old.converted {
+			edit = x.old.convert
+		}
+		made, err := edit(c.s, sortEdits(x.edits, x.old.cmp), c.w)
+		if err != nil {
+			return err
+		}
+		*x.new = made
+	}
+	if c.new.vfs.Xattrs == (objects.MAC{}) {
+		return c.emptyIndexes()
+	}
+	return nil
+}
+
+// count compares how much the indexes have grown with what the summaries of the root, old
+// and new, say: those were made from the directories.
+func (c *increment) count(sum *vfs.Summary) error {
+	old := new(vfs.Summary)
+	names, dirs := 1, 1 // the root, when there was no tree
+	if len(c.old.paths.leaves) > 0 {
+		var err error
+		if old, err = c.old.summary(c.s, "/"); err != nil {
+			return err
+		}
+		names, dirs = 0, 0
+	}
+	total := func(s *vfs.Summary) (names, dirs int) {
+		return int(s.Directory.Children + s.Below.Children), int(s.Directory.Directories + s.Below.Directories)
+	}
+	n1, d1 := total(sum)
+	n0, d0 := total(old)
+	names, dirs = names+n1-n0, dirs+d1-d0
+	for _, x := range []struct {
+		index *leafIndex
+		want  int
+	}{
+		{c.new.paths, names}, {c.new.types, names - dirs}, {c.new.dirs, dirs}, {c.new.summaries, dirs},
+	} {
+		if x.index.grown != x.want {
+			return fmt.Errorf("%w: an index grew by %d entries, the directories by %d", errInconsistent, x.index.grown, x.want)
+		}
+	}
+	return nil
+}
+
+// emptyIndexes makes the indexes of extended attributes and of errors, which have no
+// entries here.
+func (c *increment) emptyIndexes() error {
+	for _, x := range []struct {
+		root, node resources.Type
+		mac        *objects.MAC
+	}{
+		{resources.RT_XATTR_BTREE, resources.RT_XATTR_NODE, &c.new.vfs.Xattrs},
+		{resources.RT_ERROR_BTREE, resources.RT_ERROR_NODE, &c.new.vfs.Errors},
+	} {
+		i := &leafIndex{root: x.root, node: x.node, cmp: strings.Compare, shape: c.s.shape}
+		made, err := i.edit(c.s, nil, c.w)
+		if err != nil {
+			return err
+		}
+		*x.mac = made.mac
+	}
+	return nil
+}
+
+func addFile(sum *vfs.Summary, e *storedEntry) {
+	sum.Directory.Children++
+	sum.UpdateWithFileSummary(fileSummary(e))
+}
+
+func addDir(sum, below *vfs.Summary) {
+	sum.Directory.Children++
+	sum.Directory.Directories++
+	sum.UpdateBelow(below)
+}
