@@ -120,7 +120,7 @@ func (s *Snapshotter) begin(ctx context.Context, meta Meta) (a *attempt, end fun
 	}
 	a.rw = s.repo.NewRepositoryWriter(delta, a.id, repository.DefaultType, "")
 	a.rw.PackerManager.Wait() // ends kloset's own packer
-	a.packer = newPacker(s.store.Encode, s.repo.GetMACHasher, a.rw.PutPackfile, s.failpoint)
+	a.packer = newPacker(s.store.AppendEncoded, s.repo.GetMACHasher, a.rw.PutPackfile, s.failpoint)
 	a.rw.PackerManager = a.packer
 	s.uncommitted.Store(&uncommitted{repo: s.repo, delta: delta})
 	// What the Builder does after it has read everything cannot be stopped, but it is

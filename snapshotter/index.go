@@ -165,7 +165,7 @@ func (x *leafIndex) read(s *Snapshotter, l *leaf) ([]byte, error) {
 	if l.raw != nil {
 		return l.raw, nil
 	}
-	raw, err := s.repo.GetBlobBytes(x.node, l.mac)
+	raw, err := s.blob(x.node, l.mac)
 	if err != nil {
 		return nil, readError("index", err)
 	}

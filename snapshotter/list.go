@@ -328,7 +328,7 @@ func (s *Snapshotter) known(id ID) *record {
 
 // blob reads and decodes a blob.
 func (s *Snapshotter) blob(typ resources.Type, mac objects.MAC) ([]byte, error) {
-	data, err := s.repo.GetBlobBytes(typ, mac)
+	data, err := s.store.Blob(typ, mac)
 	if u := s.uncommitted.Load(); u != nil && errors.Is(err, repository.ErrBlobNotFound) {
 		data, err = u.blob(typ, mac)
 	}

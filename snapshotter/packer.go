@@ -24,21 +24,18 @@ const (
 	// packMerge is up to which size the file contents of a commit go into the packfile of
 	// its metadata: a small commit writes, and syncs, one packfile instead of two.
 	packMerge = 1 << 20
-	// encodeSlack is by how much an encoded blob may be longer than the plain one without
-	// another allocation: frames of compression and encryption, and what Buffer wants free.
-	encodeSlack = 8 << 10
 )
 
 // packer is a kloset packer manager that does not lose errors. After the first one it
 // takes blobs and drops them, because kloset's Builder hangs on some errors and ignores
 // others; finish says what happened. Safe for concurrent use.
 type packer struct {
-	encode    packfile.EncodingFn
+	encode    func(dst, plain []byte) ([]byte, error)
 	hash      packfile.HashFactory
 	put       func(packfile.Packfile) error
 	failpoint func(string)
 
-	buffers sync.Pool   // of *bytes.Buffer: encoded blobs
+	buffers sync.Pool   // of *[]byte: encoded blobs
 	free    chan []byte // memory of packfiles that were written
 
 	full chan *pack    // to the writer
@@ -57,14 +54,14 @@ type blobKey struct {
 	mac objects.MAC
 }
 
-func newPacker(encode packfile.EncodingFn, hf packfile.HashFactory, put func(packfile.Packfile) error, failpoint func(string)) *packer {
+func newPacker(encode func(dst, plain []byte) ([]byte, error), hf packfile.HashFactory, put func(packfile.Packfile) error, failpoint func(string)) *packer {
 	p := &packer{
 		encode: encode, hash: hf, put: put, failpoint: failpoint,
 		full: make(chan *pack), quit: make(chan struct{}), done: make(chan struct{}),
 		free:     make(chan []byte, 2),
 		inflight: make(map[blobKey]struct{}),
 	}
-	p.buffers.New = func() any { return new(bytes.Buffer) }
+	p.buffers.New = func() any { return new([]byte) }
 	go p.write()
 	return p
 }
@@ -178,20 +175,15 @@ func (p *packer) Put(_ int, typ resources.Type, mac objects.MAC, data []byte, ho
 	if p.failed() != nil {
 		return nil // see packer
 	}
-	rd, err := p.encode(bytes.NewReader(data))
+	buf := p.buffers.Get().(*[]byte)
+	defer p.buffers.Put(buf)
+	encoded, err := p.encode((*buf)[:0], data)
+	*buf = encoded
 	if err != nil {
 		p.fail(err)
 		return nil
 	}
-	buf := p.buffers.Get().(*bytes.Buffer)
-	defer p.buffers.Put(buf)
-	buf.Reset()
-	buf.Grow(len(data) + encodeSlack)
-	if _, err := buf.ReadFrom(rd); err != nil {
-		p.fail(err)
-		return nil
-	}
-	if full := p.add(typ, mac, buf.Bytes(), hot); full != nil {
+	if full := p.add(typ, mac, encoded, hot); full != nil {
 		p.send(full)
 	}
 	return nil

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -15,9 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/PlakarKorp/kloset/compression"
 	"github.com/PlakarKorp/kloset/connectors/storage"
-	"github.com/PlakarKorp/kloset/encryption"
 	"github.com/PlakarKorp/kloset/kcontext"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
@@ -66,6 +63,9 @@ type Store struct {
 	repo   *repository.Repository
 	config *storage.Configuration
 	key    []byte // nil for a plaintext store
+	codec  *codec
+
+	locator locator
 
 	mu      sync.Mutex
 	wrapped []byte // guarded by mu: the configuration as the store has it
@@ -252,13 +252,16 @@ func (s *Store) open(ctx context.Context, cachePath string, mirrorBytes int64) (
 	if err := s.openRepository(); err != nil {
 		return err
 	}
+	// Here rather than when it is first needed, so that it does not have to be found
+	// descriptors for in the middle of something else.
+	defer func() { _, _ = s.locator.open(s) }() // Blob does without it, too
 	err = s.Refresh(ctx)
 	if err == nil || errors.Is(err, ErrUnavailable) {
 		return nil
 	}
 	// The states are fine as far as the disk says, so it may be the cache that is not.
 	s.log.Warn("store index is rebuilt", "store", s.Location(), "err", err)
-	if err := s.cache.wipe(); err != nil {
+	if err := errors.Join(s.locator.close(), s.cache.wipe()); err != nil {
 		return fmt.Errorf("cache directory: %w", err)
 	}
 	if err := s.openRepository(); err != nil {
@@ -274,6 +277,10 @@ func (s *Store) open(ctx context.Context, cachePath string, mirrorBytes int64) (
 // to close one, it keeps a descriptor and a goroutine, so this is done once in a Store's
 // life.
 func (s *Store) openRepository() error {
+	var err error
+	if s.codec, err = newCodec(s.key, s.config.Encryption, s.config.Compression); err != nil {
+		return err
+	}
 	repo, err := repository.NewNoRebuild(s.kctx, s.key, s.conn, s.wrapped, false)
 	if err != nil {
 		return fmt.Errorf("open repository: %w", s.CacheError(err))
@@ -365,22 +372,9 @@ func (s *Store) DropState(id objects.MAC) error {
 	return ignoreNotExist(os.Remove(filepath.Join(s.stateDir(), fmt.Sprintf("%x.state", id))))
 }
 
-// Encode returns a blob as it stands in a packfile: compressed and encrypted as the store
-// wants it. Safe for concurrent use.
-func (s *Store) Encode(rd io.Reader) (io.Reader, error) {
-	var err error
-	if s.config.Compression != nil {
-		if rd, err = compression.DeflateStream(s.config.Compression.Algorithm, rd); err != nil {
-			return nil, fmt.Errorf("compress: %w", err)
-		}
-	}
-	if s.key != nil {
-		if rd, err = encryption.EncryptStream(s.config.Encryption, s.key, rd); err != nil {
-			return nil, fmt.Errorf("encrypt: %w", err)
-		}
-	}
-	return rd, nil
-}
+// AppendEncoded appends a blob to dst as it stands in a packfile: compressed and encrypted
+// as the store wants it. Safe for concurrent use.
+func (s *Store) AppendEncoded(dst, plain []byte) ([]byte, error) { return s.codec.encode(dst, plain) }
 
 // DeriveKey derives a key of 32 bytes for a purpose from the repository key; nil when the
 // store is plaintext. The same store and purpose always give the same key.
@@ -410,5 +404,5 @@ func (s *Store) Location() string { return scheme + s.root }
 
 // Close releases the cache directory. Nothing may use the store after that.
 func (s *Store) Close() error {
-	return errors.Join(s.kctx.GetCache().Close(), s.cache.close())
+	return errors.Join(s.locator.close(), s.kctx.GetCache().Close(), s.cache.close())
 }

@@ -397,11 +397,11 @@ func putLock(t *testing.T, s *store.Store, dir string, lock *repository.Lock) st
 	if err := lock.SerializeToStream(&buf); err != nil {
 		t.Fatal(err)
 	}
-	enc, err := s.Encode(&buf)
+	enc, err := s.AppendEncoded(nil, buf.Bytes())
 	if err != nil {
 		t.Fatal(err)
 	}
-	rd, err := storage.Serialize(s.Repository().GetMACHasher(), lockType, lockVersion, enc)
+	rd, err := storage.Serialize(s.Repository().GetMACHasher(), lockType, lockVersion, bytes.NewReader(enc))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,12 +32,12 @@ func PutLock(tb testing.TB, s *store.Store, lock *repository.Lock) (remove func(
 	if err := lock.SerializeToStream(&plain); err != nil {
 		tb.Fatal(err)
 	}
-	encoded, err := s.Encode(&plain)
+	encoded, err := s.AppendEncoded(nil, plain.Bytes())
 	if err != nil {
 		tb.Fatal(err)
 	}
 	rd, err := storage.Serialize(s.Repository().GetMACHasher(), resources.RT_LOCK,
-		versioning.GetCurrentVersion(resources.RT_LOCK), encoded)
+		versioning.GetCurrentVersion(resources.RT_LOCK), bytes.NewReader(encoded))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -1,0 +1,94 @@
+package store
+
+import (
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"sync"
+
+	"github.com/PlakarKorp/kloset/caching/sqlite"
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository/state"
+	"github.com/PlakarKorp/kloset/resources"
+)
+
+// locator looks blobs up in kloset's index: kloset itself tells nobody where they are, only
+// what they hold, decoded at a quarter of the speed. Safe for concurrent use.
+type locator struct {
+	mu   sync.Mutex // guards the rest; held while it is opened
+	db   *sqlite.SQLiteCache
+	find *sql.Stmt
+}
+
+// locate is what kloset does in three steps: the first of the places of a blob whose
+// packfile is known and not about to be removed.
+const locate = `SELECT d.payload FROM deltas d JOIN packfiles p ON p.mac = d.packfile
+	LEFT JOIN deleteds x ON x.mac = d.packfile AND x.type = ?
+	WHERE d.type = ? AND d.mac = ? AND x.mac IS NULL LIMIT 1`
+
+// open readies the look-up; it must be closed before the index is made anew.
+func (l *locator) open(s *Store) (*sql.Stmt, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.find != nil {
+		return l.find, nil
+	}
+	db, err := s.openIndex()
+	if err != nil {
+		return nil, err
+	}
+	find, err := db.Prepare(locate)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	l.db, l.find = db, find
+	return find, nil
+}
+
+func (l *locator) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.db == nil {
+		return nil
+	}
+	err := errors.Join(l.find.Close(), l.db.Close())
+	l.db, l.find = nil, nil
+	return err
+}
+
+// Blob reads a blob: as kloset's GetBlobBytes does it, and faster where the store has the
+// usual form. Safe for concurrent use.
+func (s *Store) Blob(typ resources.Type, mac objects.MAC) ([]byte, error) {
+	// Whatever goes wrong here, kloset gets to the bottom of, and its errors are known.
+	if data, ok := s.fastBlob(typ, mac); ok {
+		return data, nil
+	}
+	return s.repo.GetBlobBytes(typ, mac)
+}
+
+func (s *Store) fastBlob(typ resources.Type, mac objects.MAC) ([]byte, bool) {
+	if !s.codec.fast || typ == resources.RT_SNAPSHOT { // whose MAC is a name and no MAC
+		return nil, false
+	}
+	find, err := s.locator.open(s)
+	if err != nil {
+		return nil, false
+	}
+	var payload []byte
+	if err := find.QueryRow(int(resources.RT_PACKFILE), int(typ), hex.EncodeToString(mac[:])).Scan(&payload); err != nil {
+		return nil, false
+	}
+	delta, err := state.DeltaEntryFromBytes(payload)
+	if err != nil {
+		return nil, false
+	}
+	encoded, err := s.repo.GetPackfileRange(delta.Location)
+	if err != nil {
+		return nil, false
+	}
+	data, err := s.codec.decode(encoded)
+	if err != nil || s.repo.ComputeMAC(data) != mac {
+		return nil, false
+	}
+	return data, true
+}

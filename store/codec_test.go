@@ -1,0 +1,175 @@
+package store
+
+import (
+	"bytes"
+	"crypto/rand"
+	"fmt"
+	"io"
+	mrand "math/rand/v2"
+	"testing"
+
+	"github.com/PlakarKorp/kloset/compression"
+	"github.com/PlakarKorp/kloset/encryption"
+)
+
+// codecs are all that a store may be configured with.
+func codecs(tb testing.TB) map[string]*codec {
+	tb.Helper()
+	key := bytes.Repeat([]byte{7}, 32)
+	out := map[string]*codec{}
+	for _, packing := range []string{"", "LZ4", "GZIP"} {
+		for _, encrypted := range []bool{false, true} {
+			var comp *compression.Configuration
+			if packing != "" {
+				var err error
+				if comp, err = compression.LookupDefaultConfiguration(packing); err != nil {
+					tb.Fatal(err)
+				}
+			}
+			var enc *encryption.Configuration
+			var k []byte
+			if encrypted {
+				enc, k = encryption.NewDefaultConfiguration(), key
+			}
+			c, err := newCodec(k, enc, comp)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			out[fmt.Sprintf("%s encrypted=%v", packing, encrypted)] = c
+		}
+	}
+	return out
+}
+
+// klosetDecode is what kloset's readers do.
+func klosetDecode(c *codec, data []byte) ([]byte, error) {
+	rd := io.NopCloser(bytes.NewBuffer(data))
+	var err error
+	if c.key != nil {
+		if rd, err = encryption.DecryptStream(c.encryption, c.key, rd); err != nil {
+			return nil, err
+		}
+	}
+	if c.compression != nil {
+		if rd, err = compression.InflateStream(c.compression.Algorithm, rd); err != nil {
+			return nil, err
+		}
+	}
+	return io.ReadAll(rd)
+}
+
+// TestCodecAgainstKloset has each side read what the other one has written, for many
+// lengths: around the pieces of the encryption, the blocks of the compression, and at random.
+func TestCodecAgainstKloset(t *testing.T) {
+	lengths := []int{0, 1, 15, 16, 17, 255, 4096, 64<<10 - 1, 64 << 10, 64<<10 + 1, 128 << 10, 256 << 10, 256<<10 + 1, 1 << 20, 1<<20 + 1, 5 << 20}
+	rng := mrand.New(mrand.NewPCG(1, 2))
+	for range 60 {
+		lengths = append(lengths, rng.IntN(300<<10))
+	}
+	for name, c := range codecs(t) {
+		t.Run(name, func(t *testing.T) {
+			for i, n := range lengths {
+				plain := bytes.Repeat([]byte("text that can be compressed "), n/28+1)[:n]
+				if i%2 == 0 {
+					_, _ = rand.Read(plain)
+				}
+				ours, err := c.encode([]byte("before"), plain)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ours = bytes.TrimPrefix(ours, []byte("before"))
+				got, err := klosetDecode(c, ours)
+				if err != nil || !bytes.Equal(got, plain) {
+					t.Fatalf("%d bytes, encoded here: kloset reads %d, %v", n, len(got), err)
+				}
+				rd, err := c.stream(bytes.NewReader(plain))
+				if err != nil {
+					t.Fatal(err)
+				}
+				theirs, err := io.ReadAll(rd)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for what, data := range map[string][]byte{"here": ours, "by kloset": theirs} {
+					got, err := c.decode(data)
+					if !c.fast && err == errNotFast { //nolint:errorlint // exactly this one
+						continue
+					}
+					if err != nil || !bytes.Equal(got, plain) {
+						t.Fatalf("%d bytes, encoded %s: got %d, %v", n, what, len(got), err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestDecodeDamaged changes and cuts encrypted blobs: nothing but an error comes back.
+func TestDecodeDamaged(t *testing.T) {
+	c := codecs(t)["LZ4 encrypted=true"]
+	plain := bytes.Repeat([]byte("some content "), 20_000)
+	good, err := c.encode(nil, plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(good); i += 1 + len(good)/200 {
+		bad := bytes.Clone(good)
+		bad[i] ^= 1
+		if got, err := c.decode(bad); err == nil {
+			t.Fatalf("byte %d changed: got %d bytes", i, len(got))
+		}
+		if got, err := c.decode(good[:i]); err == nil && !bytes.Equal(got, plain[:len(got)]) {
+			t.Fatalf("cut at %d: got %d other bytes", i, len(got))
+		}
+	}
+}
+
+func BenchmarkCodec(b *testing.B) {
+	c := codecs(b)["LZ4 encrypted=true"]
+	random := make([]byte, 1<<20)
+	_, _ = rand.Read(random)
+	text := bytes.Repeat([]byte("a line of a log that is much like others\n"), 1<<20/41)
+	for name, plain := range map[string][]byte{"random": random, "text": text} {
+		encoded, err := c.encode(nil, plain)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run("encode/"+name, func(b *testing.B) {
+			b.SetBytes(int64(len(plain)))
+			var dst []byte
+			for b.Loop() {
+				if dst, err = c.encode(dst[:0], plain); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("encode-kloset/"+name, func(b *testing.B) {
+			b.SetBytes(int64(len(plain)))
+			for b.Loop() {
+				rd, err := c.stream(bytes.NewReader(plain))
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.ReadAll(rd); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("decode/"+name, func(b *testing.B) {
+			b.SetBytes(int64(len(plain)))
+			for b.Loop() {
+				if _, err := c.decode(encoded); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("decode-kloset/"+name, func(b *testing.B) {
+			b.SetBytes(int64(len(plain)))
+			for b.Loop() {
+				if _, err := klosetDecode(c, encoded); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
