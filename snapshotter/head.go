@@ -20,8 +20,8 @@ const (
 	defaultIndexBytes = 192 << 20
 	// summaryCacheSize bounds the summaries of directories that are kept, of about 0.5 KiB.
 	summaryCacheSize = 16384
-	// dirDataBytes bounds the directories that are kept decoded, of about 0.6 KiB an entry.
-	dirDataBytes = 48 << 20
+	// dirDataBytes bounds the directories that are kept, of about 0.5 KiB an entry.
+	dirDataBytes = 64 << 20
 )
 
 // head is what a commit on top of a snapshot needs of it: its indexes, ready to be changed.
@@ -126,14 +126,43 @@ type dirData struct {
 	entries []dirEntry
 }
 
-// dirEntry is an entry of a directory.
+// dirEntry is an entry of a directory: what its summary needs of it. The rest is decoded
+// when it is asked for: directories may be large.
 type dirEntry struct {
 	frame []byte // a part of raw
-	entry *storedEntry
+	name  string
+	file  vfs.FileSummary // of a directory, the mode alone
 }
 
-// dirEntryBytes is about what a decoded entry takes besides its frame.
-const dirEntryBytes = 640
+func (e *dirEntry) isDir() bool { return e.file.Mode.IsDir() }
+
+// stored decodes the entry.
+func (e *dirEntry) stored() (*storedEntry, error) {
+	s, err := decodeEntry(e.frame[frameHead:])
+	if err != nil {
+		return nil, readError("directory", err)
+	}
+	return s, nil
+}
+
+// newDirEntry takes from an entry what a directory keeps of it.
+func newDirEntry(frame []byte, e *storedEntry, types map[string]string) dirEntry {
+	d := dirEntry{frame: frame, name: e.Name()}
+	if e.IsDir() {
+		d.file.Mode = e.FileInfo.Lmode
+		return d
+	}
+	d.file = *fileSummary(e)
+	if known, ok := types[d.file.ContentType]; ok {
+		d.file.ContentType = known
+	} else if types != nil {
+		types[d.file.ContentType] = d.file.ContentType
+	}
+	return d
+}
+
+// dirEntryBytes is about what an entry takes besides its frame.
+const dirEntryBytes = 160
 
 func (d *dirData) bytes() int { return len(d.raw) + dirEntryBytes*len(d.entries) }
 
@@ -201,15 +230,16 @@ func (s *Snapshotter) dirData(h *head, dir string) (*dirData, error) {
 // parseDir takes a dirpack apart.
 func parseDir(raw []byte) (*dirData, error) {
 	d := &dirData{raw: raw}
+	types := map[string]string{} // each content type once
 	for rest := raw; len(rest) > 0; {
 		e, size, err := decodeFrame(rest)
 		if err != nil {
 			return nil, readError("directory", err)
 		}
-		if n := len(d.entries); n > 0 && d.entries[n-1].entry.Name() >= e.Name() {
-			return nil, fmt.Errorf("%w: %q after %q in a directory", errInconsistent, e.Name(), d.entries[n-1].entry.Name())
+		if n := len(d.entries); n > 0 && d.entries[n-1].name >= e.Name() {
+			return nil, fmt.Errorf("%w: %q after %q in a directory", errInconsistent, e.Name(), d.entries[n-1].name)
 		}
-		d.entries = append(d.entries, dirEntry{frame: rest[:size:size], entry: e})
+		d.entries = append(d.entries, newDirEntry(rest[:size:size], e, types))
 		rest = rest[size:]
 	}
 	return d, nil

@@ -272,7 +272,7 @@ func (c *increment) dir(ctx context.Context, p, from string) (*vfs.Summary, erro
 		if i == len(base) && name == "" {
 			break
 		}
-		if name == "" || i < len(base) && base[i].entry.Name() < name {
+		if name == "" || i < len(base) && base[i].name < name {
 			e, err := c.kept(ctx, p, from, base[i], sum)
 			if err != nil {
 				return nil, err
@@ -282,7 +282,7 @@ func (c *increment) dir(ctx context.Context, p, from string) (*vfs.Summary, erro
 			continue
 		}
 		var here *dirEntry
-		if i < len(base) && base[i].entry.Name() == name {
+		if i < len(base) && base[i].name == name {
 			here = &base[i]
 			i++
 		}
@@ -314,13 +314,12 @@ func (c *increment) dir(ctx context.Context, p, from string) (*vfs.Summary, erro
 
 // kept adds an entry of the base that no change is at or below to the directory at p.
 func (c *increment) kept(ctx context.Context, p, from string, e dirEntry, sum *vfs.Summary) (dirEntry, error) {
-	name := e.entry.Name()
 	if p == from {
-		if !e.entry.IsDir() {
-			addFile(sum, e.entry)
+		if !e.isDir() {
+			addFile(sum, &e)
 			return e, nil
 		}
-		below, err := c.old.summary(c.s, below(from)+name)
+		below, err := c.old.summary(c.s, below(from)+e.name)
 		if err != nil {
 			return e, err
 		}
@@ -333,17 +332,20 @@ func (c *increment) kept(ctx context.Context, p, from string, e dirEntry, sum *v
 // move adds an entry of the base directory from to the directory at p, where it has not
 // been: it names its directory, so it is a new one.
 func (c *increment) move(ctx context.Context, p, from string, e dirEntry, sum *vfs.Summary) (dirEntry, error) {
-	moved := *e.entry
-	moved.ParentPath = p
-	made, err := c.putEntry(&moved)
+	moved, err := e.stored()
 	if err != nil {
 		return e, err
 	}
-	if !moved.IsDir() {
-		addFile(sum, &moved)
+	moved.ParentPath = p
+	made, err := c.putEntry(moved)
+	if err != nil {
+		return e, err
+	}
+	if !made.isDir() {
+		addFile(sum, &made)
 		return made, nil
 	}
-	s, err := c.dir(ctx, below(p)+moved.Name(), below(from)+moved.Name())
+	s, err := c.dir(ctx, below(p)+e.name, below(from)+e.name)
 	if err != nil {
 		return e, err
 	}
@@ -355,15 +357,14 @@ func (c *increment) move(ctx context.Context, p, from string, e dirEntry, sum *v
 // direct, a directory below which there are changes. keep is false when nothing is left.
 func (c *increment) touched(ctx context.Context, p, from string, here *dirEntry, direct bool, sum *vfs.Summary) (e dirEntry, keep bool, err error) {
 	if !direct {
-		if here == nil || !here.entry.IsDir() {
+		if here == nil || !here.isDir() {
 			return e, false, fmt.Errorf("change %q: %w: above it is no directory", c.changes[c.at].Path, fs.ErrInvalid)
 		}
 		if p != from {
 			e, err = c.move(ctx, p, from, *here, sum)
 			return e, true, err
 		}
-		name := here.entry.Name()
-		s, err := c.dir(ctx, below(p)+name, below(from)+name)
+		s, err := c.dir(ctx, below(p)+here.name, below(from)+here.name)
 		if err != nil {
 			return e, false, err
 		}
@@ -374,7 +375,7 @@ func (c *increment) touched(ctx context.Context, p, from string, here *dirEntry,
 	c.at++
 	// What the base has in this place goes, unless the change is about this very thing.
 	if here != nil && p == from && (ch.Kind != Dir || ch.From != ch.Path) {
-		if err := c.remove(ch.Path, here.entry); err != nil {
+		if err := c.remove(ch.Path, here); err != nil {
 			return e, false, err
 		}
 	}
@@ -437,12 +438,11 @@ func (c *increment) changedFile(ch *change, sum *vfs.Summary) (dirEntry, error) 
 			return dirEntry{}, err
 		}
 	}
-	entry := changedEntry(&ch.Change, obj, target)
-	e, err := c.putEntry(entry)
+	e, err := c.putEntry(changedEntry(&ch.Change, obj, target))
 	if err != nil {
 		return e, err
 	}
-	addFile(sum, entry)
+	addFile(sum, &e)
 	return e, nil
 }
 
@@ -520,17 +520,17 @@ func (c *increment) putEntry(e *storedEntry) (dirEntry, error) {
 	frame = append(frame, typ)
 	frame = binary.LittleEndian.AppendUint32(frame, uint32(len(data)+len(mac)))
 	frame = append(append(frame, data...), mac[:]...)
-	return dirEntry{frame, e}, nil
+	return newDirEntry(frame, e, nil), nil
 }
 
 // remove notes that an entry of the base, at its own path, and all below it, go.
-func (c *increment) remove(p string, e *storedEntry) error {
+func (c *increment) remove(p string, e *dirEntry) error {
 	if len(c.paths) >= maxEdits {
 		return errTooMuch
 	}
 	drop(c.paths, p)
-	if !e.IsDir() {
-		drop(c.types, typeKey(e.ContentType, p))
+	if !e.isDir() {
+		drop(c.types, typeKey(e.file.ContentType, p))
 		return nil
 	}
 	drop(c.dirs, p)
@@ -543,8 +543,8 @@ func (c *increment) removeBelow(p string) error {
 	if err != nil {
 		return err
 	}
-	for _, e := range d.entries {
-		if err := c.remove(below(p)+e.entry.Name(), e.entry); err != nil {
+	for i := range d.entries {
+		if err := c.remove(below(p)+d.entries[i].name, &d.entries[i]); err != nil {
 			return err
 		}
 	}
@@ -630,9 +630,9 @@ func (c *increment) emptyIndexes() error {
 	return nil
 }
 
-func addFile(sum *vfs.Summary, e *storedEntry) {
+func addFile(sum *vfs.Summary, e *dirEntry) {
 	sum.Directory.Children++
-	sum.UpdateWithFileSummary(fileSummary(e))
+	sum.UpdateWithFileSummary(&e.file)
 }
 
 func addDir(sum, below *vfs.Summary) {
