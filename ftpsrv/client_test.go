@@ -154,6 +154,7 @@ func (c *client) receive() (reply, error) {
 			r.lines = append(r.lines, text)
 		}
 		if coded && code == r.code && text[3] == ' ' {
+			wantDiscreet(c.tb, r)
 			return r, nil
 		}
 	}
