@@ -78,7 +78,7 @@ func (l *lister) prepare(ctx context.Context) (send, error) {
 		return l.directory(ctx, abs)
 	case l.verb == "MLSD" && err == nil:
 		return nil, &vfs.Error{Kind: vfs.KindNotDir}
-	case lerr == nil:
+	case l.verb != "MLSD" && lerr == nil:
 		e := c.entry(path.Dir(abs), link)
 		e.name = l.args.path
 		if e.name == "" {
