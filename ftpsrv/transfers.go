@@ -169,8 +169,9 @@ func (t *transfer) fail(err error) error {
 // upload is a file that is being received.
 type upload struct {
 	transfer
-	start     int64
-	announced int64 // bytes by ALLO, -1: nothing
+	// announced is the size by ALLO, -1 for nothing: of the file, as lftp sends it before it
+	// resumes, too. Who announces what is still to come announces less.
+	announced int64
 }
 
 // openUpload opens a file for an upload from offset on; -1: at its end.
@@ -179,13 +180,12 @@ func (c *conn) openUpload(j *job, name string, flag vfs.OpenFlag, offset, announ
 	if err != nil {
 		return nil, err
 	}
-	u := &upload{transfer{j: j, f: f}, 0, announced}
+	u := &upload{transfer{j: j, f: f}, announced}
 	if flag&vfs.OpenResume != 0 {
-		if u.start, err = c.resumeAt(f, j.path, offset); err != nil {
+		if u.off, err = c.resumeAt(f, j.path, offset); err != nil {
 			return nil, errors.Join(err, f.Abort())
 		}
 	}
-	u.off = u.start
 	return u, nil
 }
 
@@ -290,8 +290,8 @@ func (u *upload) whole() error {
 	if c.gone() {
 		return refusal(codeAborted, "%s: the client is gone", u.j.path)
 	}
-	if got := u.off - u.start; got < u.announced {
-		return refusal(codeAborted, "%s: %d bytes arrived of the %d that ALLO announced", u.j.path, got, u.announced)
+	if u.off < u.announced {
+		return refusal(codeAborted, "%s: has %d bytes of the %d that ALLO announced", u.j.path, u.off, u.announced)
 	}
 	return nil
 }
