@@ -44,6 +44,7 @@ type conn struct {
 	announced int64    // by ALLO, -1: nothing
 	facts     facts
 	hash      string // of OPTS HASH
+	renames   string // of RNFR, absolute; "" when the last one failed, and after RNTO
 	asciiType bool   // what TYPE said; it makes no difference
 	held      *command
 
