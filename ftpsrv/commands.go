@@ -114,6 +114,7 @@ func pass(verb string) func(*conn, command) {
 
 // handle does a command, or queues what the library does of it.
 func (c *conn) handle(cmd command) {
+	c.seq = cmd.seq
 	s, known := c.server.commands[cmd.verb]
 	switch {
 	case cmd.verb == "":

@@ -52,8 +52,9 @@
 // still there (upload.whole); everything else makes a partial of it:
 //
 //   - with TLS, an end in order is the close_notify alert;
-//   - without, the control connection is watched for CloseGrace longer, by reading and, on
-//     Linux, by asking the kernel: when a client is killed, that ends as well;
+//   - the control connection is watched for CloseGrace longer, by reading and, on Linux, by
+//     asking the kernel: when a client is killed, that ends as well, and one that gives up
+//     sends ABOR there;
 //   - ABOR, a data connection that is reset or silent for too long, and the end of the
 //     control connection cut the transfer off;
 //   - fewer bytes than ALLO announced are no complete file.

@@ -41,8 +41,9 @@ type exchange struct {
 	verb, arg string // for the library
 	asked     string // the client's own command and path, for the reply
 	path      string
-	job       *job // of a transfer, else nil
-	prepares  *job // of the EPSV before a transfer, which the client does not see
+	job       *job   // of a transfer, else nil
+	seq       uint64 // of a transfer: of its command
+	prepares  *job   // of the EPSV before a transfer, which the client does not see
 
 	// finish, when not nil, takes the final reply's code instead of the client.
 	finish func(code int, text string)

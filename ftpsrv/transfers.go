@@ -36,7 +36,7 @@ func (c *conn) start(upload bool, j *job, name string) {
 	if upload {
 		verb = "STOR"
 	}
-	x := &exchange{verb: verb, arg: name, asked: j.verb, path: j.path, job: j, done: make(chan struct{})}
+	x := &exchange{verb: verb, arg: name, asked: j.verb, path: j.path, job: j, seq: c.seq, done: make(chan struct{})}
 	c.engine.push(
 		&exchange{verb: "EPSV", prepares: j, finish: func(code int, text string) {
 			if code == codeExtPassive {
@@ -271,21 +271,20 @@ func (u *upload) Close() (err error) {
 // whole says why an upload whose data connection has ended in order is not complete, nil
 // when it is, as far as anybody can know. FTP marks the end of a file by the end of the
 // connection, which a client that was killed looks just like, without TLS: but then its
-// control connection ends, too.
+// control connection ends, too. And one that gives up sends ABOR and ends the data
+// connection in order, with TLS, too: which of the two is noticed first is chance.
 func (u *upload) whole() error {
 	c := u.j.conn
 	if why := u.j.cutOff(); why != nil {
 		return why
 	}
-	if u.j.tls == nil {
-		timer := time.NewTimer(c.server.cfg.CloseGrace)
-		defer timer.Stop()
-		select {
-		case <-c.dead:
-		case <-u.j.ctx.Done():
-			return u.j.cutOff()
-		case <-timer.C:
-		}
+	timer := time.NewTimer(c.server.cfg.CloseGrace)
+	defer timer.Stop()
+	select {
+	case <-c.dead:
+	case <-u.j.ctx.Done():
+		return u.j.cutOff()
+	case <-timer.C:
 	}
 	if c.gone() {
 		return refusal(codeAborted, "%s: the client is gone", u.j.path)
