@@ -152,7 +152,9 @@ func TestKilledUploads(t *testing.T) {
 	}
 }
 
-func killedUser(order string, sent, i int) string { return fmt.Sprintf("killed-%s-%d-%d", order, sent, i) }
+func killedUser(order string, sent, i int) string {
+	return fmt.Sprintf("killed-%s-%d-%d", order, sent, i)
+}
 
 // killUpload starts an upload in another process and kills it when it has sent everything.
 func killUpload(tb testing.TB, addr, user string, sent int, order string) (err error) {
