@@ -30,6 +30,9 @@ type Target struct {
 	// LeftOut are the cases of which nothing is left then, each with the reason. They are
 	// not run; every one must be a case of the suite.
 	LeftOut map[string]string
+	// Costly says that every file that is read or written needs a connection of its own:
+	// the large directory has few of them.
+	Costly bool
 	// Remote says that the target's systems are no Holders: the cases are not run with a
 	// commit under way.
 	Remote bool
