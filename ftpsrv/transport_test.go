@@ -68,3 +68,19 @@ func TestDataConnectionsResume(t *testing.T) {
 		})
 	}
 }
+
+// MLSD lists directories only (RFC 3659 section 7.1); a link to nowhere is none.
+func TestMLSDWantsADirectory(t *testing.T) {
+	c := startServer(t).login(t, "alice")
+	c.mustPut("/f", nil)
+	c.do("MKD /d", codePath)
+	for target, link := range map[string]string{"none": "/dangling", "loop": "/loop", "f": "/file", "d": "/dir"} {
+		c.do("SITE SYMLINK "+target+" "+link, codeOK)
+	}
+	for _, name := range []string{"/f", "/dangling", "/loop", "/file", "/none"} {
+		_, err := c.get("MLSD " + name)
+		wantRefused(t, "MLSD "+name, err, codeFailed)
+	}
+	c.mustGet("MLSD /d")
+	c.mustGet("MLSD /dir")
+}
