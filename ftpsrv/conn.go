@@ -257,7 +257,7 @@ func (c *conn) awaitTransfer(t *exchange) {
 			<-t.done
 			return
 		case cmd := <-lines:
-			if cmd.verb == "STAT" && cmd.arg == "" {
+			if cmd.verb == "STAT" && cmd.arg == "" && !t.over.Load() {
 				c.status(t)
 				continue
 			}

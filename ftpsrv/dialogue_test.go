@@ -19,7 +19,7 @@ import (
 // indiscreet is what no client may see: names of this machine, and words of what is inside.
 func indiscreet() *regexp.Regexp {
 	return regexp.MustCompile(regexp.QuoteMeta(os.TempDir()) + `/|/shares/|(?i:driver|afero|ftpserver|\bvfs|spool|journal|kloset|snapgate/gateway|` +
-		`goroutine|panic|runtime error|syscall|errno|internal error|use of closed|i/o timeout|broken pipe|dial tcp|accept tcp|read tcp|write tcp|\.go:\d|%!)`)
+		`goroutine|panic|runtime error|syscall|errno|internal error|secret detail|use of closed|i/o timeout|broken pipe|dial tcp|accept tcp|read tcp|write tcp|\.go:\d|%!)`)
 }
 
 // wantDiscreet checks a reply. Every one that a test of this package reads comes here.

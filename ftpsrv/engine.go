@@ -10,6 +10,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	ftpserver "github.com/fclairamb/ftpserverlib"
@@ -51,7 +52,8 @@ type exchange struct {
 	mu  sync.Mutex // guards err; a leaf
 	err error      // the first that the driver met
 
-	done chan struct{} // of a transfer: closed when its final reply has been sent
+	over atomic.Bool   // of a transfer: its final reply is about to be sent
+	done chan struct{} // of a transfer: closed when it has been sent
 }
 
 // note keeps an error of the driver for the reply; nil and later ones change nothing.
@@ -173,6 +175,7 @@ func (e *engine) answered(x *exchange, code int, text string) {
 		x.finish(code, text)
 	default:
 		code, text = e.conn.final(x, code, text)
+		x.over.Store(true)
 		e.conn.ctl.reply(code, text)
 		if x.done != nil {
 			close(x.done)
