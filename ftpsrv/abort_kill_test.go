@@ -29,12 +29,12 @@ func TestUploader(t *testing.T) {
 	if job == "" {
 		return
 	}
-	if err := uploadAndWait(strings.Fields(job)); err != nil {
+	if err := uploadAndWait(os.Stdout, strings.Fields(job)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func uploadAndWait(job []string) error {
+func uploadAndWait(out io.Writer, job []string) error {
 	addr, user, order := job[0], job[1], job[3]
 	n, err := strconv.Atoi(job[2])
 	if err != nil {
@@ -87,8 +87,9 @@ func uploadAndWait(job []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("sent")
-	_, err = io.Copy(io.Discard, in) // for ever
+	if _, err = io.WriteString(out, "sent\n"); err == nil {
+		_, err = io.Copy(io.Discard, in) // for ever
+	}
 	return err
 }
 

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/snapgate/gateway/vfs"
 )
 
 // listNames takes the names from the long lines of a listing; titles and empty lines stay.
@@ -170,4 +172,20 @@ func TestStat(t *testing.T) {
 		c.want(codeClosingData)
 		c.asks(ask{"STAT", codeSystem, `"/d"|end`}, ask{"DELE up", codeDone, ""})
 	}
+}
+
+// A listing that fails in the middle ends its reply, whatever the way.
+func TestListingCutShort(t *testing.T) {
+	var h house
+	ts := startServer(t, hasty, withHouse(t, &h, vfs.Config{Limits: vfs.Limits{SessionFiles: 1}}, map[string]resident{"alice": {perms: vfs.PermFull}}))
+	c := ts.dial(t).login("alice")
+	c.asks(
+		ask{"MKD d", codePath, ""}, ask{"MKD d/e", codePath, ""}, ask{"STAT *", codeFile, " d|end"},
+		ask{"STAT */*", codeFile, "status of */*:|cut short: */*: too many open files"}, // two directories are open at once
+		ask{"NOOP", codeOK, "ok"},
+	)
+	d := c.begins(t, "LIST */*")
+	d.Close()
+	c.want(codeTransient)
+	c.asks(ask{"NOOP", codeOK, "ok"})
 }
