@@ -81,13 +81,15 @@ func TestAbortMatrix(t *testing.T) {
 		{"plain", false, (*testServer).dial}, {"explicit TLS", true, (*testServer).dialTLS}, {"implicit TLS", true, (*testServer).dialImplicit},
 	} {
 		t.Run(transport.name, func(t *testing.T) {
+			patient := startServer(t, withTLS(t))
 			m := abortMatrix{
-				dial: transport.dial, body: bytes.Repeat([]byte("0123456789"), 15_000),
-				patient: startServer(t, withTLS(t)),
-				// Long enough for a handshake, on a machine that is busy.
-				hasty: startServer(t, withTLS(t), func(c *Config) { c.DataTimeout = 100 * time.Millisecond }),
+				dial: transport.dial, body: bytes.Repeat([]byte("0123456789"), 15_000), patient: patient,
+				// Of the same share. Long enough for a handshake, on a machine that is busy.
+				hasty: startServer(t, withTLS(t), func(c *Config) {
+					c.Sessions, c.Auth, c.DataTimeout = patient.cfg.Sessions, patient.cfg.Auth, 200*time.Millisecond
+				}),
+				judge: transport.dial(patient, t).login("judge"),
 			}
-			m.judge = map[*testServer]*client{m.patient: transport.dial(m.patient, t).login("judge"), m.hasty: transport.dial(m.hasty, t).login("judge")}
 			for _, way := range cutWays() {
 				if way.tlsOnly && !transport.tls {
 					continue
@@ -108,7 +110,7 @@ type abortMatrix struct {
 	dial           func(*testServer, testing.TB) *client
 	patient, hasty *testServer
 	body           []byte
-	judge          map[*testServer]*client // somebody else, of each server
+	judge          *client // somebody else
 	n              int
 }
 
@@ -121,7 +123,7 @@ func (m *abortMatrix) run(t *testing.T, way cutWay, sent int, over bool) {
 	const old = "the good old file"
 	dir := fmt.Sprintf("/%d", m.n)
 	file := dir + "/f"
-	judge := m.judge[ts]
+	judge := m.judge
 	judge.tb = t
 	judge.do("MKD "+dir, codePath)
 	var want []string
@@ -163,7 +165,7 @@ func (m *abortMatrix) run(t *testing.T, way cutWay, sent int, over bool) {
 			judge.do("SIZE "+at+file, codeFailed)
 		}
 	}
-	m.resume(t, m.dial(ts, t).login("alice"), file, sent, over)
+	m.resume(t, m.dial(m.patient, t).login("alice"), file, sent, over)
 	judge.wantFile(file, string(m.body))
 }
 
