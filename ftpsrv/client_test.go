@@ -25,6 +25,7 @@ type client struct {
 	// protected says that data connections are encrypted: after PROT P.
 	protected bool
 	mode      string // EPSV, PASV, PORT or EPRT: how data connections are made
+	said      []byte // what was sent: replies may repeat it
 }
 
 // reply is an answer of the server.
@@ -121,6 +122,7 @@ func (c *client) send(line string) error {
 	if err := c.conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
+	c.said = append(append(c.said, line...), '\n')
 	_, err := io.WriteString(c.conn, line+"\r\n")
 	return err
 }
@@ -154,7 +156,7 @@ func (c *client) receive() (reply, error) {
 			r.lines = append(r.lines, text)
 		}
 		if coded && code == r.code && text[3] == ' ' {
-			wantDiscreet(c.tb, r)
+			wantDiscreet(c.tb, r, c.said)
 			return r, nil
 		}
 	}
