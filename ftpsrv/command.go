@@ -20,6 +20,7 @@ type command struct {
 	verb string // in upper case
 	arg  string // as sent: one space before it is taken away
 	err  error  // errLineTooLong, or why the connection has ended
+	seq  uint64 // counts the lines after the login; 0 before it
 }
 
 // readCommand reads a line; one that is too long is skipped to its end.

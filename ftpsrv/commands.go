@@ -69,8 +69,8 @@ func commandTable() map[string]spec {
 		"MKD":  {run: pass("MKD"), arg: true, help: "<sp> path"},
 		"RMD":  {run: pass("RMD"), arg: true, help: "<sp> path"},
 		"DELE": {run: pass("DELE"), arg: true, help: "<sp> path"},
-		"RNFR": {run: pass("RNFR"), arg: true, help: "<sp> path"},
-		"RNTO": {run: pass("RNTO"), arg: true, help: "<sp> path"},
+		"RNFR": {run: (*conn).cmdRnfr, arg: true, help: "<sp> path"},
+		"RNTO": {run: (*conn).cmdRnto, arg: true, help: "<sp> path"},
 		"SIZE": {run: pass("SIZE"), arg: true, help: "<sp> path"},
 		"MDTM": {run: (*conn).cmdMdtm, arg: true, help: "[ <sp> YYYYMMDDhhmmss ] <sp> path"},
 		"MFMT": {run: (*conn).cmdMfmt, arg: true, help: "<sp> YYYYMMDDhhmmss <sp> path"},
@@ -114,6 +114,7 @@ func pass(verb string) func(*conn, command) {
 
 // handle does a command, or queues what the library does of it.
 func (c *conn) handle(cmd command) {
+	c.seq = cmd.seq
 	s, known := c.server.commands[cmd.verb]
 	switch {
 	case cmd.verb == "":
@@ -238,4 +239,32 @@ func (c *conn) cmdCwd(cmd command) {
 		arg = "/" + strings.TrimPrefix(arg[1:], "/")
 	}
 	c.engine.push(&exchange{verb: "CWD", arg: arg, asked: "CWD", path: cmd.arg})
+}
+
+// cmdRnfr names what is to be renamed (RFC 959 section 4.1.3): a link itself, not what it
+// points to.
+func (c *conn) cmdRnfr(cmd command) {
+	c.renames = ""
+	from := c.absolute(cmd.arg)
+	if _, err := c.sess.Lstat(c.ctx, from); err != nil {
+		c.fail(cmd.verb, cmd.arg, err)
+		return
+	}
+	c.renames = from
+	c.ctl.reply(codePending, "send RNTO with the new name")
+}
+
+// cmdRnto renames, once for each RNFR. It replaces a file, as all common servers do.
+func (c *conn) cmdRnto(cmd command) {
+	from := c.renames
+	c.renames = ""
+	if from == "" {
+		c.ctl.reply(codeSequence, "send RNFR first")
+		return
+	}
+	if err := c.sess.Rename(c.ctx, from, c.absolute(cmd.arg), true); err != nil {
+		c.fail(cmd.verb, cmd.arg, err)
+		return
+	}
+	c.ctl.reply(codeDone, "renamed to "+cmd.arg)
 }

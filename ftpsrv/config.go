@@ -69,8 +69,8 @@ type Config struct {
 	DataTimeout    time.Duration // a data connection on which nothing moves for so long is given up; 2 min
 	ConnectTimeout time.Duration // for a data connection to be made; 30 s
 	FailureDelay   time.Duration // before the reply to a wrong password; 1 s
-	// CloseGrace is how long after the end of an upload without TLS the control connection
-	// is watched: that of a client that was killed ends, too. 20 ms.
+	// CloseGrace is how long after the end of an upload the control connection is watched:
+	// that of a client that was killed ends, too, and ABOR may come there. 20 ms.
 	CloseGrace time.Duration
 
 	Limits Limits

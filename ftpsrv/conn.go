@@ -44,8 +44,10 @@ type conn struct {
 	announced int64    // by ALLO, -1: nothing
 	facts     facts
 	hash      string // of OPTS HASH
+	renames   string // of RNFR, absolute; "" when the last one failed, and after RNTO
 	asciiType bool   // what TYPE said; it makes no difference
 	held      *command
+	seq       uint64 // of the command that is being handled
 
 	lines chan command  // after the login, of readAhead
 	dead  chan struct{} // closed when the control connection has ended, after the login
@@ -57,6 +59,7 @@ type conn struct {
 	draining bool
 	busy     bool // a command is being handled
 	transfer *exchange
+	aborted  uint64 // the newest ABOR: of transfers that were asked for before it, none goes on
 }
 
 // counters are what a session did.
@@ -188,14 +191,15 @@ const readAheadLines = 64
 // noticed during a transfer.
 func (c *conn) readAhead() {
 	defer close(c.dead)
-	for {
+	for seq := uint64(1); ; seq++ {
 		cmd := readCommand(c.ctl.in)
+		cmd.seq = seq
 		if cmd.err != nil && !errors.Is(cmd.err, errLineTooLong) {
 			c.log.Debug("control connection ended", "err", cmd.err)
 			return
 		}
 		if cmd.verb == "ABOR" {
-			c.cut(errAborted)
+			c.abort(seq)
 		}
 		select {
 		case c.lines <- cmd:
@@ -253,7 +257,7 @@ func (c *conn) awaitTransfer(t *exchange) {
 			<-t.done
 			return
 		case cmd := <-lines:
-			if cmd.verb == "STAT" && cmd.arg == "" {
+			if cmd.verb == "STAT" && cmd.arg == "" && !t.over.Load() {
 				c.status(t)
 				continue
 			}
@@ -313,10 +317,25 @@ func (c *conn) currentTransfer() *exchange {
 	return c.transfer
 }
 
+// setTransfer notes the transfer that begins, nil when it has ended. An ABOR that came
+// right behind it may have been read already.
 func (c *conn) setTransfer(x *exchange) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.transfer = x
+	aborted := x != nil && x.seq < c.aborted
+	c.mu.Unlock()
+	if aborted {
+		x.cancel(errAborted)
+	}
+}
+
+// abort cuts off the transfer that was asked for before the line seq, whether it has begun
+// or not.
+func (c *conn) abort(seq uint64) {
+	c.mu.Lock()
+	c.aborted = seq
+	c.mu.Unlock()
+	c.cut(errAborted)
 }
 
 // cut ends the transfer that is under way, if there is one.

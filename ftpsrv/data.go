@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -104,17 +105,33 @@ func (*activePort) close() {}
 // dataConn is a data connection. Each Read and Write has a deadline, so that one on which
 // nothing moves is given up.
 type dataConn struct {
-	net.Conn // TCP, or TLS on it
+	net.Conn           // TCP, or TLS on it
+	below    *tcpBelow // TLS; nil without
 	timeout  time.Duration
 }
 
 func newDataConn(nc net.Conn, cfg *tls.Config, timeout time.Duration) *dataConn {
-	if cfg != nil {
-		// The handshake happens with the first Read or Write: clients begin it when they
-		// have the 150 reply.
-		nc = tls.Server(nc, cfg)
+	if cfg == nil {
+		return &dataConn{Conn: nc, timeout: timeout}
 	}
-	return &dataConn{Conn: nc, timeout: timeout}
+	// The handshake happens with the first Read or Write: clients begin it when they have
+	// the 150 reply.
+	below := &tcpBelow{Conn: nc}
+	return &dataConn{Conn: tls.Server(below, cfg), below: below, timeout: timeout}
+}
+
+// tcpBelow is the TCP connection below TLS. It notes when that has ended: crypto/tls takes
+// an end between two records for one in order, even before the handshake, and reads no
+// further than the close_notify alert.
+type tcpBelow struct {
+	net.Conn
+	ended bool // of who reads
+}
+
+func (c *tcpBelow) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.ended = c.ended || errors.Is(err, io.EOF)
+	return n, err
 }
 
 // Read implements net.Conn. Of a TLS connection that ends without the close_notify alert
@@ -123,7 +140,11 @@ func (c *dataConn) Read(p []byte) (int, error) {
 	if err := c.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		return 0, err
 	}
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	if c.below != nil && c.below.ended && errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }
 
 // Write implements net.Conn.

@@ -17,7 +17,7 @@
 // Each connection has a library server of its own, whose only connection is the engine: it
 // reads the lines that conn.next gives it and writes replies that conn takes apart. So the
 // library never sees the network, a password or a certificate. It keeps the working
-// directory and the state of RNFR, runs each transfer in a goroutine of its own, and copies
+// directory, runs each transfer in a goroutine of its own, and copies
 // between file and data connection. Read in version 0.32.3, these are its traps, and how
 // each is closed:
 //
@@ -40,6 +40,7 @@
 //     path, SITE CHMOD without a path panics, SITE RMDIR removes whole trees, MLST cannot
 //     tell symbolic links, STOU, STRU, HELP, LANG, ALLO with records and OPTS MLST are not
 //     there: all of these are ours.
+//   - After an RNFR that failed, its RNTO renames what an earlier RNFR named: both are ours.
 //   - Its replies carry its own errors: the driver notes the error, and final makes the
 //     reply.
 //   - A panic in our code below its Read would end the process: conn.next recovers.
@@ -51,8 +52,9 @@
 // still there (upload.whole); everything else makes a partial of it:
 //
 //   - with TLS, an end in order is the close_notify alert;
-//   - without, the control connection is watched for CloseGrace longer, by reading and, on
-//     Linux, by asking the kernel: when a client is killed, that ends as well;
+//   - the control connection is watched for CloseGrace longer, by reading and, on Linux, by
+//     asking the kernel: when a client is killed, that ends as well, and one that gives up
+//     sends ABOR there;
 //   - ABOR, a data connection that is reset or silent for too long, and the end of the
 //     control connection cut the transfer off;
 //   - fewer bytes than ALLO announced are no complete file.

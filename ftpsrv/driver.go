@@ -51,18 +51,9 @@ func (d *driver) RemoveDir(name string) error {
 	return d.note(d.conn.sess.Rmdir(d.conn.ctx, name))
 }
 
-// Rename implements afero.Fs. It replaces a file, as all common servers do.
-func (d *driver) Rename(from, to string) error {
-	return d.note(d.conn.sess.Rename(d.conn.ctx, from, to, true))
-}
-
-// Stat implements afero.Fs. What is renamed is a link itself.
+// Stat implements afero.Fs.
 func (d *driver) Stat(name string) (os.FileInfo, error) {
-	stat := d.conn.sess.Stat
-	if x := d.conn.engine.current(); x.verb == "RNFR" {
-		stat = d.conn.sess.Lstat
-	}
-	info, err := stat(d.conn.ctx, name)
+	info, err := d.conn.sess.Stat(d.conn.ctx, name)
 	if err != nil {
 		return nil, d.note(err)
 	}
@@ -112,6 +103,9 @@ func (d *driver) Open(string) (afero.File, error) { return nil, d.note(errUnused
 func (d *driver) OpenFile(string, int, os.FileMode) (afero.File, error) {
 	return nil, d.note(errUnused)
 }
+
+// Rename implements afero.Fs.
+func (d *driver) Rename(string, string) error { return d.note(errUnused) }
 
 // RemoveAll implements afero.Fs.
 func (d *driver) RemoveAll(string) error { return d.note(errUnused) }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	ftpserver "github.com/fclairamb/ftpserverlib"
@@ -41,8 +42,9 @@ type exchange struct {
 	verb, arg string // for the library
 	asked     string // the client's own command and path, for the reply
 	path      string
-	job       *job // of a transfer, else nil
-	prepares  *job // of the EPSV before a transfer, which the client does not see
+	job       *job   // of a transfer, else nil
+	seq       uint64 // of a transfer: of its command
+	prepares  *job   // of the EPSV before a transfer, which the client does not see
 
 	// finish, when not nil, takes the final reply's code instead of the client.
 	finish func(code int, text string)
@@ -50,7 +52,8 @@ type exchange struct {
 	mu  sync.Mutex // guards err; a leaf
 	err error      // the first that the driver met
 
-	done chan struct{} // of a transfer: closed when its final reply has been sent
+	over atomic.Bool   // of a transfer: its final reply is about to be sent
+	done chan struct{} // of a transfer: closed when it has been sent
 }
 
 // note keeps an error of the driver for the reply; nil and later ones change nothing.
@@ -172,6 +175,7 @@ func (e *engine) answered(x *exchange, code int, text string) {
 		x.finish(code, text)
 	default:
 		code, text = e.conn.final(x, code, text)
+		x.over.Store(true)
 		e.conn.ctl.reply(code, text)
 		if x.done != nil {
 			close(x.done)

@@ -32,10 +32,6 @@ func (c *conn) final(x *exchange, code int, text string) (int, string) {
 		return code, quoted(c.absolute(x.arg)) + " is made"
 	case "RMD", "DELE":
 		return code, x.path + " is removed"
-	case "RNFR":
-		return code, "send RNTO with the new name"
-	case "RNTO":
-		return code, "renamed to " + x.path
 	}
 	return code, text // numbers and times
 }
@@ -43,8 +39,6 @@ func (c *conn) final(x *exchange, code int, text string) (int, string) {
 // refused is the reply to what the library refused by itself.
 func (c *conn) refused(x *exchange, code int, text string) (int, string) {
 	switch x.asked {
-	case "RNTO":
-		return codeSequence, "send RNFR first"
 	case "CWD":
 		return describe(x.path, &vfs.Error{Kind: vfs.KindNotDir})
 	case "SIZE":

@@ -17,8 +17,9 @@ type listArgs struct {
 // parseListArgs splits options from the path. Options that are not known are taken for
 // some that make no difference here: all names are listed, in byte order. "--" ends them;
 // exists, which may be asked once, decides whether the whole is a name that begins with "-".
+// What clients send by themselves never is one: a file "-la" must not hide all others.
 func parseListArgs(arg string, exists func(name string) bool) listArgs {
-	if strings.HasPrefix(arg, "-") && exists(arg) {
+	if strings.HasPrefix(arg, "-") && !usualOptions(arg) && exists(arg) {
 		return listArgs{path: arg}
 	}
 	var a listArgs
@@ -49,6 +50,11 @@ func parseListArgs(arg string, exists func(name string) bool) listArgs {
 		a.path = arg
 	}
 	return a
+}
+
+// usualOptions reports whether a word can be the options that clients send.
+func usualOptions(word string) bool {
+	return len(word) > 1 && strings.Trim(word[1:], "aAlLnogRd1FtrShC") == ""
 }
 
 // isPattern reports whether a path has characters of a pattern.

@@ -78,6 +78,8 @@ func (l *lister) prepare(ctx context.Context) (send, error) {
 		return l.directory(ctx, abs)
 	case l.verb == "MLSD" && err == nil:
 		return nil, &vfs.Error{Kind: vfs.KindNotDir}
+	case l.verb == "MLSD": // of directories only (RFC 3659 section 7.1), not of a link to nowhere
+		return nil, err
 	case lerr == nil:
 		e := c.entry(path.Dir(abs), link)
 		e.name = l.args.path

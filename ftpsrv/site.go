@@ -69,14 +69,14 @@ func utimeArgs(arg string) (name string, t time.Time, ok bool) {
 	if t, err := parseUtime(first); err == nil && rest != "" {
 		return rest, t, true
 	}
-	fields := strings.Fields(arg)
-	if n := len(fields); n >= 5 && strings.EqualFold(fields[n-1], "UTC") {
-		if t, err := parseUtime(fields[n-3]); err == nil {
-			// The path may have spaces: it is what is before the last four words.
-			name := arg
-			for range 4 {
-				name = strings.TrimRight(name[:strings.LastIndexByte(name, ' ')], " ")
-			}
+	// The path may have spaces: it is what is before the last four words.
+	name, words := arg, [4]string{}
+	for i := 3; i >= 0; i-- {
+		at := strings.LastIndexByte(name, ' ') + 1
+		name, words[i] = strings.TrimRight(name[:at], " "), name[at:]
+	}
+	if name != "" && strings.EqualFold(words[3], "UTC") {
+		if t, err := parseUtime(words[1]); err == nil {
 			return name, t, true
 		}
 	}

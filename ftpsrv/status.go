@@ -48,7 +48,10 @@ func (c *conn) cmdStat(cmd command) {
 		return context.Cause(c.ctx)
 	})
 	if err != nil {
-		c.fail(cmd.verb, l.args.path, err)
+		// The code has been told; a line with another one would not end the reply.
+		c.report(cmd.verb, l.args.path, err)
+		_, text := describe(l.args.path, err)
+		c.ctl.reply(codeFile, "cut short: "+text)
 		return
 	}
 	c.ctl.reply(codeFile, "end")

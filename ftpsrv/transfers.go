@@ -36,7 +36,7 @@ func (c *conn) start(upload bool, j *job, name string) {
 	if upload {
 		verb = "STOR"
 	}
-	x := &exchange{verb: verb, arg: name, asked: j.verb, path: j.path, job: j, done: make(chan struct{})}
+	x := &exchange{verb: verb, arg: name, asked: j.verb, path: j.path, job: j, seq: c.seq, done: make(chan struct{})}
 	c.engine.push(
 		&exchange{verb: "EPSV", prepares: j, finish: func(code int, text string) {
 			if code == codeExtPassive {
@@ -169,8 +169,9 @@ func (t *transfer) fail(err error) error {
 // upload is a file that is being received.
 type upload struct {
 	transfer
-	start     int64
-	announced int64 // bytes by ALLO, -1: nothing
+	// announced is the size by ALLO, -1 for nothing: of the file, as lftp sends it before it
+	// resumes, too. Who announces what is still to come announces less.
+	announced int64
 }
 
 // openUpload opens a file for an upload from offset on; -1: at its end.
@@ -179,13 +180,12 @@ func (c *conn) openUpload(j *job, name string, flag vfs.OpenFlag, offset, announ
 	if err != nil {
 		return nil, err
 	}
-	u := &upload{transfer{j: j, f: f}, 0, announced}
+	u := &upload{transfer{j: j, f: f}, announced}
 	if flag&vfs.OpenResume != 0 {
-		if u.start, err = c.resumeAt(f, j.path, offset); err != nil {
+		if u.off, err = c.resumeAt(f, j.path, offset); err != nil {
 			return nil, errors.Join(err, f.Abort())
 		}
 	}
-	u.off = u.start
 	return u, nil
 }
 
@@ -271,27 +271,26 @@ func (u *upload) Close() (err error) {
 // whole says why an upload whose data connection has ended in order is not complete, nil
 // when it is, as far as anybody can know. FTP marks the end of a file by the end of the
 // connection, which a client that was killed looks just like, without TLS: but then its
-// control connection ends, too.
+// control connection ends, too. And one that gives up sends ABOR and ends the data
+// connection in order, with TLS, too: which of the two is noticed first is chance.
 func (u *upload) whole() error {
 	c := u.j.conn
 	if why := u.j.cutOff(); why != nil {
 		return why
 	}
-	if u.j.tls == nil {
-		timer := time.NewTimer(c.server.cfg.CloseGrace)
-		defer timer.Stop()
-		select {
-		case <-c.dead:
-		case <-u.j.ctx.Done():
-			return u.j.cutOff()
-		case <-timer.C:
-		}
+	timer := time.NewTimer(c.server.cfg.CloseGrace)
+	defer timer.Stop()
+	select {
+	case <-c.dead:
+	case <-u.j.ctx.Done():
+		return u.j.cutOff()
+	case <-timer.C:
 	}
 	if c.gone() {
 		return refusal(codeAborted, "%s: the client is gone", u.j.path)
 	}
-	if got := u.off - u.start; got < u.announced {
-		return refusal(codeAborted, "%s: %d bytes arrived of the %d that ALLO announced", u.j.path, got, u.announced)
+	if u.off < u.announced {
+		return refusal(codeAborted, "%s: has %d bytes of the %d that ALLO announced", u.j.path, u.off, u.announced)
 	}
 	return nil
 }

@@ -162,6 +162,9 @@ func (s *Session) openWrite(ctx context.Context, f *File, p *place, attr AttrSet
 		return errKind("open", p.name, KindPermission)
 	case !p.absent && f.flag&OpenRead != 0 && f.flag&OpenTruncate == 0 && !perms.allows(actRead, false):
 		return errKind("open", p.name, KindPermission)
+	case !p.absent && f.flag&OpenResume != 0 && p.mount.share.uploads.torn(s.principal.User, p.dir, time.Now()):
+		// What the client wants to go on with is gone; what is there is another version.
+		return errKind("open", p.name, KindTorn)
 	}
 	if own := s.openUpload(p); own != nil && f.flag&OpenTruncate == 0 {
 		switch {

@@ -319,7 +319,9 @@ func (u *upload) keep(ctx context.Context) error {
 	case err == nil:
 		return u.leave(u.file.Close())
 	case errors.Is(err, errComplete):
-		u.share.uploads.tear(u.user, u.name(), time.Now())
+		if !u.appends() {
+			u.share.uploads.tear(u.user, u.name(), time.Now())
+		}
 		return u.leave(u.discard())
 	default:
 		// The journal does not take it. It can be resumed until the process ends.
@@ -330,6 +332,18 @@ func (u *upload) keep(ctx context.Context) error {
 		}
 		return u.leave(joinClose(err, u.file.Close()))
 	}
+}
+
+// appends reports whether the upload only adds to the end of the version below: a client
+// that goes by the size of that one goes on in the right place. mu is held.
+func (u *upload) appends() bool {
+	b := &u.base
+	size := b.ref.size
+	if b.content != nil {
+		size = b.content.size
+	}
+	xs := u.file.Extents()
+	return b.exists() && b.limit == size && len(xs) == 1 && xs[0].Off == size
 }
 
 // discard throws the spooled bytes away, and the record of a checkpoint of them.

@@ -98,3 +98,44 @@ func TestChangesOfPartialsAreDurable(t *testing.T) {
 	want(t, "unsynced after the removal", unsynced(), 0)
 	wantSpoolFreed(t, s)
 }
+
+// After an overwrite was cut off, nothing is put behind any part of the old version: that is
+// not what the client has sent. An append that was cut off can be sent again.
+func TestResumeOverTheOldVersion(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		flag OpenFlag
+		off  int64
+		kind Kind // of the resume
+	}{
+		{"overwrite", OpenWrite | OpenTruncate, 0, KindTorn},
+		{"update of the start", OpenWrite, 0, KindTorn},
+		{"update over the end", OpenResume, 3, KindTorn},
+		{"append", OpenResume, 10, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			sys, _ := fullTestSystem(t)
+			v := visit(t, sys, "u", PermFull, "/")
+			v.put("/f", "0123456789")
+			f := v.open("/f", row.flag)
+			v.write(f, row.off, "new bytes, many of them")
+			wantNil(t, "abort", f.Abort())
+			want(t, "old version", v.get("/f"), "0123456789")
+			again := visit(t, sys, "u", PermFull, "/")
+			f, err := again.Open(t.Context(), "/f", OpenWrite|OpenResume, AttrSet{})
+			if row.kind != 0 {
+				wantKind(t, "resume", err, row.kind)
+				again.put("/f", "whole")
+				want(t, "new version", v.get("/f"), "whole")
+				f, err = again.Open(t.Context(), "/f", OpenWrite|OpenResume, AttrSet{})
+				wantNil(t, "resume of a whole one", err)
+				wantNil(t, "abort", f.Abort())
+				return
+			}
+			wantNil(t, "resume", err)
+			again.write(f, 10, "abc")
+			again.close(f)
+			want(t, "new version", v.get("/f"), "0123456789abc")
+		})
+	}
+}

@@ -24,12 +24,33 @@ type Target struct {
 	// Coarse is the kind that Kind returns when the live tree says kind, for protocols
 	// that know fewer of them; nil when they all come through.
 	Coarse func(kind vfs.Kind) vfs.Kind
-	// Skip gives the reason why a case cannot run on the target, "" to run it; may be nil.
-	Skip func(name string) string
+	// Lacks are the features that the protocol has no words for: steps that need one are
+	// left out.
+	Lacks Feature
+	// LeftOut are the cases of which nothing is left then, each with the reason. They are
+	// not run; every one must be a case of the suite.
+	LeftOut map[string]string
+	// Costly says that every file that is read or written needs a connection of its own:
+	// the large directory has few of them.
+	Costly bool
 	// Remote says that the target's systems are no Holders: the cases are not run with a
 	// commit under way.
 	Remote bool
 }
+
+// Feature is something that the clients of some protocols cannot ask for.
+type Feature uint8
+
+// The features that may be missing.
+const (
+	Update    Feature = 1 << iota // write anywhere in a file, whose other bytes stay
+	Handles                       // attributes of an open file, and its size while it is written
+	Resize                        // set the size of a file
+	Exclusive                     // create a file only if there is none
+	HardLinks                     // make hard links
+	NoReplace                     // rename, but not over another file
+	LineBreak                     // line breaks in names
+)
 
 // System is a share under test. Its policy is manual: it commits when Commit is called,
 // and of its own only what versions: all seals.
@@ -132,14 +153,16 @@ func Run(t *testing.T, target Target) {
 	if target.Remote {
 		modes = []mode{asItStands, after}
 	}
-	for _, tc := range slices.Concat(fileCases(), uploadCases(), treeCases(), nameCases(), linkCases(), historyCases()) {
+	cases := slices.Concat(fileCases(), uploadCases(), treeCases(), nameCases(), linkCases(), historyCases())
+	for _, problem := range checkLeftOut(cases, target.LeftOut) {
+		t.Error(problem)
+	}
+	for _, tc := range cases {
+		if _, ok := target.LeftOut[tc.name]; ok {
+			continue
+		}
 		for _, m := range modes {
 			t.Run(tc.name+m.String(), func(t *testing.T) {
-				if target.Skip != nil {
-					if why := target.Skip(tc.name); why != "" {
-						t.Skip(why)
-					}
-				}
 				c := &suite{T: t, target: target, sys: target.Start(t), mode: m}
 				if _, ok := c.sys.(Holder); !ok && m == during {
 					t.Fatal("the target cannot hold a commit: is it Remote?")
@@ -153,6 +176,19 @@ func Run(t *testing.T, target Target) {
 	}
 }
 
+// checkLeftOut finds what is wrong with a table of cases that are left out.
+func checkLeftOut(cases []testCase, leftOut map[string]string) (problems []string) {
+	for name, why := range leftOut {
+		if !slices.ContainsFunc(cases, func(tc testCase) bool { return tc.name == name }) {
+			problems = append(problems, fmt.Sprintf("left out, but no case: %q", name))
+		}
+		if why == "" {
+			problems = append(problems, fmt.Sprintf("left out without a reason: %q", name))
+		}
+	}
+	return problems
+}
+
 // suite is a running case.
 type suite struct {
 	*testing.T
@@ -160,6 +196,9 @@ type suite struct {
 	sys    System
 	mode   mode
 }
+
+// has reports whether the target's clients can ask for a feature.
+func (c *suite) has(f Feature) bool { return c.target.Lacks&f == 0 }
 
 // client opens a connection whose operations bring commits with them as the mode says.
 func (c *suite) client(user string) Client {
@@ -278,6 +317,14 @@ const (
 	update = vfs.OpenWrite | vfs.OpenCreate
 	resume = vfs.OpenWrite | vfs.OpenCreate | vfs.OpenResume
 )
+
+// flags are those of all that the target's clients can ask for.
+func (c *suite) flags(all ...vfs.OpenFlag) []vfs.OpenFlag {
+	return slices.DeleteFunc(all, func(f vfs.OpenFlag) bool {
+		both := f&vfs.OpenRead != 0 && f&vfs.OpenWrite != 0
+		return both && !c.has(Update) || f&vfs.OpenExclusive != 0 && !c.has(Exclusive)
+	})
+}
 
 // open opens a file or ends the case.
 func (c *suite) open(cl Client, path string, flag vfs.OpenFlag) File {

@@ -1,0 +1,614 @@
+package ftpsrv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/snapgate/gateway/vfs"
+)
+
+// short is a timeout that a test waits for; a machine that is busy does what comes before
+// in less.
+const short = 250 * time.Millisecond
+
+func TestConnectionLimits(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*Config)
+		login  bool // the limit shows at the login
+		want   string
+	}{
+		{"in all", func(c *Config) { c.Limits.Connections = 2 }, false, "too many connections"},
+		{"of an address", func(c *Config) { c.Limits.PerAddress = 2 }, false, "too many connections from this address"},
+		{"not logged in", func(c *Config) { c.Limits.Handshakes = 2 }, false, "too many connections that have not logged in"},
+		{"not logged in, of an address", func(c *Config) { c.Limits.HandshakesPerAddress = 2 }, false, "too many connections that have not logged in"},
+		{"of a user", func(c *Config) { c.Limits.PerUser = 2 }, true, "too many connections of this user"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			ts := startServer(t, tt.change)
+			enter := func() (*client, reply) {
+				c := ts.connect(t)
+				r, err := c.receive()
+				if err == nil && tt.login && r.code == codeReady {
+					c.do("USER alice", codeNeedPassword)
+					r, err = c.exchange("PASS " + password)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				return c, r
+			}
+			first, _ := enter()
+			if _, r := enter(); r.code >= 400 {
+				t.Fatalf("the second one is refused: %v", r)
+			}
+			c, r := enter()
+			if r.code != codeUnavailable || !strings.Contains(r.text(), tt.want) {
+				t.Errorf("the third one is told %v, want %d %q", r, codeUnavailable, tt.want)
+			}
+			c.wantEnd()
+			first.do("QUIT", codeGoodbye)
+			first.wantEnd()
+			for deadline := time.Now().Add(patience); ; {
+				if _, r := enter(); r.code < 400 {
+					return
+				}
+				if time.Now().After(deadline) {
+					t.Fatal("a closed connection is counted for ever")
+				}
+			}
+		})
+	}
+}
+
+// One user's connections do not count for another.
+func TestUsersAreCountedApart(t *testing.T) {
+	ts := startServer(t, func(c *Config) { c.Limits.PerUser = 1 })
+	ts.login(t, "alice")
+	ts.login(t, "bob")
+}
+
+func TestLoginTries(t *testing.T) {
+	ts := startServer(t, func(c *Config) { c.Limits.LoginTries = 3 })
+	c := ts.dial(t)
+	for range 2 {
+		c.dialogue(step{"USER alice", codeNeedPassword}, step{"PASS wrong", codeNotLoggedIn})
+	}
+	c.dialogue(step{"PASS " + password, codeSequence}) // each try needs its own USER
+	c.dialogue(step{"USER alice", codeNeedPassword}, step{"PASS wrong", codeUnavailable})
+	c.wantEnd()
+	ts.log.wait(t, `msg="login failed"`, "attempts=3")
+	if n := len(ts.auth.calls); n != 3 {
+		t.Errorf("%d passwords were checked, want 3", n)
+	}
+
+	c = ts.dial(t)
+	c.dialogue(step{"USER alice", codeNeedPassword}, step{"PASS wrong", codeNotLoggedIn})
+	c.login("alice")
+}
+
+// A wrong password is answered after a delay; it does not hold up the others.
+func TestFailureDelay(t *testing.T) {
+	const delay = 50 * time.Millisecond
+	ts := startServer(t, func(c *Config) { c.FailureDelay = delay })
+	c := ts.dial(t)
+	c.do("USER alice", codeNeedPassword)
+	start := time.Now()
+	c.do("PASS wrong", codeNotLoggedIn)
+	if d := time.Since(start); d < delay {
+		t.Errorf("answered after %v, want at least %v", d, delay)
+	}
+}
+
+func TestLoginTimeout(t *testing.T) {
+	change := func(c *Config) { c.LoginTimeout = short }
+	t.Run("silence", func(t *testing.T) {
+		startServer(t, change).dial(t).wantEnd()
+	})
+	t.Run("no TLS handshake", func(t *testing.T) {
+		ts := startServer(t, change, withTLS(t))
+		newClient(t, ts, ts.implicit).wantEnd()
+		c := ts.dial(t)
+		c.do("AUTH TLS", codeAuthAccepted)
+		c.wantEnd()
+	})
+	t.Run("slow authenticator", func(t *testing.T) {
+		ts := startServer(t, change)
+		ts.auth.delay = make(chan struct{})
+		c := ts.dial(t)
+		c.dialogue(step{"USER alice", codeNeedPassword}, step{"PASS " + password, codeUnavailable})
+		c.wantEnd()
+	})
+	// Commands that trickle in do not move the deadline.
+	t.Run("chatter", func(t *testing.T) {
+		c := startServer(t, change).dial(t)
+		start := time.Now()
+		for {
+			if _, err := c.exchange("NOOP"); err != nil {
+				return
+			}
+			if time.Since(start) > patience {
+				t.Fatal("the server still listens")
+			}
+		}
+	})
+	t.Run("a login ends it", func(t *testing.T) {
+		c := startServer(t, change).login(t, "alice")
+		for start := time.Now(); time.Since(start) < 2*short; {
+			c.do("NOOP", codeOK)
+		}
+	})
+}
+
+func TestIdleTimeout(t *testing.T) {
+	ts := startServer(t, func(c *Config) { c.IdleTimeout = short })
+	c := ts.login(t, "alice")
+	c.want(codeUnavailable)
+	c.wantEnd()
+	ts.wantSessionEnd(t, c)
+}
+
+// A transfer that goes on for longer than the idle timeout is not idle.
+func TestIdleTimeoutSparesTransfers(t *testing.T) {
+	c := startServer(t, func(c *Config) { c.IdleTimeout = short }).login(t, "alice")
+	d, err := c.begin("STOR /f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(short / 5)
+	defer tick.Stop()
+	for range 10 {
+		<-tick.C
+		if _, err := io.WriteString(d, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.Close()
+	c.want(codeClosingData)
+}
+
+// A data connection on which nothing moves is given up: an upload is not complete, and the
+// session goes on.
+func TestDataTimeout(t *testing.T) {
+	for _, way := range []string{"plain", "TLS"} {
+		t.Run(way, func(t *testing.T) {
+			changes := []func(*Config){func(c *Config) { c.DataTimeout = short }}
+			if way == "TLS" {
+				changes = append(changes, withTLS(t))
+			}
+			ts := startServer(t, changes...)
+			c := ts.login(t, "alice")
+			c.mustPut("/big", make([]byte, 16<<20)) // more than buffers hold
+			t.Run("upload", func(t *testing.T) {
+				d, err := c.begin("STOR /f")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer d.Close()
+				if _, err := d.Write([]byte("half")); err != nil {
+					t.Fatal(err)
+				}
+				c.want(codeAborted)
+				if got := c.mustGet("NLST"); got != "big\r\n" {
+					t.Errorf("the directory has %q", got)
+				}
+			})
+			t.Run("download", func(t *testing.T) {
+				d, err := c.begin("RETR /big")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer d.Close()
+				c.want(codeAborted)
+			})
+			if way == "TLS" {
+				t.Run("no handshake", func(t *testing.T) {
+					s, err := c.socket()
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer s.close()
+					c.do("STOR /f", codeOpening)
+					c.want(codeAborted)
+				})
+			}
+			c.do("NOOP", codeOK)
+		})
+	}
+}
+
+// A data connection that is never made: the client is told, and the session goes on.
+func TestConnectTimeout(t *testing.T) {
+	ts := startServer(t, func(c *Config) { c.ConnectTimeout = short / 4 })
+	c := ts.login(t, "alice")
+	c.mustPut("/f", []byte("old"))
+	for _, line := range []string{"STOR /f", "RETR /f", "LIST", "MLSD", "APPE /f", "STOU"} {
+		c.do("EPSV", codeExtPassive)
+		if r := c.do(line, codeOpening, codeNoData); r.code == codeOpening {
+			c.want(codeNoData)
+		}
+	}
+	if got := c.mustGet("RETR /f"); got != "old" {
+		t.Errorf("the file has %q", got)
+	}
+
+	// An active one that the client refuses.
+	ln := listenLocal(t)
+	addr := ln.Addr().(*net.TCPAddr)
+	ln.Close()
+	c.do(activeCommand("PORT", addr), codeOK)
+	if r := c.do("STOR /f", codeOpening, codeNoData); r.code == codeOpening {
+		c.want(codeNoData)
+	}
+	if got := c.mustGet("NLST"); got != "f\r\n" {
+		t.Errorf("the directory has %q", got)
+	}
+}
+
+// freePort finds a port that is free now.
+func freePort(tb testing.TB) uint16 {
+	tb.Helper()
+	ln := listenLocal(tb)
+	defer ln.Close()
+	return uint16(ln.Addr().(*net.TCPAddr).Port)
+}
+
+func TestPassivePortsExhausted(t *testing.T) {
+	port := freePort(t)
+	ts := startServer(t, func(c *Config) { c.PassivePorts = PortRange{port, port} })
+	a, b := ts.login(t, "alice"), ts.login(t, "bob")
+	a.do("EPSV", codeExtPassive)
+	b.do("EPSV", codeNoData)
+	b.do("PASV", codeNoData)
+	b.do("NOOP", codeOK)
+	// One's own port is given up for a new one.
+	a.do("PASV", codePassive)
+	a.mustPut("/f", []byte("data"))
+	if got := b.mustGet("RETR /f"); got != "data" {
+		t.Errorf("got %q", got)
+	}
+	// A connection that ends gives it up, too.
+	a.do("EPSV", codeExtPassive)
+	b.do("EPSV", codeNoData)
+	a.do("QUIT", codeGoodbye)
+	a.wantEnd()
+	ts.wantSessionEnd(t, a)
+	b.mustGet("RETR /f")
+}
+
+// More commands than a client has reason to send ahead end the connection; as many as it
+// may have are answered in order.
+func TestPipelining(t *testing.T) {
+	ts := startServer(t)
+	c := ts.login(t, "alice")
+	if err := c.send(strings.Repeat("NOOP\r\n", 30) + "PWD"); err != nil {
+		t.Fatal(err)
+	}
+	for range 30 {
+		c.want(codeOK)
+	}
+	c.want(codePath)
+
+	d, err := c.begin("STOR /f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := c.send(strings.Repeat("NOOP\r\n", 2*readAheadLines)); err != nil {
+		t.Fatal(err)
+	}
+	ts.log.wait(t, "too many commands at once")
+	c.wantEnd()
+	ts.wantSessionEnd(t, c)
+	if got := ts.login(t, "bob").mustGet("NLST"); got != "" {
+		t.Errorf("an upload that was cut off shows: %q", got)
+	}
+}
+
+func TestLongLines(t *testing.T) {
+	ts := startServer(t)
+	before, after := ts.dial(t), ts.login(t, "alice")
+	for _, c := range []*client{before, after} {
+		for _, n := range []int{maxLine - 10, maxLine, maxLine + 1, 5 * maxLine, 1 << 20} {
+			r, err := c.exchange("XYZ " + strings.Repeat("x", n))
+			if err != nil || r.code < 500 || r.code > 559 || len(r.text()) > 200 {
+				t.Errorf("a line of %d bytes: %.200v, %v", n, r, err)
+			}
+			c.do("NOOP", codeOK)
+		}
+	}
+	for _, n := range []int{maxArg, maxArg + 1} {
+		after.do("CWD "+strings.Repeat("x", n), codeBadName)
+		after.do("NOOP", codeOK)
+	}
+}
+
+// Connections that never log in, and never read, are bounded in number and in what they
+// cost; a client that is logged in works on.
+func TestFloodOfHalfOpenConnections(t *testing.T) {
+	const flood, admitted = 600, 100
+	ts := startServer(t, func(c *Config) {
+		c.Limits.HandshakesPerAddress, c.Limits.Handshakes = admitted, admitted
+	})
+	c := ts.login(t, "alice")
+	before := heapBytes()
+	refused := 0
+	for i := range flood {
+		nc, err := net.Dial("tcp", ts.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		greeting := make([]byte, 3)
+		if err := errors.Join(nc.SetDeadline(time.Now().Add(patience)), readFull(nc, greeting)); err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		if string(greeting) == fmt.Sprint(codeUnavailable) {
+			refused++
+		}
+		if i%50 == 0 {
+			c.mustPut("/f", []byte(strings.Repeat("x", i)))
+			c.do("NOOP", codeOK)
+		}
+	}
+	if refused != flood-admitted {
+		t.Errorf("%d are refused, want %d", refused, flood-admitted)
+	}
+	// A control connection has a buffer for a line, and one of the library.
+	if grown := heapBytes() - before; grown > admitted*64<<10 {
+		t.Errorf("%d idle connections hold %d bytes", admitted, grown)
+	}
+	if got := c.mustGet("RETR /f"); len(got) != flood-50 {
+		t.Errorf("%d bytes came back", len(got))
+	}
+}
+
+func readFull(r io.Reader, p []byte) error {
+	_, err := io.ReadFull(r, p)
+	return err
+}
+
+func heapBytes() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// Who has not the control connection's address gets no data connection, and does not take
+// the client's place.
+func TestPortTheft(t *testing.T) {
+	for _, foreign := range []bool{false, true} {
+		t.Run(fmt.Sprintf("foreign data %v", foreign), func(t *testing.T) {
+			ts := startServer(t, func(c *Config) { c.ForeignData = foreign })
+			c := ts.login(t, "alice")
+			c.mustPut("/f", []byte("data"))
+			addr, err := c.passive()
+			if err != nil {
+				t.Fatal(err)
+			}
+			thief, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer thief.Close()
+			if err := c.send("RETR /f"); err != nil {
+				t.Fatal(err)
+			}
+			if foreign {
+				c.want(codeOpening)
+				if body, err := io.ReadAll(thief); string(body) != "data" {
+					t.Errorf("got %q, %v", body, err)
+				}
+				c.want(codeClosingData)
+				return
+			}
+			if body, _ := io.ReadAll(thief); len(body) > 0 {
+				t.Errorf("somebody else gets %q", body)
+			}
+			ts.log.wait(t, "data connection from another address", "from=127.0.0.2:")
+			own, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer own.Close()
+			c.want(codeOpening)
+			if body, err := io.ReadAll(own); string(body) != "data" {
+				t.Errorf("got %q, %v", body, err)
+			}
+			c.want(codeClosingData)
+		})
+	}
+}
+
+func TestBounce(t *testing.T) {
+	tests := []struct {
+		line          string
+		code, foreign int // without and with ForeignData
+	}{
+		{"PORT 127,0,0,1,16,0", codeOK, codeOK},
+		{"PORT 127,0,0,2,16,0", codeSyntax, codeOK},
+		{"PORT 192,0,2,1,16,0", codeSyntax, codeOK},
+		{"PORT 0,0,0,0,16,0", codeSyntax, codeOK},
+		{"PORT 127,0,0,1,0,25", codeSyntax, codeSyntax},
+		{"PORT 127,0,0,1,3,255", codeSyntax, codeSyntax},
+		{"PORT 127,0,0,1,4,0", codeOK, codeOK},
+		{"PORT 127,0,0,1,0,0", codeSyntax, codeSyntax},
+		{"PORT 127,0,0,1,256,0", codeSyntax, codeSyntax},
+		{"PORT 127,0,0,1,16", codeSyntax, codeSyntax},
+		{"EPRT |1|127.0.0.1|4096|", codeOK, codeOK},
+		{"EPRT |1|127.0.0.2|4096|", codeSyntax, codeOK},
+		{"EPRT |1|127.0.0.1|1023|", codeSyntax, codeSyntax},
+		{"EPRT |2|::1|4096|", codeSyntax, codeOK},
+		{"EPRT |2|::ffff:127.0.0.1|4096|", codeOK, codeOK},
+		{"EPRT |3|127.0.0.1|4096|", codeNoNetProtocol, codeNoNetProtocol},
+		{"EPRT |1|localhost|4096|", codeSyntax, codeSyntax},
+		{"EPRT |1|127.0.0.1|65536|", codeSyntax, codeSyntax},
+	}
+	for _, foreign := range []bool{false, true} {
+		t.Run(fmt.Sprintf("foreign data %v", foreign), func(t *testing.T) {
+			c := startServer(t, func(c *Config) { c.ForeignData = foreign }).login(t, "alice")
+			for _, tt := range tests {
+				want := tt.code
+				if foreign {
+					want = tt.foreign
+				}
+				c.do(tt.line, want)
+			}
+		})
+	}
+	t.Run("disabled", func(t *testing.T) {
+		c := startServer(t, func(c *Config) { c.DisableActive = true }).login(t, "alice")
+		c.dialogue(step{"PORT 127,0,0,1,16,0", codeNotHere}, step{"EPRT |1|127.0.0.1|4096|", codeNotHere}, step{"LIST", codeNoData})
+	})
+	t.Run("EPSV ALL", func(t *testing.T) {
+		c := startServer(t).login(t, "alice")
+		c.dialogue(step{"EPSV ALL", codeOK}, step{"PORT 127,0,0,1,16,0", codeSequence},
+			step{"EPRT |1|127.0.0.1|4096|", codeSequence}, step{"PASV", codeSequence}, step{"EPSV", codeExtPassive})
+	})
+}
+
+// shutdown begins one and gives its result.
+func (ts *testServer) shutdown(ctx context.Context) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- ts.Shutdown(ctx) }()
+	return done
+}
+
+// wantDone waits for a result.
+func wantDone(tb testing.TB, what string, done <-chan error, want error) {
+	tb.Helper()
+	select {
+	case err := <-done:
+		if !errors.Is(err, want) {
+			tb.Errorf("%s: %v, want %v", what, err, want)
+		}
+	case <-time.After(patience):
+		tb.Fatalf("%s does not return", what)
+	}
+}
+
+func TestShutdownWhenIdle(t *testing.T) {
+	for _, way := range []string{"plain", "TLS"} {
+		t.Run(way, func(t *testing.T) {
+			var changes []func(*Config)
+			if way == "TLS" {
+				changes = append(changes, withTLS(t))
+			}
+			ts := startServer(t, changes...)
+			c, stranger := ts.login(t, "alice"), ts.dial(t)
+			c.do("EPSV", codeExtPassive)
+			done := ts.shutdown(t.Context())
+			for _, c := range []*client{c, stranger} {
+				c.want(codeUnavailable)
+				c.wantEnd()
+			}
+			wantDone(t, "shutdown", done, nil)
+			ts.wantClosed(t)
+			if nc, err := net.Dial("tcp", ts.addr); err == nil {
+				nc.Close()
+				t.Error("connections are accepted after a shutdown")
+			}
+		})
+	}
+}
+
+// A transfer that is under way is finished, and acknowledged, before the connection ends.
+func TestShutdownDuringTransfers(t *testing.T) {
+	ts := startServer(t)
+	up, down := ts.login(t, "alice"), ts.login(t, "alice")
+	body := strings.Repeat("0123456789", 1<<20) // more than buffers hold
+	up.mustPut("/down", []byte(body))
+	u, err := up.begin("STOR /up")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := down.begin("RETR /down")
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle := ts.login(t, "alice")
+	done := ts.shutdown(t.Context())
+	idle.want(codeUnavailable)
+	if _, err := io.WriteString(u, "whole"); err != nil {
+		t.Fatal(err)
+	}
+	u.Close()
+	up.want(codeClosingData)
+	up.want(codeUnavailable)
+	if got, err := io.ReadAll(d); string(got) != body {
+		t.Errorf("%d bytes came, %v", len(got), err)
+	}
+	down.want(codeClosingData)
+	down.want(codeUnavailable)
+	wantDone(t, "shutdown", done, nil)
+	ts.wantClosed(t)
+	wantContent(t, ts, "/up", "whole")
+}
+
+// A shutdown whose time is over cuts transfers off, and so does the end of Serve's
+// context: the old file stays.
+func TestTransfersAreCutOff(t *testing.T) {
+	ends := []struct {
+		name string
+		end  func(*testing.T, *testServer)
+	}{
+		{"shutdown", func(t *testing.T, ts *testServer) {
+			ctx, cancel := context.WithCancel(t.Context())
+			done := ts.shutdown(ctx)
+			cancel()
+			wantDone(t, "shutdown", done, context.Canceled)
+		}},
+		{"context", func(_ *testing.T, ts *testServer) { ts.stop() }},
+	}
+	for _, end := range ends {
+		t.Run(end.name, func(t *testing.T) {
+			ts := startServer(t)
+			up, waiting := ts.login(t, "alice"), ts.login(t, "alice")
+			up.mustPut("/f", []byte("old"))
+			d, err := up.begin("STOR /f")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			if _, err := io.WriteString(d, "half"); err != nil {
+				t.Fatal(err)
+			}
+			waiting.do("EPSV", codeExtPassive)
+			if err := waiting.send("RETR /f"); err != nil { // to which the client never connects
+				t.Fatal(err)
+			}
+			end.end(t, ts)
+			up.wantEnd()
+			waiting.wantEnd()
+			ts.wantClosed(t)
+			wantContent(t, ts, "/f", "old")
+		})
+	}
+}
+
+// wantContent checks a file past the server.
+func wantContent(tb testing.TB, ts *testServer, name, want string) {
+	tb.Helper()
+	cl := ts.local.Client(tb, "alice")
+	info, err := cl.Stat(name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	f, err := cl.Open(name, vfs.OpenRead)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	got, err := io.ReadAll(io.NewSectionReader(f, 0, info.Size))
+	if err := errors.Join(err, f.Close(), cl.Drop()); err != nil || string(got) != want {
+		tb.Errorf("%s has %q, %v, want %q", name, got, err, want)
+	}
+}
