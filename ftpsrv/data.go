@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -105,25 +106,47 @@ func (*activePort) close() {}
 // nothing moves is given up.
 type dataConn struct {
 	net.Conn // TCP, or TLS on it
+	raw      *rawConn
 	timeout  time.Duration
 }
 
 func newDataConn(nc net.Conn, cfg *tls.Config, timeout time.Duration) *dataConn {
-	if cfg != nil {
-		// The handshake happens with the first Read or Write: clients begin it when they
-		// have the 150 reply.
-		nc = tls.Server(nc, cfg)
+	if cfg == nil {
+		return &dataConn{Conn: nc, timeout: timeout}
 	}
-	return &dataConn{Conn: nc, timeout: timeout}
+	// The handshake happens with the first Read or Write: clients begin it when they have
+	// the 150 reply.
+	raw := &rawConn{Conn: nc}
+	return &dataConn{Conn: tls.Server(raw, cfg), raw: raw, timeout: timeout}
 }
 
 // Read implements net.Conn. Of a TLS connection that ends without the close_notify alert
-// (RFC 8446 section 6.1) it gives io.ErrUnexpectedEOF.
+// (RFC 8446 section 6.1) it gives io.ErrUnexpectedEOF. crypto/tls does so only in the middle
+// of a record: the end between two records, where a client is that was killed while it
+// waited for its disk, is io.EOF to it.
 func (c *dataConn) Read(p []byte) (int, error) {
 	if err := c.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		return 0, err
 	}
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	if errors.Is(err, io.EOF) && c.raw != nil && c.raw.ended {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// rawConn is the TCP connection below TLS. The alert is taken from it before its end is
+// read: one whose end has been read had no alert. For one reader.
+type rawConn struct {
+	net.Conn
+	ended bool
+}
+
+// Read implements net.Conn.
+func (c *rawConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.ended = c.ended || errors.Is(err, io.EOF)
+	return n, err
 }
 
 // Write implements net.Conn.
