@@ -28,6 +28,8 @@ type client struct {
 	dir  string // its directory on the gateway
 	tree Tree   // what must be there
 	sftp bool   // OpenSSH's sftp, not crashclient
+	ftp  bool   // over FTP
+	tls  bool   // the same, encrypted
 
 	log string // path of this round's log
 }
@@ -61,8 +63,12 @@ func (c *client) start(t *testing.T, g *proctest.Gateway, dir string, round int,
 		if err := c.tree.Save(base + ".tree"); err != nil {
 			return nil, err
 		}
-		run.cmd = exec.Command(proctest.Binary(t, "crashclient"), "-addr", g.Client.Addr(), "-user", c.user, "-key", g.Client.KeyFile,
-			"-dir", c.dir, "-tree", base+".tree", "-log", c.log, "-seed", fmt.Sprint(seed))
+		args := []string{"-addr", g.Client.Addr(), "-key", g.Client.KeyFile}
+		if c.ftp {
+			args = []string{"-ftp", fmt.Sprintf("-tls=%t", c.tls), "-addr", g.FTP.Addr(), "-password", g.Client.Password}
+		}
+		args = append(args, "-user", c.user, "-dir", c.dir, "-tree", base+".tree", "-log", c.log, "-seed", fmt.Sprint(seed))
+		run.cmd = exec.Command(proctest.Binary(t, "crashclient"), args...)
 	}
 	run.cmd.Stdout, run.cmd.Stderr = &run.output, &run.output
 	run.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

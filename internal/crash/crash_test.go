@@ -75,12 +75,14 @@ func newRun(t *testing.T) *run {
 			"batch": "{ snapshot: { when: batch, session_grace: 200ms, quiet: 300ms, max_delay: 1s }, versions: last }",
 		},
 		Users: []proctest.User{{Name: "alice", Share: "main"}, {Name: "bob", Share: "batch"}},
+		FTP:   true,
 	})
 	return &run{t: t, g: g, rng: rand.New(rand.NewPCG(*seed, 2)), dir: t.TempDir(), points: points,
 		checked: make(map[string]bool), sums: make(map[string]bool), stats: newStats(),
 		clients: []*client{
 			{user: "alice", dir: "/c1", tree: Tree{}}, {user: "alice", dir: "/c2", tree: Tree{}},
 			{user: "bob", dir: "/c3", tree: Tree{}}, {user: "bob", dir: "/c4", tree: Tree{}, sftp: true},
+			{user: "alice", dir: "/c5", tree: Tree{}, ftp: true, tls: true}, {user: "bob", dir: "/c6", tree: Tree{}, ftp: true},
 		}}
 }
 

@@ -220,7 +220,7 @@ func historyWith(down transfer) func(*env) error {
 
 // snapshot has everything committed.
 func (e *env) snapshot() error {
-	_, err := e.g.Command(e.t.Context(), "snapshot", "main")
+	_, err := e.g.Command(e.t.Context(), "snapshot", e.share)
 	return err
 }
 

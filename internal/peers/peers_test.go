@@ -14,6 +14,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +30,8 @@ const (
 	// share of its own, which keeps the other's commits small.
 	alice = "alice"
 	bob   = "bob"
+	// dave is the account of the FTP clients.
+	dave = "dave"
 	// carol sees what plakar itself has backed up on this machine.
 	carol = "carol"
 	// noticeLimit is how long the gateway may take to notice a connection that was cut.
@@ -49,6 +52,7 @@ type env struct {
 	g     *proctest.Gateway
 	see   *proctest.SFTP // another connection of the same user
 	user  string
+	share string // of the user
 	dir   string // remote directory of its own
 	local string // local directory of its own
 	port  int    // where to connect: the gateway, or a network that fails
@@ -67,8 +71,12 @@ func TestPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := proctest.NewGateway(t, proctest.Options{
-		Shares: map[string]string{"main": "{ snapshot: { when: close } }", "large": "{ snapshot: { when: manual } }", host: "{ snapshot: { when: manual } }"},
-		Users:  []proctest.User{{Name: alice, Share: "main"}, {Name: bob, Share: "large"}, {Name: carol, Share: host}},
+		Shares: map[string]string{
+			"main": "{ snapshot: { when: close } }", "ftp": "{ snapshot: { when: manual }, versions: last }",
+			"large": "{ snapshot: { when: manual } }", host: "{ snapshot: { when: manual } }",
+		},
+		Users: []proctest.User{{Name: alice, Share: "main"}, {Name: bob, Share: "large"}, {Name: carol, Share: host}, {Name: dave, Share: "ftp"}},
+		FTP:   true,
 	})
 	if _, err := g.Start(t.Context()); err != nil {
 		t.Fatal(err)
@@ -76,35 +84,62 @@ func TestPeers(t *testing.T) {
 	if err := fill(t, g); err != nil {
 		t.Fatalf("making a directory of %d files: %v", manyFiles, err)
 	}
-	see, err := g.Client.Login(t.Context(), alice)
-	if err != nil {
-		t.Fatal(err)
+	login := func(user string) *proctest.SFTP {
+		session, err := g.Client.Login(t.Context(), user)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return session
 	}
+	see, seeFTP := login(alice), login(dave)
 	defer see.Close()
-	complete := flag.Lookup("test.run").Value.String() == "" // all clients, all operations
-	for _, c := range clients() {
-		t.Run(c.name, func(t *testing.T) {
-			if _, err := exec.LookPath(c.program); err != nil {
-				complete = false
-				if os.Getenv("CI") != "" {
-					t.Fatalf("%v: see .ci/packages", err)
-				}
-				t.Skipf("%v: see .ci/packages", err)
+	defer seeFTP.Close()
+	var missing atomic.Bool // a client's program
+	rows := func(clients []client, ops []operation, e env) func(*testing.T) {
+		return func(t *testing.T) {
+			t.Parallel()
+			for _, c := range clients {
+				t.Run(c.name, func(t *testing.T) {
+					if !installed(t, c.program) {
+						missing.Store(true)
+						t.SkipNow()
+					}
+					runClient(t, c, ops, e)
+				})
 			}
-			runClient(t, g, see, c)
-		})
+		}
 	}
+	t.Run("clients", func(t *testing.T) {
+		t.Run("SFTP", rows(clients(), operations(), env{g: g, see: see, user: alice, share: "main"}))
+		t.Run("FTP", rows(ftpClients(), ftpOperations(), env{g: g, see: seeFTP, user: dave, share: "ftp"}))
+	})
 	t.Run("plakar", func(t *testing.T) { runPlakar(t, g, see) })
 	if err := g.Stop(); err != nil {
 		t.Error(err)
 	}
-	if complete && !t.Failed() {
+	// All clients, all operations.
+	if flag.Lookup("test.run").Value.String() == "" && !missing.Load() && !t.Failed() {
 		comparePage(t)
 	}
 }
 
-func runClient(t *testing.T, g *proctest.Gateway, see *proctest.SFTP, c client) {
-	for i, op := range operations() {
+// installed reports whether a program is there. In CI, a missing one fails the test.
+func installed(t *testing.T, program string) bool {
+	t.Helper()
+	_, err := exec.LookPath(program)
+	if err != nil && os.Getenv("CI") != "" {
+		t.Fatalf("%v: see .ci/packages", err)
+	}
+	if err != nil {
+		t.Logf("%v: see .ci/packages", err)
+	}
+	return err == nil
+}
+
+// runClient runs a client's operations, each in directories of its own; base is what they
+// have in common.
+func runClient(t *testing.T, c client, ops []operation, base env) {
+	for i, op := range ops {
 		cell, known := c.cells[op]
 		if !known {
 			t.Errorf("the table says nothing of %s", op)
@@ -113,12 +148,17 @@ func runClient(t *testing.T, g *proctest.Gateway, see *proctest.SFTP, c client) 
 			continue
 		}
 		t.Run(string(op), func(t *testing.T) {
-			e := &env{t: t, g: g, see: see, user: alice, local: t.TempDir(), port: g.Port, rng: newRand(uint64(i)),
-				dir: "/" + strings.ReplaceAll(c.name, " ", "-") + "-" + fmt.Sprint(i)}
-			if err := see.Mkdir(e.dir); err != nil {
+			e := base
+			e.t, e.local, e.port, e.rng = t, t.TempDir(), e.g.Port, newRand(uint64(i))
+			e.dir = "/" + strings.ReplaceAll(c.name, " ", "-") + "-" + fmt.Sprint(i)
+			if err := e.see.Mkdir(e.dir); err != nil {
 				t.Fatal(err)
 			}
-			if err := cell.do(e); err != nil {
+			since := len(e.g.Log())
+			if err := cell.do(&e); err != nil {
+				t.Error(err)
+			}
+			if err := c.protocols(e.g.Log()[since:]); err != nil {
 				t.Error(err)
 			}
 		})
@@ -128,7 +168,7 @@ func runClient(t *testing.T, g *proctest.Gateway, see *proctest.SFTP, c client) 
 func comparePage(t *testing.T) {
 	t.Helper()
 	file := filepath.Join(proctest.Root(t), "docs", "PEERS.md")
-	want := page(clients(), plakarRows())
+	want := page(clients(), ftpClients(), plakarRows())
 	if *update {
 		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
 			t.Fatal(err)

@@ -55,6 +55,21 @@ type client struct {
 	name    string
 	program string // what must be installed
 	cells   map[operation]cell
+	logins  string // what the gateway's log must say of FTP logins: ftp or ftps; "": nothing
+}
+
+// protocols checks what the gateway has logged of FTP logins. Clients of SFTP run beside
+// those of FTP, which run one after the other.
+func (c client) protocols(log string) error {
+	if c.logins == "" {
+		return nil
+	}
+	for _, m := range ftpLogin.FindAllStringSubmatch(log, -1) {
+		if m[1] != c.logins {
+			return fmt.Errorf("a login was by %s, want %s", m[1], c.logins)
+		}
+	}
+	return nil
 }
 
 const intro = `# Clients
@@ -75,18 +90,31 @@ reads a file from ` + "`/.snapshots/latest`" + `.
 `
 
 // page renders docs/PEERS.md.
-func page(clients []client, plakar []plakarRow) string {
-	var b, notes strings.Builder
+func page(clients, ftp []client, plakar []plakarRow) string {
+	var b strings.Builder
 	b.WriteString(intro)
-	b.WriteString("| client |")
-	for _, op := range operations() {
-		fmt.Fprintf(&b, " %s |", op)
+	writeTable(&b, clients, operations())
+	b.WriteString(ftpIntro)
+	writeTable(&b, ftp, ftpOperations())
+	b.WriteString("\n## plakar\n\nThe stock `plakar` command on the store that the gateway writes, while the gateway runs:\n\n| operation | result |\n|---|---|\n")
+	for _, row := range plakar {
+		fmt.Fprintf(&b, "| %s | yes |\n", row.text)
 	}
-	b.WriteString("\n|---|" + strings.Repeat("---|", len(operations())) + "\n")
+	return b.String()
+}
+
+// writeTable renders clients by operations, and the notes.
+func writeTable(b *strings.Builder, clients []client, ops []operation) {
+	var notes strings.Builder
+	b.WriteString("| client |")
+	for _, op := range ops {
+		fmt.Fprintf(b, " %s |", op)
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---|", len(ops)) + "\n")
 	numbers := make(map[string]int) // of the notes
 	for _, c := range clients {
-		fmt.Fprintf(&b, "| %s |", c.name)
-		for _, op := range operations() {
+		fmt.Fprintf(b, "| %s |", c.name)
+		for _, op := range ops {
 			cell := c.cells[op]
 			text := cmp.Or(cell.text, "yes")
 			if cell.do == nil {
@@ -99,14 +127,9 @@ func page(clients []client, plakar []plakarRow) string {
 				}
 				text += fmt.Sprintf(" (%d)", numbers[cell.note])
 			}
-			fmt.Fprintf(&b, " %s |", text)
+			fmt.Fprintf(b, " %s |", text)
 		}
 		b.WriteString("\n")
 	}
 	b.WriteString("\n" + notes.String())
-	b.WriteString("\n## plakar\n\nThe stock `plakar` command on the store that the gateway writes, while the gateway runs:\n\n| operation | result |\n|---|---|\n")
-	for _, row := range plakar {
-		fmt.Fprintf(&b, "| %s | yes |\n", row.text)
-	}
-	return b.String()
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,6 +35,7 @@ type Options struct {
 	Binary string            // "" means bin/gateway
 	Shares map[string]string // settings by name, as the configuration writes them
 	Users  []User
+	FTP    bool   // serve FTP, too
 	Extra  string // further lines of the configuration
 }
 
@@ -48,6 +48,7 @@ type Gateway struct {
 	PassFile string // holds the store's passphrase
 	Port     int
 	Client   *Client // what the users' clients need
+	FTP      *FTP    // nil without Options.FTP
 
 	binary string
 	proc   *process
@@ -80,6 +81,9 @@ func NewGateway(tb testing.TB, opt Options) *Gateway {
 	}
 	copyProgram(tb, opt.Binary, g.binary)
 	g.Client = newClient(tb, dir, g.Port)
+	if opt.FTP {
+		g.FTP = newFTP(tb, dir)
+	}
 	write(tb, g.PassFile, "the passphrase of a test store\n")
 	write(tb, g.Config, g.config(opt))
 	var err error
@@ -122,7 +126,11 @@ func (g *Gateway) config(opt Options) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "version: 1\ndata_dir: ./data\n")
 	fmt.Fprintf(&b, "store: { location: \"fs://./data/store\", passphrase_file: ./pass, create: true }\n")
-	fmt.Fprintf(&b, "sftp: { listen: \"127.0.0.1:%d\" }\nshares:\n", g.Port)
+	fmt.Fprintf(&b, "sftp: { listen: \"127.0.0.1:%d\" }\n", g.Port)
+	if g.FTP != nil {
+		b.WriteString(g.FTP.config())
+	}
+	b.WriteString("shares:\n")
 	for name, settings := range opt.Shares {
 		fmt.Fprintf(&b, "  %s: %s\n", name, settings)
 	}
@@ -159,8 +167,8 @@ func (g *Gateway) Launch(env ...string) error {
 	return nil
 }
 
-// Ready waits until the gateway answers on its port with an SSH banner, and returns how
-// long that took from the call. It fails with ErrEnded when the process ends first.
+// Ready waits until the gateway answers on its ports with a banner, and returns how long
+// that took from the call. It fails with ErrEnded when the process ends first.
 func (g *Gateway) Ready(ctx context.Context) (time.Duration, error) {
 	took, err := Wait(ctx, ReadyLimit, func() bool { return !g.Running() || g.answers(ctx) })
 	switch {
@@ -173,16 +181,7 @@ func (g *Gateway) Ready(ctx context.Context) (time.Duration, error) {
 }
 
 func (g *Gateway) answers(ctx context.Context) bool {
-	dialer := net.Dialer{Timeout: time.Second}
-	conn, err := dialer.DialContext(ctx, "tcp", g.Client.Addr())
-	if err != nil {
-		return false
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	buf := make([]byte, 4)
-	_, err = conn.Read(buf)
-	return err == nil && string(buf) == "SSH-"
+	return answers(ctx, g.Port, "SSH-") && (g.FTP == nil || answers(ctx, g.FTP.Port, "220 "))
 }
 
 // Start starts the gateway, waits for it, and learns its host keys.
@@ -260,13 +259,19 @@ func (g *Gateway) Command(ctx context.Context, command string, args ...string) (
 	return res.Stdout, err
 }
 
-// LogTail returns the last n bytes of what the gateway's processes have written.
-func (g *Gateway) LogTail(n int) string {
+// Log returns what the gateway's processes have written.
+func (g *Gateway) Log() string {
 	data, err := os.ReadFile(filepath.Join(g.Dir, "gateway.log"))
 	if err != nil {
 		return err.Error()
 	}
-	return string(data[max(0, len(data)-n):])
+	return string(data)
+}
+
+// LogTail returns the last n bytes of it.
+func (g *Gateway) LogTail(n int) string {
+	log := g.Log()
+	return log[max(0, len(log)-n):]
 }
 
 // hostKeyAlgorithms are the kinds of host keys a gateway has.

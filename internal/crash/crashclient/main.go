@@ -3,6 +3,7 @@
 // after it was acknowledged.
 //
 //	crashclient -addr HOST:PORT -user NAME -key FILE -dir /DIR -tree FILE -log FILE -seed N
+//	crashclient -ftp [-tls] -addr HOST:PORT -user NAME -password TEXT -dir /DIR -tree FILE -log FILE -seed N
 //	crashclient -log FILE -begin JSON      only log that an operation begins
 //	crashclient -log FILE -ack N           only log that operation N was acknowledged
 //
@@ -41,6 +42,9 @@ func run(args []string) error {
 		addr  = flags.String("addr", "", "the gateway's `address`")
 		user  = flags.String("user", "", "user `name`")
 		key   = flags.String("key", "", "private key `file`")
+		ftp   = flags.Bool("ftp", false, "work over FTP")
+		enc   = flags.Bool("tls", false, "the same, encrypted")
+		pass  = flags.String("password", "", "FTP `password`")
 		dir   = flags.String("dir", "", "the client's own `directory`")
 		tree  = flags.String("tree", "", "`file` with the tree below it")
 		log   = flags.String("log", "", "log `file`")
@@ -70,16 +74,30 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	client, err := login(*addr, *user, *key)
+	planner := crash.NewPlanner(*dir, start, rand.New(rand.NewPCG(*seed, 0)))
+	planner.Whole = *ftp
+	var c client
+	if *ftp {
+		c, err = loginFTP(*addr, *user, *pass, *enc)
+	} else {
+		c, err = login(*addr, *user, *key)
+	}
 	if err != nil {
 		return fmt.Errorf("logging in: %w", err)
 	}
-	planner := crash.NewPlanner(*dir, start, rand.New(rand.NewPCG(*seed, 0)))
-	return work(client, planner, logFile)
+	return work(c, planner, logFile)
+}
+
+// client is a connection that operations are done over.
+type client interface {
+	do(op crash.Op) error
+	// refused reports whether an error of do is the server's answer; else the connection is
+	// lost.
+	refused(err error) bool
 }
 
 // work goes on until the connection is lost (nil) or the server refuses something.
-func work(client *sftp.Client, planner *crash.Planner, log *crash.Log) error {
+func work(c client, planner *crash.Planner, log *crash.Log) error {
 	for {
 		op, err := planner.Next()
 		if err != nil {
@@ -88,13 +106,11 @@ func work(client *sftp.Client, planner *crash.Planner, log *crash.Log) error {
 		if err := log.Begin(op); err != nil {
 			return err
 		}
-		err = do(client, op)
-		var status *sftp.StatusError
+		err = c.do(op)
 		switch {
 		case err == nil:
 			err = log.Ack(op.Seq)
-		case errors.As(err, &status) && status.FxCode() != sftp.ErrSSHFxConnectionLost,
-			errors.Is(err, os.ErrNotExist), errors.Is(err, os.ErrPermission):
+		case c.refused(err):
 			return errors.Join(log.Refused(op.Seq, err), fmt.Errorf("%s %s: %w", op.Kind, op.Path, err))
 		default:
 			return nil // the connection is lost: the operation stays in flight in the log
@@ -105,31 +121,40 @@ func work(client *sftp.Client, planner *crash.Planner, log *crash.Log) error {
 	}
 }
 
-func do(client *sftp.Client, op crash.Op) error {
+// sftpClient works over SFTP.
+type sftpClient struct{ *sftp.Client }
+
+func (c sftpClient) refused(err error) bool {
+	var status *sftp.StatusError
+	return errors.As(err, &status) && status.FxCode() != sftp.ErrSSHFxConnectionLost ||
+		errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission)
+}
+
+func (c sftpClient) do(op crash.Op) error {
 	switch op.Kind {
 	case crash.Put:
-		return send(client, op, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+		return c.send(op, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	case crash.Patch:
-		return send(client, op, os.O_WRONLY)
+		return c.send(op, os.O_WRONLY)
 	case crash.Truncate:
-		return client.Truncate(op.Path, op.Size)
+		return c.Truncate(op.Path, op.Size)
 	case crash.Rename:
-		return client.Rename(op.Path, op.To)
+		return c.Rename(op.Path, op.To)
 	case crash.Replace:
-		return client.PosixRename(op.Path, op.To)
+		return c.PosixRename(op.Path, op.To)
 	case crash.Remove:
-		return client.Remove(op.Path)
+		return c.Remove(op.Path)
 	case crash.Mkdir:
-		return client.Mkdir(op.Path)
+		return c.Mkdir(op.Path)
 	case crash.Rmdir:
-		return client.RemoveDirectory(op.Path)
+		return c.RemoveDirectory(op.Path)
 	}
 	return fmt.Errorf("unknown operation %q", op.Kind)
 }
 
 // send writes an operation's bytes; the close is the acknowledgement.
-func send(client *sftp.Client, op crash.Op, flags int) error {
-	file, err := client.OpenFile(op.Path, flags)
+func (c sftpClient) send(op crash.Op, flags int) error {
+	file, err := c.OpenFile(op.Path, flags)
 	if err != nil {
 		return err
 	}
@@ -144,7 +169,7 @@ func send(client *sftp.Client, op crash.Op, flags int) error {
 	return file.Close()
 }
 
-func login(addr, user, keyFile string) (*sftp.Client, error) {
+func login(addr, user, keyFile string) (client, error) {
 	pem, err := os.ReadFile(keyFile)
 	if err != nil {
 		return nil, err
@@ -163,5 +188,6 @@ func login(addr, user, keyFile string) (*sftp.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sftp.NewClient(ssh.NewClient(sc, channels, requests), sftp.UseConcurrentWrites(true))
+	c, err := sftp.NewClient(ssh.NewClient(sc, channels, requests), sftp.UseConcurrentWrites(true))
+	return sftpClient{c}, err
 }
