@@ -326,7 +326,9 @@ type listing struct {
 // WriteTo implements io.WriterTo, which io.Copy uses.
 func (l *listing) WriteTo(w io.Writer) (n int64, err error) {
 	defer l.j.conn.recovered("list", func() { err = l.fail(refusal(codeLocalError, "internal error")) })
-	buf := make([]byte, 0, pieceBytes)
+	buf, done := l.j.conn.server.buffer()
+	defer done()
+	buf = buf[:0]
 	var broken error
 	flush := func() error {
 		put, err := w.Write(buf)

@@ -118,6 +118,7 @@ func (c *conn) cmdPort(cmd command) {
 func (c *conn) cmdRest(cmd command) {
 	n, err := strconv.ParseUint(strings.TrimSpace(cmd.arg), 10, 63)
 	if err != nil {
+		c.offset = 0 // rather than that of an earlier REST
 		c.ctl.reply(codeSyntax, "REST: want a number of bytes")
 		return
 	}

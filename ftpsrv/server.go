@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 
 	"github.com/snapgate/gateway/internal/acceptor"
@@ -16,6 +17,7 @@ type Server struct {
 	commands map[string]spec
 	public   *publicIP
 	lastConn atomic.Uint64
+	buffers  sync.Pool // of *[]byte: see buffer
 }
 
 // New makes a server; the configuration is checked.
@@ -31,7 +33,11 @@ func New(cfg Config) (*Server, error) {
 	return &Server{
 		cfg:      cfg,
 		commands: commandTable(),
-		public:   newPublicIP(cfg.PublicIP, cfg.Logger),
+		buffers: sync.Pool{New: func() any {
+			b := make([]byte, pieceBytes)
+			return &b
+		}},
+		public: newPublicIP(cfg.PublicIP, cfg.Logger),
 		acceptor: acceptor.New(acceptor.Config{
 			Name: "ftp server", Limits: limits, Logger: cfg.Logger,
 			Refusal: func(why error) string { return fmt.Sprintf("%d %v\r\n", codeUnavailable, why) },

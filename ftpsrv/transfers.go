@@ -130,6 +130,12 @@ func (c *conn) cmdRetr(cmd command) {
 // connection's, several records; of a stored file's, a part of a chunk that is in the cache.
 const pieceBytes = 128 << 10
 
+// buffer lends a buffer of pieceBytes, until done is called.
+func (s *Server) buffer() (buf []byte, done func()) {
+	p := s.buffers.Get().(*[]byte)
+	return *p, func() { s.buffers.Put(p) }
+}
+
 // transfer is what uploads and downloads have in common. Its methods are called by the
 // library, one at a time; Seek has no effect, since the offset is known when it is opened.
 type transfer struct {
@@ -208,7 +214,8 @@ func (c *conn) resumeAt(f *vfs.File, name string, offset int64) (int64, error) {
 
 // ReadFrom implements io.ReaderFrom, which io.Copy uses.
 func (u *upload) ReadFrom(r io.Reader) (n int64, err error) {
-	buf := make([]byte, pieceBytes)
+	buf, done := u.j.conn.server.buffer()
+	defer done()
 	for {
 		got, err := r.Read(buf)
 		if got > 0 {
@@ -278,7 +285,7 @@ func (u *upload) whole() error {
 	if why := u.j.cutOff(); why != nil {
 		return why
 	}
-	timer := time.NewTimer(c.server.cfg.CloseGrace)
+	timer := time.NewTimer(u.grace())
 	defer timer.Stop()
 	select {
 	case <-c.dead:
@@ -293,6 +300,22 @@ func (u *upload) whole() error {
 		return refusal(codeAborted, "%s: has %d bytes of the %d that ALLO announced", u.j.path, u.off, u.announced)
 	}
 	return nil
+}
+
+// tlsGrace is how long an ABOR may be behind the end of an encrypted upload that the client
+// has ended by itself: a client that was killed cannot send close_notify.
+const tlsGrace = 20 * time.Millisecond
+
+// grace is how long the control connection is watched after the end of an upload.
+func (u *upload) grace() time.Duration {
+	switch whole := u.j.conn.server.cfg.CloseGrace; {
+	case u.announced >= 0 && u.off == u.announced:
+		return 0 // it is as long as it was to become
+	case u.j.tls != nil:
+		return min(whole, tlsGrace)
+	default:
+		return whole
+	}
 }
 
 // download is a file that is being sent.
@@ -319,7 +342,8 @@ func (c *conn) openDownload(j *job, name string, offset int64) (ftpserver.FileTr
 
 // WriteTo implements io.WriterTo, which io.Copy uses.
 func (d *download) WriteTo(w io.Writer) (n int64, err error) {
-	buf := make([]byte, pieceBytes)
+	buf, done := d.j.conn.server.buffer()
+	defer done()
 	for {
 		got, err := d.Read(buf)
 		if got > 0 {

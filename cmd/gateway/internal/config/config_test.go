@@ -326,7 +326,7 @@ func TestFTP(t *testing.T) {
 	want := &FTP{
 		Listen: ":21", ImplicitListen: ":990", PassivePorts: ftpsrv.PortRange{First: 50000, Last: 50099},
 		PublicIP: "gateway.example", NoActive: true, ForeignData: true, Greeting: "hello",
-		IdleTimeout: 2 * time.Minute, DataTimeout: 45 * time.Second,
+		IdleTimeout: 2 * time.Minute, DataTimeout: 45 * time.Second, CloseGrace: 100 * time.Millisecond,
 		TLS: TLS{Mode: TLSBoth, Certificate: dir + "/ftp.crt", Key: dir + "/ftp.key", ClientCA: dir + "/ca.crt"},
 	}
 	if diff := cmp.Diff(want, cfg.FTP); diff != "" {

@@ -22,6 +22,7 @@ type FTP struct {
 	Greeting       string
 	IdleTimeout    time.Duration
 	DataTimeout    time.Duration
+	CloseGrace     time.Duration
 	TLS            TLS
 }
 
@@ -64,6 +65,7 @@ func (l *loader) readFTP(n node) {
 		"greeting":        intoText(&f.Greeting),
 		"idle_timeout":    intoDuration(&f.IdleTimeout, time.Second),
 		"data_timeout":    intoDuration(&f.DataTimeout, time.Second),
+		"close_grace":     intoDuration(&f.CloseGrace, time.Millisecond),
 		"tls": {func(n node) {
 			tlsAt = n
 			l.readTLS(n, &f.TLS, &required)

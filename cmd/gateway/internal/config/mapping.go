@@ -85,6 +85,7 @@ func (c *Config) FTPConfig() ftpsrv.Config {
 		LoginTimeout:  l.HandshakeTimeout,
 		IdleTimeout:   f.IdleTimeout,
 		DataTimeout:   f.DataTimeout,
+		CloseGrace:    f.CloseGrace,
 		Limits: ftpsrv.Limits{
 			Connections:          l.Connections,
 			PerAddress:           l.ConnectionsPerAddr,
