@@ -45,11 +45,16 @@ func (s *Snapshotter) Commit(ctx context.Context, base ID, changes iter.Seq2[Cha
 	if err := s.refresh(ctx); err != nil {
 		return ID{}, fmt.Errorf("commit: %w", err)
 	}
-	r, err := s.rebuild(ctx, base, changes, meta, lock)
+	d, err := s.reconcile(ctx, base)
+	if err != nil {
+		return ID{}, fmt.Errorf("commit: %w", err)
+	}
+	r, err := s.rebuild(ctx, base, changes, meta, lock, d)
 	if err != nil {
 		return ID{}, fmt.Errorf("commit: %w", s.store.CacheError(err))
 	}
 	s.published(ctx, r)
+	s.sound(r, d)
 	s.failpoint(FailCommitDone)
 	return r.snap.ID, nil
 }
@@ -64,10 +69,12 @@ type attempt struct {
 	packer *packer
 	source *merge
 	base   *snapTree // whose unchanged directories need no check; nil for none
+
+	lostBefore uint64 // Snapshot.Lost of the base
 }
 
 // rebuild makes a snapshot with kloset's Builder.
-func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta, lock *store.Lock) (*record, error) {
+func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta, lock *store.Lock, d *damage) (*record, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a := &attempt{s: s, id: objects.RandomMAC(), meta: meta, began: time.Now()}
@@ -95,7 +102,7 @@ func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 		return nil, store.Unavailable("begin snapshot", err)
 	}
 	defer b.Close()
-	a.source = &merge{ctx: ctx, share: meta.Share, now: a.time(), changes: changes, failed: a.packer.failed}
+	a.source = &merge{ctx: ctx, share: meta.Share, now: a.time(), changes: changes, failed: a.packer.failed, damage: d}
 	if !base.IsZero() {
 		if err := a.useBase(b, base); err != nil {
 			return nil, err
@@ -149,7 +156,8 @@ func (a *attempt) useBase(b *snapshot.Builder, base ID) error {
 		return fmt.Errorf("base %s: %w", base, err)
 	}
 	a.source.base = t
-	if r.snap.Foreign() || t.dirpack == nil {
+	a.lostBefore = r.snap.Lost
+	if r.snap.Foreign() || t.dirpack == nil || a.source.damage.spoilsIndexes() {
 		return nil
 	}
 	cache, err := vfs.NewFilesystemWithCache(a.s.repo, r.vfs.Root, r.vfs.Xattrs, r.vfs.Errors, t.dirpack)
@@ -243,6 +251,13 @@ func (a *attempt) fillHeader(h *header.Header) {
 	}
 	h.SetContext(keyJournal, strconv.FormatUint(m.Journal, 10))
 	h.SetContext(keySuffix, strconv.Itoa(m.Suffix))
+	lost := a.source.damage.count()
+	if lost > 0 {
+		h.Tags = append(h.Tags, "lost="+strconv.FormatUint(lost, 10))
+	}
+	if lost += a.lostBefore; lost > 0 {
+		h.SetContext(keyLost, strconv.FormatUint(lost, 10))
+	}
 }
 
 // published makes a snapshot that is in the store known to this process.

@@ -18,6 +18,7 @@
 // makes a snapshot exist, only after all that. The steps, with the failpoints between them:
 //
 //	lock the store for others' maintenance, take over others' states, look for the base
+//	look for what is missing from the store, and put it back or expect its loss (damage)
 //	play the tree to the Builder            packfile-put-before, packfile-put-after
 //	put the header                          commit-header-before, commit-header-after
 //	wait for the last packfile

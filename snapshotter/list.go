@@ -32,6 +32,7 @@ const (
 	keyParent   = "snapgate.parent"
 	keyJournal  = "snapgate.journal"
 	keySuffix   = "snapgate.suffix"
+	keyLost     = "snapgate.lost"
 )
 
 // record is what is kept in memory of every snapshot.
@@ -54,6 +55,12 @@ func (s *Snapshotter) refresh(ctx context.Context) error {
 	if err := s.store.Refresh(ctx); err != nil {
 		return err
 	}
+	return s.list(ctx, false)
+}
+
+// list reads the headers of snapshots that are not known yet, if there are other states than
+// the last time; anew also those that are known. It needs s.write.
+func (s *Snapshotter) list(ctx context.Context, anew bool) error {
 	states, err := s.listStates(ctx)
 	if err != nil {
 		return err
@@ -62,8 +69,11 @@ func (s *Snapshotter) refresh(ctx context.Context) error {
 	same := s.loaded && maps.Equal(states, s.states)
 	known := maps.Clone(s.records)
 	s.mu.RUnlock()
-	if same {
+	if same && !anew {
 		return nil
+	}
+	if anew {
+		clear(known)
 	}
 	records := make(map[ID]*record, len(known))
 	for mac, err := range s.repo.ListSnapshots() {
@@ -76,8 +86,11 @@ func (s *Snapshotter) refresh(ctx context.Context) error {
 			continue
 		}
 		r, err := s.loadRecord(id)
+		if err == nil && s.loss != nil {
+			err = s.usable(r)
+		}
 		if err != nil {
-			if store.IsIO(err) {
+			if store.IsIO(err) && !isLost(err) {
 				return store.Unavailable("read snapshot "+id.String(), err)
 			}
 			s.log.Warn("snapshot cannot be read", "snapshot", id.String(), "err", err)
@@ -155,6 +168,9 @@ func newRecord(h *header.Header) (*record, error) {
 	r.snap.Sequence = number(keySequence)
 	r.snap.Journal = number(keyJournal)
 	r.snap.Suffix = int(number(keySuffix))
+	if h.GetContext(keyLost) != "" {
+		r.snap.Lost = number(keyLost)
+	}
 	if err != nil {
 		return nil, err
 	}

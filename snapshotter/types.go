@@ -129,6 +129,7 @@ type Snapshot struct {
 	Sequence  uint64
 	Parent    ID
 	Journal   uint64
+	Lost      uint64 // files and directories that this snapshot, or one before it, has left out because the store had lost them
 	Files     uint64
 	Size      uint64   // logical bytes
 	Tags      []string // "key=value"

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -62,25 +61,13 @@ func (s *Store) indexedStates() (states map[objects.MAC]struct{}, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	rows, err := db.Query("SELECT mac FROM states")
+	ids, err := s.macs(db, "SELECT mac FROM states")
 	if err != nil {
-		return nil, s.indexError(err)
+		return nil, err
 	}
-	defer rows.Close()
-	states = make(map[objects.MAC]struct{})
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			return nil, s.indexError(err)
-		}
-		var id objects.MAC
-		if n, err := hex.Decode(id[:], []byte(name)); err != nil || n != len(id) {
-			return nil, s.indexError(fmt.Errorf("state %q", name))
-		}
+	states = make(map[objects.MAC]struct{}, len(ids))
+	for _, id := range ids {
 		states[id] = struct{}{}
-	}
-	if err := rows.Err(); err != nil {
-		return nil, s.indexError(err)
 	}
 	return states, nil
 }
@@ -92,17 +79,23 @@ func (s *Store) clearIndex() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if _, err := db.Exec(lostTable); err != nil {
+		return s.indexError(err)
+	}
 	tx, err := db.Begin()
 	if err != nil {
 		return s.indexError(err)
 	}
-	for _, table := range []string{"states", "packfiles", "deltas", "deleteds", "configurations"} {
+	for _, table := range []string{"states", "packfiles", "deltas", "deleteds", "configurations", "snapgate_lost"} {
 		if _, err := tx.Exec("DELETE FROM " + table); err != nil {
 			return errors.Join(s.indexError(err), tx.Rollback())
 		}
 	}
 	return s.indexError(tx.Commit())
 }
+
+// errIndex says that the index holds what kloset does not write.
+var errIndex = errors.New("index is damaged")
 
 // openIndex opens the index beside kloset, which has no way to close its own handle.
 func (s *Store) openIndex() (*sqlite.SQLiteCache, error) {
