@@ -93,3 +93,50 @@ func TestStartWithoutStoreAfterCommits(t *testing.T) {
 	mustDo(t, s, put(t, s, "/f", "three"))
 	want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), map[string]string{"/f": "three"})
 }
+
+// What the store has lost leaves the live tree. Operations that were accepted meanwhile and
+// were about it are dropped, and the others are not held up, whether the gateway runs on or
+// starts then.
+func TestStoreHasLostFiles(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		name := "running"
+		if restart {
+			name = "at start"
+		}
+		t.Run(name, func(t *testing.T) {
+			dir, repo := t.TempDir(), newMemRepository()
+			sys := openTestSystem(t, dir, repo)
+			s := testShare(t, sys)
+			for _, p := range []string{"/kept", "/lost", "/lost2"} {
+				mustDo(t, s, put(t, s, p, p))
+			}
+			commitShare(t, s)
+			repo.Lose("/lost", "/lost2")
+			for i, o := range []*op{ // three sets
+				put(t, s, "/new", "one"),
+				{kind: opRename, name: Name{"/lost"}, to: Name{"/moved"}},
+				{kind: opRename, name: Name{"/lost2"}, to: Name{"/moved2"}},
+			} {
+				mustDo(t, s, o)
+				if i == 0 {
+					mustDo(t, s, &op{kind: opMkdir, name: Name{"/d"}})
+				}
+				wantNil(t, "seal", s.seal(t.Context(), "test"))
+			}
+			mustDo(t, s, put(t, s, "/d/last", "two"))
+			if restart {
+				more, err := s.commitNext(t.Context())
+				wantNil(t, "commit", err)
+				want(t, "a set was committed", more, true)
+				crash(t, sys)
+				sys = openTestSystem(t, dir, repo)
+				s = testShare(t, sys)
+			}
+			defer func() { closeSystem(t, sys) }()
+			id := commitShare(t, s)
+			left := map[string]string{"/kept": "/kept", "/new": "one", "/d": "dir", "/d/last": "two"}
+			want(t, "next snapshot", viewContents(t, repo, id), left)
+			want(t, "live tree", contents(t, s), left)
+		})
+	}
+}

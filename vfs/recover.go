@@ -163,7 +163,7 @@ func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) erro
 	if err != nil {
 		return err
 	}
-	live, err := s.replay(ctx, t, ops, replaced)
+	live, err := s.replay(ctx, t, ops, replaced || t.lossy())
 	if err != nil {
 		return err
 	}
