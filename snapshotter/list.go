@@ -209,22 +209,7 @@ func (s *Snapshotter) Snapshots(ctx context.Context, share string) ([]Snapshot, 
 	slices.SortFunc(list, func(a, b Snapshot) int {
 		return -cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Sequence, b.Sequence), slices.Compare(a.ID[:], b.ID[:]))
 	})
-	markAmbiguous(list)
 	return list, nil
-}
-
-// markAmbiguous finds snapshots, in a list that is ordered newest first, whose view name an
-// older one has already. A gateway numbers its own within a second, but does not know what
-// another one on the same store does in that second.
-func markAmbiguous(list []Snapshot) {
-	for i := range list {
-		s := &list[i]
-		for j := i + 1; j < len(list) && list[j].Time.Unix() == s.Time.Unix(); j++ {
-			if o := &list[j]; o.Share == s.Share && o.Suffix == s.Suffix && !o.Foreign() {
-				s.Ambiguous = true
-			}
-		}
-	}
 }
 
 // look refreshes the list when that is due and nobody is at it.
@@ -286,7 +271,7 @@ func (s *Snapshotter) Latest(ctx context.Context, gatewayID, shareID string) (Sn
 	var latest Snapshot
 	found := false
 	for _, r := range s.records {
-		if r.snap.Foreign() || r.snap.GatewayID != gatewayID || r.snap.ShareID != shareID {
+		if !r.snap.Of(Lineage{gatewayID, shareID}) {
 			continue
 		}
 		if !found || r.snap.Sequence > latest.Sequence ||

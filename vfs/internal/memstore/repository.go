@@ -7,6 +7,7 @@
 package memstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -122,9 +123,10 @@ func (r *Repository) checkMeta(parent *stored, base snapshotter.ID, meta snapsho
 			return fmt.Errorf("memstore: journal position %d after %d", meta.Journal, parent.meta.Journal)
 		}
 	}
-	name := snapshotOf(snapshotter.ID{}, meta, emptyRoot()).ViewName()
+	own := snapshotter.Lineage{GatewayID: gatewayOf(meta), ShareID: meta.ShareID}
+	name := snapshotOf(snapshotter.ID{}, meta, emptyRoot()).ViewName(own)
 	for _, s := range r.snapshots {
-		if s.snap.Share == meta.Share && s.snap.ViewName() == name {
+		if s.snap.Share == meta.Share && s.snap.ViewName(own) == name {
 			return fmt.Errorf("memstore: view name %s is taken", name)
 		}
 	}
@@ -210,6 +212,9 @@ func (r *Repository) newID() snapshotter.ID {
 	return sha256.Sum256(binary.BigEndian.AppendUint64([]byte("snapshot"), r.serial))
 }
 
+// gatewayOf is the gateway of a snapshot; an empty one would make it foreign.
+func gatewayOf(m snapshotter.Meta) string { return cmp.Or(m.GatewayID, "memstore") }
+
 func snapshotOf(id snapshotter.ID, m snapshotter.Meta, root *node) snapshotter.Snapshot {
 	files, size := root.usage()
 	tags := []string{"reason=" + m.Reason}
@@ -219,12 +224,8 @@ func snapshotOf(id snapshotter.ID, m snapshotter.Meta, root *node) snapshotter.S
 	for _, p := range m.Protocols {
 		tags = append(tags, "protocol="+p)
 	}
-	gateway := m.GatewayID
-	if gateway == "" {
-		gateway = "memstore" // an empty one would make it foreign
-	}
 	return snapshotter.Snapshot{
-		ID: id, Time: m.Time.UTC(), Share: m.Share, Suffix: m.Suffix, ShareID: m.ShareID, GatewayID: gateway,
+		ID: id, Time: m.Time.UTC(), Share: m.Share, Suffix: m.Suffix, ShareID: m.ShareID, GatewayID: gatewayOf(m),
 		Sequence: m.Sequence, Parent: m.Parent, Journal: m.Journal, Files: files, Size: size, Tags: tags, Root: "/",
 	}
 }
