@@ -79,10 +79,14 @@ func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
 	return &Loss{s: s, Serial: s.lossSerial}, nil
 }
 
-// Complete reports whether the store has all packfiles that its states tell of. In contrast
-// to Reconcile it changes nothing, and without a lock it may take for missing what
-// maintenance removes at the same time.
+// Complete reports whether the store has all packfiles that its states tell of, or nothing
+// could be put back anyway because no copies are kept. In contrast to Reconcile it changes
+// nothing, and without a lock it may take for missing what maintenance removes at the same
+// time.
 func (s *Store) Complete(ctx context.Context) (complete bool, err error) {
+	if s.conn.mirror == nil {
+		return true, nil
+	}
 	db, err := s.openIndex()
 	if err != nil {
 		return false, err
