@@ -42,7 +42,7 @@ func (s *Snapshotter) Commit(ctx context.Context, base ID, changes iter.Seq2[Cha
 			s.log.Warn("store lock not removed", "err", uerr)
 		}
 	}()
-	if err := s.refresh(ctx); err != nil {
+	if err := s.refreshLocked(ctx); err != nil {
 		return ID{}, fmt.Errorf("commit: %w", err)
 	}
 	d, err := s.reconcile(ctx, base)
@@ -90,6 +90,9 @@ func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 	a.packer = newPacker(s.store.Encode, s.repo.GetMACHasher, a.rw.PutPackfile, s.failpoint)
 	a.rw.PackerManager = a.packer
 	defer a.packer.Wait()
+	if err := s.colour(a.rw); err != nil {
+		return nil, err
+	}
 	s.uncommitted.Store(&uncommitted{repo: s.repo, delta: delta})
 	defer s.uncommitted.Store(nil)
 	// What the Builder does after it has read everything cannot be stopped, but it is

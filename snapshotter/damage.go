@@ -48,6 +48,19 @@ func (s *Snapshotter) mend(ctx context.Context) error {
 	return s.takeStock(ctx)
 }
 
+// refreshLocked is refresh for those who have a lock on the store: a header that cannot be
+// read may be in a packfile that is missing.
+func (s *Snapshotter) refreshLocked(ctx context.Context) error {
+	err := s.refresh(ctx)
+	if !errors.Is(err, repository.ErrPackfileNotFound) {
+		return err
+	}
+	if err := s.takeStock(ctx); err != nil {
+		return err
+	}
+	return s.refresh(ctx)
+}
+
 // takeStock looks for what is missing from the store, and lists the snapshots anew when that
 // is something else than before. It needs s.write and a lock on the store.
 func (s *Snapshotter) takeStock(ctx context.Context) error {
@@ -85,12 +98,33 @@ func (s *Snapshotter) reconcile(ctx context.Context, base ID) (*damage, error) {
 	return &damage{s: s, blobs: blobs}, nil
 }
 
+// colour has the state of a commit tell other readers of the store which packfiles are
+// missing: kloset knows several places of a blob that was stored again, and does not try one
+// after the other.
+func (s *Snapshotter) colour(rw *repository.RepositoryWriter) error {
+	c := s.store.Colours()
+	for _, mac := range c.Missing {
+		if err := rw.DeleteStateResource(resources.RT_PACKFILE, mac); err != nil {
+			return fmt.Errorf("state delta: %w", err)
+		}
+	}
+	for _, mac := range c.Back {
+		if err := rw.UncolourPackfile(mac); err != nil {
+			return fmt.Errorf("state delta: %w", err)
+		}
+	}
+	return nil
+}
+
 // sound notes that a new snapshot refers to nothing that is lost, and logs what a commit had
 // to leave out.
 func (s *Snapshotter) sound(r *record, d *damage) {
 	if s.loss != nil {
 		s.whole[r.snap.ID] = struct{}{}
 		delete(s.whole, r.snap.Parent)
+	}
+	if err := s.store.Coloured(); err != nil {
+		s.log.Warn("what is back is said to be back once more", "err", err)
 	}
 	n := d.count()
 	if n == 0 {

@@ -72,14 +72,15 @@ func (s *Snapshotter) list(ctx context.Context, anew bool) error {
 	if same && !anew {
 		return nil
 	}
+	ids, err := s.snapshotIDs(known)
+	if err != nil {
+		return fmt.Errorf("list snapshots: %w", err)
+	}
 	if anew {
 		clear(known)
 	}
-	records := make(map[ID]*record, len(known))
-	for mac, err := range s.repo.ListSnapshots() {
-		if err != nil {
-			return fmt.Errorf("list snapshots: %w", err)
-		}
+	records := make(map[ID]*record, len(ids))
+	for _, mac := range ids {
 		id := ID(mac)
 		if r, ok := known[id]; ok {
 			records[id] = r
@@ -102,6 +103,36 @@ func (s *Snapshotter) list(ctx context.Context, anew bool) error {
 	s.records, s.states, s.loaded, s.looked = records, states, true, time.Now()
 	s.mu.Unlock()
 	return nil
+}
+
+// snapshotIDs lists the snapshots in the store. When one of those that are known is missing
+// and nobody has removed it, the index has lost it, and is made anew.
+func (s *Snapshotter) snapshotIDs(known map[ID]*record) ([]objects.MAC, error) {
+	ids, err := s.store.Snapshots()
+	if err != nil {
+		return nil, err
+	}
+	listed := make(map[ID]struct{}, len(ids))
+	for _, id := range ids {
+		listed[ID(id)] = struct{}{}
+	}
+	for id := range known {
+		if _, ok := listed[id]; ok {
+			continue
+		}
+		removed, err := s.store.Removed(objects.MAC(id))
+		if err != nil {
+			return nil, err
+		}
+		if !removed {
+			s.log.Warn("a snapshot has vanished from the store index, which is made anew", "snapshot", id.String())
+			if err := s.store.Reindex(); err != nil {
+				return nil, err
+			}
+			return s.store.Snapshots()
+		}
+	}
+	return ids, nil
 }
 
 func (s *Snapshotter) listStates(ctx context.Context) (map[objects.MAC]struct{}, error) {

@@ -17,9 +17,12 @@ import (
 // lostTable holds, in kloset's index, the rows of packfiles that are missing from the store.
 // Without its row in kloset's own table a packfile does not count: kloset takes its blobs for
 // absent, and stores them again when it is given them.
-const lostTable = `CREATE TABLE IF NOT EXISTS snapgate_lost (mac TEXT NOT NULL PRIMARY KEY, payload BLOB NOT NULL)`
+//
+// Those that are back are in a second table until the states in the store say so, too.
+const lostTable = `CREATE TABLE IF NOT EXISTS snapgate_lost (mac TEXT NOT NULL PRIMARY KEY, payload BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS snapgate_back (mac TEXT NOT NULL PRIMARY KEY)`
 
-// notColoured leaves out packfiles that maintenance is about to remove or has removed.
+// notColoured leaves out packfiles that the states call unusable.
 const notColoured = ` NOT IN (SELECT mac FROM deleteds WHERE type = ?)`
 
 // namedPackfiles bounds the packfiles that a log line names.
@@ -36,6 +39,32 @@ type Loss struct {
 	s *Store
 	// Serial is another one whenever other packfiles are missing than before.
 	Serial uint64
+}
+
+// Colours is what the next state must say of packfiles, so that other readers of the store
+// look for their blobs elsewhere (Missing), or there again (Back). Colouring is what
+// maintenance does to packfiles that are not to be used any more.
+type Colours struct{ Missing, Back []objects.MAC }
+
+// Colours returns what the states in the store do not say yet, as of the last Reconcile.
+func (s *Store) Colours() Colours { return s.colours }
+
+// Coloured notes that a state which says all of Colours is in the store.
+func (s *Store) Coloured() (err error) {
+	if len(s.colours.Back) == 0 {
+		return nil
+	}
+	db, err := s.openIndex()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	for _, mac := range s.colours.Back {
+		if _, err := db.Exec("DELETE FROM snapgate_back WHERE mac = ?", hex.EncodeToString(mac[:])); err != nil {
+			return s.indexError(err)
+		}
+	}
+	return nil
 }
 
 // Reconcile compares the packfiles that the states in the store tell of with those that the
@@ -69,12 +98,16 @@ func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
 		s.lossSerial++
 		s.logLost(gone, back)
 	}
-	var lost int
-	if err := db.QueryRow("SELECT count(*) FROM snapgate_lost").Scan(&lost); err != nil {
-		return nil, s.indexError(err)
+	lost, err := s.macs(db, "SELECT mac FROM snapgate_lost")
+	if err != nil {
+		return nil, err
 	}
-	if lost == 0 {
-		return nil, nil
+	if s.colours.Back, err = s.macs(db, "SELECT mac FROM snapgate_back"); err != nil {
+		return nil, err
+	}
+	s.colours.Missing, err = s.macs(db, "SELECT mac FROM snapgate_lost WHERE mac"+notColoured, int(resources.RT_PACKFILE))
+	if len(lost) == 0 || err != nil {
+		return nil, err
 	}
 	return &Loss{s: s, Serial: s.lossSerial}, nil
 }
@@ -102,7 +135,8 @@ func (s *Store) compare(ctx context.Context, db *sqlite.SQLiteCache) (missing, b
 	if _, err := db.Exec(lostTable); err != nil {
 		return nil, nil, s.indexError(err)
 	}
-	known, err := s.macs(db, "SELECT mac FROM packfiles WHERE mac"+notColoured, int(resources.RT_PACKFILE))
+	// Also those that are coloured: maintenance removes them from the states first.
+	known, err := s.macs(db, "SELECT mac FROM packfiles")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -215,7 +249,20 @@ func (s *Store) noteLost(db *sqlite.SQLiteCache, gone, back []objects.MAC) error
 		}
 		return nil
 	}
-	if err := errors.Join(move(gone, "packfiles", "snapgate_lost"), move(back, "snapgate_lost", "packfiles")); err != nil {
+	// What is back counts again at once, whatever the states in the store say.
+	uncolour := func() error {
+		for _, mac := range back {
+			name, typ := hex.EncodeToString(mac[:]), int(resources.RT_PACKFILE)
+			if _, err := tx.Exec("INSERT OR IGNORE INTO snapgate_back SELECT mac FROM deleteds WHERE mac = ? AND type = ?", name, typ); err != nil {
+				return err
+			}
+			if _, err := tx.Exec("DELETE FROM deleteds WHERE mac = ? AND type = ?", name, typ); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := errors.Join(move(gone, "packfiles", "snapgate_lost"), move(back, "snapgate_lost", "packfiles"), uncolour()); err != nil {
 		return errors.Join(s.indexError(err), tx.Rollback())
 	}
 	return s.indexError(tx.Commit())
