@@ -102,14 +102,8 @@ func (s *Snapshotter) reconcile(ctx context.Context, base ID) (*damage, error) {
 // missing: kloset knows several places of a blob that was stored again, and does not try one
 // after the other.
 func (s *Snapshotter) colour(rw *repository.RepositoryWriter) error {
-	c := s.store.Colours()
-	for _, mac := range c.Missing {
+	for _, mac := range s.store.ToColour() {
 		if err := rw.DeleteStateResource(resources.RT_PACKFILE, mac); err != nil {
-			return fmt.Errorf("state delta: %w", err)
-		}
-	}
-	for _, mac := range c.Back {
-		if err := rw.UncolourPackfile(mac); err != nil {
 			return fmt.Errorf("state delta: %w", err)
 		}
 	}
@@ -123,8 +117,8 @@ func (s *Snapshotter) sound(r *record, d *damage) {
 		s.whole[r.snap.ID] = struct{}{}
 		delete(s.whole, r.snap.Parent)
 	}
-	if err := s.store.Coloured(); err != nil {
-		s.log.Warn("what is back is said to be back once more", "err", err)
+	if err := s.store.Coloured(objects.MAC(r.snap.ID)); err != nil {
+		s.log.Warn("which state has told of missing packfiles is not noted", "err", err)
 	}
 	n := d.count()
 	if n == 0 {

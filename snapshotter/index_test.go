@@ -7,8 +7,6 @@ import (
 	"testing"
 
 	"github.com/PlakarKorp/kloset/caching/sqlite"
-
-	"github.com/snapgate/gateway/snapshotter"
 )
 
 // indexDB opens kloset's index beside the gateway.
@@ -103,7 +101,7 @@ func TestIndexLosesSnapshot(t *testing.T) {
 	}
 	want := with(map[string]*item{"/large": &l.large, "/y": ptr(file(31, "y"))})
 	l.checkedElsewhere(t, l.commit(l.second, put("/y", want["/y"])), want)
-	if _, err := l.Snapshot(t.Context(), snapshotter.ID(removed)); err == nil {
+	if _, err := l.Snapshot(t.Context(), removed); err == nil {
 		t.Error("the removed snapshot is back")
 	}
 }

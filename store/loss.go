@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/PlakarKorp/kloset/caching/sqlite"
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository/state"
 	"github.com/PlakarKorp/kloset/resources"
 )
 
@@ -18,9 +20,11 @@ import (
 // Without its row in kloset's own table a packfile does not count: kloset takes its blobs for
 // absent, and stores them again when it is given them.
 //
-// Those that are back are in a second table until the states in the store say so, too.
-const lostTable = `CREATE TABLE IF NOT EXISTS snapgate_lost (mac TEXT NOT NULL PRIMARY KEY, payload BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS snapgate_back (mac TEXT NOT NULL PRIMARY KEY)`
+// Those that are back are in a second table until the states in the store say so, too. The
+// column state names the state that has coloured a packfile, where that is known.
+const lostTable = `CREATE TABLE IF NOT EXISTS snapgate_lost (
+	mac TEXT NOT NULL PRIMARY KEY, payload BLOB NOT NULL, state TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS snapgate_back (mac TEXT NOT NULL PRIMARY KEY, state TEXT NOT NULL)`
 
 // notColoured leaves out packfiles that the states call unusable.
 const notColoured = ` NOT IN (SELECT mac FROM deleteds WHERE type = ?)`
@@ -41,17 +45,14 @@ type Loss struct {
 	Serial uint64
 }
 
-// Colours is what the next state must say of packfiles, so that other readers of the store
-// look for their blobs elsewhere (Missing), or there again (Back). Colouring is what
-// maintenance does to packfiles that are not to be used any more.
-type Colours struct{ Missing, Back []objects.MAC }
+// ToColour returns the missing packfiles of which the next state must say so, as of the last
+// Reconcile. Colouring is what maintenance does to packfiles that are not to be used any
+// more: other readers of the store then look for their blobs elsewhere.
+func (s *Store) ToColour() []objects.MAC { return s.toColour }
 
-// Colours returns what the states in the store do not say yet, as of the last Reconcile.
-func (s *Store) Colours() Colours { return s.colours }
-
-// Coloured notes that a state which says all of Colours is in the store.
-func (s *Store) Coloured() (err error) {
-	if len(s.colours.Back) == 0 {
+// Coloured notes that a state which says so is in the store.
+func (s *Store) Coloured(id objects.MAC) (err error) {
+	if len(s.toColour) == 0 {
 		return nil
 	}
 	db, err := s.openIndex()
@@ -59,8 +60,8 @@ func (s *Store) Coloured() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	for _, mac := range s.colours.Back {
-		if _, err := db.Exec("DELETE FROM snapgate_back WHERE mac = ?", hex.EncodeToString(mac[:])); err != nil {
+	for _, mac := range s.toColour {
+		if _, err := db.Exec("UPDATE snapgate_lost SET state = ? WHERE mac = ?", hex.EncodeToString(id[:]), hex.EncodeToString(mac[:])); err != nil {
 			return s.indexError(err)
 		}
 	}
@@ -102,10 +103,10 @@ func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.colours.Back, err = s.macs(db, "SELECT mac FROM snapgate_back"); err != nil {
+	if err := s.uncolour(db); err != nil {
 		return nil, err
 	}
-	s.colours.Missing, err = s.macs(db, "SELECT mac FROM snapgate_lost WHERE mac"+notColoured, int(resources.RT_PACKFILE))
+	s.toColour, err = s.macs(db, "SELECT mac FROM snapgate_lost WHERE mac"+notColoured, int(resources.RT_PACKFILE))
 	if len(lost) == 0 || err != nil {
 		return nil, err
 	}
@@ -240,7 +241,7 @@ func (s *Store) noteLost(db *sqlite.SQLiteCache, gone, back []objects.MAC) error
 	move := func(macs []objects.MAC, from, to string) error {
 		for _, mac := range macs {
 			name := hex.EncodeToString(mac[:])
-			if _, err := tx.Exec("INSERT OR REPLACE INTO "+to+" SELECT mac, payload FROM "+from+" WHERE mac = ?", name); err != nil {
+			if _, err := tx.Exec("INSERT OR REPLACE INTO "+to+" (mac, payload) SELECT mac, payload FROM "+from+" WHERE mac = ?", name); err != nil {
 				return err
 			}
 			if _, err := tx.Exec("DELETE FROM "+from+" WHERE mac = ?", name); err != nil {
@@ -253,7 +254,8 @@ func (s *Store) noteLost(db *sqlite.SQLiteCache, gone, back []objects.MAC) error
 	uncolour := func() error {
 		for _, mac := range back {
 			name, typ := hex.EncodeToString(mac[:]), int(resources.RT_PACKFILE)
-			if _, err := tx.Exec("INSERT OR IGNORE INTO snapgate_back SELECT mac FROM deleteds WHERE mac = ? AND type = ?", name, typ); err != nil {
+			if _, err := tx.Exec(`INSERT OR IGNORE INTO snapgate_back SELECT mac, state FROM snapgate_lost
+				WHERE mac = ? AND mac IN (SELECT mac FROM deleteds WHERE type = ?)`, name, typ); err != nil {
 				return err
 			}
 			if _, err := tx.Exec("DELETE FROM deleteds WHERE mac = ? AND type = ?", name, typ); err != nil {
@@ -262,10 +264,71 @@ func (s *Store) noteLost(db *sqlite.SQLiteCache, gone, back []objects.MAC) error
 		}
 		return nil
 	}
-	if err := errors.Join(move(gone, "packfiles", "snapgate_lost"), move(back, "snapgate_lost", "packfiles"), uncolour()); err != nil {
+	if err := errors.Join(uncolour(), move(gone, "packfiles", "snapgate_lost"), move(back, "snapgate_lost", "packfiles")); err != nil {
 		return errors.Join(s.indexError(err), tx.Rollback())
 	}
 	return s.indexError(tx.Commit())
+}
+
+// uncolour writes states that take the colour of packfiles away that are back.
+func (s *Store) uncolour(db *sqlite.SQLiteCache) error {
+	parents := make(map[string][]objects.MAC)
+	macs, err := s.macs(db, "SELECT mac FROM snapgate_back")
+	if err != nil {
+		return err
+	}
+	for _, mac := range macs {
+		var parent string
+		name := hex.EncodeToString(mac[:])
+		if err := db.QueryRow("SELECT state FROM snapgate_back WHERE mac = ?", name).Scan(&parent); err != nil {
+			return s.indexError(err)
+		}
+		parents[parent] = append(parents[parent], mac)
+	}
+	for parent, macs := range parents {
+		if err := s.putUncoloured(parent, macs); err != nil {
+			return err
+		}
+		for _, mac := range macs {
+			if _, err := db.Exec("DELETE FROM snapgate_back WHERE mac = ?", hex.EncodeToString(mac[:])); err != nil {
+				return s.indexError(err)
+			}
+		}
+	}
+	return nil
+}
+
+// putUncoloured writes one such state, as a child of the one that has coloured: a reader takes
+// a state over after its parent, and others in any order. All states of a process that goes on
+// have the same parent otherwise.
+func (s *Store) putUncoloured(parent string, macs []objects.MAC) (err error) {
+	cache, err := s.kctx.GetCache().Scan(objects.RandomMAC())
+	if err != nil {
+		return fmt.Errorf("state delta: %w", err)
+	}
+	defer func() { err = errors.Join(err, cache.Close()) }()
+	st := &state.LocalState{}
+	st = st.Derive(cache)
+	st.Metadata.Serial = s.config.RepositoryID
+	if parent != "" {
+		if st.Metadata.Parent, err = parseMAC(parent); err != nil {
+			return err
+		}
+	}
+	for _, mac := range macs {
+		if err := st.DelColouredResource(resources.RT_PACKFILE, mac); err != nil {
+			return fmt.Errorf("state delta: %w", err)
+		}
+	}
+	var buf bytes.Buffer
+	if err := st.SerializeToStream(&buf); err != nil {
+		return fmt.Errorf("state delta: %w", err)
+	}
+	id := objects.RandomMAC()
+	if err := s.repo.PutState(id, &buf); err != nil {
+		return errors.Join(Unavailable("state", err), s.DropState(id))
+	}
+	return s.CacheError(s.repo.IngestStateFile(id))
 }
 
 func (s *Store) logLost(gone, back []objects.MAC) {

@@ -67,9 +67,9 @@ type Store struct {
 	config *storage.Configuration
 	key    []byte // nil for a plaintext store
 
-	listing    listing // the writer's: what Reconcile has seen
-	lossSerial uint64  // the writer's: see Loss
-	colours    Colours // the writer's
+	listing    listing       // the writer's: what Reconcile has seen
+	lossSerial uint64        // the writer's: see Loss
+	toColour   []objects.MAC // the writer's
 
 	mu      sync.Mutex
 	wrapped []byte // guarded by mu: the configuration as the store has it
