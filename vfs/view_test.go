@@ -291,9 +291,9 @@ func TestSnapshotsOfAnotherGateway(t *testing.T) {
 	want(t, "latest where this share has none", v.list("/.snapshots/latest"), []string{"theirs"})
 	v.put("/f", "ours")
 	commitShare(t, testShare(t, sys))
-	commit(time.Date(2040, 1, 2, 3, 4, 5, 0, time.UTC), 2)
+	id := commit(time.Date(2040, 1, 2, 3, 4, 5, 0, time.UTC), 2)
 	want(t, "latest", v.list("/.snapshots/latest"), []string{"f"})
-	want(t, "theirs", v.list("/.snapshots/2040-01-02T03-04-05Z"), []string{"theirs"})
+	want(t, "theirs", v.list("/.snapshots/2040-01-02T03-04-05Z-"+id.String()[:8]), []string{"theirs"})
 	want(t, "live", v.list("/"), []string{"f"})
 }
 
