@@ -42,14 +42,19 @@ func (s *Snapshotter) Commit(ctx context.Context, base ID, changes iter.Seq2[Cha
 			s.log.Warn("store lock not removed", "err", uerr)
 		}
 	}()
-	if err := s.refresh(ctx); err != nil {
+	if err := s.refreshLocked(ctx); err != nil {
 		return ID{}, fmt.Errorf("commit: %w", err)
 	}
-	r, err := s.make(ctx, base, changes, meta, lock)
+	d, err := s.reconcile(ctx, base)
+	if err != nil {
+		return ID{}, fmt.Errorf("commit: %w", err)
+	}
+	r, err := s.make(ctx, base, changes, meta, lock, d)
 	if err != nil {
 		return ID{}, fmt.Errorf("commit: %w", s.store.CacheError(err))
 	}
 	s.published(ctx, r)
+	s.sound(r, d)
 	s.failpoint(FailCommitDone)
 	return r.snap.ID, nil
 }
@@ -66,17 +71,20 @@ type attempt struct {
 	builder *snapshot.Builder
 	source  *merge    // what the Builder is played; nil in an incremental commit
 	base    *snapTree // whose unchanged directories need no check; nil for none
+
+	lostBefore uint64 // Snapshot.Lost of the base
 }
 
-// make makes a snapshot, by an incremental commit where that is possible.
-func (s *Snapshotter) make(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta, lock *store.Lock) (*record, error) {
+// make makes a snapshot, by an incremental commit where that is possible. d is what the
+// base has lost, nil for nothing.
+func (s *Snapshotter) make(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta, lock *store.Lock, d *damage) (*record, error) {
 	var r *record
 	if !base.IsZero() {
 		if r = s.known(base); r == nil {
 			return nil, fmt.Errorf("base %s: %w", base, ErrNoSnapshot)
 		}
-		if r.snap.Foreign() {
-			return s.rebuild(ctx, base, changes, meta, lock)
+		if r.snap.Foreign() || d != nil {
+			return s.rebuild(ctx, base, changes, meta, lock, d)
 		}
 	}
 	made, err := s.incremental(ctx, r, changes, meta, lock)
@@ -84,11 +92,11 @@ func (s *Snapshotter) make(ctx context.Context, base ID, changes iter.Seq2[Chang
 		return made, err
 	}
 	s.log.Warn("incremental commit not possible, the snapshot is made anew", "share", meta.Share, "err", err)
-	return s.rebuild(ctx, base, changes, meta, lock)
+	return s.rebuild(ctx, base, changes, meta, lock, nil)
 }
 
 // rebuild makes a snapshot with kloset's Builder.
-func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta, lock *store.Lock) (*record, error) {
+func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta, lock *store.Lock, d *damage) (*record, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a, end, err := s.begin(ctx, meta)
@@ -97,7 +105,7 @@ func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 	}
 	defer end()
 	b := a.builder
-	a.source = &merge{ctx: ctx, share: meta.Share, now: a.time(), changes: changes, failed: a.packer.failed}
+	a.source = &merge{ctx: ctx, share: meta.Share, now: a.time(), changes: changes, failed: a.packer.failed, damage: d}
 	if !base.IsZero() {
 		if err := a.useBase(b, base); err != nil {
 			return nil, err
@@ -122,6 +130,10 @@ func (s *Snapshotter) begin(ctx context.Context, meta Meta) (a *attempt, end fun
 	a.rw.PackerManager.Wait() // ends kloset's own packer
 	a.packer = newPacker(s.store.AppendEncoded, s.repo.GetMACHasher, a.rw.PutPackfile, s.failpoint)
 	a.rw.PackerManager = a.packer
+	if err := s.colour(a.rw); err != nil {
+		a.packer.Wait()
+		return nil, nil, errors.Join(err, delta.Close())
+	}
 	s.uncommitted.Store(&uncommitted{repo: s.repo, delta: delta})
 	// What the Builder does after it has read everything cannot be stopped, but it is
 	// quick once nothing is packed any more.
@@ -182,7 +194,8 @@ func (a *attempt) useBase(b *snapshot.Builder, base ID) error {
 		return fmt.Errorf("base %s: %w", base, err)
 	}
 	a.source.base = t
-	if r.snap.Foreign() || t.dirpack == nil {
+	a.lostBefore = r.snap.Lost
+	if r.snap.Foreign() || t.dirpack == nil || a.source.damage.spoilsIndexes() {
 		return nil
 	}
 	cache, err := vfs.NewFilesystemWithCache(a.s.repo, r.vfs.Root, r.vfs.Xattrs, r.vfs.Errors, t.dirpack)
@@ -278,6 +291,16 @@ func (a *attempt) fillHeader(h *header.Header) {
 	}
 	h.SetContext(keyJournal, strconv.FormatUint(m.Journal, 10))
 	h.SetContext(keySuffix, strconv.Itoa(m.Suffix))
+	lost := uint64(0)
+	if a.source != nil {
+		lost = a.source.damage.count()
+	}
+	if lost > 0 {
+		h.Tags = append(h.Tags, "lost="+strconv.FormatUint(lost, 10))
+	}
+	if lost += a.lostBefore; lost > 0 {
+		h.SetContext(keyLost, strconv.FormatUint(lost, 10))
+	}
 }
 
 // published makes a snapshot that is in the store known to this process.

@@ -259,7 +259,7 @@ func TestCommitMeta(t *testing.T) {
 	if tags := strings.Join(got.Tags, " "); tags != "user=alice user=bob protocol=sftp reason=close" {
 		t.Errorf("tags %q", tags)
 	}
-	if name := got.ViewName(); name != "2026-11-21T19-04-31Z-3" {
+	if name := got.ViewName(snapshotter.Lineage{GatewayID: m.GatewayID, ShareID: m.ShareID}); name != "2026-11-21T19-04-31Z-3" {
 		t.Errorf("view name %q", name)
 	}
 	latest, ok, err := other.Latest(t.Context(), m.GatewayID, m.ShareID)

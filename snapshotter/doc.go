@@ -33,6 +33,7 @@
 // failpoints between them:
 //
 //	lock the store for others' maintenance, take over others' states, look for the base
+//	look for what is missing from the store, and put it back or expect its loss (damage)
 //	ingest contents, make entries           packfile-put-before, packfile-put-after
 //	edit the indexes                        commit-entries, commit-indexes
 //	put the header                          commit-header-before, commit-header-after

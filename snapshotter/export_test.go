@@ -17,7 +17,7 @@ func (s *Snapshotter) Rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 		return ID{}, err
 	}
 	defer lock.Unlock()
-	r, err := s.rebuild(ctx, base, changes, meta, lock)
+	r, err := s.rebuild(ctx, base, changes, meta, lock, nil)
 	if err != nil {
 		return ID{}, err
 	}

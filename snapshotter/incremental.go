@@ -44,6 +44,7 @@ func (s *Snapshotter) incremental(ctx context.Context, base *record, changes ite
 		if h, err = s.head(base); err != nil {
 			return nil, err
 		}
+		a.lostBefore = base.snap.Lost
 	}
 	w := newWriter(a.rw, a.packer)
 	c := &increment{

@@ -32,6 +32,7 @@ const (
 	keyParent   = "snapgate.parent"
 	keyJournal  = "snapgate.journal"
 	keySuffix   = "snapgate.suffix"
+	keyLost     = "snapgate.lost"
 )
 
 // record is what is kept in memory of every snapshot.
@@ -56,6 +57,12 @@ func (s *Snapshotter) refresh(ctx context.Context) error {
 	if err := s.store.Refresh(ctx); err != nil {
 		return err
 	}
+	return s.list(ctx, false)
+}
+
+// list reads the headers of snapshots that are not known yet, if there are other states than
+// the last time; anew also those that are known. It needs s.write.
+func (s *Snapshotter) list(ctx context.Context, anew bool) error {
 	states, err := s.listStates(ctx)
 	if err != nil {
 		return err
@@ -64,22 +71,29 @@ func (s *Snapshotter) refresh(ctx context.Context) error {
 	same := s.loaded && maps.Equal(states, s.states)
 	known := maps.Clone(s.records)
 	s.mu.RUnlock()
-	if same {
+	if same && !anew {
 		return nil
 	}
-	records := make(map[ID]*record, len(known))
-	for mac, err := range s.repo.ListSnapshots() {
-		if err != nil {
-			return fmt.Errorf("list snapshots: %w", err)
-		}
+	ids, err := s.snapshotIDs(known)
+	if err != nil {
+		return fmt.Errorf("list snapshots: %w", err)
+	}
+	if anew {
+		clear(known)
+	}
+	records := make(map[ID]*record, len(ids))
+	for _, mac := range ids {
 		id := ID(mac)
 		if r, ok := known[id]; ok {
 			records[id] = r
 			continue
 		}
 		r, err := s.loadRecord(id)
+		if err == nil && s.loss != nil {
+			err = s.usable(r)
+		}
 		if err != nil {
-			if store.IsIO(err) {
+			if store.IsIO(err) && !isLost(err) {
 				return store.Unavailable("read snapshot "+id.String(), err)
 			}
 			s.log.Warn("snapshot cannot be read", "snapshot", id.String(), "err", err)
@@ -91,6 +105,36 @@ func (s *Snapshotter) refresh(ctx context.Context) error {
 	s.records, s.states, s.loaded, s.looked = records, states, true, time.Now()
 	s.mu.Unlock()
 	return nil
+}
+
+// snapshotIDs lists the snapshots in the store. When one of those that are known is missing
+// and nobody has removed it, the index has lost it, and is made anew.
+func (s *Snapshotter) snapshotIDs(known map[ID]*record) ([]objects.MAC, error) {
+	ids, err := s.store.Snapshots()
+	if err != nil {
+		return nil, err
+	}
+	listed := make(map[ID]struct{}, len(ids))
+	for _, id := range ids {
+		listed[ID(id)] = struct{}{}
+	}
+	for id := range known {
+		if _, ok := listed[id]; ok {
+			continue
+		}
+		removed, err := s.store.Removed(objects.MAC(id))
+		if err != nil {
+			return nil, err
+		}
+		if !removed {
+			s.log.Warn("a snapshot has vanished from the store index, which is made anew", "snapshot", id.String())
+			if err := s.store.Reindex(); err != nil {
+				return nil, err
+			}
+			return s.store.Snapshots()
+		}
+	}
+	return ids, nil
 }
 
 func (s *Snapshotter) listStates(ctx context.Context) (map[objects.MAC]struct{}, error) {
@@ -165,6 +209,9 @@ func newRecord(h *header.Header) (*record, error) {
 	r.snap.Sequence = number(keySequence)
 	r.snap.Journal = number(keyJournal)
 	r.snap.Suffix = int(number(keySuffix))
+	if h.GetContext(keyLost) != "" {
+		r.snap.Lost = number(keyLost)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -203,22 +250,7 @@ func (s *Snapshotter) Snapshots(ctx context.Context, share string) ([]Snapshot, 
 	slices.SortFunc(list, func(a, b Snapshot) int {
 		return -cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Sequence, b.Sequence), slices.Compare(a.ID[:], b.ID[:]))
 	})
-	markAmbiguous(list)
 	return list, nil
-}
-
-// markAmbiguous finds snapshots, in a list that is ordered newest first, whose view name an
-// older one has already. A gateway numbers its own within a second, but does not know what
-// another one on the same store does in that second.
-func markAmbiguous(list []Snapshot) {
-	for i := range list {
-		s := &list[i]
-		for j := i + 1; j < len(list) && list[j].Time.Unix() == s.Time.Unix(); j++ {
-			if o := &list[j]; o.Share == s.Share && o.Suffix == s.Suffix && !o.Foreign() {
-				s.Ambiguous = true
-			}
-		}
-	}
 }
 
 // look refreshes the list when that is due and nobody is at it.
@@ -280,7 +312,7 @@ func (s *Snapshotter) Latest(ctx context.Context, gatewayID, shareID string) (Sn
 	var latest Snapshot
 	found := false
 	for _, r := range s.records {
-		if r.snap.Foreign() || r.snap.GatewayID != gatewayID || r.snap.ShareID != shareID {
+		if !r.snap.Of(Lineage{gatewayID, shareID}) {
 			continue
 		}
 		if !found || r.snap.Sequence > latest.Sequence ||

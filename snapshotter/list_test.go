@@ -8,39 +8,32 @@ import (
 )
 
 // Two gateways on one store number their snapshots without knowing of each other; every one
-// must have a name of its own below .snapshots.
+// must have a name of its own below .snapshots, whatever else is there.
 func TestViewNamesOfSeveralGateways(t *testing.T) {
 	at := time.Date(2026, 11, 21, 19, 4, 29, 0, time.UTC)
-	snap := func(id byte, gateway, share string, ms, suffix int) Snapshot {
-		return Snapshot{
-			ID: ID{id}, GatewayID: gateway, Share: share, Suffix: suffix,
-			Time: at.Add(time.Duration(ms) * time.Millisecond),
-		}
+	own := Lineage{GatewayID: "a", ShareID: "1"}
+	tests := []struct {
+		name   string
+		of     Lineage
+		suffix int
+		want   string
+	}{
+		{"own", own, 0, "2026-11-21T19-04-29Z"},
+		{"own, in the same second", own, 2, "2026-11-21T19-04-29Z-2"},
+		{"another gateway's", Lineage{"b", "1"}, 0, "2026-11-21T19-04-29Z-07000000"},
+		{"another gateway's, in the same second", Lineage{"b", "2"}, 2, "2026-11-21T19-04-29Z-07000000"},
+		{"another lineage of this gateway", Lineage{"a", "2"}, 0, "2026-11-21T19-04-29Z-07000000"},
+		{"foreign", Lineage{}, 0, "2026-11-21T19-04-29Z-07000000"},
 	}
-	list := []Snapshot{ // newest first
-		snap(7, "b", "s", 1500, 0),
-		snap(6, "b", "s", 900, 1),
-		snap(5, "b", "s", 800, 0),
-		snap(4, "", "s", 700, 0),
-		snap(3, "b", "other", 600, 0),
-		snap(2, "a", "s", 500, 1),
-		snap(1, "a", "s", 0, 0),
-	}
-	markAmbiguous(list)
-	var got []string
-	for _, s := range list {
-		got = append(got, s.Share+" "+s.ViewName())
-	}
-	want := []string{
-		"s 2026-11-21T19-04-30Z",
-		"s 2026-11-21T19-04-29Z-06000000",
-		"s 2026-11-21T19-04-29Z-05000000",
-		"s 2026-11-21T19-04-29Z-04000000",
-		"other 2026-11-21T19-04-29Z",
-		"s 2026-11-21T19-04-29Z-1",
-		"s 2026-11-21T19-04-29Z",
-	}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Error(d)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := Snapshot{ID: ID{7}, Time: at, Suffix: tt.suffix, GatewayID: tt.of.GatewayID, ShareID: tt.of.ShareID}
+			if d := cmp.Diff(tt.want, s.ViewName(own)); d != "" {
+				t.Error(d)
+			}
+			if s.Foreign() && s.Of(Lineage{}) {
+				t.Error("a foreign snapshot is of a lineage")
+			}
+		})
 	}
 }

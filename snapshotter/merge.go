@@ -31,6 +31,7 @@ type merge struct {
 	changes iter.Seq2[Change, error]
 	// failed says that the commit has failed elsewhere and playing on is pointless.
 	failed func() error
+	damage *damage // what base may have lost; nil for nothing
 
 	records chan<- *connectors.Record
 	pending sync.WaitGroup // records that are being worked on
@@ -175,7 +176,7 @@ func below(dir string) string {
 // children plays what is below dir: the entries of the base directory from ("" for none)
 // with the changes applied.
 func (m *merge) children(dir, from string) error {
-	base := &dirCursor{tree: m.base, dir: from, end: from == "" || m.base == nil}
+	base := &dirCursor{tree: m.base, dir: from, end: from == "" || m.base == nil, damage: m.damage}
 	e, err := base.next()
 	if err != nil {
 		return err
@@ -216,6 +217,10 @@ func (m *merge) touched(dir, from, name string, direct bool, here *storedEntry) 
 		}
 		return m.changed(&c)
 	}
+	if here == nil && m.damage != nil {
+		// The directory itself is lost, and what is new in it is not.
+		return m.changedDir(&Change{Path: below(dir) + name, Kind: Dir, Attr: Attr{Mode: 0o755, ModTime: m.now}})
+	}
 	if here == nil || !here.IsDir() {
 		return fmt.Errorf("change %q: %w: above it is no directory", m.change.Path, fs.ErrInvalid)
 	}
@@ -248,10 +253,10 @@ func (m *merge) changedDir(c *Change) error {
 			return fmt.Errorf("%w: taken from %q of an empty base", fs.ErrInvalid, c.From)
 		}
 		e, err := m.base.lookup(c.From)
-		if err != nil {
+		if err != nil && !m.damage.concerns(err) { // or its entries may still be there
 			return fmt.Errorf("base %q: %w", c.From, err)
 		}
-		if !e.IsDir() {
+		if err == nil && !e.IsDir() {
 			return fmt.Errorf("base %q: %w: not a directory", c.From, fs.ErrInvalid)
 		}
 	}
@@ -263,8 +268,8 @@ func (m *merge) changedDir(c *Change) error {
 }
 
 func (m *merge) changedFile(c *Change) error {
-	m.files.Add(1)
 	if c.Content != nil {
+		m.files.Add(1)
 		rec := &connectors.Record{Pathname: c.Path, FileInfo: fileInfo(c, 0, c.Content.Size())}
 		return m.send(rec, func() (io.ReadCloser, error) { return c.Content.Open(m.ctx) })
 	}
@@ -272,12 +277,20 @@ func (m *merge) changedFile(c *Change) error {
 		return fmt.Errorf("%w: file without content", fs.ErrInvalid)
 	}
 	e, err := m.base.lookup(c.From)
+	if m.damage.concerns(err) {
+		m.damage.note(c.Path)
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("base %q: %w", c.From, err)
 	}
 	if !e.FileInfo.Mode().IsRegular() {
 		return fmt.Errorf("base %q: %w: not a file", c.From, fs.ErrInvalid)
 	}
+	if lost, err := m.damage.lost(c.Path, e); lost || err != nil {
+		return err
+	}
+	m.files.Add(1)
 	fi := fileInfo(c, 0, e.Size())
 	return m.send(&connectors.Record{Pathname: c.Path, FileInfo: fi}, m.opener(e))
 }
@@ -295,6 +308,9 @@ func (m *merge) stored(p, from string, e *storedEntry) error {
 		}
 		return m.children(p, from)
 	case fi.Lmode.IsRegular():
+		if lost, err := m.damage.lost(p, e); lost || err != nil {
+			return err
+		}
 		m.files.Add(1)
 		return m.send(rec, m.opener(e))
 	}
@@ -423,6 +439,26 @@ type dirCursor struct {
 	page []*storedEntry
 	last string
 	end  bool // nothing comes after page
+
+	damage *damage
+	scan   bool // by the index of paths: the dirpack is lost
+}
+
+// readPage reads what comes after the last entry. Of a directory that is lost it gives what
+// can be read.
+func (c *dirCursor) readPage() (page []*storedEntry, err error) {
+	if !c.scan {
+		page, err = c.tree.readDir(c.dir, c.last, mergePage)
+		c.scan = c.damage.concerns(err)
+	}
+	if c.scan {
+		page, err = c.tree.scanDir(c.dir, c.last, mergePage)
+	}
+	if c.damage.concerns(err) {
+		c.damage.note(c.dir)
+		return nil, nil
+	}
+	return page, err
 }
 
 // next returns the next entry, nil at the end.
@@ -431,7 +467,7 @@ func (c *dirCursor) next() (*storedEntry, error) {
 		if c.end {
 			return nil, nil
 		}
-		page, err := c.tree.readDir(c.dir, c.last, mergePage)
+		page, err := c.readPage()
 		if err != nil {
 			return nil, fmt.Errorf("base %q: %w", c.dir, err)
 		}

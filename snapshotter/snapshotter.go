@@ -92,6 +92,10 @@ type Snapshotter struct {
 	// write serialises everything that changes kloset's view of the store: commits and
 	// refreshes. It is held for as long as they take.
 	write sync.Mutex
+	// loss is what was missing from the store when that was last looked at, nil for nothing;
+	// whole has the snapshots that refer to nothing of it. Guarded by write.
+	loss  *store.Loss
+	whole map[ID]struct{}
 
 	// uncommitted finds blobs that the commit that is running has written; nil for none.
 	// Blobs are named by what they hold, so it does no harm when others find them, too.
@@ -139,6 +143,9 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 		return nil, err
 	}
 	if err := s.Refresh(ctx); err != nil && !errors.Is(err, ErrUnavailable) {
+		return nil, err
+	}
+	if err := s.mend(ctx); err != nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrBusy) {
 		return nil, err
 	}
 	return s, nil

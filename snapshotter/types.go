@@ -129,25 +129,34 @@ type Snapshot struct {
 	Sequence  uint64
 	Parent    ID
 	Journal   uint64
+	Lost      uint64 // files and directories that this snapshot, or one before it, has left out because the store had lost them
 	Files     uint64
 	Size      uint64   // logical bytes
 	Tags      []string // "key=value"
 	Root      string   // where a view is rooted: "/" for our own, the source directory else
 	Source    string   // "type://origin/directory" of the importer: what a foreign snapshot was made of
-	Ambiguous bool     // an older snapshot of the share, made by another gateway, has the same second and suffix
 }
 
 // Foreign reports whether the snapshot was made by something else than a gateway.
 func (s Snapshot) Foreign() bool { return s.GatewayID == "" }
 
-// ViewName is the name of the snapshot below .snapshots: "2026-11-21T19-04-29Z", with
-// "-n" when several snapshots of the share have the same second, and with "-" and eight
-// hexadecimal digits of the ID when the snapshot is foreign or would else have the name of
-// one that another gateway made. It never changes when other snapshots are added.
-func (s Snapshot) ViewName() string {
+// Lineage names the line of snapshots of one share of one gateway.
+type Lineage struct{ GatewayID, ShareID string }
+
+// Of reports whether the snapshot belongs to a lineage. A foreign one belongs to none.
+func (s Snapshot) Of(l Lineage) bool {
+	return !s.Foreign() && s.GatewayID == l.GatewayID && s.ShareID == l.ShareID
+}
+
+// ViewName is the name of the snapshot below the .snapshots of the share whose lineage is
+// own: "2026-11-21T19-04-29Z", with "-n" when several snapshots of the share have the same
+// second, and with "-" and eight hexadecimal digits of the ID when the snapshot is of another
+// lineage, as nobody knows what others do in the same second. It depends on nothing else, so
+// it stays the same when other snapshots come and go.
+func (s Snapshot) ViewName(own Lineage) string {
 	name := s.Time.UTC().Format("2006-01-02T15-04-05Z")
 	switch {
-	case s.Foreign() || s.Ambiguous:
+	case !s.Of(own):
 		return name + "-" + s.ID.String()[:8]
 	case s.Suffix > 0:
 		return fmt.Sprintf("%s-%d", name, s.Suffix)

@@ -33,6 +33,10 @@ func (s *Snapshotter) View(ctx context.Context, id ID) (*View, error) {
 // Snapshot describes the snapshot that the view shows.
 func (v *View) Snapshot() Snapshot { return v.snap }
 
+// Lossy reports whether the snapshot, or one that it continues, lacks what the store had lost
+// when it was made.
+func (v *View) Lossy() bool { return v.snap.Lost > 0 }
+
 // abs returns the path in the snapshot of a path in the view.
 func (v *View) abs(p string) (string, error) {
 	if !strings.HasPrefix(p, "/") || path.Clean(p) != p {

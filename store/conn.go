@@ -66,17 +66,24 @@ func newConn(ctx context.Context, fsys disk.FS, root, token string) (*conn, erro
 // "fs", and a share may well hold such a path.
 func (c *conn) Type() string { return "gateway" }
 
-// Get implements storage.Store. Metadata that cannot be read comes from the mirror: a
-// packfile is named by its content, so a copy is as good.
+// Get implements storage.Store. While the store is away, metadata comes from the mirror: a
+// packfile is named by its content, so a copy is as good. A packfile that is missing from a
+// store that is there is missing: others cannot read it either; see Reconcile.
 func (c *conn) Get(ctx context.Context, res storage.StorageResource, mac objects.MAC, rg *storage.Range) (io.ReadCloser, error) {
 	rd, err := c.Store.Get(ctx, res, mac, rg)
-	if err == nil || c.mirror == nil || res != storage.StorageResourcePackfile {
+	if err == nil || c.mirror == nil || res != storage.StorageResourcePackfile || !c.away() {
 		return rd, err
 	}
 	if rd, merr := c.mirror.open(mac, rg); merr == nil {
 		return rd, nil
 	}
 	return nil, err
+}
+
+// away reports whether the store cannot be reached: its configuration cannot be read.
+func (c *conn) away() bool {
+	_, err := readConfig(c.root)
+	return err != nil
 }
 
 // List implements storage.Store; see conn for locks.

@@ -4,11 +4,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/PlakarKorp/kloset/caching"
 	"github.com/PlakarKorp/kloset/caching/sqlite"
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/resources"
 )
 
 // stateDir is where kloset keeps its index of this store.
@@ -62,27 +64,85 @@ func (s *Store) indexedStates() (states map[objects.MAC]struct{}, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	rows, err := db.Query("SELECT mac FROM states")
+	ids, err := s.macs(db, "SELECT mac FROM states")
 	if err != nil {
-		return nil, s.indexError(err)
+		return nil, err
 	}
-	defer rows.Close()
-	states = make(map[objects.MAC]struct{})
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			return nil, s.indexError(err)
-		}
-		var id objects.MAC
-		if n, err := hex.Decode(id[:], []byte(name)); err != nil || n != len(id) {
-			return nil, s.indexError(fmt.Errorf("state %q", name))
-		}
+	states = make(map[objects.MAC]struct{}, len(ids))
+	for _, id := range ids {
 		states[id] = struct{}{}
 	}
-	if err := rows.Err(); err != nil {
-		return nil, s.indexError(err)
-	}
 	return states, nil
+}
+
+// Snapshots lists the snapshots in the store, as of the last Refresh. In contrast to kloset's
+// own list it does not take an error of the index for its end.
+func (s *Store) Snapshots() (ids []objects.MAC, err error) {
+	db, err := s.openIndex()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return s.macs(db, `SELECT DISTINCT mac FROM deltas WHERE type = ?
+		AND packfile IN (SELECT mac FROM packfiles) AND mac NOT IN (SELECT mac FROM deleteds WHERE type = ?)`,
+		int(resources.RT_SNAPSHOT), int(resources.RT_SNAPSHOT))
+}
+
+// Removed reports whether it is known why a snapshot is not listed any more: somebody has
+// removed it, or its packfile is missing.
+func (s *Store) Removed(id objects.MAC) (removed bool, err error) {
+	db, err := s.openIndex()
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if _, err := db.Exec(lostTable); err != nil {
+		return false, s.indexError(err)
+	}
+	name, typ := hex.EncodeToString(id[:]), int(resources.RT_SNAPSHOT)
+	err = db.QueryRow(`SELECT EXISTS (SELECT 1 FROM deleteds WHERE mac = ? AND type = ?) OR EXISTS (
+		SELECT 1 FROM deltas WHERE mac = ? AND type = ? AND packfile IN (SELECT mac FROM snapgate_lost))`,
+		name, typ, name, typ).Scan(&removed)
+	return removed, s.indexError(err)
+}
+
+// Reindex makes kloset's index anew from the states in the store. It must not overlap with a
+// commit.
+func (s *Store) Reindex() error {
+	if err := s.clearIndex(); err != nil {
+		return err
+	}
+	return s.rebuildIndex()
+}
+
+// checkIndex looks for damage of the index of an earlier process, and forgets it when there is
+// some: kloset takes errors of reading it for the end of what it holds.
+func (s *Store) checkIndex() error {
+	if _, err := os.Stat(filepath.Join(s.stateDir(), indexName)); err != nil {
+		return ignoreNotExist(err)
+	}
+	err := s.quickCheck()
+	if err == nil || errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	s.log.Warn("store index is damaged and made anew", "store", s.Location(), "err", err)
+	return s.cache.wipe()
+}
+
+func (s *Store) quickCheck() (err error) {
+	db, err := s.openIndex()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	var result string
+	if err := db.QueryRow("PRAGMA quick_check(1)").Scan(&result); err != nil {
+		return s.indexError(err)
+	}
+	if result != "ok" {
+		return s.indexError(fmt.Errorf("%w: %s", errIndex, result))
+	}
+	return nil
 }
 
 // clearIndex empties kloset's index, so that all states are read again.
@@ -92,17 +152,23 @@ func (s *Store) clearIndex() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if _, err := db.Exec(lostTable); err != nil {
+		return s.indexError(err)
+	}
 	tx, err := db.Begin()
 	if err != nil {
 		return s.indexError(err)
 	}
-	for _, table := range []string{"states", "packfiles", "deltas", "deleteds", "configurations"} {
+	for _, table := range []string{"states", "packfiles", "deltas", "deleteds", "configurations", "snapgate_lost", "snapgate_back"} {
 		if _, err := tx.Exec("DELETE FROM " + table); err != nil {
 			return errors.Join(s.indexError(err), tx.Rollback())
 		}
 	}
 	return s.indexError(tx.Commit())
 }
+
+// errIndex says that the index holds what kloset does not write.
+var errIndex = errors.New("index is damaged")
 
 // openIndex opens the index beside kloset, which has no way to close its own handle.
 func (s *Store) openIndex() (*sqlite.SQLiteCache, error) {

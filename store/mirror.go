@@ -192,6 +192,16 @@ func (m *mirror) open(mac objects.MAC, rg *storage.Range) (io.ReadCloser, error)
 	return reading.NewSectionReadCloser(f, int64(rg.Offset), int64(rg.Length)), nil
 }
 
+// reopen is open for a copy that is to be the original: it is verified whatever is known.
+func (m *mirror) reopen(mac objects.MAC) (io.ReadCloser, error) {
+	m.mu.Lock()
+	if file := m.files[mac]; file != nil {
+		file.sound = false
+	}
+	m.mu.Unlock()
+	return m.open(mac, nil)
+}
+
 // verify compares a copy with the MAC at its end.
 func (m *mirror) verify(mac objects.MAC) (err error) {
 	f, err := os.Open(m.path(mac))

@@ -67,6 +67,10 @@ type Store struct {
 
 	locator locator
 
+	listing    listing       // the writer's: what Reconcile has seen
+	lossSerial uint64        // the writer's: see Loss
+	toColour   []objects.MAC // the writer's
+
 	mu      sync.Mutex
 	wrapped []byte // guarded by mu: the configuration as the store has it
 	swept   bool   // guarded by mu: leftovers in the store were removed
@@ -248,6 +252,9 @@ func (s *Store) open(ctx context.Context, cachePath string, mirrorBytes int64) (
 		if err := errors.Join(s.cache.wipe(), s.cache.settle()); err != nil {
 			return fmt.Errorf("cache directory: %w", err)
 		}
+	}
+	if err := s.checkIndex(); err != nil {
+		return fmt.Errorf("cache directory: %w", err)
 	}
 	if err := s.openRepository(); err != nil {
 		return err

@@ -134,6 +134,7 @@ func (s *share) advance(ctx context.Context, set *changeSet, done committedRecor
 	if err != nil {
 		return err
 	}
+	r.lenient = r.tree.lossy()
 	// Only the next set is put above the new head, and the live tree when none is sealed:
 	// trees above older heads stay right, and many sets cost no more than their changes.
 	// Most of the replay happens beside the sequencer; it then only adds the newest.
@@ -199,7 +200,7 @@ type setOps struct {
 type rebase struct {
 	tree    *tree
 	now     time.Time
-	lenient bool // the head is not the one that the operations were accepted over
+	lenient bool // the head may lack what the operations were accepted over
 	sealed  map[*changeSet]*tree
 	done    map[*changeSet]int // operations replayed
 }

@@ -36,6 +36,9 @@ type View interface {
 	ReadDir(ctx context.Context, path, after string, n int) ([]snapshotter.Entry, error)
 	// Open opens a regular file.
 	Open(ctx context.Context, path string) (Reader, error)
+	// Lossy reports whether the snapshot, or one that it continues, lacks what the store had
+	// lost when it was made.
+	Lossy() bool
 	Close() error
 }
 

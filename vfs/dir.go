@@ -154,14 +154,15 @@ func (s *Session) newDir(ctx context.Context, w *walker, p *place) (*Dir, error)
 		if err != nil {
 			return nil, err
 		}
+		own := p.mount.share.lineage()
 		byName := map[string]int{}
 		for i := range snaps {
-			byName[snaps[i].ViewName()] = i
+			byName[snaps[i].ViewName(own)] = i
 		}
 		if len(snaps) > 0 {
-			byName[latestName] = byName[p.mount.share.latestFirst(snaps)[0].ViewName()]
+			byName[latestName] = byName[p.mount.share.latestFirst(snaps)[0].ViewName(own)]
 		}
-		for _, name := range historyNames(snaps) {
+		for _, name := range historyNames(snaps, own) {
 			d.fixed = append(d.fixed, syntheticDir(name, snaps[byName[name]].Time))
 		}
 	case placeLive:

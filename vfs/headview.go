@@ -66,5 +66,11 @@ func (v *awayView) Open(ctx context.Context, path string) (Reader, error) {
 	return view.Open(ctx, path)
 }
 
+func (v *awayView) Lossy() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.view != nil && v.view.Lossy()
+}
+
 // Close does nothing: the view behind it is closed when it is no longer referred to.
 func (v *awayView) Close() error { return nil }

@@ -17,17 +17,41 @@ func (s *share) newest(ctx context.Context) (newest snapshotter.Snapshot, headTh
 	if err != nil {
 		return newest, false, fmt.Errorf("list snapshots: %w", err)
 	}
-	head := s.head().id
+	last := s.head()
+	byID := make(map[snapshotter.ID]*snapshotter.Snapshot, len(list))
+	for i := range list {
+		byID[list[i].ID] = &list[i]
+	}
+	// Whoever made it: it is the head because the journal says so.
+	_, headThere = byID[last.id]
 	for _, snap := range list {
-		if snap.ShareID != s.id {
-			continue
-		}
-		headThere = headThere || snap.ID == head
-		if snap.Sequence > newest.Sequence {
+		if snap.Of(s.lineage()) && snap.Sequence > newest.Sequence && (!headThere || continues(byID, snap, last)) {
 			newest = snap
 		}
 	}
 	return newest, headThere, nil
+}
+
+// lineage names the share's own snapshots.
+func (s *share) lineage() snapshotter.Lineage {
+	return snapshotter.Lineage{GatewayID: s.system.gatewayID, ShareID: s.id}
+}
+
+// continues reports whether a snapshot of the lineage may have been made on top of the last
+// commit that the journal knows. It was not when it goes back to another snapshot of that
+// age or an older one: then a copy of the data directory has made it.
+func continues(byID map[snapshotter.ID]*snapshotter.Snapshot, snap snapshotter.Snapshot, last committedRecord) bool {
+	for snap.Sequence > last.sequence {
+		if snap.Parent == last.id {
+			return true
+		}
+		parent, ok := byID[snap.Parent]
+		if !ok || parent.Sequence >= snap.Sequence {
+			return true // removed meanwhile; or nonsense, which nobody can tell apart
+		}
+		snap = *parent
+	}
+	return snap.ID == last.id
 }
 
 // madeBefore returns the snapshot that an earlier attempt at a set's commit has left in
@@ -41,7 +65,7 @@ func (s *share) madeBefore(ctx context.Context, set *changeSet, last committedRe
 	}
 	for _, snap := range list {
 		// Not the newest alone: several commits may have been made whose notes were lost.
-		if snap.ShareID == s.id && snap.Sequence == last.sequence+1 && snap.Parent == last.id && snap.Journal == uint64(set.upTo) {
+		if snap.Of(s.lineage()) && snap.Sequence == last.sequence+1 && snap.Parent == last.id && snap.Journal == uint64(set.upTo) {
 			return snap, nil
 		}
 	}

@@ -1,6 +1,8 @@
 package vfs
 
 import (
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -49,6 +51,68 @@ func TestHeadRemovedFromStore(t *testing.T) {
 	}
 }
 
+// otherCommit makes a snapshot as another gateway would, or this one's copy.
+func otherCommit(t *testing.T, repo *memRepository, m snapshotter.Meta) snapshotter.ID {
+	t.Helper()
+	m.Share, m.Reason = "s", "other"
+	attr := snapshotter.Attr{Mode: 0o755, ModTime: m.Time}
+	id, err := repo.Commit(t.Context(), m.Parent, func(yield func(snapshotter.Change, error) bool) {
+		yield(snapshotter.Change{Path: "/other-" + m.GatewayID, Kind: snapshotter.Dir, Attr: attr}, nil)
+	}, m)
+	wantNil(t, "commit of another", err)
+	return id
+}
+
+// What others make under the share's name, whatever identity they claim, does not become its
+// head, and nothing that was accepted is taken for part of it.
+func TestOthersNeverBecomeHead(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		clone bool // a copy of the whole data directory, which goes on from an older head
+	}{{"another gateway with this share's id", false}, {"a copy of the data directory", true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, repo := t.TempDir(), newMemRepository()
+			sys := openTestSystem(t, dir, repo)
+			s := testShare(t, sys)
+			mustDo(t, s, put(t, s, "/f", "one"))
+			first := commitShare(t, s)
+			mustDo(t, s, put(t, s, "/f", "two"))
+			head := commitShare(t, s)
+			m := snapshotter.Meta{GatewayID: "another", ShareID: s.id, Sequence: 9, Journal: 900, Time: time.Now().UTC()}
+			if tt.clone {
+				m.GatewayID, m.Parent, m.Sequence, m.Suffix = sys.GatewayID(), first, 2, 7
+				m.Parent = otherCommit(t, repo, m)
+				m.Sequence, m.Suffix = 9, 8
+			}
+			otherCommit(t, repo, m)
+			mustDo(t, s, put(t, s, "/g", "accepted"))
+			crash(t, sys)
+			sys = openTestSystem(t, dir, repo)
+			defer func() { closeSystem(t, sys) }()
+			s = testShare(t, sys)
+			want(t, "head", s.head().id, head)
+			left := map[string]string{"/f": "two", "/g": "accepted"}
+			want(t, "live tree", contents(t, s), left)
+			want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), left)
+		})
+	}
+}
+
+// An identity that was made anew does not lose the head that the journal knows.
+func TestNewGatewayID(t *testing.T) {
+	dir, repo := t.TempDir(), newMemRepository()
+	sys := openTestSystem(t, dir, repo)
+	mustDo(t, testShare(t, sys), put(t, testShare(t, sys), "/f", "one"))
+	commitShare(t, testShare(t, sys))
+	crash(t, sys)
+	wantNil(t, "remove", os.Remove(filepath.Join(dir, gatewayIDName)))
+	sys = openTestSystem(t, dir, repo)
+	defer func() { closeSystem(t, sys) }()
+	s := testShare(t, sys)
+	mustDo(t, s, put(t, s, "/g", "two"))
+	want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), map[string]string{"/f": "one", "/g": "two"})
+}
+
 // A clock that has gone back since a change was accepted does not put its commit off.
 func TestClockGoneBack(t *testing.T) {
 	sys := openTestSystem(t, t.TempDir(), newMemRepository())
@@ -92,4 +156,51 @@ func TestStartWithoutStoreAfterCommits(t *testing.T) {
 	want(t, "live tree", contents(t, s), map[string]string{"/f": "two"})
 	mustDo(t, s, put(t, s, "/f", "three"))
 	want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), map[string]string{"/f": "three"})
+}
+
+// What the store has lost leaves the live tree. Operations that were accepted meanwhile and
+// were about it are dropped, and the others are not held up, whether the gateway runs on or
+// starts then.
+func TestStoreHasLostFiles(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		name := "running"
+		if restart {
+			name = "at start"
+		}
+		t.Run(name, func(t *testing.T) {
+			dir, repo := t.TempDir(), newMemRepository()
+			sys := openTestSystem(t, dir, repo)
+			s := testShare(t, sys)
+			for _, p := range []string{"/kept", "/lost", "/lost2"} {
+				mustDo(t, s, put(t, s, p, p))
+			}
+			commitShare(t, s)
+			repo.Lose("/lost", "/lost2")
+			for i, o := range []*op{ // three sets
+				put(t, s, "/new", "one"),
+				{kind: opRename, name: Name{"/lost"}, to: Name{"/moved"}},
+				{kind: opRename, name: Name{"/lost2"}, to: Name{"/moved2"}},
+			} {
+				mustDo(t, s, o)
+				if i == 0 {
+					mustDo(t, s, &op{kind: opMkdir, name: Name{"/d"}})
+				}
+				wantNil(t, "seal", s.seal(t.Context(), "test"))
+			}
+			mustDo(t, s, put(t, s, "/d/last", "two"))
+			if restart {
+				more, err := s.commitNext(t.Context())
+				wantNil(t, "commit", err)
+				want(t, "a set was committed", more, true)
+				crash(t, sys)
+				sys = openTestSystem(t, dir, repo)
+				s = testShare(t, sys)
+			}
+			defer func() { closeSystem(t, sys) }()
+			id := commitShare(t, s)
+			left := map[string]string{"/kept": "/kept", "/new": "one", "/d": "dir", "/d/last": "two"}
+			want(t, "next snapshot", viewContents(t, repo, id), left)
+			want(t, "live tree", contents(t, s), left)
+		})
+	}
 }

@@ -71,13 +71,13 @@ func newShare(ctx context.Context, sys *System, cfg ShareConfig) (*share, error)
 	if s.views, err = newViews(cfg.Name, sys.cfg.Repository, sys.log); err != nil {
 		return nil, err
 	}
-	s.id, err = loadID(sys.cfg.Disk, s.dir(""), "share-id")
+	s.id, err = loadID(sys.cfg.Disk, s.dir(""), shareIDName)
 	return s, err
 }
 
 // dir is where the share keeps something in the data directory.
 func (s *share) dir(what string) string {
-	return filepath.Join(s.system.cfg.DataDir, "shares", s.name, what)
+	return filepath.Join(s.system.cfg.DataDir, sharesDir, s.name, what)
 }
 
 // replayed is an operation found in the journal.
@@ -163,7 +163,7 @@ func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) erro
 	if err != nil {
 		return err
 	}
-	live, err := s.replay(ctx, t, ops, replaced)
+	live, err := s.replay(ctx, t, ops, replaced || t.lossy())
 	if err != nil {
 		return err
 	}

@@ -236,7 +236,7 @@ func (w *walker) viewStack(ctx context.Context, dir *place) (stack []*place, bas
 		return nil, 0, err
 	}
 	stack = []*place{cur}
-	way := append(dir.mount.At.Elems(), historyDir, dir.snap.ViewName())
+	way := append(dir.mount.At.Elems(), historyDir, dir.snap.ViewName(dir.mount.share.lineage()))
 	base = len(way)
 	root := viewPath(&dir.snap, dir.mount.Root)
 	way = append(way, strings.Split(strings.TrimPrefix(dir.path, root), "/")...)

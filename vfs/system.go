@@ -60,7 +60,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 		cfg: cfg, log: cfg.Logger, lock: lock,
 		shares: map[string]*share{}, sessions: map[*Session]struct{}{},
 	}
-	if s.gatewayID, err = loadID(cfg.Disk, cfg.DataDir, "gateway-id"); err == nil {
+	if s.gatewayID, err = loadID(cfg.Disk, cfg.DataDir, gatewayIDName); err == nil {
 		err = s.openShares(ctx, cfg.Shares)
 	}
 	if err != nil {
@@ -161,6 +161,38 @@ func (s *System) allShares() []*share {
 
 // GatewayID is the random name that this data directory's snapshots carry.
 func (s *System) GatewayID() string { return s.gatewayID }
+
+// The names of files and directories in a data directory that others need to know.
+const (
+	gatewayIDName = "gateway-id"
+	shareIDName   = "share-id"
+	sharesDir     = "shares"
+)
+
+// Lineage names the snapshots of a share of this System, which is none for a share that it
+// does not have.
+func (s *System) Lineage(share string) snapshotter.Lineage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sh := s.shares[share]; sh != nil {
+		return sh.lineage()
+	}
+	return snapshotter.Lineage{}
+}
+
+// StoredLineage is what Lineage would return if a System were open on a data directory. It
+// makes nothing there.
+func StoredLineage(dataDir, share string) snapshotter.Lineage {
+	gateway, err := os.ReadFile(filepath.Join(dataDir, gatewayIDName))
+	if err != nil || share == "" || share != filepath.Base(share) {
+		return snapshotter.Lineage{}
+	}
+	id, err := os.ReadFile(filepath.Join(dataDir, sharesDir, share, shareIDName))
+	if err != nil {
+		return snapshotter.Lineage{}
+	}
+	return snapshotter.Lineage{GatewayID: string(gateway), ShareID: string(id)}
+}
 
 // Recovered says in one line what Open recovered, "" when there was nothing.
 func (s *System) Recovered() string {

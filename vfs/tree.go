@@ -62,6 +62,10 @@ func newTree(ctx context.Context, head snapshotter.ID, base View, now time.Time)
 	return t, nil
 }
 
+// lossy reports whether the head may lack what accepted operations are about, because the
+// store had lost it.
+func (t *tree) lossy() bool { return t.base != nil && t.base.Lossy() }
+
 // nodeOf returns the clean node of an entry of the head.
 func nodeOf(e snapshotter.Entry, from string) *node {
 	n := &node{

@@ -73,7 +73,7 @@ func viewPath(s *snapshotter.Snapshot, name Name) string {
 func (s *share) latestFirst(snaps []snapshotter.Snapshot) []snapshotter.Snapshot {
 	rank := func(snap *snapshotter.Snapshot) int {
 		switch {
-		case snap.GatewayID == s.system.gatewayID && snap.ShareID == s.id:
+		case snap.Of(s.lineage()):
 			return 0
 		case !snap.Foreign():
 			return 1
@@ -118,7 +118,7 @@ func (s *share) version(ctx context.Context, dir Name, elem string) (snapshotter
 	}
 	for i := range all {
 		snap := &all[i]
-		if elem != latestName && snap.ViewName() != elem && (gmtErr != nil || !snap.Time.UTC().Truncate(time.Second).Equal(at)) {
+		if elem != latestName && snap.ViewName(s.lineage()) != elem && (gmtErr != nil || !snap.Time.UTC().Truncate(time.Second).Equal(at)) {
 			continue
 		}
 		has, err := s.views.hasDir(ctx, snap.ID, viewPath(snap, dir))
@@ -133,13 +133,13 @@ func (s *share) version(ctx context.Context, dir Name, elem string) (snapshotter
 }
 
 // historyNames lists what a directory's history shows, in byte order.
-func historyNames(snaps []snapshotter.Snapshot) []string {
+func historyNames(snaps []snapshotter.Snapshot, own snapshotter.Lineage) []string {
 	if len(snaps) == 0 {
 		return nil
 	}
 	names := make([]string, 0, len(snaps)+1)
 	for i := range snaps {
-		names = append(names, snaps[i].ViewName())
+		names = append(names, snaps[i].ViewName(own))
 	}
 	names = append(names, latestName)
 	slices.Sort(names)

@@ -12,7 +12,12 @@ import (
 	"github.com/snapgate/gateway/snapshotter"
 )
 
-// viewNames lists the view names of share "s", oldest first.
+// ownName is the view name of one of the share's own snapshots.
+func ownName(s snapshotter.Snapshot) string {
+	return s.ViewName(snapshotter.Lineage{GatewayID: s.GatewayID, ShareID: s.ShareID})
+}
+
+// viewNames lists the view names of share "s", oldest first, which are all its own.
 func viewNames(t *testing.T, repo *memRepository) []string {
 	t.Helper()
 	list, err := repo.Snapshots(t.Context(), "s")
@@ -21,7 +26,7 @@ func viewNames(t *testing.T, repo *memRepository) []string {
 	}
 	var out []string
 	for _, s := range slices.Backward(list) {
-		out = append(out, s.ViewName())
+		out = append(out, ownName(s))
 	}
 	return out
 }
@@ -189,6 +194,24 @@ func TestHistoryNeedsPermission(t *testing.T) {
 	want(t, "through a link", v.get("/l/f"), "<permission denied>")
 }
 
+// The name of a version stays the same when others are pruned, also those that another gateway
+// has made in the same second.
+func TestVersionNamesStay(t *testing.T) {
+	sys, repo := fullTestSystem(t)
+	v := visit(t, sys, "u", PermFull, "/")
+	s := testShare(t, sys)
+	v.put("/f", "one")
+	own := commitShare(t, s)
+	head := s.head()
+	other := otherCommit(t, repo, snapshotter.Meta{GatewayID: "another", ShareID: "x", Sequence: 1, Suffix: 7, Time: head.time})
+	plain := head.time.Format("2006-01-02T15-04-05Z")
+	marked := plain + "-" + other.String()[:8]
+	want(t, "both", v.list("/.snapshots"), []string{plain, marked, "latest"})
+	repo.Remove(own)
+	want(t, "without the own one", v.list("/.snapshots"), []string{marked, "latest"})
+	want(t, "by its name", v.list("/.snapshots/"+marked), []string{"other-another"})
+}
+
 func TestAliases(t *testing.T) {
 	sys, repo := fullTestSystem(t, func(c *Config) {
 		c.Shares[0].Aliases = []string{".zfs/snapshot", ".snapshot", "~snapshot", "@GMT"}
@@ -199,7 +222,7 @@ func TestAliases(t *testing.T) {
 	commitShare(t, testShare(t, sys))
 	list, err := repo.Snapshots(t.Context(), "s")
 	wantNil(t, "snapshots", err)
-	name := list[0].ViewName()
+	name := ownName(list[0])
 	v.put("/d/f", "new")
 	for _, alias := range []string{".zfs/snapshot", ".snapshot", "~snapshot", ".snapshots"} {
 		want(t, alias, v.list("/"+alias), []string{name, "latest"})
@@ -268,9 +291,9 @@ func TestSnapshotsOfAnotherGateway(t *testing.T) {
 	want(t, "latest where this share has none", v.list("/.snapshots/latest"), []string{"theirs"})
 	v.put("/f", "ours")
 	commitShare(t, testShare(t, sys))
-	commit(time.Date(2040, 1, 2, 3, 4, 5, 0, time.UTC), 2)
+	id := commit(time.Date(2040, 1, 2, 3, 4, 5, 0, time.UTC), 2)
 	want(t, "latest", v.list("/.snapshots/latest"), []string{"f"})
-	want(t, "theirs", v.list("/.snapshots/2040-01-02T03-04-05Z"), []string{"theirs"})
+	want(t, "theirs", v.list("/.snapshots/2040-01-02T03-04-05Z-"+id.String()[:8]), []string{"theirs"})
 	want(t, "live", v.list("/"), []string{"f"})
 }
 

@@ -25,7 +25,7 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 		}
 		return control.Reply{ID: id.String()}
 	case control.OpSnapshots:
-		list, err := listSnapshots(ctx, s.snapshots, req.Share)
+		list, err := listSnapshots(ctx, s.snapshots, req.Share, s.system.Lineage)
 		for i := range list {
 			if err == nil {
 				err = send(control.Reply{Snapshot: &list[i]})
@@ -87,8 +87,8 @@ func notCommitted(share string, err error) error {
 }
 
 // listSnapshots lists the snapshots of a share, of all without one, newest first, as they
-// are in the store now.
-func listSnapshots(ctx context.Context, snaps *snapshotter.Snapshotter, share string) ([]control.Snapshot, error) {
+// are in the store now. lineage tells which ones are a share's own: their names show it.
+func listSnapshots(ctx context.Context, snaps *snapshotter.Snapshotter, share string, lineage func(share string) snapshotter.Lineage) ([]control.Snapshot, error) {
 	if err := snaps.Refresh(ctx); err != nil {
 		return nil, err
 	}
@@ -97,13 +97,19 @@ func listSnapshots(ctx context.Context, snaps *snapshotter.Snapshotter, share st
 		return nil, err
 	}
 	out := make([]control.Snapshot, len(list))
+	lineages := make(map[string]snapshotter.Lineage)
 	for i, s := range list {
+		own, ok := lineages[s.Share]
+		if !ok {
+			own = lineage(s.Share)
+			lineages[s.Share] = own
+		}
 		tags := s.Tags
 		if tags == nil {
 			tags = []string{} // [] in JSON, not null
 		}
 		out[i] = control.Snapshot{
-			ID: s.ID.String(), Time: s.Time.UTC().Format(time.RFC3339), Share: s.Share, Name: s.ViewName(),
+			ID: s.ID.String(), Time: s.Time.UTC().Format(time.RFC3339), Share: s.Share, Name: s.ViewName(own),
 			Files: s.Files, Size: s.Size, Tags: tags,
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/vfs"
 )
 
 func (p *program) snapshotsCommand() *cobra.Command {
@@ -105,6 +106,8 @@ func (p *program) readSnapshots(ctx context.Context, cfg *config.Config, share s
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, snaps.Close()) }()
-	list, err = listSnapshots(ctx, snaps, share)
+	list, err = listSnapshots(ctx, snaps, share, func(share string) snapshotter.Lineage {
+		return vfs.StoredLineage(cfg.DataDir, share)
+	})
 	return slices.Clip(list), err
 }

@@ -90,6 +90,21 @@ func (p *Plakar) Run(ctx context.Context, args ...string) (string, error) {
 	return res.Stdout, nil
 }
 
+// Maintain runs plakar's maintenance, which removes what has been of no use for longer than a
+// grace period.
+func (p *Plakar) Maintain(ctx context.Context, grace time.Duration) error {
+	env := append(p.env(), "PLAKAR_GRACEPERIOD="+grace.String())
+	args := append(append([]string{}, p.common...), "at", p.store, "maintenance")
+	res, err := Run(ctx, plakarLimit, "", env, p.binary, args...)
+	if err != nil {
+		return fmt.Errorf("plakar maintenance: %w", err)
+	}
+	if res.Status != 0 {
+		return fmt.Errorf("plakar maintenance: status %d\n%s", res.Status, res.Tail())
+	}
+	return nil
+}
+
 var lsLine = regexp.MustCompile(`(?m)^\S+Z\s+([0-9a-f]{8})\s`)
 
 // Snapshots lists the short IDs (8 hexadecimal digits) in the store, newest first.

@@ -7,6 +7,7 @@
 package memstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -31,6 +32,7 @@ type Repository struct {
 	committing bool
 	gate       *Gate
 	faults     faults
+	lost       []string // paths
 	counts     Counts
 }
 
@@ -39,6 +41,7 @@ type stored struct {
 	snap    snapshotter.Snapshot
 	meta    snapshotter.Meta
 	root    *node
+	lossy   bool // it, or one that it continues, lacks what was lost
 	changes []snapshotter.Change
 }
 
@@ -68,7 +71,7 @@ func (r *Repository) Commit(ctx context.Context, base snapshotter.ID, changes it
 	if err == nil {
 		defer r.end()
 		var s *stored
-		if s, err = r.build(ctx, from, changes, meta); err == nil && gate != nil {
+		if s, err = r.build(ctx, from, changes, meta, r.losses()); err == nil && gate != nil {
 			err = gate.wait(ctx)
 		}
 		if err == nil {
@@ -120,9 +123,10 @@ func (r *Repository) checkMeta(parent *stored, base snapshotter.ID, meta snapsho
 			return fmt.Errorf("memstore: journal position %d after %d", meta.Journal, parent.meta.Journal)
 		}
 	}
-	name := snapshotOf(snapshotter.ID{}, meta, emptyRoot()).ViewName()
+	own := snapshotter.Lineage{GatewayID: gatewayOf(meta), ShareID: meta.ShareID}
+	name := snapshotOf(snapshotter.ID{}, meta, emptyRoot()).ViewName(own)
 	for _, s := range r.snapshots {
-		if s.snap.Share == meta.Share && s.snap.ViewName() == name {
+		if s.snap.Share == meta.Share && s.snap.ViewName(own) == name {
 			return fmt.Errorf("memstore: view name %s is taken", name)
 		}
 	}
@@ -136,9 +140,15 @@ func (r *Repository) end() {
 }
 
 // build reads the changes and their contents without holding the mutex.
-func (r *Repository) build(ctx context.Context, parent *stored, changes iter.Seq2[snapshotter.Change, error], meta snapshotter.Meta) (*stored, error) {
-	a := &applier{base: parent.root, root: parent.root, owned: map[*node]bool{}}
-	s := &stored{meta: meta}
+func (r *Repository) build(ctx context.Context, parent *stored, changes iter.Seq2[snapshotter.Change, error], meta snapshotter.Meta, lost []string) (*stored, error) {
+	left := &applier{base: parent.root, root: parent.root, owned: map[*node]bool{}}
+	for _, path := range lost {
+		if err := left.apply(ctx, snapshotter.Change{Path: path, Kind: snapshotter.Removed}); err != nil {
+			return nil, fmt.Errorf("memstore: lost %q: %w", path, err)
+		}
+	}
+	a := &applier{base: left.root, root: left.root, owned: map[*node]bool{}}
+	s := &stored{meta: meta, lossy: parent.lossy || len(lost) > 0}
 	for c, err := range changes {
 		if err != nil {
 			return nil, err
@@ -202,6 +212,9 @@ func (r *Repository) newID() snapshotter.ID {
 	return sha256.Sum256(binary.BigEndian.AppendUint64([]byte("snapshot"), r.serial))
 }
 
+// gatewayOf is the gateway of a snapshot; an empty one would make it foreign.
+func gatewayOf(m snapshotter.Meta) string { return cmp.Or(m.GatewayID, "memstore") }
+
 func snapshotOf(id snapshotter.ID, m snapshotter.Meta, root *node) snapshotter.Snapshot {
 	files, size := root.usage()
 	tags := []string{"reason=" + m.Reason}
@@ -211,12 +224,8 @@ func snapshotOf(id snapshotter.ID, m snapshotter.Meta, root *node) snapshotter.S
 	for _, p := range m.Protocols {
 		tags = append(tags, "protocol="+p)
 	}
-	gateway := m.GatewayID
-	if gateway == "" {
-		gateway = "memstore" // an empty one would make it foreign
-	}
 	return snapshotter.Snapshot{
-		ID: id, Time: m.Time.UTC(), Share: m.Share, Suffix: m.Suffix, ShareID: m.ShareID, GatewayID: gateway,
+		ID: id, Time: m.Time.UTC(), Share: m.Share, Suffix: m.Suffix, ShareID: m.ShareID, GatewayID: gatewayOf(m),
 		Sequence: m.Sequence, Parent: m.Parent, Journal: m.Journal, Files: files, Size: size, Tags: tags, Root: "/",
 	}
 }
@@ -245,6 +254,23 @@ func (r *Repository) Remove(id snapshotter.ID) {
 	defer r.mu.Unlock()
 	delete(r.snapshots, id)
 	r.made = slices.DeleteFunc(r.made, func(other snapshotter.ID) bool { return other == id })
+}
+
+// Lose has the next commit leave paths of its base out, as a store does that has lost their
+// contents. None of its changes may be about them.
+func (r *Repository) Lose(paths ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lost = paths
+}
+
+// losses takes what the commit that begins is to leave out.
+func (r *Repository) losses() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	lost := r.lost
+	r.lost = nil
+	return lost
 }
 
 // Snapshots lists the snapshots of a share, newest first.

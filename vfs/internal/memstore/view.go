@@ -17,6 +17,7 @@ import (
 type View struct {
 	repo   *Repository
 	root   *node
+	lossy  bool
 	closed atomic.Bool
 }
 
@@ -33,8 +34,11 @@ func (r *Repository) View(_ context.Context, id snapshotter.ID) (*View, error) {
 	}
 	r.counts.Views++
 	r.counts.OpenViews++
-	return &View{repo: r, root: s.root}, nil
+	return &View{repo: r, root: s.root, lossy: s.lossy}, nil
 }
+
+// Lossy reports whether the snapshot lacks what was lost: see Repository.Lose.
+func (v *View) Lossy() bool { return v.lossy }
 
 func (v *View) find(p string) (*node, error) {
 	if v.closed.Load() {
