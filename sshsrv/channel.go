@@ -123,7 +123,7 @@ func (a activeChannel) Write(p []byte) (n int, err error) {
 	timeout := a.conn.server.cfg.PeerTimeout
 	stalled := time.AfterFunc(timeout, func() {
 		a.conn.log.Info("connection closed", "err", errStalled)
-		a.conn.close()
+		a.conn.Close()
 	})
 	defer stalled.Stop()
 	for n < len(p) && err == nil {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/snapgate/gateway/internal/acceptor"
 	"github.com/snapgate/gateway/vfs"
 )
 
@@ -65,13 +66,8 @@ const (
 	// and the time for one to arrive.
 	peerTimeoutFactor = 4
 
-	defaultConnections          = 1024
-	defaultPerAddress           = 256
-	defaultPerUser              = 256
-	defaultHandshakes           = 128
-	defaultHandshakesPerAddress = 64
-	defaultChannels             = 10
-	defaultAuthTries            = 6
+	defaultChannels  = 10
+	defaultAuthTries = 6
 )
 
 // withDefaults validates c and fills in what is left out.
@@ -134,11 +130,6 @@ func (l Limits) withDefaults() (Limits, error) {
 		value *int
 		def   int
 	}{
-		{"connections", &l.Connections, defaultConnections},
-		{"connections of an address", &l.PerAddress, defaultPerAddress},
-		{"connections of a user", &l.PerUser, defaultPerUser},
-		{"handshakes", &l.Handshakes, defaultHandshakes},
-		{"handshakes of an address", &l.HandshakesPerAddress, defaultHandshakesPerAddress},
 		{"channels", &l.Channels, defaultChannels},
 		{"login attempts", &l.AuthTries, defaultAuthTries},
 	} {
@@ -149,5 +140,14 @@ func (l Limits) withDefaults() (Limits, error) {
 			*f.value = f.def
 		}
 	}
-	return l, nil
+	_, err := l.admission().WithDefaults()
+	return l, err
+}
+
+// admission are the limits on connections.
+func (l Limits) admission() acceptor.Limits {
+	return acceptor.Limits{
+		Connections: l.Connections, PerAddress: l.PerAddress, PerUser: l.PerUser,
+		Handshakes: l.Handshakes, HandshakesPerAddress: l.HandshakesPerAddress,
+	}
 }

@@ -3,7 +3,7 @@
 //
 // # Layers
 //
-//	Server   accepts, limits, shuts down                         server.go limits.go
+//	Server   accepts, limits, shuts down (internal/acceptor)     server.go
 //	conn     login, keepalive, channels, end                     conn.go login.go channel.go exec.go
 //	front    gliderlabs' server of the connection                frontend.go timedconn.go
 //	shim     takes SFTP packets apart, keeps their order,
@@ -56,7 +56,6 @@
 //
 // # Locks
 //
-// Server.mu and conn.mu are not held together. Below conn.mu: shim.mu. admission.mu,
-// shim.mu, openFile.mu and names.mu are leaves. shim.outMu is held while a packet is
+// Below conn.mu: shim.mu. shim.mu, openFile.mu and names.mu are leaves. shim.outMu is held while a packet is
 // written to the client, and nothing is locked below it.
 package sshsrv
