@@ -91,7 +91,7 @@ func (c *conn) sftp(ctx context.Context, ch ssh.Channel) int {
 		return exitFailed
 	}
 	h := newHandler(ctx, sess, c.log, &c.count)
-	h.shim = newShim(activeChannel{ch, c}, h)
+	h.shim = newShim(activeChannel{ch, c}, h, c.server.memory)
 	if !c.addShim(h.shim) {
 		return exitFailed
 	}

@@ -54,7 +54,14 @@ type Limits struct {
 	Handshakes           int // not logged in yet, in all; 128
 	HandshakesPerAddress int // not logged in yet, of one address; 64
 	Channels             int // open at once on one connection; 10, as OpenSSH's MaxSessions
+	UserChannels         int // open at once of one user; 256
 	AuthTries            int // failed attempts on one connection; 6, as OpenSSH's MaxAuthTries
+
+	// TransferMemory is for the data of READs and WRITEs that are in work, in bytes; 256 MiB.
+	// Where it is used up, channels go on with one request at a time each.
+	TransferMemory int64
+	// UserTransferMemory is what one user can have of it; a quarter.
+	UserTransferMemory int64
 }
 
 const (
@@ -131,6 +138,7 @@ func (l Limits) withDefaults() (Limits, error) {
 		def   int
 	}{
 		{"channels", &l.Channels, defaultChannels},
+		{"channels of a user", &l.UserChannels, defaultUserChannels},
 		{"login attempts", &l.AuthTries, defaultAuthTries},
 	} {
 		if *f.value < 0 {
@@ -139,6 +147,15 @@ func (l Limits) withDefaults() (Limits, error) {
 		if *f.value == 0 {
 			*f.value = f.def
 		}
+	}
+	if l.TransferMemory < 0 || l.UserTransferMemory < 0 {
+		return l, errors.New("limit on the memory of transfers is negative")
+	}
+	if l.TransferMemory == 0 {
+		l.TransferMemory = defaultTransferMemory
+	}
+	if l.UserTransferMemory == 0 {
+		l.UserTransferMemory = l.TransferMemory / userMemoryPart
 	}
 	_, err := l.admission().WithDefaults()
 	return l, err

@@ -105,7 +105,7 @@ func (c *conn) leaveHandler() {
 func (c *conn) enterChannel(p *vfs.Principal) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.draining || c.channels >= c.server.cfg.Limits.Channels {
+	if c.draining || c.channels >= c.server.cfg.Limits.Channels || !c.server.memory.enterChannel(p.User) {
 		return false
 	}
 	c.channels++
@@ -117,4 +117,5 @@ func (c *conn) leaveChannel() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.channels--
+	c.server.memory.leaveChannel(c.principal.User)
 }

@@ -63,15 +63,19 @@ func (h *handler) user() string {
 // serve speaks version 3 on ch until it ends. Every handle that the client did not close
 // is aborted before it returns.
 func (h *handler) serve(ch io.ReadWriteCloser) error {
-	h.shim = newShim(ch, h)
+	limits, err := Limits{}.withDefaults()
+	if err != nil {
+		return err
+	}
+	h.shim = newShim(ch, h, newMemory(limits))
 	return h.run()
 }
 
 func (h *handler) run() error {
 	server := sftp.NewRequestServer(h.shim,
-		sftp.Handlers{FileGet: h, FilePut: h, FileCmd: h, FileList: h},
-		sftp.WithRSAllocator(), sftp.WithRSMaxTxPacket(maxTransfer))
+		sftp.Handlers{FileGet: h, FilePut: h, FileCmd: h, FileList: h})
 	err := server.Serve()
+	h.shim.endTransfers()
 	if h.shim.isDraining() {
 		return nil
 	}

@@ -43,6 +43,39 @@ func TestChannelLimit(t *testing.T) {
 	}
 }
 
+// The channels of a user are counted over connections, and by user.
+func TestUserChannelLimit(t *testing.T) {
+	ts := startServer(t, func(c *Config) { c.Limits.UserChannels = 2 })
+	var first *ssh.Session
+	for range 2 {
+		s, err := ts.mustDial(t).NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		first = s
+	}
+	c := ts.mustDial(t)
+	if _, err := c.NewSession(); err == nil {
+		t.Error("a third channel of the user is served")
+	}
+	bob, err := ts.dial(t, clientConfig("bob", ssh.Password("hidden")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bob.NewSession(); err != nil {
+		t.Errorf("another user's channel: %v", err)
+	}
+	first.Close()
+	for deadline := time.Now().Add(patience); ; {
+		if _, err := c.NewSession(); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("a closed channel is counted for ever")
+		}
+	}
+}
+
 func TestConnectionLimits(t *testing.T) {
 	dialAll := func(t *testing.T, ts *testServer, n int) (ok int) {
 		t.Helper()

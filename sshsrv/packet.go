@@ -34,6 +34,7 @@ const (
 	fxpSymlink  byte = 20
 	fxpStatus   byte = 101
 	fxpHandle   byte = 102
+	fxpData     byte = 103
 	fxpName     byte = 104
 	fxpAttrs    byte = 105
 	fxpExtended byte = 200

@@ -129,7 +129,7 @@ func (s *shim) handleRequest(req *request, d *decoder, pkt []byte) error {
 			return s.reply(statusPacket(req.id, kindError(vfs.KindNotExist)))
 		}
 		s.forget(handle)
-		return s.pass(inflight{typ: fxpClose, id: req.id}, pkt)
+		return s.pass(&inflight{typ: fxpClose, id: req.id, file: f}, pkt)
 	case fxpReaddir:
 		if f == nil || f.dir == nil {
 			return s.reply(statusPacket(req.id, kindError(vfs.KindOther)))
@@ -149,7 +149,7 @@ func (s *shim) handleRequest(req *request, d *decoder, pkt []byte) error {
 		if !f.read {
 			return s.reply(statusPacket(req.id, &statusError{statusNoSuchFile, "not open for reading"})) // EBADF
 		}
-		return s.pass(inflight{typ: fxpRead, id: req.id, file: f, off: off, end: off + uint64(n)}, pkt)
+		return s.read(req.id, f, off, n)
 	case fxpFstat:
 		return s.forward(req, fxpStat, "")
 	default:

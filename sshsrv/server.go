@@ -24,6 +24,7 @@ type Server struct {
 	normal   *ssh.ServerConfig // without callbacks; copied for each connection
 	legacy   *ssh.ServerConfig
 	acceptor *acceptor.Acceptor
+	memory   *memory
 	lastConn atomic.Uint64
 }
 
@@ -38,7 +39,8 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("ssh server: %w", err)
 	}
 	s := &Server{
-		cfg: cfg,
+		cfg:    cfg,
+		memory: newMemory(cfg.Limits),
 		acceptor: acceptor.New(acceptor.Config{
 			Name: "ssh server", Limits: limits, Logger: cfg.Logger,
 			// A line before the identification (RFC 4253 section 4.2).

@@ -105,34 +105,36 @@ func TestCloseAfterFailedTruncation(t *testing.T) {
 // What waits for what, so that requests on one file take effect in their order.
 func TestConflicts(t *testing.T) {
 	f, g := &openFile{name: "f"}, &openFile{name: "g"}
-	about := func(typ byte, file *openFile) inflight {
-		return inflight{typ: fxpSetstat, req: &request{typ: typ, file: file}}
+	about := func(typ byte, file *openFile) *inflight {
+		return &inflight{typ: fxpSetstat, req: &request{typ: typ, file: file}}
 	}
-	read := inflight{typ: fxpRead, file: f, off: 0, end: 10}
-	write := inflight{typ: fxpWrite, file: f, off: 0, end: 10}
+	read := &inflight{typ: fxpRead, file: f, off: 0, end: 10}
+	write := &inflight{typ: fxpWrite, file: f, off: 0, end: 10}
 	tests := []struct {
 		name     string
-		work, in inflight
+		work, in *inflight
 		want     bool
 	}{
-		{"write, write beside", write, inflight{typ: fxpWrite, file: f, off: 10, end: 20}, false},
-		{"write, write across", write, inflight{typ: fxpWrite, file: f, off: 9, end: 20}, true},
-		{"write, write elsewhere", write, inflight{typ: fxpWrite, file: g, off: 0, end: 10}, false},
+		{"write, write beside", write, &inflight{typ: fxpWrite, file: f, off: 10, end: 20}, false},
+		{"write, write across", write, &inflight{typ: fxpWrite, file: f, off: 9, end: 20}, true},
+		{"write, write elsewhere", write, &inflight{typ: fxpWrite, file: g, off: 0, end: 10}, false},
 		{"write, read", write, read, true},
 		{"read, write", read, write, true},
 		{"read, read", read, read, false},
 		{"write, setattr", write, about(fxpFsetstat, f), true},
 		{"read, setattr", read, about(fxpFsetstat, f), true},
 		{"read, setattr of a path", read, about(fxpSetstat, nil), true},
-		{"read, stat", read, inflight{typ: fxpStat, req: &request{typ: fxpFstat, file: f}}, false},
+		{"read, stat", read, &inflight{typ: fxpStat, req: &request{typ: fxpFstat, file: f}}, false},
 		{"setattr, write", about(fxpFsetstat, f), write, true},
 		{"setattr, read", about(fxpFsetstat, f), read, true},
 		{"setattr of another, read", about(fxpFsetstat, g), read, false},
-		{"write, close", write, inflight{typ: fxpClose}, false},
+		{"write, close", write, &inflight{typ: fxpClose, file: f}, true},
+		{"read, close", read, &inflight{typ: fxpClose, file: f}, true},
+		{"write, close of another", write, &inflight{typ: fxpClose, file: g}, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := &shim{inflight: []inflight{tt.work}}
+			s := &shim{inflight: []*inflight{tt.work}}
 			if got := s.conflicts(tt.in); got != tt.want {
 				t.Errorf("conflicts = %v, want %v", got, tt.want)
 			}

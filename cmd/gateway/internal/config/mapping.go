@@ -66,6 +66,9 @@ func (c *Config) ServerConfig() sshsrv.Config {
 			Handshakes:           l.Handshakes,
 			HandshakesPerAddress: l.HandshakesPerAddr,
 			Channels:             l.ChannelsPerConn,
+			UserChannels:         l.ChannelsPerUser,
+			TransferMemory:       l.TransferMemory,
+			UserTransferMemory:   l.UserTransferMemory,
 			AuthTries:            l.LoginTries,
 		},
 	}
