@@ -80,7 +80,7 @@ func (c *conn) end(start time.Time) {
 	if c.loggedIn {
 		c.log.Info("session ended", "dur", time.Since(start), "read_bytes", c.count.read.Load(),
 			"written_bytes", c.count.written.Load(), "files", c.count.files.Load(),
-			"uploaded", c.count.uploaded.Load(), "aborted", c.count.aborted.Load())
+			"uploaded", c.count.uploaded.Load(), "aborted", c.count.aborted.Load(), "failures", c.count.failures.Load())
 	}
 }
 
