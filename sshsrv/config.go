@@ -55,6 +55,7 @@ type Limits struct {
 	HandshakesPerAddress int // not logged in yet, of one address; 64
 	Channels             int // open at once on one connection; 10, as OpenSSH's MaxSessions
 	UserChannels         int // open at once of one user; 256
+	Handles              int // open at once of a session; 1,000. The sessions enforce it: clients are told
 	AuthTries            int // failed attempts on one connection; 6, as OpenSSH's MaxAuthTries
 
 	// TransferMemory is for the data of READs and WRITEs that are in work, in bytes; 256 MiB.
@@ -74,6 +75,7 @@ const (
 	peerTimeoutFactor = 4
 
 	defaultChannels  = 10
+	defaultHandles   = 1000
 	defaultAuthTries = 6
 )
 
@@ -139,6 +141,7 @@ func (l Limits) withDefaults() (Limits, error) {
 	}{
 		{"channels", &l.Channels, defaultChannels},
 		{"channels of a user", &l.UserChannels, defaultUserChannels},
+		{"handles of a session", &l.Handles, defaultHandles},
 		{"login attempts", &l.AuthTries, defaultAuthTries},
 	} {
 		if *f.value < 0 {

@@ -2,12 +2,13 @@ package sshsrv
 
 import "sync"
 
-// memory hands out the buffers for the data of READ and WRITE requests, and counts what
+// memory knows the limits of what clients hold, hands out the buffers for the data of READ and WRITE requests, and counts what
 // clients hold. A request that finds the memory used up is not refused: its channel goes on
 // with one request at a time (see shim.reserve), so that nobody waits for anybody else.
 type memory struct {
 	inAll, perUser int64 // bytes
 	channels       int   // of one user
+	handles        int   // of one session
 
 	mu     sync.Mutex // guards what follows; a leaf
 	used   int64
@@ -49,7 +50,7 @@ type buffer struct {
 
 func newMemory(l Limits) *memory {
 	return &memory{
-		inAll: l.TransferMemory, perUser: l.UserTransferMemory, channels: l.UserChannels,
+		inAll: l.TransferMemory, perUser: l.UserTransferMemory, channels: l.UserChannels, handles: l.Handles,
 		byUser: make(map[string]*userMemory),
 	}
 }

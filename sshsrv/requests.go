@@ -91,6 +91,9 @@ func (s *shim) pathRequest(req *request, d *decoder) error {
 	if d.bad {
 		return nil
 	}
+	if req.tooLong() {
+		return s.reply(statusPacket(req.id, kindError(vfs.KindBadName)))
+	}
 	if req.path == "" && req.typ != fxpRealpath || req.target == "" && (req.typ == fxpRename || req.typ == fxpSymlink) {
 		return s.reply(statusPacket(req.id, kindError(vfs.KindNotExist)))
 	}
@@ -114,6 +117,9 @@ func (s *shim) pathRequest(req *request, d *decoder) error {
 	}
 	return s.forward(req, req.typ, "")
 }
+
+// tooLong reports whether a path is longer than any name (ENAMETOOLONG).
+func (r *request) tooLong() bool { return len(r.path) > maxPath || len(r.target) > maxPath }
 
 // handleRequest deals with a request about a handle.
 func (s *shim) handleRequest(req *request, d *decoder, pkt []byte) error {
@@ -182,7 +188,7 @@ func (s *shim) extended(req *request, d *decoder) error {
 	switch req.ext {
 	case extLimits:
 		return s.reply(newPacket(fxpExtReply).uint32(req.id).uint64(maxPacket).
-			uint64(maxTransfer).uint64(maxTransfer).uint64(0).packet())
+			uint64(maxTransfer).uint64(maxTransfer).uint64(uint64(s.mem.handles)).packet())
 	case extUsersGroups:
 		return s.usersGroups(req, d)
 	case extFsync, extFstatVFS:
@@ -221,6 +227,9 @@ func (s *shim) extendedPath(req *request, d *decoder) error {
 	}
 	if d.bad {
 		return nil
+	}
+	if req.tooLong() {
+		return s.reply(statusPacket(req.id, kindError(vfs.KindBadName)))
 	}
 	switch req.ext {
 	case extHomeDirectory:

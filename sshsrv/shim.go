@@ -174,7 +174,7 @@ func (s *shim) nextPacket() error {
 	if typ == fxpWrite {
 		return s.write(int(length))
 	}
-	if cap(s.buf) < int(length)+4 {
+	if cap(s.buf) < int(length)+4 || cap(s.buf) > maxPath {
 		s.buf = make([]byte, int(length)+4)
 	}
 	pkt := s.buf[:length+4]

@@ -264,6 +264,13 @@ func TestBadRequests(t *testing.T) {
 		{"read at a negative offset", fxpRead, func(e *encoder) { e.string(rd).uint64(1 << 63).uint32(1) }, statusBadMessage},
 		{"read at the end", fxpRead, func(e *encoder) { e.string(rd).uint64(7).uint32(1) }, statusEOF},
 		{"missing file", fxpOpen, func(e *encoder) { e.string("/none").uint32(fxfRead).uint32(0) }, statusNoSuchFile},
+		{"path longer than any", fxpOpen, func(e *encoder) {
+			e.string(strings.Repeat("/.", maxPath)).uint32(fxfRead).uint32(0)
+		}, statusBadMessage},
+		{"target longer than any", fxpRename, func(e *encoder) { e.string("/r").string(strings.Repeat("/.", maxPath)) }, statusBadMessage},
+		{"long path of an extension", fxpExtended, func(e *encoder) {
+			e.string(extStatVFS).string(strings.Repeat("/.", maxPath))
+		}, statusBadMessage},
 		{"empty path", fxpOpen, func(e *encoder) { e.string("").uint32(fxfRead).uint32(0) }, statusNoSuchFile},
 		{"impossible size", fxpFsetstat, func(e *encoder) { e.string(wr).uint32(attrSize).uint64(1 << 63) }, statusBadMessage},
 		{"lsetstat of a size", fxpExtended, func(e *encoder) { e.string(extLsetstat).string("/r").uint32(attrSize).uint64(1) }, statusBadMessage},
@@ -305,6 +312,9 @@ func TestLimitsExtension(t *testing.T) {
 	d := &decoder{b: a.rest}
 	if p, rd, wr := d.uint64(), d.uint64(), d.uint64(); p != 262144 || rd != 261120 || wr != 261120 {
 		t.Errorf("limits = %d %d %d, want OpenSSH's", p, rd, wr)
+	}
+	if n := d.uint64(); n != 1000 {
+		t.Errorf("handles = %d, want 1000", n)
 	}
 }
 

@@ -67,6 +67,7 @@ func (c *Config) ServerConfig() sshsrv.Config {
 			HandshakesPerAddress: l.HandshakesPerAddr,
 			Channels:             l.ChannelsPerConn,
 			UserChannels:         l.ChannelsPerUser,
+			Handles:              l.SessionHandles,
 			TransferMemory:       l.TransferMemory,
 			UserTransferMemory:   l.UserTransferMemory,
 			AuthTries:            l.LoginTries,
