@@ -134,8 +134,13 @@ func (s *shim) handleRequest(req *request, d *decoder, pkt []byte) error {
 			// OpenSSH's handle_close leaves errno at ENOENT.
 			return s.reply(statusPacket(req.id, kindError(vfs.KindNotExist)))
 		}
+		// Forgotten when it is in work: a session that is draining ends when there is neither
+		// a handle nor a request.
+		if err := s.pass(&inflight{typ: fxpClose, id: req.id, file: f}, pkt); err != nil {
+			return err
+		}
 		s.forget(handle)
-		return s.pass(&inflight{typ: fxpClose, id: req.id, file: f}, pkt)
+		return nil
 	case fxpReaddir:
 		if f == nil || f.dir == nil {
 			return s.reply(statusPacket(req.id, kindError(vfs.KindOther)))

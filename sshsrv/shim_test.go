@@ -436,7 +436,16 @@ func TestAnswersBeforeTheEnd(t *testing.T) {
 	}
 }
 
+// The last CLOSE is answered, also when it arrives while the request before it is being
+// struck off.
 func TestDrain(t *testing.T) {
+	for range 100 {
+		testDrain(t)
+	}
+}
+
+func testDrain(t *testing.T) {
+	t.Helper()
 	f := newFakeFile("")
 	r := newRig(t, map[string]*fakeFile{"/f": f, "/g": newFakeFile("")})
 	c := newRaw(t, r.client)
