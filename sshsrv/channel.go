@@ -91,7 +91,7 @@ func (c *conn) sftp(ctx context.Context, ch ssh.Channel) int {
 		return exitFailed
 	}
 	h := newHandler(ctx, sess, c.log, &c.count)
-	h.shim = newShim(activeChannel{ch, c}, h)
+	h.shim = newShim(activeChannel{ch, c}, h, c.server.memory)
 	if !c.addShim(h.shim) {
 		return exitFailed
 	}
@@ -123,7 +123,7 @@ func (a activeChannel) Write(p []byte) (n int, err error) {
 	timeout := a.conn.server.cfg.PeerTimeout
 	stalled := time.AfterFunc(timeout, func() {
 		a.conn.log.Info("connection closed", "err", errStalled)
-		a.conn.close()
+		a.conn.Close()
 	})
 	defer stalled.Stop()
 	for n < len(p) && err == nil {

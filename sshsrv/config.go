@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/snapgate/gateway/internal/acceptor"
 	"github.com/snapgate/gateway/vfs"
 )
 
@@ -53,7 +54,15 @@ type Limits struct {
 	Handshakes           int // not logged in yet, in all; 128
 	HandshakesPerAddress int // not logged in yet, of one address; 64
 	Channels             int // open at once on one connection; 10, as OpenSSH's MaxSessions
+	UserChannels         int // open at once of one user; 256
+	Handles              int // open at once of a session; 1,000. The sessions enforce it: clients are told
 	AuthTries            int // failed attempts on one connection; 6, as OpenSSH's MaxAuthTries
+
+	// TransferMemory is for the data of READs and WRITEs that are in work, in bytes; 256 MiB.
+	// Where it is used up, channels go on with one request at a time each.
+	TransferMemory int64
+	// UserTransferMemory is what one user can have of it; a quarter.
+	UserTransferMemory int64
 }
 
 const (
@@ -65,13 +74,9 @@ const (
 	// and the time for one to arrive.
 	peerTimeoutFactor = 4
 
-	defaultConnections          = 1024
-	defaultPerAddress           = 256
-	defaultPerUser              = 256
-	defaultHandshakes           = 128
-	defaultHandshakesPerAddress = 64
-	defaultChannels             = 10
-	defaultAuthTries            = 6
+	defaultChannels  = 10
+	defaultHandles   = 1000
+	defaultAuthTries = 6
 )
 
 // withDefaults validates c and fills in what is left out.
@@ -134,12 +139,9 @@ func (l Limits) withDefaults() (Limits, error) {
 		value *int
 		def   int
 	}{
-		{"connections", &l.Connections, defaultConnections},
-		{"connections of an address", &l.PerAddress, defaultPerAddress},
-		{"connections of a user", &l.PerUser, defaultPerUser},
-		{"handshakes", &l.Handshakes, defaultHandshakes},
-		{"handshakes of an address", &l.HandshakesPerAddress, defaultHandshakesPerAddress},
 		{"channels", &l.Channels, defaultChannels},
+		{"channels of a user", &l.UserChannels, defaultUserChannels},
+		{"handles of a session", &l.Handles, defaultHandles},
 		{"login attempts", &l.AuthTries, defaultAuthTries},
 	} {
 		if *f.value < 0 {
@@ -149,5 +151,23 @@ func (l Limits) withDefaults() (Limits, error) {
 			*f.value = f.def
 		}
 	}
-	return l, nil
+	if l.TransferMemory < 0 || l.UserTransferMemory < 0 {
+		return l, errors.New("limit on the memory of transfers is negative")
+	}
+	if l.TransferMemory == 0 {
+		l.TransferMemory = defaultTransferMemory
+	}
+	if l.UserTransferMemory == 0 {
+		l.UserTransferMemory = l.TransferMemory / userMemoryPart
+	}
+	_, err := l.admission().WithDefaults()
+	return l, err
+}
+
+// admission are the limits on connections.
+func (l Limits) admission() acceptor.Limits {
+	return acceptor.Limits{
+		Connections: l.Connections, PerAddress: l.PerAddress, PerUser: l.PerUser,
+		Handshakes: l.Handshakes, HandshakesPerAddress: l.HandshakesPerAddress,
+	}
 }

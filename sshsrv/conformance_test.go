@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -131,7 +132,7 @@ func (c *remoteClient) Drop() error {
 	timeout := time.After(patience)
 	poll := time.NewTicker(time.Millisecond)
 	defer poll.Stop()
-	for c.server.serves(c.conn.LocalAddr().String()) {
+	for !c.server.ended(c.conn.LocalAddr().String()) {
 		select {
 		case <-poll.C:
 		case <-timeout:
@@ -141,12 +142,10 @@ func (c *remoteClient) Drop() error {
 	return err
 }
 
-// serves reports whether there is a connection from addr.
-func (ts *testServer) serves(addr string) bool {
-	ts.mu.Lock()
-	defer ts.mu.Unlock()
-	for c := range ts.conns {
-		if c.nc.RemoteAddr().String() == addr {
+// ended reports whether a connection from addr has ended; that is logged last.
+func (ts *testServer) ended(addr string) bool {
+	for line := range strings.Lines(ts.log.String()) {
+		if strings.Contains(line, `msg="session ended"`) && strings.Contains(line, "remote="+addr+" ") {
 			return true
 		}
 	}

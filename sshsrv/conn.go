@@ -11,6 +11,7 @@ import (
 
 	gliderlabs "github.com/gliderlabs/ssh"
 
+	"github.com/snapgate/gateway/internal/acceptor"
 	"github.com/snapgate/gateway/vfs"
 )
 
@@ -20,9 +21,9 @@ type conn struct {
 	id     string
 	nc     *timedConn
 	addr   netip.Addr
-	ticket *ticket
+	ticket *acceptor.Ticket
 
-	// These belong to the goroutine of serve, in which the login happens; what is started
+	// These belong to the goroutine of Serve, in which the login happens; what is started
 	// after the login reads them.
 	log      *slog.Logger
 	front    gliderlabs.Context // of the connection at gliderlabs
@@ -45,14 +46,14 @@ type conn struct {
 	running   sync.WaitGroup // handlers; nothing is added once ended is set
 }
 
-// serve runs the connection; it ends when the peer leaves, ctx ends, or close is called,
-// and when everything that it started has ended.
-func (c *conn) serve(ctx context.Context) {
+// Serve implements acceptor.Conn: it runs the connection and returns when the peer has
+// left, ctx has ended, or Close was called, and everything that it started has ended.
+func (c *conn) Serve(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(ctx, c.close)
+	stop := context.AfterFunc(ctx, c.Close)
 	defer stop()
 	defer c.end(time.Now())
-	defer c.close()
+	defer c.Close()
 	defer cancel()
 	defer c.recovered("connection")
 	timeout := c.server.cfg.HandshakeTimeout
@@ -65,7 +66,7 @@ func (c *conn) serve(ctx context.Context) {
 	c.frontEnd(ctx, login).HandleConn(c.nc)
 }
 
-// end waits for what serve started, when the connection is closed and its context done.
+// end waits for what Serve started, when the connection is closed and its context done.
 func (c *conn) end(start time.Time) {
 	c.mu.Lock()
 	c.ended = true
@@ -79,7 +80,7 @@ func (c *conn) end(start time.Time) {
 	if c.loggedIn {
 		c.log.Info("session ended", "dur", time.Since(start), "read_bytes", c.count.read.Load(),
 			"written_bytes", c.count.written.Load(), "files", c.count.files.Load(),
-			"uploaded", c.count.uploaded.Load(), "aborted", c.count.aborted.Load())
+			"uploaded", c.count.uploaded.Load(), "aborted", c.count.aborted.Load(), "failures", c.count.failures.Load())
 	}
 }
 
@@ -88,7 +89,7 @@ func (c *conn) end(start time.Time) {
 func (c *conn) recovered(where string) {
 	if r := recover(); r != nil {
 		c.log.Error("panic", "op", where, "value", r, "stack", string(debug.Stack()))
-		c.close()
+		c.Close()
 	}
 }
 
@@ -111,7 +112,7 @@ func (c *conn) watch(ctx context.Context) {
 		}
 		if idle := time.Since(time.Unix(0, c.lastActive.Load())); cfg.IdleTimeout > 0 && idle >= cfg.IdleTimeout {
 			c.log.Info("connection idle", "idle", idle)
-			c.close()
+			c.Close()
 			return
 		}
 		sc := c.serverConn()
@@ -128,11 +129,12 @@ func (c *conn) watch(ctx context.Context) {
 // touch notes that the client asked for something.
 func (c *conn) touch() { c.lastActive.Store(time.Now().UnixNano()) }
 
-// close ends the connection at once.
-func (c *conn) close() { _ = c.nc.Close() } // a second one fails, and nothing depends on it
+// Close implements acceptor.Conn: it ends the connection at once.
+func (c *conn) Close() { _ = c.nc.Close() } // a second one fails, and nothing depends on it
 
-// drain ends the connection when it has no file open, or as soon as that is so.
-func (c *conn) drain() {
+// Drain implements acceptor.Conn: it ends the connection when it has no file open, or as
+// soon as that is so.
+func (c *conn) Drain() {
 	c.mu.Lock()
 	c.draining = true
 	idle := len(c.shims) == 0
@@ -142,7 +144,7 @@ func (c *conn) drain() {
 	}
 	c.mu.Unlock()
 	if idle {
-		c.close()
+		c.Close()
 		return
 	}
 	for _, s := range shims {
@@ -171,7 +173,7 @@ func (c *conn) removeShim(s *shim) {
 	last := c.draining && len(c.shims) == 0
 	c.mu.Unlock()
 	if last {
-		c.close()
+		c.Close()
 	}
 }
 

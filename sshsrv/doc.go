@@ -3,13 +3,13 @@
 //
 // # Layers
 //
-//	Server   accepts, limits, shuts down                         server.go limits.go
+//	Server   accepts, limits, shuts down (internal/acceptor)     server.go
 //	conn     login, keepalive, channels, end                     conn.go login.go channel.go exec.go
 //	front    gliderlabs' server of the connection                frontend.go timedconn.go
 //	shim     takes SFTP packets apart, keeps their order,
 //	         knows the extensions                                shim.go requests.go packet.go
-//	pkg/sftp RequestServer: reads and writes in parallel,
-//	         replies in order
+//	         reads and writes in parallel, in bounded memory     transfer.go memory.go
+//	pkg/sftp RequestServer: all other requests and the handles
 //	handler  turns requests into calls of a vfs.Session          handler.go file.go readdir.go
 //	status   turns kinds of errors into status codes             status.go
 //
@@ -56,7 +56,7 @@
 //
 // # Locks
 //
-// Server.mu and conn.mu are not held together. Below conn.mu: shim.mu. admission.mu,
-// shim.mu, openFile.mu and names.mu are leaves. shim.outMu is held while a packet is
+// Below conn.mu: shim.mu, and below both memory.mu. memory.mu, openFile.mu and names.mu are
+// leaves. shim.outMu is held while a packet is
 // written to the client, and nothing is locked below it.
 package sshsrv

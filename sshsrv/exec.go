@@ -54,7 +54,7 @@ func (c *conn) snapshot(ctx context.Context, ch ssh.Channel, path string) int {
 	id, err := snapshotNow(ctx, c, sess, path)
 	switch {
 	case err != nil:
-		_, text := statusCode(report(c.log, "snapshot", path, err))
+		_, text := statusCode(report(c.log, &c.count, "snapshot", path, err))
 		say(ch.Stderr(), "snapshot: "+path+": "+text+"\r\n")
 		return exitFailed
 	case id == "":

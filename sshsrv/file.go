@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/snapgate/gateway/vfs"
 )
@@ -52,7 +53,7 @@ func (f *openFile) ReadAt(p []byte, off int64) (n int, err error) {
 	if n > 0 && err == io.EOF { //nolint:errorlint // the contract of io.ReaderAt
 		err = nil
 	}
-	return n, report(f.log, "read", f.name, err)
+	return n, report(f.log, f.count, "read", f.name, err)
 }
 
 // WriteAt implements io.WriterAt.
@@ -64,7 +65,7 @@ func (f *openFile) WriteAt(p []byte, off int64) (n int, err error) {
 	}
 	n, err = f.file.WriteAt(p, off)
 	f.count.written.Add(int64(n))
-	return n, report(f.log, "write", f.name, err)
+	return n, report(f.log, f.count, "write", f.name, err)
 }
 
 func (f *openFile) noteFailure(err *error) {
@@ -84,14 +85,14 @@ func (f *openFile) Close() (err error) {
 	}
 	defer recovered(f.log, "close", &err)
 	if f.dir != nil {
-		return report(f.log, "close", f.name, f.dir.Close())
+		return report(f.log, f.count, "close", f.name, f.dir.Close())
 	}
 	if failed := f.failed.Load(); failed != nil {
-		_ = report(f.log, "abort", f.name, f.file.Abort()) // the failure itself is told below
+		_ = report(f.log, f.count, "abort", f.name, f.file.Abort()) // the failure itself is told below
 		return failed
 	}
 	if err := f.file.CloseContext(f.ctx); err != nil {
-		return report(f.log, "close", f.name, err)
+		return report(f.log, f.count, "close", f.name, err)
 	}
 	if f.write {
 		f.count.uploaded.Add(1)
@@ -116,7 +117,7 @@ func (f *openFile) TransferError(cause error) {
 		}
 		err = f.file.Abort()
 	}
-	_ = report(f.log, "abort", f.name, err) // logged; there is nobody to tell
+	_ = report(f.log, f.count, "abort", f.name, err) // logged; there is nobody to tell
 }
 
 // end reports whether the caller is the first to end the handle.
@@ -137,13 +138,14 @@ func recovered(log *slog.Logger, op string, err *error) {
 	}
 }
 
-// report logs an error that is not the client's doing and makes it a status.
-func report(log *slog.Logger, op, path string, err error) error {
+// report logs an error that is not the client's doing and makes it a status. A client that
+// goes on and on while the disk is full must not fill it with log lines.
+func report(log *slog.Logger, count *counters, op, path string, err error) error {
 	if err == nil {
 		return nil
 	}
 	st := toStatus(err)
-	if code, _ := statusCode(st); code == statusFailure && internal(vfs.KindOf(err)) {
+	if code, _ := statusCode(st); code == statusFailure && internal(vfs.KindOf(err)) && count.failure() {
 		log.Warn("operation failed", "op", op, "path", path, "err", err)
 	} else if code != statusEOF {
 		log.Debug("operation refused", "op", op, "path", path, "err", err)
@@ -167,4 +169,18 @@ type counters struct {
 	files         atomic.Int64 // opened
 	uploaded      atomic.Int64 // published by a CLOSE
 	aborted       atomic.Int64 // uploads that were cut off
+	failures      atomic.Int64 // operations that failed, and not by the client's doing
+	lastFailure   atomic.Int64 // Unix time in nanoseconds when one was logged
+}
+
+// A session's failures are logged one by one at first, then one in a while.
+const (
+	loggedFailures  = 10
+	failureInterval = time.Second
+)
+
+// failure counts a failure and reports whether it is to be logged.
+func (c *counters) failure() bool {
+	n, now, last := c.failures.Add(1), time.Now(), c.lastFailure.Load()
+	return n <= loggedFailures || now.UnixNano()-last >= int64(failureInterval) && c.lastFailure.CompareAndSwap(last, now.UnixNano())
 }

@@ -61,7 +61,7 @@ func (c *conn) handleChannel(ctx context.Context, sc *ssh.ServerConn, nc ssh.New
 	principal := principalOf(sc.Permissions)
 	if principal == nil {
 		c.log.Error("login without a principal")
-		c.close()
+		c.Close()
 		return
 	}
 	if !c.enterChannel(principal) {
@@ -87,7 +87,7 @@ func (c *conn) enterHandler() bool {
 	if c.handlers >= c.server.cfg.Limits.Channels+maxRefusals {
 		c.log.Warn("connection closed", "err", errTooManyChannels)
 		c.ended = true // for those that are to start yet, too
-		c.close()
+		c.Close()
 		return false
 	}
 	c.handlers++
@@ -105,7 +105,7 @@ func (c *conn) leaveHandler() {
 func (c *conn) enterChannel(p *vfs.Principal) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.draining || c.channels >= c.server.cfg.Limits.Channels {
+	if c.draining || c.channels >= c.server.cfg.Limits.Channels || !c.server.memory.enterChannel(p.User) {
 		return false
 	}
 	c.channels++
@@ -117,4 +117,5 @@ func (c *conn) leaveChannel() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.channels--
+	c.server.memory.leaveChannel(c.principal.User)
 }

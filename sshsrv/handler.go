@@ -63,15 +63,19 @@ func (h *handler) user() string {
 // serve speaks version 3 on ch until it ends. Every handle that the client did not close
 // is aborted before it returns.
 func (h *handler) serve(ch io.ReadWriteCloser) error {
-	h.shim = newShim(ch, h)
+	limits, err := Limits{}.withDefaults()
+	if err != nil {
+		return err
+	}
+	h.shim = newShim(ch, h, newMemory(limits))
 	return h.run()
 }
 
 func (h *handler) run() error {
 	server := sftp.NewRequestServer(h.shim,
-		sftp.Handlers{FileGet: h, FilePut: h, FileCmd: h, FileList: h},
-		sftp.WithRSAllocator(), sftp.WithRSMaxTxPacket(maxTransfer))
+		sftp.Handlers{FileGet: h, FilePut: h, FileCmd: h, FileList: h})
 	err := server.Serve()
+	h.shim.endTransfers()
 	if h.shim.isDraining() {
 		return nil
 	}
@@ -112,7 +116,7 @@ func (h *handler) openFile(r *sftp.Request) (_ *openFile, err error) {
 	attr = creationAttr(attr)
 	opened, err := h.open(h.ctx, req.path, openFlags(req), attr)
 	if err != nil {
-		return nil, report(h.log, "open", req.path, err)
+		return nil, report(h.log, h.count, "open", req.path, err)
 	}
 	f := req.file
 	f.file, f.ctx, f.log, f.count = opened, h.ctx, h.log, h.count
@@ -166,7 +170,7 @@ func (h *handler) Filecmd(r *sftp.Request) (err error) {
 	if req.file != nil {
 		path = req.file.name
 	}
-	return report(h.log, op, path, err)
+	return report(h.log, h.count, op, path, err)
 }
 
 func (h *handler) command(req *request) (string, error) {
@@ -292,7 +296,7 @@ func (h *handler) PosixRename(r *sftp.Request) (err error) {
 	if err != nil {
 		return err
 	}
-	return report(h.log, "rename", req.path, acrossShares(h.sess.Rename(h.ctx, req.path, req.target, true)))
+	return report(h.log, h.count, "rename", req.path, acrossShares(h.sess.Rename(h.ctx, req.path, req.target, true)))
 }
 
 // StatVFS implements sftp.StatVFSFileCmder.
@@ -305,7 +309,7 @@ func (h *handler) StatVFS(r *sftp.Request) (_ *sftp.StatVFS, err error) {
 	}
 	st, err := h.sess.StatFS(h.ctx, req.path)
 	if err != nil {
-		return nil, report(h.log, "statvfs", req.path, err)
+		return nil, report(h.log, h.count, "statvfs", req.path, err)
 	}
 	out := &sftp.StatVFS{
 		Bsize: st.BlockSize, Frsize: st.BlockSize,
@@ -330,7 +334,7 @@ func (h *handler) Filelist(r *sftp.Request) (_ sftp.ListerAt, err error) {
 	case fxpOpendir:
 		dir, err := h.openDir(req.path)
 		if err != nil {
-			return nil, report(h.log, "opendir", req.path, err)
+			return nil, report(h.log, h.count, "opendir", req.path, err)
 		}
 		f := req.file
 		f.dir, f.log, f.count = dir, h.log, h.count
@@ -338,13 +342,13 @@ func (h *handler) Filelist(r *sftp.Request) (_ sftp.ListerAt, err error) {
 	case fxpFstat:
 		info, err := req.file.file.Stat(h.ctx)
 		if err != nil {
-			return nil, report(h.log, "fstat", req.file.name, err)
+			return nil, report(h.log, h.count, "fstat", req.file.name, err)
 		}
 		return oneInfo{info}, nil
 	default:
 		info, err := h.sess.Stat(h.ctx, req.path)
 		if err != nil {
-			return nil, report(h.log, "stat", req.path, err)
+			return nil, report(h.log, h.count, "stat", req.path, err)
 		}
 		return oneInfo{info}, nil
 	}
@@ -359,7 +363,7 @@ func (h *handler) Lstat(r *sftp.Request) (_ sftp.ListerAt, err error) {
 	}
 	info, err := h.sess.Lstat(h.ctx, req.path)
 	if err != nil {
-		return nil, report(h.log, "lstat", req.path, err)
+		return nil, report(h.log, h.count, "lstat", req.path, err)
 	}
 	return oneInfo{info}, nil
 }
@@ -372,7 +376,7 @@ func (h *handler) RealPath(token string) (_ string, err error) {
 		return "", err
 	}
 	p, err := h.sess.RealPath(h.ctx, req.path)
-	return p, report(h.log, "realpath", req.path, err)
+	return p, report(h.log, h.count, "realpath", req.path, err)
 }
 
 // Readlink implements sftp.ReadlinkFileLister.
@@ -383,7 +387,7 @@ func (h *handler) Readlink(token string) (_ string, err error) {
 		return "", err
 	}
 	target, err := h.sess.Readlink(h.ctx, req.path)
-	return target, report(h.log, "readlink", req.path, err)
+	return target, report(h.log, h.count, "readlink", req.path, err)
 }
 
 // maxNames bounds the owners that a session remembers for users-groups-by-id@openssh.com.

@@ -43,6 +43,39 @@ func TestChannelLimit(t *testing.T) {
 	}
 }
 
+// The channels of a user are counted over connections, and by user.
+func TestUserChannelLimit(t *testing.T) {
+	ts := startServer(t, func(c *Config) { c.Limits.UserChannels = 2 })
+	var first *ssh.Session
+	for range 2 {
+		s, err := ts.mustDial(t).NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		first = s
+	}
+	c := ts.mustDial(t)
+	if _, err := c.NewSession(); err == nil {
+		t.Error("a third channel of the user is served")
+	}
+	bob, err := ts.dial(t, clientConfig("bob", ssh.Password("hidden")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bob.NewSession(); err != nil {
+		t.Errorf("another user's channel: %v", err)
+	}
+	first.Close()
+	for deadline := time.Now().Add(patience); ; {
+		if _, err := c.NewSession(); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("a closed channel is counted for ever")
+		}
+	}
+}
+
 func TestConnectionLimits(t *testing.T) {
 	dialAll := func(t *testing.T, ts *testServer, n int) (ok int) {
 		t.Helper()
@@ -69,36 +102,40 @@ func TestConnectionLimits(t *testing.T) {
 			ts.log.wait(t, tt.want)
 		})
 	}
-	t.Run("handshakes", func(t *testing.T) {
-		ts := startServer(t, func(c *Config) { c.Limits.HandshakesPerAddress = 2 })
-		var idle []net.Conn
-		for range 2 {
-			nc, err := net.Dial("tcp", ts.addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer nc.Close()
-			if _, err := io.ReadFull(nc, make([]byte, len(defaultVersion))); err != nil {
-				t.Fatal(err)
-			}
-			idle = append(idle, nc)
+}
+
+// Connections that do not log in lock nobody out: the oldest has to go, and a login that is
+// under way ends with its connection.
+func TestHandshakesMakeRoom(t *testing.T) {
+	ts := startServer(t, func(c *Config) { c.Limits.HandshakesPerAddress = 2 })
+	ts.auth.delay = make(chan struct{})
+	slow := make(chan error, 1)
+	go func() {
+		_, err := ts.dial(t, clientConfig("alice", ssh.Password("secret")))
+		slow <- err
+	}()
+	ts.auth.waitCalls(t, 1)
+	nc, err := net.Dial("tcp", ts.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := io.ReadFull(nc, make([]byte, len(defaultVersion))); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = ts.dial(t, clientConfig("alice", ssh.Password("secret"))) }()
+	select {
+	case err := <-slow:
+		if err == nil {
+			t.Error("the oldest has logged in")
 		}
-		nc, err := net.Dial("tcp", ts.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer nc.Close()
-		line, _ := io.ReadAll(nc)
-		if !strings.HasPrefix(string(line), "too many connections that have not logged in") {
-			t.Errorf("got %q", line)
-		}
-		idle[0].Close()
-		for deadline := time.Now().Add(patience); dialAll(t, ts, 1) == 0; {
-			if time.Now().After(deadline) {
-				t.Fatal("a closed connection is counted for ever")
-			}
-		}
-	})
+	case <-time.After(patience):
+		t.Fatal("the oldest stays")
+	}
+	ts.log.wait(t, "connection dropped for a newer one")
+	ts.auth.waitCalls(t, 2)
+	close(ts.auth.delay)
+	ts.log.wait(t, "msg=login")
 }
 
 func TestHandshakeTimeout(t *testing.T) {
@@ -340,21 +377,5 @@ func TestAlgorithms(t *testing.T) {
 				t.Errorf("legacy: %v, want success %v", err, tt.legacy)
 			}
 		})
-	}
-}
-
-// A site cannot get around the limits with its many addresses of IPv6.
-func TestAddressOfIPv6IsItsNetwork(t *testing.T) {
-	a := newAdmission(Limits{Connections: 9, PerAddress: 2, PerUser: 9, Handshakes: 9, HandshakesPerAddress: 9})
-	for _, tt := range []struct {
-		addr string
-		ok   bool
-	}{
-		{"2001:db8::1", true}, {"2001:db8::2", true}, {"2001:db8::3", false}, {"2001:db8:0:1::1", true},
-		{"192.0.2.1", true}, {"192.0.2.2", true},
-	} {
-		if _, err := a.enter(netip.MustParseAddr(tt.addr)); (err == nil) != tt.ok {
-			t.Errorf("%s: %v", tt.addr, err)
-		}
 	}
 }

@@ -89,7 +89,7 @@ func (c *conn) login(ctx, login context.Context, m ssh.ConnMetadata, perms *ssh.
 	if p == nil || c.loggedIn || login.Err() != nil {
 		return nil, errDenied // too late, for all that can be
 	}
-	if err := c.ticket.loggedIn(p.User); err != nil {
+	if err := c.ticket.LoggedIn(p.User); err != nil {
 		c.log.Warn("connection refused", "user", p.User, "err", err)
 		c.refused(err)
 		return nil, &ssh.BannerError{Err: errDenied, Message: err.Error() + "\r\n"}

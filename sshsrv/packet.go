@@ -34,6 +34,7 @@ const (
 	fxpSymlink  byte = 20
 	fxpStatus   byte = 101
 	fxpHandle   byte = 102
+	fxpData     byte = 103
 	fxpName     byte = 104
 	fxpAttrs    byte = 105
 	fxpExtended byte = 200
@@ -67,6 +68,9 @@ const (
 	// maxTransfer is the most data in one READ or WRITE, as OpenSSH's server has it:
 	// maxPacket without 1 KiB for the rest of the packet.
 	maxTransfer = maxPacket - 1024
+	// maxPath bounds what a client can make a session keep for a request or a handle. Names
+	// have 4 KiB at most; the rest is for "." and "..".
+	maxPath = 16 << 10
 	// maxAttrExtended bounds the extended attributes of one block, which are ignored.
 	maxAttrExtended = 64
 )

@@ -61,7 +61,7 @@ func (h *handler) readDir(ctx context.Context, f *openFile) (_ func(*encoder), e
 	for count < readdirEntries && len(entries.b) < readdirBytes {
 		if len(d.rest) == 0 {
 			if err := d.fill(ctx); err != nil {
-				return nil, report(h.log, "readdir", f.name, err)
+				return nil, report(h.log, h.count, "readdir", f.name, err)
 			}
 			if len(d.rest) == 0 {
 				break

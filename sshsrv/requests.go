@@ -91,6 +91,9 @@ func (s *shim) pathRequest(req *request, d *decoder) error {
 	if d.bad {
 		return nil
 	}
+	if req.tooLong() {
+		return s.reply(statusPacket(req.id, kindError(vfs.KindBadName)))
+	}
 	if req.path == "" && req.typ != fxpRealpath || req.target == "" && (req.typ == fxpRename || req.typ == fxpSymlink) {
 		return s.reply(statusPacket(req.id, kindError(vfs.KindNotExist)))
 	}
@@ -115,6 +118,9 @@ func (s *shim) pathRequest(req *request, d *decoder) error {
 	return s.forward(req, req.typ, "")
 }
 
+// tooLong reports whether a path is longer than any name (ENAMETOOLONG).
+func (r *request) tooLong() bool { return len(r.path) > maxPath || len(r.target) > maxPath }
+
 // handleRequest deals with a request about a handle.
 func (s *shim) handleRequest(req *request, d *decoder, pkt []byte) error {
 	handle := d.string()
@@ -128,8 +134,13 @@ func (s *shim) handleRequest(req *request, d *decoder, pkt []byte) error {
 			// OpenSSH's handle_close leaves errno at ENOENT.
 			return s.reply(statusPacket(req.id, kindError(vfs.KindNotExist)))
 		}
+		// Forgotten when it is in work: a session that is draining ends when there is neither
+		// a handle nor a request.
+		if err := s.pass(&inflight{typ: fxpClose, id: req.id, file: f}, pkt); err != nil {
+			return err
+		}
 		s.forget(handle)
-		return s.pass(inflight{typ: fxpClose, id: req.id}, pkt)
+		return nil
 	case fxpReaddir:
 		if f == nil || f.dir == nil {
 			return s.reply(statusPacket(req.id, kindError(vfs.KindOther)))
@@ -149,7 +160,7 @@ func (s *shim) handleRequest(req *request, d *decoder, pkt []byte) error {
 		if !f.read {
 			return s.reply(statusPacket(req.id, &statusError{statusNoSuchFile, "not open for reading"})) // EBADF
 		}
-		return s.pass(inflight{typ: fxpRead, id: req.id, file: f, off: off, end: off + uint64(n)}, pkt)
+		return s.read(req.id, f, off, n)
 	case fxpFstat:
 		return s.forward(req, fxpStat, "")
 	default:
@@ -182,7 +193,7 @@ func (s *shim) extended(req *request, d *decoder) error {
 	switch req.ext {
 	case extLimits:
 		return s.reply(newPacket(fxpExtReply).uint32(req.id).uint64(maxPacket).
-			uint64(maxTransfer).uint64(maxTransfer).uint64(0).packet())
+			uint64(maxTransfer).uint64(maxTransfer).uint64(uint64(s.mem.handles)).packet())
 	case extUsersGroups:
 		return s.usersGroups(req, d)
 	case extFsync, extFstatVFS:
@@ -221,6 +232,9 @@ func (s *shim) extendedPath(req *request, d *decoder) error {
 	}
 	if d.bad {
 		return nil
+	}
+	if req.tooLong() {
+		return s.reply(statusPacket(req.id, kindError(vfs.KindBadName)))
 	}
 	switch req.ext {
 	case extHomeDirectory:

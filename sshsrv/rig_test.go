@@ -184,7 +184,7 @@ func newRig(tb testing.TB, files map[string]*fakeFile) *rig {
 			return f, nil
 		},
 	}
-	r.h.shim = newShim(server, r.h)
+	r.h.shim = newShim(server, r.h, newTestMemory(tb))
 	go func() {
 		defer server.Close()
 		r.done <- r.h.run()
@@ -198,6 +198,15 @@ func newRig(tb testing.TB, files map[string]*fakeFile) *rig {
 		}
 	})
 	return r
+}
+
+func newTestMemory(tb testing.TB) *memory {
+	tb.Helper()
+	limits, err := Limits{}.withDefaults()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return newMemory(limits)
 }
 
 // raw is a client that sends whole packets and reads them in another goroutine.
@@ -311,7 +320,7 @@ func parseAnswer(p []byte) answer {
 		a.status, a.text = d.uint32(), d.string()
 	case fxpHandle:
 		a.handle = d.string()
-	case 103:
+	case fxpData:
 		a.data = d.string()
 	case fxpAttrs:
 		a.attrs = d.attrs()

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -74,6 +75,22 @@ func (a *fakeAuth) Password(ctx context.Context, m ConnMeta, password []byte) (*
 		return nil, errors.New("wrong password")
 	}
 	return &vfs.Principal{User: m.User}, nil
+}
+
+// waitCalls returns when Password was called n times.
+func (a *fakeAuth) waitCalls(tb testing.TB, n int) {
+	tb.Helper()
+	for deadline := time.Now().Add(patience); ; runtime.Gosched() {
+		a.mu.Lock()
+		got := len(a.calls)
+		a.mu.Unlock()
+		if got >= n {
+			return
+		}
+		if time.Now().After(deadline) {
+			tb.Fatalf("%d calls of Password, want %d", got, n)
+		}
+	}
 }
 
 func (a *fakeAuth) PublicKey(_ context.Context, m ConnMeta, key ssh.PublicKey) (*vfs.Principal, error) {

@@ -2,21 +2,22 @@ package sshsrv
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 )
 
 const (
 	// maxInflight is how many requests of one channel are in work at once; more stay in the
-	// channel's window. pkg/sftp keeps the replies of requests that overtook a slow one, so
-	// without a bound a slow one could be made to pile up memory. Each holds at most two
-	// buffers of maxPacket, 8 MiB in all. Its workers are 8; at 16, 32 and 64 the
-	// throughput is the same.
+	// channel's window. Replies to requests that overtook a slow one are kept, so without a
+	// bound a slow one could be made to pile up memory. At 32 and 64 the throughput is the
+	// same.
 	maxInflight = 16
 	// shimReadBuffer holds the heads of packets; what is longer is read past it.
 	shimReadBuffer = 4 << 10
@@ -37,26 +38,33 @@ const (
 //     file is kept (section 3).
 //   - Extensions that it does not know are answered here, or travel as a request that
 //     has the same kind of reply.
-//   - The number of requests in work is not bounded.
+//   - The number of requests in work is not bounded, nor is their memory: READ and WRITE
+//     are worked on here (transfer.go).
 //
-// Replies of the server leave in the order of its requests, so a queue of what is in work
-// tells which request a reply belongs to.
+// Replies leave in the order of the requests, and those of the server come in the order of
+// its requests, so a queue of what is in work tells which request a reply belongs to.
 type shim struct {
-	ch  io.ReadWriteCloser
-	in  *bufio.Reader
-	ops shimOps
+	ch   io.ReadWriteCloser
+	in   *bufio.Reader
+	ops  shimOps
+	mem  *memory
+	user string // whose memory it is
 
 	// Used by Read only.
 	out  []byte // bytes for the server
-	body int    // bytes of a WRITE that follow, straight from the channel
 	buf  []byte
 	init bool
 
 	wbuf []byte // used by Write only: bytes of replies that are not whole yet
 
-	mu       sync.Mutex // guards what follows; a leaf
-	changed  *sync.Cond // inflight, dead
-	inflight []inflight
+	workers  sync.WaitGroup
+	mu       sync.Mutex // guards what follows; only memory.mu is taken below it
+	changed  *sync.Cond // inflight, held, dead
+	inflight []*inflight
+	queue    []transfer // READs and WRITEs that wait for a worker
+	working  int        // workers
+	sending  bool       // somebody sends replies
+	held     int64      // bytes of buffers
 	pending  map[string]*request
 	next     uint64
 	handles  map[string]*openFile
@@ -100,12 +108,19 @@ type inflight struct {
 	req      *request // nil for READ, WRITE and CLOSE
 	typ      byte
 	id       uint32
-	file     *openFile // READ, WRITE
+	file     *openFile // READ, WRITE, CLOSE
 	off, end uint64
+
+	// Guarded by shim.mu; buf is used by who works on the request.
+	buf   *buffer // READ, WRITE; until it is released
+	bytes int64   // counted for buf
+	reply []byte  // not sent yet
 }
 
-func newShim(ch io.ReadWriteCloser, ops shimOps) *shim {
+func newShim(ch io.ReadWriteCloser, ops shimOps, mem *memory) *shim {
 	s := &shim{
+		mem:     mem,
+		user:    ops.user(),
 		ch:      ch,
 		in:      bufio.NewReaderSize(ch, shimReadBuffer),
 		ops:     ops,
@@ -124,15 +139,6 @@ func (s *shim) Read(p []byte) (int, error) {
 			s.out = s.out[n:]
 			return n, nil
 		}
-		if s.body > 0 {
-			n, err := s.in.Read(p[:min(len(p), s.body)])
-			s.body -= n
-			if err != nil && s.body > 0 {
-				s.unadmit() // the server will never see it whole
-				return n, s.end(unexpected(err))
-			}
-			return n, nil
-		}
 		if err := s.nextPacket(); err != nil {
 			return 0, s.end(err)
 		}
@@ -141,13 +147,15 @@ func (s *shim) Read(p []byte) (int, error) {
 
 // end tells the server that there are no more requests, when all replies are sent: Serve
 // waits for its workers but not for what sends their replies, and drops what is unsent.
+// After it the server aborts what is open, so nothing may work on it any more.
 func (s *shim) end(err error) error {
 	_ = s.quiesce() // fails when the client is gone, and then there is nobody to answer
 	s.fail(err)
+	s.endTransfers()
 	return err
 }
 
-// nextPacket reads a packet and answers it, or leaves what the server gets in out and body.
+// nextPacket reads a packet and answers it, or leaves what the server gets in out.
 func (s *shim) nextPacket() error {
 	head, err := s.in.Peek(5)
 	if err != nil {
@@ -166,7 +174,7 @@ func (s *shim) nextPacket() error {
 	if typ == fxpWrite {
 		return s.write(int(length))
 	}
-	if cap(s.buf) < int(length)+4 {
+	if cap(s.buf) < int(length)+4 || cap(s.buf) > maxPath {
 		s.buf = make([]byte, int(length)+4)
 	}
 	pkt := s.buf[:length+4]
@@ -183,47 +191,9 @@ func unexpected(err error) error {
 	return err
 }
 
-// write forwards a WRITE: its head is looked at, its data pass by.
-func (s *shim) write(length int) error {
-	head, err := s.in.Peek(min(4+length, 4+1+4+4+maxHandleLen+8+4))
-	if err != nil {
-		return unexpected(err)
-	}
-	d := &decoder{b: head[5:]}
-	id, handle, off, n := d.uint32(), d.string(), d.uint64(), d.uint32()
-	headLen := len(head) - len(d.b)
-	if d.bad || int(n) > 4+length-headLen {
-		return fmt.Errorf("%w: type %d", errMalformed, fxpWrite)
-	}
-	f := s.lookup(handle)
-	refuse := error(nil)
-	switch {
-	case f == nil || f.dir != nil:
-		refuse = kindError(vfsOther)
-	case !f.write:
-		refuse = &statusError{statusNoSuchFile, "not open for writing"} // EBADF
-	}
-	if refuse != nil {
-		if _, err := s.in.Discard(4 + length); err != nil {
-			return unexpected(err)
-		}
-		return s.reply(statusPacket(id, refuse))
-	}
-	in := inflight{typ: fxpWrite, id: id, file: f, off: off, end: off + uint64(n)}
-	if err := s.admit(in); err != nil {
-		return err
-	}
-	s.buf = append(s.buf[:0], head[:headLen]...)
-	if _, err := s.in.Discard(headLen); err != nil {
-		return unexpected(err)
-	}
-	s.out, s.body = s.buf, 4+length-headLen
-	return nil
-}
-
 // forward gives the server a request under a number in the place of its path.
 func (s *shim) forward(req *request, carrier byte, ext string) error {
-	if err := s.admit(inflight{req: req, typ: carrier, id: req.id}); err != nil {
+	if err := s.admit(&inflight{req: req, typ: carrier, id: req.id}); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -259,7 +229,7 @@ func (s *shim) forward(req *request, carrier byte, ext string) error {
 }
 
 // pass gives the server a packet that names a handle as it is.
-func (s *shim) pass(in inflight, pkt []byte) error {
+func (s *shim) pass(in *inflight, pkt []byte) error {
 	if err := s.admit(in); err != nil {
 		return err
 	}
@@ -280,32 +250,32 @@ func (s *shim) take(token string) (*request, error) {
 }
 
 // admit waits until a request may be worked on, and notes it.
-func (s *shim) admit(in inflight) error {
+func (s *shim) admit(in *inflight) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.dead == nil && (len(s.inflight) >= maxInflight || s.conflicts(in)) {
+	for s.dead == nil {
+		if len(s.inflight) < maxInflight && !s.conflicts(in) && s.reserve(in) {
+			s.inflight = append(s.inflight, in)
+			return nil
+		}
 		s.changed.Wait()
 	}
-	if s.dead != nil {
-		return s.dead
-	}
-	s.inflight = append(s.inflight, in)
-	return nil
+	return s.dead
 }
 
 // unadmit forgets the request that was admitted last.
-func (s *shim) unadmit() {
+func (s *shim) unadmit(in *inflight) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.inflight = s.inflight[:len(s.inflight)-1]
+	s.releaseLocked(in)
 	s.changed.Broadcast()
 }
 
-// conflicts reports whether in must wait for a request in work. The server works on
-// READs and WRITEs in parallel and on all others one after the other.
-func (s *shim) conflicts(in inflight) bool {
-	for i := range s.inflight {
-		w := &s.inflight[i]
+// conflicts reports whether in must wait for a request in work. READs and WRITEs are
+// worked on in parallel and all others one after the other.
+func (s *shim) conflicts(in *inflight) bool {
+	for _, w := range s.inflight {
 		switch in.typ {
 		case fxpWrite:
 			if w.typ == fxpRead && w.file == in.file ||
@@ -318,7 +288,9 @@ func (s *shim) conflicts(in inflight) bool {
 				return true
 			}
 		case fxpClose:
-			// The server waits itself.
+			if w.file == in.file && (w.typ == fxpRead || w.typ == fxpWrite) {
+				return true
+			}
 		default:
 			// What goes as a SETSTAT may change the bytes that a READ is to see.
 			if w.typ == fxpWrite || w.typ == fxpRead && in.typ == fxpSetstat {
@@ -377,33 +349,26 @@ func (s *shim) Write(p []byte) (int, error) {
 // maxReply bounds what the server sends: a DATA packet of maxTransfer, with room.
 const maxReply = maxPacket
 
-// response sends a reply of the server and strikes its request off the queue.
+// response takes a reply of the server.
 func (s *shim) response(pkt []byte) error {
 	d := &decoder{b: pkt[5:]}
 	id := d.uint32()
 
 	s.mu.Lock()
-	if len(s.inflight) == 0 || s.inflight[0].id != id {
+	i := slices.IndexFunc(s.inflight, func(in *inflight) bool {
+		return in.typ != fxpRead && in.typ != fxpWrite && in.reply == nil
+	})
+	if i < 0 || s.inflight[i].id != id {
 		s.mu.Unlock()
 		return fmt.Errorf("reply to %d out of order", id)
 	}
-	done := s.inflight[0]
+	done := s.inflight[i]
 	if pkt[4] == fxpHandle && done.req != nil && done.req.file != nil {
 		s.handles[d.string()] = done.req.file
 	}
 	s.mu.Unlock()
-
-	err := s.reply(pkt)
-
-	s.mu.Lock()
-	s.inflight = append(s.inflight[:0], s.inflight[1:]...)
-	idle := s.draining && len(s.inflight) == 0 && len(s.handles) == 0
-	s.changed.Broadcast()
-	s.mu.Unlock()
-	if idle {
-		return errors.Join(err, s.ch.Close())
-	}
-	return err
+	s.settle(done, bytes.Clone(pkt))
+	return nil
 }
 
 // reply sends one whole packet.
@@ -458,8 +423,10 @@ func (s *shim) isDraining() bool {
 	return s.draining
 }
 
-// Close ends the session. It implements io.Closer.
+// Close ends the session. It implements io.Closer; the server calls it where it calls Read.
 func (s *shim) Close() error {
 	s.fail(io.ErrClosedPipe)
-	return s.ch.Close()
+	err := s.ch.Close()
+	s.endTransfers()
+	return err
 }

@@ -105,34 +105,36 @@ func TestCloseAfterFailedTruncation(t *testing.T) {
 // What waits for what, so that requests on one file take effect in their order.
 func TestConflicts(t *testing.T) {
 	f, g := &openFile{name: "f"}, &openFile{name: "g"}
-	about := func(typ byte, file *openFile) inflight {
-		return inflight{typ: fxpSetstat, req: &request{typ: typ, file: file}}
+	about := func(typ byte, file *openFile) *inflight {
+		return &inflight{typ: fxpSetstat, req: &request{typ: typ, file: file}}
 	}
-	read := inflight{typ: fxpRead, file: f, off: 0, end: 10}
-	write := inflight{typ: fxpWrite, file: f, off: 0, end: 10}
+	read := &inflight{typ: fxpRead, file: f, off: 0, end: 10}
+	write := &inflight{typ: fxpWrite, file: f, off: 0, end: 10}
 	tests := []struct {
 		name     string
-		work, in inflight
+		work, in *inflight
 		want     bool
 	}{
-		{"write, write beside", write, inflight{typ: fxpWrite, file: f, off: 10, end: 20}, false},
-		{"write, write across", write, inflight{typ: fxpWrite, file: f, off: 9, end: 20}, true},
-		{"write, write elsewhere", write, inflight{typ: fxpWrite, file: g, off: 0, end: 10}, false},
+		{"write, write beside", write, &inflight{typ: fxpWrite, file: f, off: 10, end: 20}, false},
+		{"write, write across", write, &inflight{typ: fxpWrite, file: f, off: 9, end: 20}, true},
+		{"write, write elsewhere", write, &inflight{typ: fxpWrite, file: g, off: 0, end: 10}, false},
 		{"write, read", write, read, true},
 		{"read, write", read, write, true},
 		{"read, read", read, read, false},
 		{"write, setattr", write, about(fxpFsetstat, f), true},
 		{"read, setattr", read, about(fxpFsetstat, f), true},
 		{"read, setattr of a path", read, about(fxpSetstat, nil), true},
-		{"read, stat", read, inflight{typ: fxpStat, req: &request{typ: fxpFstat, file: f}}, false},
+		{"read, stat", read, &inflight{typ: fxpStat, req: &request{typ: fxpFstat, file: f}}, false},
 		{"setattr, write", about(fxpFsetstat, f), write, true},
 		{"setattr, read", about(fxpFsetstat, f), read, true},
 		{"setattr of another, read", about(fxpFsetstat, g), read, false},
-		{"write, close", write, inflight{typ: fxpClose}, false},
+		{"write, close", write, &inflight{typ: fxpClose, file: f}, true},
+		{"read, close", read, &inflight{typ: fxpClose, file: f}, true},
+		{"write, close of another", write, &inflight{typ: fxpClose, file: g}, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := &shim{inflight: []inflight{tt.work}}
+			s := &shim{inflight: []*inflight{tt.work}}
 			if got := s.conflicts(tt.in); got != tt.want {
 				t.Errorf("conflicts = %v, want %v", got, tt.want)
 			}
@@ -262,6 +264,13 @@ func TestBadRequests(t *testing.T) {
 		{"read at a negative offset", fxpRead, func(e *encoder) { e.string(rd).uint64(1 << 63).uint32(1) }, statusBadMessage},
 		{"read at the end", fxpRead, func(e *encoder) { e.string(rd).uint64(7).uint32(1) }, statusEOF},
 		{"missing file", fxpOpen, func(e *encoder) { e.string("/none").uint32(fxfRead).uint32(0) }, statusNoSuchFile},
+		{"path longer than any", fxpOpen, func(e *encoder) {
+			e.string(strings.Repeat("/.", maxPath)).uint32(fxfRead).uint32(0)
+		}, statusBadMessage},
+		{"target longer than any", fxpRename, func(e *encoder) { e.string("/r").string(strings.Repeat("/.", maxPath)) }, statusBadMessage},
+		{"long path of an extension", fxpExtended, func(e *encoder) {
+			e.string(extStatVFS).string(strings.Repeat("/.", maxPath))
+		}, statusBadMessage},
 		{"empty path", fxpOpen, func(e *encoder) { e.string("").uint32(fxfRead).uint32(0) }, statusNoSuchFile},
 		{"impossible size", fxpFsetstat, func(e *encoder) { e.string(wr).uint32(attrSize).uint64(1 << 63) }, statusBadMessage},
 		{"lsetstat of a size", fxpExtended, func(e *encoder) { e.string(extLsetstat).string("/r").uint32(attrSize).uint64(1) }, statusBadMessage},
@@ -303,6 +312,9 @@ func TestLimitsExtension(t *testing.T) {
 	d := &decoder{b: a.rest}
 	if p, rd, wr := d.uint64(), d.uint64(), d.uint64(); p != 262144 || rd != 261120 || wr != 261120 {
 		t.Errorf("limits = %d %d %d, want OpenSSH's", p, rd, wr)
+	}
+	if n := d.uint64(); n != 1000 {
+		t.Errorf("handles = %d, want 1000", n)
 	}
 }
 
@@ -424,7 +436,16 @@ func TestAnswersBeforeTheEnd(t *testing.T) {
 	}
 }
 
+// The last CLOSE is answered, also when it arrives while the request before it is being
+// struck off.
 func TestDrain(t *testing.T) {
+	for range 100 {
+		testDrain(t)
+	}
+}
+
+func testDrain(t *testing.T) {
+	t.Helper()
 	f := newFakeFile("")
 	r := newRig(t, map[string]*fakeFile{"/f": f, "/g": newFakeFile("")})
 	c := newRaw(t, r.client)

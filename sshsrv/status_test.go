@@ -1,11 +1,15 @@
 package sshsrv
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/pkg/sftp"
 
@@ -68,4 +72,24 @@ func TestKindStatus(t *testing.T) {
 	if !errors.Is(toStatus(&vfs.Error{Kind: vfs.KindPermission}), sftp.ErrSSHFxPermissionDenied) {
 		t.Error("pkg/sftp would not see the code")
 	}
+}
+
+// A client whose WRITEs fail on and on does not fill the log.
+func TestFailuresAreLoggedWithinBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		logger, count := slog.New(slog.NewTextHandler(&log, nil)), &counters{}
+		full := &vfs.Error{Op: "write", Kind: vfs.KindNoSpace}
+		const seconds = 5
+		for range seconds * 1000 {
+			_ = report(logger, count, "write", "/f", full)
+			time.Sleep(time.Millisecond) //nolint:forbidigo // in a synctest bubble
+		}
+		if n := strings.Count(log.String(), "operation failed"); n < loggedFailures || n > loggedFailures+seconds+1 {
+			t.Errorf("%d lines in %d s", n, seconds)
+		}
+		if n := count.failures.Load(); n != seconds*1000 {
+			t.Errorf("%d failures counted", n)
+		}
+	})
 }

@@ -14,14 +14,15 @@ import (
 )
 
 // Conn is a connection that a server has accepted. Drain and Close may be called at any
-// time, from any goroutine, and must not block.
+// time, from any goroutine.
 type Conn interface {
 	// Serve runs the connection. It returns when that has ended and so has everything
 	// that it started; the end of ctx ends it at once.
 	Serve(ctx context.Context)
 	// Drain ends the connection when it has no transfer under way, or as soon as that is so.
+	// It may wait for a peer that takes nothing, until Close.
 	Drain()
-	// Close ends the connection at once.
+	// Close ends the connection at once. It does not wait.
 	Close()
 }
 
@@ -45,7 +46,8 @@ type Config struct {
 type Acceptor struct {
 	cfg       Config
 	admission *admission
-	refused   rate.Sometimes
+	refused   rate.Sometimes // log lines
+	dropped   rate.Sometimes // log lines
 
 	mu        sync.Mutex // guards what follows
 	conns     map[Conn]struct{}
@@ -60,6 +62,7 @@ func New(cfg Config) *Acceptor {
 		cfg:       cfg,
 		admission: newAdmission(cfg.Limits),
 		refused:   rate.Sometimes{Interval: refusedInterval},
+		dropped:   rate.Sometimes{Interval: refusedInterval},
 		conns:     make(map[Conn]struct{}),
 		listeners: make(map[net.Listener]struct{}),
 		idle:      make(chan struct{}),
@@ -118,8 +121,10 @@ func (a *Acceptor) Serve(ctx context.Context, ln net.Listener, start func(Accept
 // accept starts a connection, or refuses it.
 func (a *Acceptor) accept(ctx context.Context, nc net.Conn, conns *sync.WaitGroup, start func(Accepted) Conn) {
 	addr := remoteAddr(nc)
-	t, err := a.admission.enter(addr)
+	ctx, cancel := context.WithCancel(ctx)
+	t, dropped, err := a.admission.enter(addr, cancel)
 	if err != nil {
+		cancel()
 		// A flood of connections must not become a flood of log lines.
 		a.refused.Do(func() {
 			a.cfg.Logger.Warn("connection refused", "remote", nc.RemoteAddr().String(), "err", err)
@@ -127,8 +132,15 @@ func (a *Acceptor) accept(ctx context.Context, nc net.Conn, conns *sync.WaitGrou
 		a.refuse(nc, err)
 		return
 	}
+	if dropped != nil {
+		a.dropped.Do(func() {
+			a.cfg.Logger.Warn("connection dropped for a newer one", "remote", dropped.addr.String(), "err", ErrTooManyHandshakes)
+		})
+		dropped.end()
+	}
 	c := start(Accepted{nc, addr, t})
 	if !a.addConn(c) {
+		cancel()
 		t.leave()
 		_ = nc.Close() // accepted while the listener was closed
 		return
@@ -136,11 +148,12 @@ func (a *Acceptor) accept(ctx context.Context, nc net.Conn, conns *sync.WaitGrou
 	conns.Go(func() {
 		defer a.forget(c)
 		defer t.leave()
+		defer cancel()
 		c.Serve(ctx)
 	})
 }
 
-// refusedInterval is how often refused connections are logged.
+// refusedInterval is how often refused connections are logged, and dropped ones.
 const refusedInterval = time.Second
 
 // refuseTimeout is how long telling a refused peer may take; the line fits any buffer.
@@ -178,8 +191,12 @@ func (a *Acceptor) Shutdown(ctx context.Context) error {
 		conns = append(conns, c)
 	}
 	a.mu.Unlock()
+	// Side by side: a peer that takes nothing holds up its own end only, and no longer than
+	// until its connection is closed below.
+	var drains sync.WaitGroup
+	defer drains.Wait()
 	for _, c := range conns {
-		c.Drain()
+		drains.Go(c.Drain)
 	}
 	select {
 	case <-a.idle:

@@ -71,6 +71,9 @@ type Limits struct {
 	Handshakes         int
 	HandshakesPerAddr  int
 	ChannelsPerConn    int
+	ChannelsPerUser    int
+	TransferMemory     int64 // bytes of SFTP requests in work
+	UserTransferMemory int64
 	LoginTries         int
 	HandshakeTimeout   time.Duration
 	PasswordChecks     int

@@ -66,6 +66,10 @@ func (c *Config) ServerConfig() sshsrv.Config {
 			Handshakes:           l.Handshakes,
 			HandshakesPerAddress: l.HandshakesPerAddr,
 			Channels:             l.ChannelsPerConn,
+			UserChannels:         l.ChannelsPerUser,
+			Handles:              l.SessionHandles,
+			TransferMemory:       l.TransferMemory,
+			UserTransferMemory:   l.UserTransferMemory,
 			AuthTries:            l.LoginTries,
 		},
 	}
