@@ -6,3 +6,9 @@ func (s *Spool) Ready() int {
 	defer s.mu.Unlock()
 	return len(s.ready)
 }
+
+// ReorderTotal bounds Early.
+const ReorderTotal = reorderTotal
+
+// Early is how many bytes wait in memory for their turn to be hashed.
+func (s *Spool) Early() int64 { return s.early.Load() }

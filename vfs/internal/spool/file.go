@@ -117,7 +117,7 @@ func (f *File) spill() error {
 	}
 	f.disk = b
 	f.id.Store(uint64(b.id))
-	f.hash = newPrefixHash()
+	f.hash = newPrefixHash(&f.s.early)
 	if len(f.mem) > 0 {
 		content := f.mem
 		if b.c != nil {
@@ -369,9 +369,9 @@ func (f *File) Sync(force bool) error {
 func (f *File) ID() ID { return ID(f.id.Load()) }
 
 // Hash returns the BLAKE3-256 of the whole content when it is known: it is computed while
-// bytes arrive, in order but for a small reorder window (2 MiB); ok is false for what was
-// written far out of order, written again, or cut below what was hashed. A file that is
-// cut to nothing starts afresh.
+// bytes arrive, in order but for a small reorder window (2 MiB, 64 MiB in all files); ok is
+// false for what was written far out of order, written again, or cut below what was hashed.
+// A file that is cut to nothing starts afresh.
 func (f *File) Hash() (sum [32]byte, ok bool) {
 	f.mu.Lock()
 	size, inMemory := f.size, f.disk == nil
@@ -403,6 +403,9 @@ func (f *File) Close() error {
 	if f.disk == nil {
 		return nil
 	}
+	f.hashMu.Lock()
+	f.hash.close()
+	f.hashMu.Unlock()
 	if err := f.disk.file.Close(); err != nil {
 		return fmt.Errorf("spool: close: %w", err)
 	}

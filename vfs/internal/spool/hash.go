@@ -1,12 +1,19 @@
 package spool
 
-import "github.com/zeebo/blake3"
+import (
+	"sync/atomic"
+
+	"github.com/zeebo/blake3"
+)
 
 // The bounds of the copies of bytes that arrived before their turn. SFTP servers
 // pass at most seven requests of up to 256 KiB out of order.
 const (
 	reorderBytes  = 2 << 20
 	reorderPieces = 256 // and in so many pieces, as each new one is compared with all
+	// reorderTotal bounds the copies of all files together: a client may keep thousands
+	// of files open, each with its first bytes missing.
+	reorderTotal = 64 << 20
 )
 
 // prefixHash hashes content while it arrives, in order but for a small window. It is not
@@ -15,10 +22,14 @@ type prefixHash struct {
 	h       *blake3.Hasher // nil: given up
 	done    int64          // bytes hashed
 	early   map[int64][]byte
-	waiting int // bytes in early
+	waiting int           // bytes in early
+	total   *atomic.Int64 // bytes in early of all files
+	closed  bool          // nothing comes any more but what is in flight
 }
 
-func newPrefixHash() *prefixHash { return &prefixHash{h: blake3.New()} }
+func newPrefixHash(total *atomic.Int64) *prefixHash {
+	return &prefixHash{h: blake3.New(), total: total}
+}
 
 // write takes a range that is not written again; for a range that is, and for one too far
 // ahead, it gives up.
@@ -28,7 +39,12 @@ func (x *prefixHash) write(p []byte, off int64) {
 	case off < x.done:
 		x.giveUp()
 	case off > x.done:
-		if x.waiting+len(p) > reorderBytes || len(x.early) == reorderPieces || x.overlaps(off, int64(len(p))) {
+		if x.closed || x.waiting+len(p) > reorderBytes || len(x.early) == reorderPieces || x.overlaps(off, int64(len(p))) {
+			x.giveUp()
+			return
+		}
+		x.keep(len(p))
+		if x.total.Load() > reorderTotal {
 			x.giveUp()
 			return
 		}
@@ -36,7 +52,6 @@ func (x *prefixHash) write(p []byte, off int64) {
 			x.early = make(map[int64][]byte)
 		}
 		x.early[off] = append([]byte(nil), p...)
-		x.waiting += len(p)
 	default:
 		if x.overlaps(off, int64(len(p))) {
 			x.giveUp()
@@ -56,7 +71,7 @@ func (x *prefixHash) drain() {
 			return
 		}
 		delete(x.early, x.done)
-		x.waiting -= len(p)
+		x.keep(-len(p))
 		_, _ = x.h.Write(p) // never fails
 		x.done += int64(len(p))
 	}
@@ -75,7 +90,8 @@ func (x *prefixHash) overlaps(off, n int64) bool {
 // truncate takes a new size of the content.
 func (x *prefixHash) truncate(size int64) {
 	if size == 0 {
-		*x = *newPrefixHash()
+		x.giveUp()
+		x.h = blake3.New()
 		return
 	}
 	if x.h == nil {
@@ -87,17 +103,35 @@ func (x *prefixHash) truncate(size int64) {
 	}
 	for o, p := range x.early {
 		if keep := size - o; keep < int64(len(p)) {
-			x.waiting -= len(p)
+			x.keep(-len(p))
 			delete(x.early, o)
 			if keep > 0 {
 				x.early[o] = p[:keep]
-				x.waiting += int(keep)
+				x.keep(int(keep))
 			}
 		}
 	}
 }
 
-func (x *prefixHash) giveUp() { *x = prefixHash{} }
+// keep counts n more bytes (fewer when negative) in early.
+func (x *prefixHash) keep(n int) {
+	x.waiting += n
+	x.total.Add(int64(n))
+}
+
+// giveUp forgets everything: the hash is not known any more.
+func (x *prefixHash) giveUp() {
+	x.keep(-x.waiting)
+	*x = prefixHash{total: x.total}
+}
+
+// close forgets what waits for its turn, which will not come.
+func (x *prefixHash) close() {
+	x.closed = true
+	if x.waiting > 0 {
+		x.giveUp()
+	}
+}
 
 // sum returns the hash when exactly size bytes were hashed.
 func (x *prefixHash) sum(size int64) (sum [32]byte, ok bool) {

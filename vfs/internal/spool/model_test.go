@@ -11,6 +11,7 @@ import (
 
 	"github.com/zeebo/blake3"
 
+	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/vfs/internal/spool"
 )
 
@@ -355,5 +356,52 @@ func TestHash(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestReorderMemoryIsBounded leaves the first byte of many files out: what is kept in
+// memory for their hashes stays bounded, is given back, and the others keep their hash.
+func TestReorderMemoryIsBounded(t *testing.T) {
+	s := open(t, spool.Config{Disk: disk.OS{}, Dir: t.TempDir(), InlineBytes: 0})
+	p := pattern(1<<20, 5)
+	var files []*spool.File
+	for range 2 * spool.ReorderTotal / len(p) {
+		f := s.Create()
+		write(t, f, p[1:], 1)
+		files = append(files, f)
+		if got := s.Early(); got > spool.ReorderTotal {
+			t.Fatalf("%d files keep %d bytes in memory", len(files), got)
+		}
+	}
+	if got := s.Early(); got < spool.ReorderTotal/2 {
+		t.Fatalf("%d files keep only %d bytes in memory", len(files), got)
+	}
+	write(t, files[0], p[:1], 0)
+	if sum, ok := files[0].Hash(); !ok || sum != blake3.Sum256(p) {
+		t.Errorf("hash of the first file: %x, %v", sum, ok)
+	}
+	last := files[len(files)-1]
+	write(t, last, p[:1], 0)
+	if _, ok := last.Hash(); ok {
+		t.Error("the last file has a hash, the memory for it should have been spent")
+	}
+	got := make([]byte, len(p))
+	if _, err := last.ReadAt(got, 0); err != nil || !bytes.Equal(got, p) {
+		t.Errorf("the last file reads as something else: %v", err)
+	}
+	if err := files[1].Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	write(t, files[1], p, 0)
+	if sum, ok := files[1].Hash(); !ok || sum != blake3.Sum256(p) {
+		t.Errorf("hash after a cut to nothing: %x, %v", sum, ok)
+	}
+	for _, f := range files {
+		if err := f.Discard(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.Early(); got != 0 {
+		t.Errorf("%d bytes are still kept after all files were closed", got)
 	}
 }

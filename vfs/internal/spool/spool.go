@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/snapgate/gateway/internal/disk"
 )
@@ -52,8 +53,9 @@ type Config struct {
 
 // Spool is a directory of spool files. Safe for concurrent use.
 type Spool struct {
-	cfg  Config
-	bufs sync.Pool // of *[chunkBytes]byte, for encryption
+	cfg   Config
+	bufs  sync.Pool    // of *[chunkBytes]byte, for encryption
+	early atomic.Int64 // bytes that wait to be hashed, in all files
 
 	refill chan struct{} // asks the refiller for files; capacity 1
 	stop   chan struct{} // closed by Close
@@ -178,7 +180,7 @@ func (s *Spool) Reopen(id ID, size int64, extents []Extent) (*File, error) {
 	if err := b.holds(ext); err != nil {
 		return nil, errors.Join(fmt.Errorf("spool: %s: %w", s.path(id), err), b.file.Close())
 	}
-	f := &File{s: s, disk: b, size: size, ext: ext, held: ext.bytes(), hash: &prefixHash{}}
+	f := &File{s: s, disk: b, size: size, ext: ext, held: ext.bytes(), hash: &prefixHash{total: &s.early}}
 	f.id.Store(uint64(id))
 	f.account()
 	return f, nil
