@@ -67,7 +67,25 @@ Exit status: 0 success, 1 failure, 2 wrong usage, 3 an import that left files ou
 		p.versionCommand(),
 	)
 	needsCommand(root)
+	root.SetHelpCommand(helpCommand(root))
 	return root
+}
+
+// helpCommand is cobra's, but for failing when there is no such command.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Help about a command",
+		Example: "  gateway help serve",
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return usageError(root, fmt.Errorf("help: unknown command %q", strings.Join(args, " ")))
+			}
+			c.InitDefaultHelpFlag()
+			return c.Help()
+		},
+	}
 }
 
 // group is a command that only holds others.

@@ -106,6 +106,13 @@ func loadHostKeys(names []string) ([]ssh.Signer, error) {
 	keys := make([]ssh.Signer, 0, len(names))
 	for _, name := range names {
 		info, err := os.Stat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, &hintedError{
+				err: fmt.Errorf("host key %s: no such file", name),
+				hint: fmt.Sprintf("make it: ssh-keygen -t ed25519 -N '' -f %s; or leave sftp.host_keys out to have keys made",
+					shellQuote(name)),
+			}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("host key: %w", err)
 		}

@@ -1,6 +1,10 @@
 package main
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+	"unicode"
+)
 
 // shellQuote quotes a word for a POSIX shell when it needs that.
 func shellQuote(s string) string {
@@ -9,4 +13,13 @@ func shellQuote(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// printable returns a name from elsewhere as it is, or quoted when it would upset a
+// terminal or a table.
+func printable(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+		return s
+	}
+	return strconv.Quote(s)
 }

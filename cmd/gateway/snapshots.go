@@ -72,7 +72,7 @@ func (p *program) listSnapshots(ctx context.Context, share string, asJSON bool) 
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "SHARE\tNAME\tFILES\tSIZE\tID")
 	for _, s := range list {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", s.Share, s.Name, s.Files, humanize.IBytes(s.Size), s.ID)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", printable(s.Share), s.Name, s.Files, humanize.IBytes(s.Size), s.ID)
 	}
 	return w.Flush() // keeps the errors of the lines
 }

@@ -170,8 +170,15 @@ func (l *loader) readVersion(n node) {
 
 func (l *loader) readDataDir(n node) {
 	l.dataDir = true
-	if s, ok := n.text(); ok {
-		l.cfg.DataDir = n.path(s)
+	s, ok := n.text()
+	if !ok {
+		return
+	}
+	l.cfg.DataDir = n.path(s)
+	// kloset's index below it is opened by an SQLite URI in which these have a meaning.
+	if i := strings.IndexAny(l.cfg.DataDir, "?#%"); i >= 0 {
+		n.failHint("choose another directory",
+			"%q: the character %q is not possible in the path of the data", l.cfg.DataDir, l.cfg.DataDir[i:i+1])
 	}
 }
 
