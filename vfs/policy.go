@@ -134,6 +134,8 @@ type policyState struct {
 	// when the last one of them ended, zero when none has since the start.
 	sessions       int
 	lastSessionEnd time.Time
+	// bulk is the number of sessions whose changes belong together.
+	bulk int
 	// sealed is the number of sealed sets that wait for their commit, oldestSealed when
 	// the first of them was sealed.
 	sealed       int
@@ -217,6 +219,8 @@ func closeDue(cfg ShareConfig, st policyState, aged time.Time) time.Time {
 	switch {
 	case st.oldestChange.IsZero():
 		return aged
+	case st.bulk > 0:
+		return earliest(aged, st.oldestChange.Add(cfg.MaxDelay))
 	case st.completedUpload:
 		return st.oldestChange
 	}
@@ -227,7 +231,7 @@ func closeDue(cfg ShareConfig, st policyState, aged time.Time) time.Time {
 // batchDue is the earliest of the three moments at which batch commits.
 func batchDue(cfg ShareConfig, st policyState, oldest time.Time) time.Time {
 	due := oldest.Add(cfg.MaxDelay)
-	if st.openUploads > 0 {
+	if st.openUploads > 0 || st.bulk > 0 {
 		return due
 	}
 	due = earliest(due, latest(oldest, st.lastChange).Add(cfg.Quiet))

@@ -36,6 +36,7 @@ func TestDecide(t *testing.T) {
 		return func(st *policyState) { st.sessions, st.lastSessionEnd = 0, at(clock) }
 	}
 	uploading := func(st *policyState) { st.openUploads = 1 }
+	bulk := func(st *policyState) { st.sessions, st.bulk = 1, 1 }
 	last := func(clock string) func(*policyState) {
 		return func(st *policyState) { st.lastChange = at(clock) }
 	}
@@ -72,6 +73,10 @@ func TestDecide(t *testing.T) {
 		{"batch: after the longest delay, open upload or not", batch, with(change, online, uploading, last("08:14:59")), "08:15:00", true, "batch", ""},
 		{"batch: the longest delay counts from the oldest change", batch, with(change, online, last("08:14:30")), "08:15:00", true, "batch", ""},
 		{"batch: a change without any session since the start", batch, change, hot, true, "batch", ""},
+		{"batch: what belongs together waits", batch, with(change, bulk), "08:14:59", false, "", "08:15:00"},
+		{"batch: but not for ever", batch, with(change, bulk), "08:15:00", true, "batch", ""},
+		{"close: what belongs together waits", onClose, with(change, bulk, published), "08:14:59", false, "", "08:15:00"},
+		{"close: but not for ever", onClose, with(change, bulk, published), "08:15:00", true, "close", ""},
 		{"batch: own times", ShareConfig{SessionGrace: time.Second, Quiet: 2 * time.Second, MaxDelay: 30 * time.Second}, with(change, online), "08:00:01", false, "", "08:00:02"},
 		{"batch: own longest delay", ShareConfig{Quiet: 2 * time.Second, MaxDelay: 30 * time.Second}, with(change, uploading), "08:00:29", false, "", "08:00:30"},
 		{"batch: too many changes for the memory", batch, with(change, online, uploading, changes(maxChanges)), "08:00:00", true, "batch", ""},

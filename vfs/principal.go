@@ -51,4 +51,7 @@ type ConnInfo struct {
 	Protocol string // "sftp", "ftp", "ftps", "control"
 	Remote   string // host:port of the peer
 	Conn     string // the connection's name in the log
+	// Bulk says that what the session does belongs together: while it lasts, batch and
+	// close commit when MaxDelay is over, at the latest, or when they are asked to.
+	Bulk bool
 }

@@ -76,7 +76,7 @@ func (s *System) Session(ctx context.Context, p *Principal, from ConnInfo) (*Ses
 		return nil, err
 	}
 	for sh := range sess.shares() {
-		sh.sessionStarted()
+		sh.sessionStarted(from.Bulk)
 		if err := sh.expirePartials(ctx, sess.started); err != nil {
 			sess.log.Warn("giving up old partials", "share", sh.name, "err", err)
 		}
@@ -139,7 +139,7 @@ func (s *Session) Close() error {
 	delete(s.system.sessions, s)
 	s.system.mu.Unlock()
 	for sh := range s.shares() {
-		sh.sessionEnded()
+		sh.sessionEnded(s.from.Bulk)
 	}
 	return errors.Join(errs...)
 }

@@ -52,6 +52,7 @@ type share struct {
 // sessionCount is what the commit policy wants to know of a share's sessions.
 type sessionCount struct {
 	open    int
+	bulk    int // of those, with ConnInfo.Bulk
 	lastEnd time.Time
 }
 
@@ -141,7 +142,7 @@ func (s *share) policyState() policyState {
 	open := s.ledger.open
 	st := policyState{
 		oldestChange: open.oldest, lastChange: open.newest, completedUpload: open.completed,
-		openUploads: uploads, sessions: s.people.open, lastSessionEnd: s.people.lastEnd,
+		openUploads: uploads, sessions: s.people.open, lastSessionEnd: s.people.lastEnd, bulk: s.people.bulk,
 		sealed: len(s.ledger.sealed), changes: len(open.ops), oldestRestore: open.restored,
 	}
 	for _, born := range open.temps {
@@ -163,16 +164,22 @@ func (s *share) policyState() policyState {
 }
 
 // sessionStarted and sessionEnded count the sessions that have the share mounted.
-func (s *share) sessionStarted() {
+func (s *share) sessionStarted(bulk bool) {
 	s.mu.Lock()
 	s.people.open++
+	if bulk {
+		s.people.bulk++
+	}
 	s.mu.Unlock()
 	s.pulse()
 }
 
-func (s *share) sessionEnded() {
+func (s *share) sessionEnded(bulk bool) {
 	s.mu.Lock()
 	s.people.open--
+	if bulk {
+		s.people.bulk--
+	}
 	s.people.lastEnd = time.Now().UTC()
 	s.mu.Unlock()
 	s.pulse()

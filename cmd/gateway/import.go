@@ -23,7 +23,8 @@ func (p *program) importCommand() *cobra.Command {
 		Long: `Stores what is below a local directory in a share, with times, modes, owners and
 symbolic links, and commits it: to seed a share, or to take over the files of another
 server. What is there already with the same size and time is left alone, so an import
-that was cut off can be repeated; other files of the share stay.
+that was cut off can be repeated; other files of the share stay. The share makes no snapshot
+of its own meanwhile, unless max_delay is over or the spool is full.
 
 When a gateway runs it does the import, so it must be able to read the directory; without
 one the command does it itself. The id of the snapshot stands alone on the last line.
@@ -116,7 +117,9 @@ func (g *gateway) importDir(ctx context.Context, req control.Request, report fun
 		Mounts: []vfs.Mount{{At: vfs.Root(), Share: req.Share, Root: vfs.Root()}},
 		Perms:  vfs.PermFull,
 	}
-	sess, err := g.system.Session(ctx, principal, vfs.ConnInfo{Protocol: "control", Remote: "local", Conn: "import"})
+	sess, err := g.system.Session(ctx, principal, vfs.ConnInfo{
+		Protocol: "control", Remote: "local", Conn: "import", Bulk: true,
+	})
 	if err != nil {
 		return imported{}, err
 	}
@@ -125,12 +128,12 @@ func (g *gateway) importDir(ctx context.Context, req control.Request, report fun
 		commit: func(ctx context.Context) error { _, err := g.system.Commit(ctx, req.Share); return err },
 	}
 	sum, err := im.run(ctx, req.Dir)
-	if err = errors.Join(err, sess.Close()); err != nil {
-		return sum, err
+	if err == nil {
+		sum.head, err = commitNow(ctx, g.system, req.Share) // before the session ends, in one piece
 	}
-	sum.head, err = commitNow(ctx, g.system, req.Share)
 	if errors.Is(err, errNoSnapshotYet) {
 		err = nil // an empty directory into an empty share
 	}
+	err = errors.Join(err, sess.Close())
 	return sum, err
 }
