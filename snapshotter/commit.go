@@ -291,9 +291,9 @@ func (a *attempt) fillHeader(h *header.Header) {
 	}
 	h.SetContext(keyJournal, strconv.FormatUint(m.Journal, 10))
 	h.SetContext(keySuffix, strconv.Itoa(m.Suffix))
-	lost := uint64(0)
+	lost := m.LeftOut
 	if a.source != nil {
-		lost = a.source.damage.count()
+		lost += a.source.damage.count()
 	}
 	if lost > 0 {
 		h.Tags = append(h.Tags, "lost="+strconv.FormatUint(lost, 10))

@@ -116,6 +116,7 @@ type Meta struct {
 	Users     []string
 	Protocols []string
 	Reason    string // "close", "batch", "session", "schedule", "manual", "seal", "shutdown", "import", …
+	LeftOut   uint64 // files that were accepted and that the snapshot lacks, as their bytes were lost
 }
 
 // Snapshot describes a stored snapshot.
@@ -129,7 +130,7 @@ type Snapshot struct {
 	Sequence  uint64
 	Parent    ID
 	Journal   uint64
-	Lost      uint64 // files and directories that this snapshot, or one before it, has left out because the store had lost them
+	Lost      uint64 // files and directories that this snapshot, or one before it, has left out because they were lost
 	Files     uint64
 	Size      uint64   // logical bytes
 	Tags      []string // "key=value"

@@ -41,8 +41,18 @@ func (s *share) commitNext(ctx context.Context) (bool, error) {
 		upTo: uint64(set.upTo), id: last.id, sequence: last.sequence,
 		time: last.time, suffix: last.suffix,
 	}
-	if real {
+	// Without a snapshot nothing would tell a restart that files are missing on purpose.
+	if real || set.leftOut > 0 {
 		id, meta, err := s.store(ctx, set, last)
+		if err != nil && ctx.Err() == nil && set.damaged.any() {
+			leftOut, lerr := s.leaveOut(ctx, set)
+			switch {
+			case lerr != nil:
+				return true, lerr
+			case leftOut:
+				return s.commitNext(ctx)
+			}
+		}
 		if errors.Is(err, snapshotter.ErrNoSnapshot) {
 			replaced, rerr := s.replaceHead(ctx)
 			switch {
@@ -79,16 +89,17 @@ func (s *share) store(ctx context.Context, set *changeSet, last committedRecord)
 		}
 	}
 	set.tried = true
-	id, err := s.system.cfg.Repository.Commit(ctx, set.tree.head, s.changes(set.tree), meta)
+	set.damaged.reset()
+	id, err := s.system.cfg.Repository.Commit(ctx, set.tree.head, s.changes(set), meta)
 	return id, meta, err
 }
 
 // changes is the difference to the head as a commit takes it; it can be walked twice.
-func (s *share) changes(t *tree) iter.Seq2[snapshotter.Change, error] {
+func (s *share) changes(set *changeSet) iter.Seq2[snapshotter.Change, error] {
 	return func(yield func(snapshotter.Change, error) bool) {
-		t.diff(func(c snapshotter.Change, n *node, _ bool) bool {
+		set.tree.diff(func(c snapshotter.Change, n *node, _ bool) bool {
 			if c.Kind == snapshotter.File && c.From == "" {
-				c.Content = contentSource{s, n.content, c.Path}
+				c.Content = contentSource{s, n.content, c.Path, &set.damaged}
 			}
 			return yield(c, nil)
 		})
@@ -104,6 +115,7 @@ func (s *share) meta(set *changeSet, last committedRecord) snapshotter.Meta {
 		Users:     slices.Sorted(maps.Keys(set.users)),
 		Protocols: slices.Sorted(maps.Keys(set.protocol)),
 		Reason:    set.reason,
+		LeftOut:   set.leftOut,
 	}
 	// View names have seconds and must be unique and in order, whatever the clock does.
 	lastSecond := last.time.Truncate(time.Second)

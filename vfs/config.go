@@ -117,6 +117,10 @@ type Config struct {
 	Shares     []ShareConfig
 	Limits     Limits
 	Logger     *slog.Logger
+	// LeaveOutDamaged has uploads whose spooled bytes are missing or damaged left out of
+	// snapshots. Without it their share does not open, or commits nothing more, until the
+	// bytes are there again.
+	LeaveOutDamaged bool
 	// Failpoint is called by name at the moments that matter to crash tests; nil outside them.
 	Failpoint func(name string)
 }

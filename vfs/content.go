@@ -112,7 +112,7 @@ func (s *share) tryOpen(ctx context.Context, c *content, stored baseRef) (Reader
 	if c.spool != 0 {
 		spooled, err := s.spool.Reader(c.spool, c.size, c.extents...)
 		if err != nil {
-			return nil, errCause("open", Name{}, KindOther, err)
+			return nil, errCause("open", Name{}, KindOther, &spoolError{err})
 		}
 		r.spool, r.closers = spooled, append(r.closers, spooled)
 	}
@@ -219,6 +219,9 @@ func (r *pieces) ReadAt(p []byte, off int64) (int, error) {
 		src, end := r.source(off)
 		m := int(min(int64(len(p)-n), end-off))
 		if err := readPiece(src, p[n:n+m], off); err != nil {
+			if src == r.spool {
+				err = &spoolError{err}
+			}
 			return n, err
 		}
 		n += m
@@ -274,6 +277,7 @@ type contentSource struct {
 	share *share
 	c     *content
 	path  string
+	bad   *damagedUploads
 }
 
 func (s contentSource) Size() int64 { return s.c.size }
@@ -281,16 +285,25 @@ func (s contentSource) Size() int64 { return s.c.size }
 func (s contentSource) Open(ctx context.Context) (io.ReadCloser, error) {
 	r, err := s.share.openContent(ctx, s.c)
 	if err != nil {
-		return nil, err
+		return nil, s.bad.note(s.c, err)
 	}
 	var in io.Reader = io.NewSectionReader(r, 0, s.c.size)
 	if s.c.hasHash {
 		in = &verifier{in: in, left: s.c.size, want: s.c.hash, hash: blake3.New(), path: s.path}
 	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{in, r}, nil
+	return contentReader{in, r, s}, nil
+}
+
+// contentReader notes why a content cannot be read.
+type contentReader struct {
+	io.Reader
+	io.Closer
+	source contentSource
+}
+
+func (r contentReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	return n, r.source.bad.note(r.source.c, err)
 }
 
 // errRotten says that spooled bytes are not those that were uploaded. A commit stops there:

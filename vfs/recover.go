@@ -286,7 +286,14 @@ func (s *share) checkSpool(live map[spool.ID]*content) error {
 	for _, id := range slices.Sorted(maps.Keys(live)) {
 		r, err := s.spool.Reader(id, live[id].size, live[id].extents...)
 		if err != nil {
-			return fmt.Errorf("spool file %d of an accepted upload: %w", id, err)
+			err = fmt.Errorf("spool file %d of an accepted upload: %w", id, err)
+			switch {
+			case !isDamage(&spoolError{err}):
+				return err
+			case s.system.cfg.LeaveOutDamaged:
+				continue // the next commit tells which file it is
+			}
+			return fmt.Errorf("%w: %w", ErrUploadDamaged, err)
 		}
 		if err := r.Close(); err != nil {
 			return fmt.Errorf("spool file %d: %w", id, err)

@@ -76,7 +76,10 @@ type changeSet struct {
 	users     map[string]bool
 	protocol  map[string]bool
 
-	tried bool // a commit of it may have been attempted; used by the committer only
+	// These are used by the committer only.
+	tried   bool           // a commit of it may have been attempted
+	damaged damagedUploads // found by the last attempt
+	leftOut uint64         // files that are not part of tree, as they were damaged
 
 	// The rest is there once the set is sealed.
 	sealed  time.Time

@@ -20,7 +20,10 @@ type program struct {
 	stdout     io.Writer
 	stderr     io.Writer
 	configFile string
-	cheapKDF   bool // tests: stores are created with a weak and quick key derivation
+
+	leaveOutDamaged bool // serve: go on without uploads whose spooled bytes are damaged
+
+	cheapKDF bool // tests: stores are created with a weak and quick key derivation
 }
 
 // defaultConfigFile is what -c defaults to.

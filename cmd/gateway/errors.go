@@ -16,6 +16,7 @@ import (
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/vfs"
 )
 
 // The exit statuses.
@@ -122,6 +123,7 @@ func hintFor(err error) string {
 		{store.ErrWrongPassphrase, "check store.passphrase_file (or _env, _command) and store.plaintext; without the passphrase the store was made with nobody can open it"},
 		{store.ErrNotExist, "is the store's disk mounted, and store.location right? for the first start, store.create: true makes a store there"},
 		{store.ErrNewerVersion, "use a newer gateway"},
+		{vfs.ErrUploadDamaged, "look at the disk of data_dir and put the file back; when that is impossible, start once with: gateway serve --leave-out-damaged, which names in the log what is lost"},
 		{store.ErrDamaged, "restore the store's files from a copy; plakar check tells which snapshots are whole"},
 		{store.ErrReplaced, "put the store back that was here, or start with a new data_dir when nothing waits in this one"},
 		{store.ErrLocked, "plakar maintenance holds the store: wait for its end; a lock that it left behind expires after 10 minutes"},

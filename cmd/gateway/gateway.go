@@ -89,6 +89,8 @@ func (g *gateway) open(ctx context.Context, p *program, point func(string)) erro
 		Limits:     g.cfg.VFSLimits(),
 		Logger:     g.log,
 		Failpoint:  point,
+
+		LeaveOutDamaged: p.leaveOutDamaged,
 	})
 	return err
 }

@@ -29,7 +29,7 @@ import (
 const commitDeadline = 30 * time.Second
 
 func (p *program) serveCommand() *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the shares",
 		Long: `Serves the shares of the configuration in the foreground and logs to standard error.
@@ -49,6 +49,9 @@ acknowledged.`,
 			return p.serve(c.Context(), cfg, nil)
 		},
 	}
+	c.Flags().BoolVar(&p.leaveOutDamaged, "leave-out-damaged", false,
+		"go on without uploads whose spooled bytes are missing or damaged; each is named in the log")
+	return c
 }
 
 // errAtOnce ends a shutdown that a second signal cut short.

@@ -148,7 +148,7 @@ func (r *Repository) build(ctx context.Context, parent *stored, changes iter.Seq
 		}
 	}
 	a := &applier{base: left.root, root: left.root, owned: map[*node]bool{}}
-	s := &stored{meta: meta, lossy: parent.lossy || len(lost) > 0}
+	s := &stored{meta: meta, lossy: parent.lossy || len(lost) > 0 || meta.LeftOut > 0}
 	for c, err := range changes {
 		if err != nil {
 			return nil, err
