@@ -39,7 +39,7 @@ func TestPlakarMaintenance(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer see.Close()
-	e := &env{t: t, g: g, see: see, user: alice, local: t.TempDir(), port: g.Port, dir: "/", rng: newRand(5)}
+	e := &env{t: t, g: g, see: see, user: alice, share: "main", local: t.TempDir(), port: g.Port, dir: "/", rng: newRand(5)}
 	p := proctest.NewPlakar(t, g.Store, g.PassFile)
 	held := make(map[string][]byte)
 	must := func(err error) {
