@@ -3,8 +3,11 @@
 package crash
 
 import (
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/snapgate/gateway/internal/proctest"
 )
 
 // stats count what happened in a run.
@@ -15,9 +18,9 @@ type stats struct {
 	tried         map[string]int // rounds, by failpoint
 	writeInFlight int            // kills while a client was sending file contents
 	acked         int
-	versions      int   // whole files or ranges acknowledged
-	bytes         int64 // of these
-	slowestStart  time.Duration
+	versions      int             // whole files or ranges acknowledged
+	bytes         int64           // of these
+	starts        []time.Duration // after kills
 }
 
 func newStats() stats { return stats{hits: make(map[string]int), tried: make(map[string]int)} }
@@ -65,8 +68,16 @@ func (s *stats) report(t *testing.T, points []string, snapshots int) {
 		s.kills(), s.randomKills, s.kills()-s.randomKills, s.recoveryKills)
 	t.Logf("a write was in flight at %d of them", s.writeInFlight)
 	t.Logf("%d operations acknowledged, %d of them uploads with %d MiB; %d snapshots checked", s.acked, s.versions, s.bytes>>20, snapshots)
-	t.Logf("slowest start after a kill: %v", s.slowestStart.Round(time.Millisecond))
 	for _, p := range points {
 		t.Logf("failpoint %-28s hit %d times in %d tries", p, s.hits[p], s.tried[p])
+	}
+	if len(s.starts) == 0 {
+		return
+	}
+	slices.Sort(s.starts)
+	median, slowest := s.starts[len(s.starts)/2], s.starts[len(s.starts)-1]
+	t.Logf("starts after kills: median %v, slowest %v", median.Round(time.Millisecond), slowest.Round(time.Millisecond))
+	if median > proctest.ReadyLimit {
+		t.Errorf("the median start takes %v, more than %v", median, proctest.ReadyLimit)
 	}
 }

@@ -31,7 +31,7 @@ const (
 	// failure in a row is up to 32 s.
 	resumeLimit = 40 * time.Second
 	// noticeLimit is how long it may take until an upload works again.
-	noticeLimit = 5 * time.Second
+	noticeLimit = 30 * time.Second
 	mib         = 1 << 20
 )
 

@@ -97,7 +97,7 @@ func (e *env) mounted(do func(mnt string) error) error {
 		var here, above syscall.Stat_t
 		return syscall.Stat(mnt, &here) == nil && syscall.Stat(e.local, &above) == nil && here.Dev != above.Dev
 	}
-	_, err = proctest.Wait(e.t.Context(), 20*time.Second, isMounted)
+	_, err = proctest.Wait(e.t.Context(), time.Minute, isMounted)
 	if err == nil {
 		err = do(mnt)
 	}
@@ -105,7 +105,7 @@ func (e *env) mounted(do func(mnt string) error) error {
 	if _, stop := e.run("", nil, "fusermount3", "-u", "-z", mnt); stop != nil {
 		err = errors.Join(err, stop)
 	}
-	limit := time.NewTimer(20 * time.Second)
+	limit := time.NewTimer(time.Minute)
 	defer limit.Stop()
 	select {
 	case <-done:

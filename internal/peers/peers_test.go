@@ -35,7 +35,7 @@ const (
 	// carol sees what plakar itself has backed up on this machine.
 	carol = "carol"
 	// noticeLimit is how long the gateway may take to notice a connection that was cut.
-	noticeLimit = 10 * time.Second
+	noticeLimit = 30 * time.Second
 	// commandLimit bounds one client process.
 	commandLimit = 90 * time.Second
 	// manyFiles is the size of the large directory.

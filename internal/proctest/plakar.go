@@ -66,7 +66,7 @@ func (p *Plakar) startCached(tb testing.TB, socket string) {
 		_, err := os.Stat(socket)
 		return err == nil
 	}
-	if _, err := Wait(tb.Context(), 20*time.Second, listening); err != nil {
+	if _, err := Wait(tb.Context(), time.Minute, listening); err != nil {
 		tb.Fatalf("plakar cached does not listen: %v", err)
 	}
 }
