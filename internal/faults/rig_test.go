@@ -28,8 +28,8 @@ const (
 	// nobody is the user that the gateway runs as where permissions matter: root has all.
 	nobody = 65534
 	// resumeLimit is how long it may take until commits go on: the pause after the fifth
-	// failure in a row is up to 32 s.
-	resumeLimit = 40 * time.Second
+	// failure in a row is up to 32 s, and of a slow machine longer.
+	resumeLimit = 100 * time.Second
 	// noticeLimit is how long it may take until an upload works again.
 	noticeLimit = 30 * time.Second
 	mib         = 1 << 20
