@@ -108,9 +108,20 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 		done; \
 	done
 
+# Of the first, medians of five are what counts. FULL=1 takes the sizes of docs/BENCHMARKS.md.
+TABLE := ^(BenchmarkCommitOneFile|BenchmarkIngest|BenchmarkReadAt)$$
+
 .PHONY: bench
-bench: ## run the benchmarks
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+bench: bench-commits bench-servers ## measure commits, transfers and their peers (FULL=1: in full size)
+	$(GO) test -run '^$$' -bench . -skip '$(TABLE)' -benchmem ./...
+
+.PHONY: bench-commits
+bench-commits: ## measure commits, ingest and reads beside kloset's Builder
+	FULL=$(FULL) $(GO) test -run '^$$' -bench '$(TABLE)' -benchtime 5x -timeout 3h ./snapshotter
+
+.PHONY: bench-servers
+bench-servers: $(BIN)/gateway ## measure a gateway beside OpenSSH's sshd
+	FULL=$(FULL) $(GO) test -v -count 1 -tags bench -timeout 3h ./internal/bench
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## check style, dependency directions and common mistakes
