@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -71,16 +72,18 @@ func (c *benchCommits) places() map[string]int {
 
 // costs are the commits of one kind.
 type costs struct {
-	wall, own, flushes series[float64] // ms; ms without the flushes; flushes
-	kib                series[float64] // growth of the store
+	wall, own, cpu series[float64] // ms: in all, without the flushes, of processors
+	flushes        series[float64]
+	kib            series[float64] // growth of the store
 }
 
 // measure runs a commit.
 func (c *benchCommits) measure(into *costs, commit func() snapshotter.ID) snapshotter.ID {
 	c.disk.take()
-	start := time.Now()
+	start, cpu := time.Now(), cpuTime(c.b)
 	id := commit()
 	wall, m := time.Since(start), c.disk.take()
+	into.cpu = append(into.cpu, ms(cpuTime(c.b)-cpu))
 	into.wall = append(into.wall, ms(wall))
 	into.own = append(into.own, ms(wall-m.flush))
 	into.flushes = append(into.flushes, float64(m.flushes))
@@ -90,9 +93,21 @@ func (c *benchCommits) measure(into *costs, commit func() snapshotter.ID) snapsh
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
+// cpuTime is what this process has had of the processors: a loaded machine changes it less
+// than the time of day.
+func cpuTime(tb testing.TB) time.Duration {
+	tb.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		tb.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 func (c *costs) report(b *testing.B, name string) {
 	b.ReportMetric(c.wall.median(), name+"-ms")
 	b.ReportMetric(c.own.median(), name+"-own-ms")
+	b.ReportMetric(c.cpu.median(), name+"-cpu-ms")
 	b.ReportMetric(c.kib.median(), name+"-KiB")
 }
 

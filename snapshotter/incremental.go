@@ -111,10 +111,12 @@ func (c *increment) build(ctx context.Context, changes iter.Seq2[Change, error])
 	if err := c.ingest(ctx); err != nil {
 		return nil, err
 	}
-	var err error
-	if c.in, err = newIngester(c.w); err != nil {
+	in, release, err := c.s.ingester(c.w)
+	if err != nil {
 		return nil, err
 	}
+	defer release()
+	c.in = in
 	sum, err := c.root(ctx)
 	if err != nil {
 		return nil, err
@@ -169,12 +171,13 @@ func (c *increment) ingest(ctx context.Context) error {
 	work := make(chan *change)
 	var wg sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
-		in, err := newIngester(c.w)
+		in, release, err := c.s.ingester(c.w)
 		if err != nil {
 			cancel(err)
 			break
 		}
 		wg.Go(func() {
+			defer release()
 			for ch := range work {
 				if err := c.content(ctx, in, ch); err != nil {
 					cancel(fmt.Errorf("content of %q: %w", ch.Path, err))

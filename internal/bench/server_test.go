@@ -109,7 +109,7 @@ UsePAM no
 PasswordAuthentication no
 PermitRootLogin yes
 MaxStartups 1000
-LogLevel ERROR
+LogLevel FATAL
 Subsystem sftp internal-sftp
 `, port, host, key))
 	pub, err := os.ReadFile(host + ".pub")
