@@ -45,7 +45,7 @@ func (s *Snapshotter) incremental(ctx context.Context, base *record, changes ite
 			return nil, err
 		}
 	}
-	w := newWriter(a.rw, a.packer)
+	w := newWriter(a.rw, a.packer, s.store.Has)
 	c := &increment{
 		s: s, w: w, old: h, share: meta.Share, now: a.time(),
 		paths: map[string]indexEdit{}, types: map[string]indexEdit{}, dirs: map[string]indexEdit{}, summaries: map[string]indexEdit{},

@@ -34,6 +34,7 @@ type object struct {
 type writer struct {
 	rw     *repository.RepositoryWriter
 	packer *packer
+	exists func(resources.Type, objects.MAC) bool // in the store, before this commit
 	jobs   chan writeJob
 	wg     sync.WaitGroup
 }
@@ -45,9 +46,9 @@ type writeJob struct {
 	hot  bool
 }
 
-func newWriter(rw *repository.RepositoryWriter, p *packer) *writer {
+func newWriter(rw *repository.RepositoryWriter, p *packer, exists func(resources.Type, objects.MAC) bool) *writer {
 	n := runtime.GOMAXPROCS(0)
-	w := &writer{rw: rw, packer: p, jobs: make(chan writeJob, n)}
+	w := &writer{rw: rw, packer: p, exists: exists, jobs: make(chan writeJob, n)}
 	for range n {
 		w.wg.Go(func() {
 			for j := range w.jobs {
@@ -70,10 +71,8 @@ func (w *writer) computeMAC(data []byte) objects.MAC { return w.rw.ComputeMAC(da
 func (w *writer) put(typ resources.Type, mac objects.MAC, data []byte) { w.add(typ, mac, data, true) }
 
 func (w *writer) add(typ resources.Type, mac objects.MAC, data []byte, hot bool) {
-	if w.rw.BlobExists(typ, mac) {
-		return
-	}
-	if there, _ := w.packer.InsertIfNotPresent(typ, mac); there { // the error is always nil
+	// The error is always nil.
+	if there, _ := w.packer.InsertIfNotPresent(typ, mac); there || w.exists(typ, mac) {
 		return
 	}
 	w.jobs <- writeJob{typ, mac, data, hot}

@@ -56,17 +56,16 @@ func (s *Snapshotter) refresh(ctx context.Context) error {
 	if err := s.store.Refresh(ctx); err != nil {
 		return err
 	}
-	states, err := s.listStates(ctx)
-	if err != nil {
-		return err
-	}
+	indexed := s.store.Indexed()
 	s.mu.RLock()
-	same := s.loaded && maps.Equal(states, s.states)
-	known := maps.Clone(s.records)
+	same := s.loaded && maps.Equal(indexed, s.states)
 	s.mu.RUnlock()
 	if same {
 		return nil
 	}
+	s.mu.RLock()
+	states, known := maps.Clone(indexed), maps.Clone(s.records)
+	s.mu.RUnlock()
 	records := make(map[ID]*record, len(known))
 	for mac, err := range s.repo.ListSnapshots() {
 		if err != nil {

@@ -66,6 +66,19 @@ func (s *Store) Blob(typ resources.Type, mac objects.MAC) ([]byte, error) {
 	return s.repo.GetBlobBytes(typ, mac)
 }
 
+// Has reports whether the store has a blob, as of the last Refresh and Ingest. It asks the
+// index once where kloset asks three times. Safe for concurrent use.
+func (s *Store) Has(typ resources.Type, mac objects.MAC) bool {
+	if find, err := s.locator.open(s); err == nil {
+		var payload []byte
+		err := find.QueryRow(int(resources.RT_PACKFILE), int(typ), hex.EncodeToString(mac[:])).Scan(&payload)
+		if err == nil || errors.Is(err, sql.ErrNoRows) {
+			return err == nil
+		}
+	}
+	return s.repo.BlobExists(typ, mac)
+}
+
 func (s *Store) fastBlob(typ resources.Type, mac objects.MAC) ([]byte, bool) {
 	if !s.codec.fast || typ == resources.RT_SNAPSHOT { // whose MAC is a name and no MAC
 		return nil, false

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 
 	"github.com/PlakarKorp/kloset/caching"
@@ -23,7 +25,14 @@ const indexName = "state.db"
 // of a state that is gone it forgets the name and keeps the blobs, and a commit would refer
 // to them. Nobody removes states, so this happens when the store was replaced by an older
 // copy of itself; then the index is made anew.
-func (s *Store) rebuildIndex() error {
+func (s *Store) rebuildIndex(ctx context.Context) error {
+	if _, err := s.States(ctx); err != nil {
+		return err
+	}
+	if s.indexed != nil && maps.Equal(s.indexed, s.conn.listedStates()) {
+		return nil
+	}
+	s.indexed = nil
 	known, err := s.indexedStates()
 	if err != nil {
 		return err
@@ -36,6 +45,7 @@ func (s *Store) rebuildIndex() error {
 			return fmt.Errorf("read states: %w: %w", ErrDamaged, err)
 		}
 		if again || !lacks(s.conn.listedStates(), known) {
+			s.indexed = maps.Clone(s.conn.listedStates())
 			return nil
 		}
 		s.log.Warn("states are gone from the store, the index is made anew", "store", s.Location())
@@ -43,6 +53,23 @@ func (s *Store) rebuildIndex() error {
 			return err
 		}
 	}
+}
+
+// Indexed returns the identifiers of the states that Repository knows, as of the last
+// Refresh and Ingest. It must not be changed, nor used beside one of them.
+func (s *Store) Indexed() map[objects.MAC]struct{} { return s.indexed }
+
+// Ingest takes over the state that a commit has just written, without reading it from the
+// store. It must not overlap with Refresh. After an error only Refresh finds the state.
+func (s *Store) Ingest(id objects.MAC) error {
+	if err := s.repo.IngestStateFile(id); err != nil {
+		s.indexed = nil // who knows
+		return fmt.Errorf("ingest state: %w", s.CacheError(err))
+	}
+	if s.indexed != nil {
+		s.indexed[id] = struct{}{}
+	}
+	return nil
 }
 
 // lacks reports whether something of want is not in have.
@@ -87,6 +114,7 @@ func (s *Store) indexedStates() (states map[objects.MAC]struct{}, err error) {
 
 // clearIndex empties kloset's index, so that all states are read again.
 func (s *Store) clearIndex() (err error) {
+	s.indexed = nil
 	db, err := s.openIndex()
 	if err != nil {
 		return err

@@ -67,6 +67,10 @@ type Store struct {
 
 	locator locator
 
+	// indexed is what kloset's index was made from, nil when that is not known. It belongs
+	// to whoever calls Refresh and Ingest.
+	indexed map[objects.MAC]struct{}
+
 	mu      sync.Mutex
 	wrapped []byte // guarded by mu: the configuration as the store has it
 	swept   bool   // guarded by mu: leftovers in the store were removed
@@ -312,7 +316,7 @@ func (s *Store) Refresh(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := s.rebuildIndex(); err != nil {
+	if err := s.rebuildIndex(ctx); err != nil {
 		return err
 	}
 	if s.cache.suspect {
