@@ -37,6 +37,9 @@ func (s *Store) rebuildIndex(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.ingestMissing(ctx, known); err != nil {
+		return err
+	}
 	for again := false; ; again = true {
 		if err := s.CacheError(s.repo.RebuildState()); err != nil {
 			if IsIO(err) {
@@ -58,19 +61,6 @@ func (s *Store) rebuildIndex(ctx context.Context) error {
 // Indexed returns the identifiers of the states that Repository knows, as of the last
 // Refresh and Ingest. It must not be changed, nor used beside one of them.
 func (s *Store) Indexed() map[objects.MAC]struct{} { return s.indexed }
-
-// Ingest takes over the state that a commit has just written, without reading it from the
-// store. It must not overlap with Refresh. After an error only Refresh finds the state.
-func (s *Store) Ingest(id objects.MAC) error {
-	if err := s.repo.IngestStateFile(id); err != nil {
-		s.indexed = nil // who knows
-		return fmt.Errorf("ingest state: %w", s.CacheError(err))
-	}
-	if s.indexed != nil {
-		s.indexed[id] = struct{}{}
-	}
-	return nil
-}
 
 // lacks reports whether something of want is not in have.
 func lacks(have, want map[objects.MAC]struct{}) bool {
