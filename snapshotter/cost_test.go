@@ -68,3 +68,21 @@ func TestIndexedStates(t *testing.T) {
 		}
 	}
 }
+
+// TestGrowth bounds how much a store grows by a commit of one file, by what it grows with
+// kloset's Builder.
+func TestGrowth(t *testing.T) {
+	c, id := newBenchCommits(t, 1000, 100)
+	id = c.commit(id, c.change(c.n/2), c.change(c.n-1)) // what comes once
+	var builder costs
+	change := c.change(c.n / 2)
+	c.measure(&builder, func() snapshotter.ID { return c.rebuild(t, id, seq([]snapshotter.Change{change})) })
+	for name, limit := range map[string]float64{"first": 1, "middle": 1, "last": 1.6} {
+		var ours costs
+		change := c.change(c.places()[name])
+		id = c.measure(&ours, func() snapshotter.ID { return c.commit(id, change) })
+		if ratio := ours.kib[0] / builder.kib[0]; ratio > limit {
+			t.Errorf("%s: %.1f KiB, %.2f of Builder's, want at most %.1f", name, ours.kib[0], ratio, limit)
+		}
+	}
+}
