@@ -21,6 +21,9 @@ func (s *Store) stateDir() string {
 // indexName is the file in stateDir, as kloset calls it.
 const indexName = "state.db"
 
+// indexPagesKiB bounds what a handle of ours on the index keeps of it in memory.
+const indexPagesKiB = 4 << 10
+
 // rebuildIndex brings kloset's index up to the states in the store. kloset only ever adds:
 // of a state that is gone it forgets the name and keeps the blobs, and a commit would refer
 // to them. Nobody removes states, so this happens when the store was replaced by an older
@@ -125,7 +128,14 @@ func (s *Store) clearIndex() (err error) {
 // openIndex opens the index beside kloset, which has no way to close its own handle.
 func (s *Store) openIndex() (*sqlite.SQLiteCache, error) {
 	db, err := sqlite.New(s.stateDir(), indexName, &sqlite.Options{Shared: true})
-	return db, s.indexError(err)
+	if err != nil {
+		return nil, s.indexError(err)
+	}
+	// kloset's 20 MB of pages for each handle are much for what is done here.
+	if _, err := db.Exec(fmt.Sprintf("PRAGMA cache_size = -%d", indexPagesKiB)); err != nil {
+		return nil, errors.Join(s.indexError(err), db.Close())
+	}
+	return db, nil
 }
 
 func (s *Store) indexError(err error) error {
