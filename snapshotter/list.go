@@ -330,6 +330,9 @@ func (s *Snapshotter) blob(typ resources.Type, mac objects.MAC) ([]byte, error) 
 	data, err := s.store.Blob(typ, mac)
 	if u := s.uncommitted.Load(); u != nil && errors.Is(err, repository.ErrBlobNotFound) {
 		data, err = u.blob(typ, mac)
+		if err == nil && typ == resources.RT_CHUNK && s.repo.ComputeMAC(data) != mac {
+			err = store.ErrDamaged
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %x: %w", typ, mac[:4], err)

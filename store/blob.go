@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/PlakarKorp/kloset/caching/sqlite"
@@ -57,13 +58,17 @@ func (l *locator) close() error {
 }
 
 // Blob reads a blob: as kloset's GetBlobBytes does it, and faster where the store has the
-// usual form. Safe for concurrent use.
+// usual form. A chunk is compared with its MAC: ErrDamaged. Safe for concurrent use.
 func (s *Store) Blob(typ resources.Type, mac objects.MAC) ([]byte, error) {
 	// Whatever goes wrong here, kloset gets to the bottom of, and its errors are known.
 	if data, ok := s.fastBlob(typ, mac); ok {
 		return data, nil
 	}
-	return s.repo.GetBlobBytes(typ, mac)
+	data, err := s.repo.GetBlobBytes(typ, mac)
+	if err == nil && typ == resources.RT_CHUNK && s.repo.ComputeMAC(data) != mac {
+		return nil, fmt.Errorf("%w: its content is not what was written", ErrDamaged)
+	}
+	return data, err
 }
 
 // Has reports whether the store has a blob, as of the last Refresh and Ingest. It asks the
