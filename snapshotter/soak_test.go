@@ -35,7 +35,7 @@ func fromEnv(tb testing.TB, name string, otherwise int) int {
 func tell(t *testing.T, format string, args ...any) {
 	t.Helper()
 	load, _ := os.ReadFile("/proc/loadavg")
-	fmt.Printf("%s: %s (load %.4s)\n", t.Name(), fmt.Sprintf(format, args...), load)
+	t.Logf("%s (load %.4s)", fmt.Sprintf(format, args...), load)
 }
 
 // rss reads VmRSS or VmHWM of this process, in MiB.

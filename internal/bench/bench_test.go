@@ -35,7 +35,7 @@ func seconds(f func()) float64 {
 func tell(t *testing.T, format string, args ...any) {
 	t.Helper()
 	load, _ := os.ReadFile("/proc/loadavg")
-	fmt.Printf("%s: %s (load %.4s)\n", t.Name(), fmt.Sprintf(format, args...), load)
+	t.Logf("%s (load %.4s)", fmt.Sprintf(format, args...), load)
 }
 
 // compare prints the medians of both sides and their ratio.
