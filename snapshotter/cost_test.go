@@ -18,7 +18,7 @@ import (
 // TestCommitAllocates bounds what a small commit allocates: a chunker alone has buffers of
 // several megabytes, and is kept for the next commit.
 func TestCommitAllocates(t *testing.T) {
-	const commits, limit = 10, 8 << 20
+	const commits, limit = 10, 24 << 20
 	r := newRig(t)
 	want := baseTree()
 	id := r.commit(r.commit(snapshotter.ID{}, want.all()...), put("/x", file(90, "x")))
