@@ -45,7 +45,10 @@ func (s *Snapshotter) incremental(ctx context.Context, base *record, changes ite
 			return nil, err
 		}
 	}
-	w := newWriter(a.rw, a.packer, s.store.Has)
+	written := s.uncommitted.Load()
+	w := newWriter(a.rw, a.packer, func(typ resources.Type, mac objects.MAC) bool {
+		return written.has(typ, mac) || s.store.Has(typ, mac)
+	})
 	c := &increment{
 		s: s, w: w, old: h, share: meta.Share, now: a.time(),
 		paths: map[string]indexEdit{}, types: map[string]indexEdit{}, dirs: map[string]indexEdit{}, summaries: map[string]indexEdit{},

@@ -34,7 +34,7 @@ type object struct {
 type writer struct {
 	rw     *repository.RepositoryWriter
 	packer *packer
-	exists func(resources.Type, objects.MAC) bool // in the store, before this commit
+	exists func(resources.Type, objects.MAC) bool // in the store, or written by this commit
 	jobs   chan writeJob
 	wg     sync.WaitGroup
 }

@@ -43,10 +43,10 @@ type packer struct {
 	done chan struct{} // closed when the writer has ended
 	stop sync.Once     // closes quit
 
-	mu    sync.Mutex
-	err   error                // guarded by mu: the first one
-	packs [2]*pack             // guarded by mu: being filled: contents, metadata
-	seen  map[blobKey]struct{} // guarded by mu: inserted
+	mu       sync.Mutex
+	err      error                // guarded by mu: the first one
+	packs    [2]*pack             // guarded by mu: being filled: contents, metadata
+	inflight map[blobKey]struct{} // guarded by mu: inserted, not yet written
 }
 
 type blobKey struct {
@@ -58,8 +58,8 @@ func newPacker(encode func(dst, plain []byte) ([]byte, error), hf packfile.HashF
 	p := &packer{
 		encode: encode, hash: hf, put: put, failpoint: failpoint,
 		full: make(chan *pack), quit: make(chan struct{}), done: make(chan struct{}),
-		free: make(chan []byte, 2),
-		seen: make(map[blobKey]struct{}),
+		free:     make(chan []byte, 2),
+		inflight: make(map[blobKey]struct{}),
 	}
 	p.buffers.New = func() any { return new([]byte) }
 	go p.write()
@@ -144,23 +144,28 @@ func (p *packer) writePack(pk *pack) {
 	case p.free <- pk.blobs[:0]:
 	default:
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range pk.index {
+		delete(p.inflight, blobKey{b.Type, b.MAC})
+	}
 }
 
-// InsertIfNotPresent reports whether a blob has been inserted before, and notes that it is.
+// InsertIfNotPresent reports whether a blob is on its way already, and notes that it is.
 func (p *packer) InsertIfNotPresent(typ resources.Type, mac objects.MAC) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	key := blobKey{typ, mac}
-	_, ok := p.seen[key]
-	p.seen[key] = struct{}{}
+	_, ok := p.inflight[key]
+	p.inflight[key] = struct{}{}
 	return ok, nil
 }
 
-// Exists reports whether a blob has been inserted.
+// Exists reports whether a blob is on its way.
 func (p *packer) Exists(typ resources.Type, mac objects.MAC) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, ok := p.seen[blobKey{typ, mac}]
+	_, ok := p.inflight[blobKey{typ, mac}]
 	return ok, nil
 }
 
