@@ -9,6 +9,10 @@ FUZZTIME  ?= 10s
 ROUNDS    ?= 60
 SHORT     ?= 10
 SEED      ?= 0
+# Histories and commits of make soak, files of make scale.
+SEEDS     ?= 1000
+COMMITS   ?= 10000
+FILES     ?= 1000000
 # Tests of one goroutine that take minutes under the race detector; they run without it.
 RACESKIP  := ^(TestPowerLoss|TestPowerLossNoticesMissingSync|TestManyCommits|TestCommitManyEntries)$$
 PLATFORMS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
@@ -108,9 +112,30 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 		done; \
 	done
 
+# Of the first, medians of five are what counts. FULL=1 takes the sizes of docs/BENCHMARKS.md.
+TABLE := ^(BenchmarkCommitOneFile|BenchmarkIngest|BenchmarkReadAt)$$
+
 .PHONY: bench
-bench: ## run the benchmarks
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+bench: bench-commits bench-servers ## measure commits, transfers and their peers (FULL=1: in full size)
+	$(GO) test -run '^$$' -bench . -skip '$(TABLE)' -benchmem ./...
+
+.PHONY: bench-commits
+bench-commits: ## measure commits, ingest and reads beside kloset's Builder
+	FULL=$(FULL) $(GO) test -run '^$$' -bench '$(TABLE)' -benchtime 5x -timeout 3h ./snapshotter
+
+.PHONY: bench-servers
+bench-servers: $(BIN)/gateway ## measure a gateway beside OpenSSH's sshd
+	FULL=$(FULL) $(GO) test -v -count 1 -tags bench -timeout 3h ./internal/bench
+
+# GOGC as serve has it.
+.PHONY: soak
+soak: ## compare SEEDS (1000) histories with kloset's Builder; make COMMITS (10000) snapshots, restart
+	SEEDS=$(SEEDS) $(GO) test -count 1 -timeout 5h -run '^TestIncrementalEqualsBuilder$$' ./snapshotter
+	GOGC=50 COMMITS=$(COMMITS) $(GO) test -v -count 1 -tags soak -timeout 5h -run '^TestSoak$$' ./snapshotter
+
+.PHONY: scale
+scale: ## commit to, list and restart with a share of FILES (1000000) files
+	GOGC=50 FILES=$(FILES) $(GO) test -v -count 1 -tags soak -timeout 5h -run '^TestScale$$' ./snapshotter
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## check style, dependency directions and common mistakes

@@ -1,11 +1,17 @@
 package snapshotter_test
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"iter"
+	mathrand "math/rand/v2"
 	"os"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/snapgate/gateway/snapshotter"
 )
@@ -34,56 +40,128 @@ func benchName(i, perDir int) string {
 	return fmt.Sprintf("/directory-%05d/file-%07d.dat", i/perDir, i)
 }
 
+// benchCommits is a share of n files on the machine's disk, to which single files of 4 KiB
+// are committed.
+type benchCommits struct {
+	*rig
+	b       testing.TB
+	disk    *meterFS
+	n       int
+	perDir  int
+	version uint64
+}
+
+func newBenchCommits(b testing.TB, n, perDir int) (*benchCommits, snapshotter.ID) {
+	b.Helper()
+	c := &benchCommits{b: b, disk: new(meterFS), n: n, perDir: perDir, version: 90_000_000}
+	c.rig = newRig(b, c.disk.use)
+	id := c.commitSeq(b, snapshotter.ID{}, benchTree(n, perDir))
+	return c, c.commit(id, c.change(n/2)) // what is read once
+}
+
+// change overwrites the file in a place in the order of the keys.
+func (c *benchCommits) change(i int) snapshotter.Change {
+	c.version++
+	return put(benchName(i, c.perDir), file(c.version, strings.Repeat(fmt.Sprintf("%08d", c.version), 512)))
+}
+
+// places are where a change is made: what is before it in an index is written again.
+func (c *benchCommits) places() map[string]int {
+	return map[string]int{"first": 0, "middle": c.n / 2, "last": c.n - 1}
+}
+
+// costs are the commits of one kind.
+type costs struct {
+	wall, own, cpu series[float64] // ms: in all, without the flushes, of processors
+	flushes        series[float64]
+	kib            series[float64] // growth of the store
+}
+
+// measure runs a commit.
+func (c *benchCommits) measure(into *costs, commit func() snapshotter.ID) snapshotter.ID {
+	c.disk.take()
+	start, cpu := time.Now(), cpuTime(c.b)
+	id := commit()
+	wall, m := time.Since(start), c.disk.take()
+	into.cpu = append(into.cpu, ms(cpuTime(c.b)-cpu))
+	into.wall = append(into.wall, ms(wall))
+	into.own = append(into.own, ms(wall-m.flush))
+	into.flushes = append(into.flushes, float64(m.flushes))
+	into.kib = append(into.kib, float64(m.bytes)/1024)
+	return id
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// cpuTime is what this process has had of the processors: a loaded machine changes it less
+// than the time of day.
+func cpuTime(tb testing.TB) time.Duration {
+	tb.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		tb.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func (c *costs) report(b *testing.B, name string) {
+	b.ReportMetric(c.wall.median(), name+"-ms")
+	b.ReportMetric(c.own.median(), name+"-own-ms")
+	b.ReportMetric(c.cpu.median(), name+"-cpu-ms")
+	b.ReportMetric(c.kib.median(), name+"-KiB")
+}
+
 // BenchmarkCommitOneFile commits one changed file of 4 KiB on top of trees of several
-// sizes, at the first, a middle and the last place in the order of the keys, incrementally
-// and, for the smaller trees, through kloset's Builder with its cache.
+// sizes, at the first, a middle and the last place in the order of the keys, and beside it,
+// in the same rounds, through kloset's Builder with its cache. "own" is the time without
+// waiting for the disk's flushes.
 func BenchmarkCommitOneFile(b *testing.B) {
-	sizes := []int{1_000, 10_000, 100_000}
-	if os.Getenv("SCALE") != "" {
-		sizes = append(sizes, 1_000_000)
+	for _, t := range []struct {
+		name      string
+		n, perDir int
+		builder   bool
+	}{
+		{"files=1000", 1_000, 100, true},
+		{"files=10000", 10_000, 100, true},
+		{"files=100000", 100_000, 100, full()},
+		{"flat=100000", 100_000, 100_000, false},
+	} {
+		b.Run(t.name, func(b *testing.B) { benchCommit(b, t.n, t.perDir, t.builder) })
 	}
-	for _, n := range sizes {
-		b.Run(fmt.Sprintf("files=%d", n), func(b *testing.B) { benchCommits(b, n, 100) })
-	}
-	b.Run("flat=100000", func(b *testing.B) { benchCommits(b, 100_000, 100_000) })
 }
 
-func benchCommits(b *testing.B, n, perDir int) {
-	r := newRig(b)
-	id := r.commitSeq(b, snapshotter.ID{}, benchTree(n, perDir))
-	version := uint64(90_000_000)
-	change := func(i int) snapshotter.Change {
-		version++
-		return put(benchName(i, perDir), file(version, strings.Repeat(fmt.Sprintf("%08d", version), 512)))
-	}
-	id = r.commit(id, change(n/2)) // what is read once
-	for _, at := range []struct {
-		name string
-		i    int
-	}{{"first", 0}, {"middle", n / 2}, {"last", n - 1}} {
-		b.Run(at.name, func(b *testing.B) {
-			for b.Loop() {
-				id = r.commit(id, change(at.i))
+func benchCommit(b *testing.B, n, perDir int, builder bool) {
+	c, id := newBenchCommits(b, n, perDir)
+	other := id // the head of the Builder's commits
+	all := map[string]*costs{}
+	for b.Loop() {
+		for name, i := range c.places() {
+			if all[name] == nil {
+				all[name] = new(costs)
 			}
-		})
-	}
-	if n > 10_000 && os.Getenv("BUILDER") == "" {
-		return
-	}
-	b.Run("builder", func(b *testing.B) {
-		for b.Loop() {
-			r.n++
-			m := meta(r.n)
-			m.Parent = id
-			var err error
-			if id, err = r.Rebuild(b.Context(), id, seq([]snapshotter.Change{change(n / 2)}), m); err != nil {
-				b.Fatal(err)
-			}
+			change := c.change(i)
+			id = c.measure(all[name], func() snapshotter.ID { return c.commit(id, change) })
 		}
-	})
+		if builder {
+			if all["builder"] == nil {
+				all["builder"] = new(costs)
+			}
+			change := c.change(n / 2)
+			other = c.measure(all["builder"], func() snapshotter.ID { return c.rebuild(b, other, seq([]snapshotter.Change{change})) })
+		}
+	}
+	for name, costs := range all {
+		costs.report(b, name)
+	}
+	b.ReportMetric(all["middle"].flushes.median(), "flushes")
+	if builder {
+		b.ReportMetric(all["builder"].wall.median()/all["middle"].wall.median(), "times-faster")
+		b.ReportMetric(all["middle"].kib.median()/all["builder"].kib.median(), "middle-growth-ratio")
+		b.ReportMetric(all["last"].kib.median()/all["builder"].kib.median(), "last-growth-ratio")
+	}
 }
 
-func (r *rig) commitSeq(b *testing.B, base snapshotter.ID, changes iter.Seq2[snapshotter.Change, error]) snapshotter.ID {
+func (r *rig) commitSeq(b testing.TB, base snapshotter.ID, changes iter.Seq2[snapshotter.Change, error]) snapshotter.ID {
 	b.Helper()
 	r.n++
 	id, err := r.Commit(b.Context(), base, changes, meta(r.n))
@@ -91,4 +169,162 @@ func (r *rig) commitSeq(b *testing.B, base snapshotter.ID, changes iter.Seq2[sna
 		b.Fatalf("commit: %v", err)
 	}
 	return id
+}
+
+func (r *rig) rebuild(b testing.TB, base snapshotter.ID, changes iter.Seq2[snapshotter.Change, error]) snapshotter.ID {
+	b.Helper()
+	r.n++
+	m := meta(r.n)
+	m.Parent = base
+	id, err := r.Rebuild(b.Context(), base, changes, m)
+	if err != nil {
+		b.Fatalf("rebuild: %v", err)
+	}
+	return id
+}
+
+// benchBytes is the size of large files.
+func benchBytes() int64 {
+	if full() {
+		return 1 << 30
+	}
+	return 128 << 20
+}
+
+// full reports whether the sizes of docs/BENCHMARKS.md are asked for, which take long.
+func full() bool { return os.Getenv("FULL") != "" }
+
+// stream is content that is made while it is read: random bytes, or text.
+type stream struct {
+	size int64
+	seed uint64
+	text bool
+}
+
+func (s stream) Size() int64 { return s.size }
+
+func (s stream) Open(context.Context) (io.ReadCloser, error) {
+	var seed [32]byte
+	seed[0], seed[1] = byte(s.seed), byte(s.seed>>8)
+	rnd := mathrand.NewChaCha8(seed)
+	var rd io.Reader = rnd
+	if s.text {
+		rd = &lines{rnd: mathrand.New(rnd)}
+	}
+	return io.NopCloser(io.LimitReader(rd, s.size)), nil
+}
+
+// lines is a text like a log: 4 MiB of it, again and again with other numbers.
+type lines struct {
+	rnd  *mathrand.Rand
+	page []byte
+	at   int
+}
+
+func (l *lines) Read(p []byte) (int, error) {
+	if l.page == nil {
+		words := strings.Fields("the server has accepted a connection from client and closed it after transfer of bytes in time with error none request path status")
+		for len(l.page) < 4<<20 {
+			l.page = strconv.AppendUint(l.page, l.rnd.Uint64(), 36)
+			for range 12 {
+				l.page = append(append(l.page, ' '), words[l.rnd.IntN(len(words))]...)
+			}
+			l.page = append(l.page, '\n')
+		}
+	}
+	if l.at == len(l.page) {
+		l.at = 0
+		for i := 0; i < len(l.page); i += 100 {
+			l.page[i] = byte('a' + l.rnd.IntN(26))
+		}
+	}
+	n := copy(p, l.page[l.at:])
+	l.at += n
+	return n, nil
+}
+
+// BenchmarkIngest commits one large file, and in the same rounds the like through kloset's
+// Builder.
+func BenchmarkIngest(b *testing.B) {
+	for _, t := range []struct {
+		name string
+		text bool
+	}{{"random", false}, {"text", true}} {
+		b.Run(t.name, func(b *testing.B) { benchIngest(b, t.text) })
+	}
+}
+
+func benchIngest(b *testing.B, text bool) {
+	size := benchBytes()
+	d := new(meterFS)
+	r := newRig(b, d.use)
+	base := r.commit(snapshotter.ID{}, put("/", dir(0)))
+	var ours, builders, gens series[float64]
+	for n := uint64(0); b.Loop(); n++ {
+		change := func(seed uint64) iter.Seq2[snapshotter.Change, error] {
+			c := put("/large", file(1000+seed, ""))
+			c.Content = stream{size, seed, text}
+			return seq([]snapshotter.Change{c})
+		}
+		rate := func(f func()) float64 {
+			start := time.Now()
+			f()
+			return float64(size) / 1e6 / time.Since(start).Seconds()
+		}
+		ours = append(ours, rate(func() { r.commitSeq(b, base, change(2*n)) }))
+		builders = append(builders, rate(func() { r.rebuild(b, base, change(2*n+1)) }))
+		gens = append(gens, rate(func() {
+			rd, _ := stream{size, 2*n + 2, text}.Open(b.Context())
+			_, _ = io.Copy(io.Discard, rd)
+		}))
+	}
+	b.ReportMetric(ours.median(), "MB/s")
+	b.ReportMetric(builders.median(), "builder-MB/s")
+	b.ReportMetric(gens.median(), "source-MB/s")
+	b.ReportMetric(ours.median()/builders.median(), "times-faster")
+}
+
+// BenchmarkReadAt reads 32 KiB at random places of a large stored file: cold when no chunk
+// is in memory, warm when its chunk is.
+func BenchmarkReadAt(b *testing.B) {
+	const piece, cache, reads = 32 << 10, 64 << 20, 500
+	size := benchBytes()
+	d := new(meterFS)
+	r := newRig(b, d.use)
+	c := put("/large", file(1000, ""))
+	c.Content = stream{size: size}
+	id := r.commit(snapshotter.ID{}, put("/", dir(0)), c)
+	rnd := mathrand.New(mathrand.NewPCG(1, 2))
+	p := make([]byte, piece)
+	var cold, warm series[float64]
+	for b.Loop() {
+		// Another snapshotter, so that its cache is empty.
+		s := newSnapshotter(b, r.store, func(cfg *snapshotter.Config) { cfg.ChunkCacheBytes = cache })
+		v, err := s.View(b.Context(), id)
+		if err != nil {
+			b.Fatal(err)
+		}
+		f, err := v.Open(b.Context(), "/large")
+		if err != nil {
+			b.Fatal(err)
+		}
+		read := func(into *series[float64], off int64) {
+			start := time.Now()
+			if _, err := f.ReadAt(p, off); err != nil {
+				b.Fatal(err)
+			}
+			*into = append(*into, ms(time.Since(start)))
+		}
+		for range reads {
+			off := rnd.Int64N(size - piece)
+			read(&cold, off)
+			read(&warm, off)
+		}
+		if err := f.Close(); err != nil {
+			b.Fatal(err)
+		}
+		v.Close()
+	}
+	b.ReportMetric(cold.median(), "cold-p50-ms")
+	b.ReportMetric(warm.median(), "warm-p50-ms")
 }

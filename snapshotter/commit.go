@@ -306,7 +306,7 @@ func (a *attempt) fillHeader(h *header.Header) {
 // published makes a snapshot that is in the store known to this process.
 func (s *Snapshotter) published(ctx context.Context, r *record) {
 	id := objects.MAC(r.snap.ID)
-	if err := s.repo.IngestStateFile(id); err != nil {
+	if err := s.store.Ingest(id); err != nil {
 		// The snapshot exists all the same; reading the states again finds it.
 		err = errors.Join(err, s.store.DropState(id), s.store.Refresh(ctx))
 		s.log.Warn("state not ingested at once", "snapshot", r.snap.ID.String(), "err", err)

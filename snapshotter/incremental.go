@@ -46,7 +46,10 @@ func (s *Snapshotter) incremental(ctx context.Context, base *record, changes ite
 		}
 		a.lostBefore = base.snap.Lost
 	}
-	w := newWriter(a.rw, a.packer)
+	written := s.uncommitted.Load()
+	w := newWriter(a.rw, a.packer, func(typ resources.Type, mac objects.MAC) bool {
+		return written.has(typ, mac) || s.store.Has(typ, mac)
+	})
 	c := &increment{
 		s: s, w: w, old: h, share: meta.Share, now: a.time(),
 		paths: map[string]indexEdit{}, types: map[string]indexEdit{}, dirs: map[string]indexEdit{}, summaries: map[string]indexEdit{},
@@ -112,10 +115,12 @@ func (c *increment) build(ctx context.Context, changes iter.Seq2[Change, error])
 	if err := c.ingest(ctx); err != nil {
 		return nil, err
 	}
-	var err error
-	if c.in, err = newIngester(c.w); err != nil {
+	in, release, err := c.s.ingester(c.w)
+	if err != nil {
 		return nil, err
 	}
+	defer release()
+	c.in = in
 	sum, err := c.root(ctx)
 	if err != nil {
 		return nil, err
@@ -124,7 +129,7 @@ func (c *increment) build(ctx context.Context, changes iter.Seq2[Change, error])
 		return nil, fmt.Errorf("change %q: %w: out of order or below something that is not a directory", c.changes[c.at].Path, fs.ErrInvalid)
 	}
 	c.s.failpoint(FailCommitEntries)
-	if err := c.index(); err != nil {
+	if err := c.index(sum); err != nil {
 		return nil, err
 	}
 	if err := c.count(sum); err != nil {
@@ -170,12 +175,13 @@ func (c *increment) ingest(ctx context.Context) error {
 	work := make(chan *change)
 	var wg sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
-		in, err := newIngester(c.w)
+		in, release, err := c.s.ingester(c.w)
 		if err != nil {
 			cancel(err)
 			break
 		}
 		wg.Go(func() {
+			defer release()
 			for ch := range work {
 				if err := c.content(ctx, in, ch); err != nil {
 					cancel(fmt.Errorf("content of %q: %w", ch.Path, err))
@@ -552,21 +558,25 @@ func (c *increment) removeBelow(p string) error {
 	return nil
 }
 
-// index makes the indexes of the new snapshot.
-func (c *increment) index() error {
+// index makes the indexes of the new snapshot, whose root has the summary sum.
+func (c *increment) index(sum *vfs.Summary) error {
+	names, dirs := sizes(sum)
 	c.new = c.s.emptyHead()
 	c.new.vfs = c.old.vfs
 	for _, x := range []struct {
 		old   *leafIndex
 		new   **leafIndex
 		edits map[string]indexEdit
+		size  int
 	}{
-		{c.old.paths, &c.new.paths, c.paths}, {c.old.types, &c.new.types, c.types},
-		{c.old.dirs, &c.new.dirs, c.dirs}, {c.old.summaries, &c.new.summaries, c.summaries},
+		{c.old.paths, &c.new.paths, c.paths, names}, {c.old.types, &c.new.types, c.types, names - dirs},
+		{c.old.dirs, &c.new.dirs, c.dirs, dirs}, {c.old.summaries, &c.new.summaries, c.summaries, dirs},
 	} {
-		edit := x.old.edit
+		old := *x.old
+		old.shape = c.s.shape.fit(x.size)
+		edit := old.edit
 		if !c.old.converted {
-			edit = x.old.convert
+			edit = old.convert
 		}
 		made, err := edit(c.s, sortEdits(x.edits, x.old.cmp), c.w)
 		if err != nil {
@@ -578,6 +588,11 @@ func (c *increment) index() error {
 		return c.emptyIndexes()
 	}
 	return nil
+}
+
+// sizes are the numbers of names and of directories below a directory.
+func sizes(s *vfs.Summary) (names, dirs int) {
+	return int(s.Directory.Children + s.Below.Children), int(s.Directory.Directories + s.Below.Directories)
 }
 
 // count compares how much the indexes have grown with what the summaries of the root, old
@@ -592,11 +607,8 @@ func (c *increment) count(sum *vfs.Summary) error {
 		}
 		names, dirs = 0, 0
 	}
-	total := func(s *vfs.Summary) (names, dirs int) {
-		return int(s.Directory.Children + s.Below.Children), int(s.Directory.Directories + s.Below.Directories)
-	}
-	n1, d1 := total(sum)
-	n0, d0 := total(old)
+	n1, d1 := sizes(sum)
+	n0, d0 := sizes(old)
 	names, dirs = names+n1-n0, dirs+d1-d0
 	for _, x := range []struct {
 		index *leafIndex

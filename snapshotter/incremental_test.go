@@ -6,8 +6,10 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -229,6 +231,12 @@ func TestIncrementalEqualsBuilder(t *testing.T) {
 	seeds, commits := 50, 4
 	if testing.Short() {
 		seeds = 5
+	}
+	if more := os.Getenv("SEEDS"); more != "" { // make soak
+		var err error
+		if seeds, err = strconv.Atoi(more); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var log bytes.Buffer
 	st := storetest.New(t)

@@ -34,6 +34,22 @@ type indexShape struct {
 
 func defaultShape() indexShape { return indexShape{max: 1024, fill: 768, min: 256, fanout: 1024} }
 
+// leavesAtLeast is into how many leaves an index is divided, as far as they do not become
+// smaller than leafAtLeast entries: a change writes all of its leaf again, and half of a
+// small index should be less than kloset's Builder writes.
+const (
+	leavesAtLeast = 8
+	leafAtLeast   = 64
+)
+
+// fit makes the leaves of small indexes small.
+func (s indexShape) fit(entries int) indexShape {
+	if most := max(entries/leavesAtLeast, leafAtLeast); most < s.max {
+		return indexShape{max: most, fill: most * 3 / 4, min: most / 4, fanout: s.fanout}
+	}
+	return s
+}
+
 // errInconsistent means that an index is not what it should be. The commit is made by a
 // full rebuild then.
 var errInconsistent = errors.New("index is not consistent")

@@ -9,6 +9,7 @@ import (
 	"mime"
 	"path"
 	"runtime"
+	"strings"
 	"sync"
 
 	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
@@ -33,6 +34,7 @@ type object struct {
 type writer struct {
 	rw     *repository.RepositoryWriter
 	packer *packer
+	exists func(resources.Type, objects.MAC) bool // in the store, or written by this commit
 	jobs   chan writeJob
 	wg     sync.WaitGroup
 }
@@ -44,9 +46,9 @@ type writeJob struct {
 	hot  bool
 }
 
-func newWriter(rw *repository.RepositoryWriter, p *packer) *writer {
+func newWriter(rw *repository.RepositoryWriter, p *packer, exists func(resources.Type, objects.MAC) bool) *writer {
 	n := runtime.GOMAXPROCS(0)
-	w := &writer{rw: rw, packer: p, jobs: make(chan writeJob, n)}
+	w := &writer{rw: rw, packer: p, exists: exists, jobs: make(chan writeJob, n)}
 	for range n {
 		w.wg.Go(func() {
 			for j := range w.jobs {
@@ -69,10 +71,8 @@ func (w *writer) computeMAC(data []byte) objects.MAC { return w.rw.ComputeMAC(da
 func (w *writer) put(typ resources.Type, mac objects.MAC, data []byte) { w.add(typ, mac, data, true) }
 
 func (w *writer) add(typ resources.Type, mac objects.MAC, data []byte, hot bool) {
-	if w.rw.BlobExists(typ, mac) {
-		return
-	}
-	if there, _ := w.packer.InsertIfNotPresent(typ, mac); there { // the error is always nil
+	// The error is always nil.
+	if there, _ := w.packer.InsertIfNotPresent(typ, mac); there || w.exists(typ, mac) {
 		return
 	}
 	w.jobs <- writeJob{typ, mac, data, hot}
@@ -84,12 +84,40 @@ type ingester struct {
 	chunker *chunkers.Chunker
 }
 
-func newIngester(w *writer) (*ingester, error) {
-	c, err := w.rw.Chunker(nil)
-	if err != nil {
-		return nil, fmt.Errorf("chunker: %w", err)
+// ingester makes one; release is to be called when it is not used any more.
+func (s *Snapshotter) ingester(w *writer) (in *ingester, release func(), err error) {
+	c := s.chunkers.take()
+	if c == nil {
+		if c, err = s.repo.Chunker(nil); err != nil {
+			return nil, nil, fmt.Errorf("chunker: %w", err)
+		}
 	}
-	return &ingester{w: w, chunker: c}, nil
+	return &ingester{w: w, chunker: c}, func() { s.chunkers.give(c) }, nil
+}
+
+// chunkerPool keeps chunkers for the next commit, as many as one needs at a time: each has
+// a buffer of some megabytes, and making its table takes longer than a small commit. Safe
+// for concurrent use.
+type chunkerPool chan *chunkers.Chunker
+
+func newChunkerPool() chunkerPool { return make(chunkerPool, runtime.GOMAXPROCS(0)+1) }
+
+// take returns a chunker, nil when there is none.
+func (p chunkerPool) take() *chunkers.Chunker {
+	select {
+	case c := <-p:
+		return c
+	default:
+		return nil
+	}
+}
+
+func (p chunkerPool) give(c *chunkers.Chunker) {
+	c.Reset(strings.NewReader("")) // lets go of what it has read
+	select {
+	case p <- c:
+	default:
+	}
 }
 
 // file makes the object of a file of a size that was announced, as kloset's Builder does.

@@ -63,18 +63,17 @@ func (s *Snapshotter) refresh(ctx context.Context) error {
 // list reads the headers of snapshots that are not known yet, if there are other states than
 // the last time; anew also those that are known. It needs s.write.
 func (s *Snapshotter) list(ctx context.Context, anew bool) error {
-	states, err := s.listStates(ctx)
-	if err != nil {
-		return err
-	}
+	indexed := s.store.Indexed()
 	s.mu.RLock()
-	same := s.loaded && maps.Equal(states, s.states)
-	known := maps.Clone(s.records)
+	same := s.loaded && maps.Equal(indexed, s.states)
 	s.mu.RUnlock()
 	if same && !anew {
 		return nil
 	}
-	ids, err := s.snapshotIDs(known)
+	s.mu.RLock()
+	states, known := maps.Clone(indexed), maps.Clone(s.records)
+	s.mu.RUnlock()
+	ids, err := s.snapshotIDs(ctx, known)
 	if err != nil {
 		return fmt.Errorf("list snapshots: %w", err)
 	}
@@ -109,7 +108,7 @@ func (s *Snapshotter) list(ctx context.Context, anew bool) error {
 
 // snapshotIDs lists the snapshots in the store. When one of those that are known is missing
 // and nobody has removed it, the index has lost it, and is made anew.
-func (s *Snapshotter) snapshotIDs(known map[ID]*record) ([]objects.MAC, error) {
+func (s *Snapshotter) snapshotIDs(ctx context.Context, known map[ID]*record) ([]objects.MAC, error) {
 	ids, err := s.store.Snapshots()
 	if err != nil {
 		return nil, err
@@ -128,7 +127,7 @@ func (s *Snapshotter) snapshotIDs(known map[ID]*record) ([]objects.MAC, error) {
 		}
 		if !removed {
 			s.log.Warn("a snapshot has vanished from the store index, which is made anew", "snapshot", id.String())
-			if err := s.store.Reindex(); err != nil {
+			if err := s.store.Reindex(ctx); err != nil {
 				return nil, err
 			}
 			return s.store.Snapshots()
@@ -363,6 +362,9 @@ func (s *Snapshotter) blob(typ resources.Type, mac objects.MAC) ([]byte, error) 
 	data, err := s.store.Blob(typ, mac)
 	if u := s.uncommitted.Load(); u != nil && errors.Is(err, repository.ErrBlobNotFound) {
 		data, err = u.blob(typ, mac)
+		if err == nil && typ == resources.RT_CHUNK && s.repo.ComputeMAC(data) != mac {
+			err = store.ErrDamaged
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %x: %w", typ, mac[:4], err)

@@ -86,6 +86,7 @@ type Snapshotter struct {
 	heads      *lru.Cache[ID, *head]
 	summaries  *lru.Cache[objects.MAC, *vfs.Summary]
 	dirDatas   *dirDataCache
+	chunkers   chunkerPool
 	indexBytes int64
 	shape      indexShape
 
@@ -124,6 +125,7 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 		failpoint: cfg.Failpoint,
 		records:   make(map[ID]*record),
 		shape:     defaultShape(),
+		chunkers:  newChunkerPool(),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

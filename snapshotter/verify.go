@@ -164,6 +164,14 @@ type uncommitted struct {
 	delta *caching.ScanCache
 }
 
+// has reports whether a blob is in a packfile that the commit has written.
+func (u *uncommitted) has(typ resources.Type, mac objects.MAC) bool {
+	for range u.delta.GetDelta(typ, mac) {
+		return true
+	}
+	return false
+}
+
 // blob reads and decodes a blob; repository.ErrBlobNotFound when it is not the commit's.
 func (u *uncommitted) blob(typ resources.Type, mac objects.MAC) ([]byte, error) {
 	for _, buf := range u.delta.GetDelta(typ, mac) {

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -21,13 +23,26 @@ func (s *Store) stateDir() string {
 // indexName is the file in stateDir, as kloset calls it.
 const indexName = "state.db"
 
+// indexPagesKiB bounds what a handle of ours on the index keeps of it in memory.
+const indexPagesKiB = 4 << 10
+
 // rebuildIndex brings kloset's index up to the states in the store. kloset only ever adds:
 // of a state that is gone it forgets the name and keeps the blobs, and a commit would refer
 // to them. Nobody removes states, so this happens when the store was replaced by an older
 // copy of itself; then the index is made anew.
-func (s *Store) rebuildIndex() error {
+func (s *Store) rebuildIndex(ctx context.Context) error {
+	if _, err := s.States(ctx); err != nil {
+		return err
+	}
+	if s.indexed != nil && maps.Equal(s.indexed, s.conn.listedStates()) {
+		return nil
+	}
+	s.indexed = nil
 	known, err := s.indexedStates()
 	if err != nil {
+		return err
+	}
+	if err := s.ingestMissing(ctx, known); err != nil {
 		return err
 	}
 	for again := false; ; again = true {
@@ -38,6 +53,7 @@ func (s *Store) rebuildIndex() error {
 			return fmt.Errorf("read states: %w: %w", ErrDamaged, err)
 		}
 		if again || !lacks(s.conn.listedStates(), known) {
+			s.indexed = maps.Clone(s.conn.listedStates())
 			return nil
 		}
 		s.log.Warn("states are gone from the store, the index is made anew", "store", s.Location())
@@ -46,6 +62,10 @@ func (s *Store) rebuildIndex() error {
 		}
 	}
 }
+
+// Indexed returns the identifiers of the states that Repository knows, as of the last
+// Refresh and Ingest. It must not be changed, nor used beside one of them.
+func (s *Store) Indexed() map[objects.MAC]struct{} { return s.indexed }
 
 // lacks reports whether something of want is not in have.
 func lacks(have, want map[objects.MAC]struct{}) bool {
@@ -108,11 +128,11 @@ func (s *Store) Removed(id objects.MAC) (removed bool, err error) {
 
 // Reindex makes kloset's index anew from the states in the store. It must not overlap with a
 // commit.
-func (s *Store) Reindex() error {
+func (s *Store) Reindex(ctx context.Context) error {
 	if err := s.clearIndex(); err != nil {
 		return err
 	}
-	return s.rebuildIndex()
+	return s.rebuildIndex(ctx)
 }
 
 // checkIndex looks for damage of the index of an earlier process, and forgets it when there is
@@ -147,6 +167,7 @@ func (s *Store) quickCheck() (err error) {
 
 // clearIndex empties kloset's index, so that all states are read again.
 func (s *Store) clearIndex() (err error) {
+	s.indexed = nil
 	db, err := s.openIndex()
 	if err != nil {
 		return err
@@ -173,7 +194,14 @@ var errIndex = errors.New("index is damaged")
 // openIndex opens the index beside kloset, which has no way to close its own handle.
 func (s *Store) openIndex() (*sqlite.SQLiteCache, error) {
 	db, err := sqlite.New(s.stateDir(), indexName, &sqlite.Options{Shared: true})
-	return db, s.indexError(err)
+	if err != nil {
+		return nil, s.indexError(err)
+	}
+	// kloset's 20 MB of pages for each handle are much for what is done here.
+	if _, err := db.Exec(fmt.Sprintf("PRAGMA cache_size = -%d", indexPagesKiB)); err != nil {
+		return nil, errors.Join(s.indexError(err), db.Close())
+	}
+	return db, nil
 }
 
 func (s *Store) indexError(err error) error {

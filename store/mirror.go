@@ -82,12 +82,13 @@ func (m *mirror) path(mac objects.MAC) string {
 	return filepath.Join(m.dir, hex.EncodeToString(mac[:]))
 }
 
-// trim removes the files that were used longest ago until the rest fits. It needs mu, or
-// to be alone.
+// trim removes the files that were used longest ago when there are too many: a tenth more
+// than it must, so that not every commit has to find them. It needs mu, or to be alone.
 func (m *mirror) trim() {
 	if m.size <= m.limit {
 		return
 	}
+	limit := m.limit - m.limit/10
 	macs := make([]objects.MAC, 0, len(m.files))
 	for mac := range m.files {
 		macs = append(macs, mac)
@@ -96,7 +97,7 @@ func (m *mirror) trim() {
 		return cmp.Or(m.files[a].used.Compare(m.files[b].used), slices.Compare(a[:], b[:]))
 	})
 	for _, mac := range macs {
-		if m.size <= m.limit {
+		if m.size <= limit {
 			return
 		}
 		m.drop(mac)

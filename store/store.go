@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -65,7 +64,12 @@ type Store struct {
 	key    []byte // nil for a plaintext store
 	codec  *codec
 
-	locator locator
+	locator  locator
+	ingester ingester
+
+	// indexed is what kloset's index was made from, nil when that is not known. It belongs
+	// to whoever calls Refresh and Ingest.
+	indexed map[objects.MAC]struct{}
 
 	listing    listing       // the writer's: what Reconcile has seen
 	lossSerial uint64        // the writer's: see Loss
@@ -268,7 +272,7 @@ func (s *Store) open(ctx context.Context, cachePath string, mirrorBytes int64) (
 	}
 	// The states are fine as far as the disk says, so it may be the cache that is not.
 	s.log.Warn("store index is rebuilt", "store", s.Location(), "err", err)
-	if err := errors.Join(s.locator.close(), s.cache.wipe()); err != nil {
+	if err := errors.Join(s.locator.close(), s.ingester.close(), s.cache.wipe()); err != nil {
 		return fmt.Errorf("cache directory: %w", err)
 	}
 	if err := s.openRepository(); err != nil {
@@ -319,7 +323,7 @@ func (s *Store) Refresh(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := s.rebuildIndex(); err != nil {
+	if err := s.rebuildIndex(ctx); err != nil {
 		return err
 	}
 	if s.cache.suspect {
@@ -374,9 +378,9 @@ func (s *Store) States(ctx context.Context) ([]objects.MAC, error) {
 func (s *Store) Repository() *repository.Repository { return s.repo }
 
 // DropState removes the local copy that kloset makes of a state while it writes it. It is
-// for commits that failed; IngestStateFile removes it otherwise.
+// for commits that failed; Ingest removes it otherwise.
 func (s *Store) DropState(id objects.MAC) error {
-	return ignoreNotExist(os.Remove(filepath.Join(s.stateDir(), fmt.Sprintf("%x.state", id))))
+	return ignoreNotExist(os.Remove(s.stateFile(id)))
 }
 
 // AppendEncoded appends a blob to dst as it stands in a packfile: compressed and encrypted
@@ -411,5 +415,5 @@ func (s *Store) Location() string { return scheme + s.root }
 
 // Close releases the cache directory. Nothing may use the store after that.
 func (s *Store) Close() error {
-	return errors.Join(s.locator.close(), s.kctx.GetCache().Close(), s.cache.close())
+	return errors.Join(s.locator.close(), s.ingester.close(), s.kctx.GetCache().Close(), s.cache.close())
 }

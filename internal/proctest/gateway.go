@@ -39,6 +39,7 @@ type Options struct {
 	Shares map[string]string // settings by name, as the configuration writes them
 	Users  []User
 	FTP    bool   // serve FTP, too
+	Parent string // of its directory, on the disk that is to be tested; "" means /tmp
 	Extra  string // further lines of the configuration
 }
 
@@ -78,6 +79,9 @@ func NewGateway(tb testing.TB, opt Options) *Gateway {
 		opt.Users = []User{{Name: "alice", Share: "main"}}
 	}
 	dir := ShortDir(tb)
+	if opt.Parent != "" {
+		dir = shortDir(tb, opt.Parent)
+	}
 	g := &Gateway{
 		Dir: dir, Config: filepath.Join(dir, "config.yaml"), Store: filepath.Join(dir, "data", "store"),
 		PassFile: filepath.Join(dir, "pass"), Port: FreePort(tb), binary: filepath.Join(dir, "sgserve"),
@@ -210,6 +214,14 @@ func (g *Gateway) Running() bool {
 	default:
 		return true
 	}
+}
+
+// Pid is the process's number; 0 when nothing was started.
+func (g *Gateway) Pid() int {
+	if g.proc == nil {
+		return 0
+	}
+	return g.proc.cmd.Process.Pid
 }
 
 // Ended is closed when the process has ended; nil before the first start.

@@ -54,7 +54,12 @@ func Binary(tb testing.TB, name string) string {
 // when the environment variable KEEP is set.
 func ShortDir(tb testing.TB) string {
 	tb.Helper()
-	dir, err := os.MkdirTemp("/tmp", "sg")
+	return shortDir(tb, "/tmp")
+}
+
+func shortDir(tb testing.TB, parent string) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp(parent, "sg")
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -1,0 +1,297 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/PlakarKorp/kloset/caching"
+	"github.com/PlakarKorp/kloset/caching/sqlite"
+	"github.com/PlakarKorp/kloset/connectors/storage"
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
+	"github.com/PlakarKorp/kloset/repository/state"
+	"github.com/PlakarKorp/kloset/resources"
+	"github.com/PlakarKorp/kloset/versioning"
+)
+
+const (
+	// ingestRows is after how many entries a transaction that takes over many states ends:
+	// what it has changed is in memory.
+	ingestRows = 100_000
+	// stateBytes is up to which size a state is read into memory, and how much of states is
+	// kept between finding out their order and taking them over.
+	stateBytes = 32 << 20
+	// ingestMany is from how many missing states on they are taken over here.
+	ingestMany = 8
+)
+
+// errUnusual says that a state has what is left to kloset.
+var errUnusual = errors.New("state with removals or settings")
+
+// ingester writes states into kloset's index, many entries in a transaction, where kloset
+// makes one of each. Its statements are kloset's. It belongs to whoever calls Refresh and
+// Ingest.
+type ingester struct {
+	db *sqlite.SQLiteCache
+}
+
+func (g *ingester) close() error {
+	if g.db == nil {
+		return nil
+	}
+	err := g.db.Close()
+	g.db = nil
+	return err
+}
+
+// begin begins a transaction.
+func (g *ingester) begin(s *Store) (t *stateWriter, err error) {
+	if g.db == nil {
+		if g.db, err = s.openIndex(); err != nil {
+			return nil, err
+		}
+	}
+	t = new(stateWriter)
+	if t.tx, err = g.db.Begin(); err != nil {
+		return nil, s.indexError(err)
+	}
+	for _, x := range []struct {
+		stmt **sql.Stmt
+		text string
+	}{
+		{&t.delta, "INSERT OR IGNORE INTO deltas(mac, type, packfile, payload) VALUES(?, ?, ?, ?)"},
+		{&t.coloured, "INSERT OR IGNORE INTO deleteds(mac, type, payload) VALUES(?, ?, ?)"},
+		{&t.packfile, "INSERT OR IGNORE INTO packfiles(mac, payload) VALUES(?, ?)"},
+		{&t.state, "INSERT INTO states(mac, payload) VALUES(?, ?)"},
+	} {
+		if *x.stmt, err = t.tx.Prepare(x.text); err != nil {
+			return nil, errors.Join(s.indexError(err), t.tx.Rollback())
+		}
+	}
+	return t, nil
+}
+
+// stateWriter is what kloset's reader of states writes to: a transaction. It has what that
+// calls for states that add things only.
+type stateWriter struct {
+	caching.StateCache // nil
+
+	tx                               *sql.Tx
+	delta, coloured, packfile, state *sql.Stmt
+
+	rows    int
+	unusual bool // kloset's reader does not look at the errors of removals
+}
+
+func (t *stateWriter) exec(stmt *sql.Stmt, args ...any) error {
+	t.rows++
+	_, err := stmt.Exec(args...)
+	return err
+}
+
+func (t *stateWriter) PutDelta(typ resources.Type, blob, pack objects.MAC, data []byte) error {
+	return t.exec(t.delta, hex.EncodeToString(blob[:]), typ, hex.EncodeToString(pack[:]), data)
+}
+
+func (t *stateWriter) PutColoured(typ resources.Type, blob objects.MAC, data []byte) error {
+	return t.exec(t.coloured, hex.EncodeToString(blob[:]), typ, data)
+}
+
+func (t *stateWriter) PutPackfile(pack objects.MAC, data []byte) error {
+	return t.exec(t.packfile, hex.EncodeToString(pack[:]), data)
+}
+
+func (t *stateWriter) refuse() error {
+	t.unusual = true
+	return errUnusual
+}
+
+func (t *stateWriter) DelDelta(resources.Type, objects.MAC, objects.MAC) error { return t.refuse() }
+func (t *stateWriter) DelColoured(resources.Type, objects.MAC) error           { return t.refuse() }
+func (t *stateWriter) DelPackfile(objects.MAC) error                           { return t.refuse() }
+func (t *stateWriter) GetConfiguration(string) ([]byte, error)                 { return nil, t.refuse() }
+func (t *stateWriter) PutConfiguration(string, []byte) error                   { return t.refuse() }
+
+// add adds a state.
+func (t *stateWriter) add(id objects.MAC, rd io.Reader, version versioning.Version) error {
+	st, err := state.FromStream(rd, version, t)
+	if t.unusual {
+		err = errUnusual
+	}
+	if err != nil {
+		return err
+	}
+	meta, err := st.Metadata.ToBytes()
+	if err != nil {
+		return err
+	}
+	return t.exec(t.state, hex.EncodeToString(id[:]), meta)
+}
+
+// Ingest takes over the state that a commit has just written, without reading it from the
+// store. It must not overlap with Refresh. After an error only Refresh finds the state.
+func (s *Store) Ingest(id objects.MAC) error {
+	known := s.indexed
+	s.indexed = nil // until it is known again
+	err := s.ingest(id)
+	if errors.Is(err, errUnusual) {
+		err = s.repo.IngestStateFile(id)
+	}
+	if err != nil {
+		return fmt.Errorf("ingest state: %w", s.CacheError(err))
+	}
+	if known != nil {
+		known[id] = struct{}{}
+		s.indexed = known
+	}
+	return nil
+}
+
+func (s *Store) ingest(id objects.MAC) (err error) {
+	t, err := s.ingester.begin(s)
+	if err != nil {
+		return err
+	}
+	path := s.stateFile(id)
+	rd, version, err := s.repo.OpenStateFromStateFile(path)
+	if err == nil {
+		err = errors.Join(t.add(id, rd, version), rd.Close())
+	}
+	if err != nil {
+		return errors.Join(err, t.tx.Rollback())
+	}
+	if err := t.tx.Commit(); err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// stateFile is where kloset leaves a copy of a state that it has written.
+func (s *Store) stateFile(id objects.MAC) string {
+	return filepath.Join(s.stateDir(), fmt.Sprintf("%x.state", id))
+}
+
+// ingestMissing takes over states of the store that the index lacks, when there are many.
+// It leaves the last one to kloset, which takes some of its settings from it, and all
+// from the first on that is unusual or damaged.
+func (s *Store) ingestMissing(ctx context.Context, known map[objects.MAC]struct{}) error {
+	var missing []objects.MAC
+	for id := range s.conn.listedStates() {
+		if _, ok := known[id]; !ok {
+			missing = append(missing, id)
+		}
+	}
+	if len(missing) < ingestMany {
+		return nil
+	}
+	r := &stateReader{s: s, kept: make(map[objects.MAC]keptState)}
+	ordered, err := repository.TopoSort(missing, func(id objects.MAC) (objects.MAC, error) { return r.parent(ctx, id) })
+	if err != nil || len(ordered) != len(missing) {
+		return ctx.Err() // kloset gets to the bottom of it
+	}
+	for ordered = ordered[:len(ordered)-1]; len(ordered) > 0; {
+		n, err := s.ingestSome(ctx, r, ordered)
+		if err != nil {
+			s.log.Debug("states are left to kloset", "err", err)
+			return ctx.Err()
+		}
+		ordered = ordered[n:]
+	}
+	return nil
+}
+
+// ingestSome takes over the first of some states in one transaction, and says how many.
+func (s *Store) ingestSome(ctx context.Context, r *stateReader, ids []objects.MAC) (n int, err error) {
+	t, err := s.ingester.begin(s)
+	if err != nil {
+		return 0, err
+	}
+	for n < len(ids) && t.rows < ingestRows {
+		rd, version, err := r.open(ctx, ids[n])
+		if err == nil {
+			err = errors.Join(t.add(ids[n], rd, version), rd.Close())
+		}
+		if err != nil {
+			return 0, errors.Join(err, t.tx.Rollback())
+		}
+		n++
+	}
+	return n, t.tx.Commit()
+}
+
+// stateReader reads states of the store, most of them once.
+type stateReader struct {
+	s    *Store
+	kept map[objects.MAC]keptState
+	size int // of kept
+}
+
+type keptState struct {
+	data    []byte
+	version versioning.Version
+}
+
+// parent reads which state was there when a state was made.
+func (r *stateReader) parent(ctx context.Context, id objects.MAC) (objects.MAC, error) {
+	rd, version, err := r.open(ctx, id)
+	if err != nil {
+		return objects.NilMac, err
+	}
+	h, err := state.ReadHeader(rd, version)
+	if err = errors.Join(err, rd.Close()); err != nil {
+		return objects.NilMac, err
+	}
+	return h.Parent, nil
+}
+
+// open opens a state, decoded.
+func (r *stateReader) open(ctx context.Context, id objects.MAC) (io.ReadCloser, versioning.Version, error) {
+	st, ok := r.kept[id]
+	if !ok {
+		var err error
+		if st, err = r.read(ctx, id); err != nil {
+			return r.s.repo.GetState(id) // larger, or in another form
+		}
+		if r.size+len(st.data) <= stateBytes {
+			r.kept[id] = st
+			r.size += len(st.data)
+		}
+	}
+	return io.NopCloser(bytes.NewReader(st.data)), st.version, nil
+}
+
+// read reads a state as a whole: kloset's own reader takes some megabytes of memory for
+// each, however small it is.
+func (r *stateReader) read(ctx context.Context, id objects.MAC) (st keptState, err error) {
+	if !r.s.codec.fast {
+		return st, errors.ErrUnsupported
+	}
+	raw, err := r.s.conn.Get(ctx, storage.StorageResourceState, id, nil)
+	if err != nil {
+		return st, err
+	}
+	version, rd, err := storage.Deserialize(r.s.repo.GetMACHasher(), resources.RT_STATE, raw)
+	if err != nil {
+		return st, errors.Join(err, raw.Close())
+	}
+	defer func() { err = errors.Join(err, rd.Close()) }()
+	if !versioning.IsCompatibleWithCurrentVersion(resources.RT_STATE, version) {
+		return st, errors.ErrUnsupported
+	}
+	encoded, err := io.ReadAll(io.LimitReader(rd, stateBytes+1))
+	if err != nil {
+		return st, err
+	}
+	if len(encoded) > stateBytes {
+		return st, errors.ErrUnsupported
+	}
+	data, err := r.s.codec.decode(encoded)
+	return keptState{data, version}, err
+}
