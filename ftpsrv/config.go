@@ -82,8 +82,8 @@ type Limits struct {
 	Connections          int // in all; 1,024
 	PerAddress           int // of one address; 256
 	PerUser              int // of one user; 256
-	Handshakes           int // not logged in yet, in all; 128
-	HandshakesPerAddress int // not logged in yet, of one address; 64
+	Handshakes           int // not logged in yet, in all; 512
+	HandshakesPerAddress int // not logged in yet, of one address; 256
 	LoginTries           int // failed ones on one connection; 6
 }
 

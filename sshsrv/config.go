@@ -51,8 +51,8 @@ type Limits struct {
 	Connections          int // in all; 1,024
 	PerAddress           int // of one address; 256
 	PerUser              int // of one user; 256
-	Handshakes           int // not logged in yet, in all; 128
-	HandshakesPerAddress int // not logged in yet, of one address; 64
+	Handshakes           int // not logged in yet, in all; 512
+	HandshakesPerAddress int // not logged in yet, of one address; 256
 	Channels             int // open at once on one connection; 10, as OpenSSH's MaxSessions
 	UserChannels         int // open at once of one user; 256
 	Handles              int // open at once of a session; 1,000. The sessions enforce it: clients are told

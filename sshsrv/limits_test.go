@@ -379,3 +379,37 @@ func TestAlgorithms(t *testing.T) {
 		})
 	}
 }
+
+// TestFleetLogsInAtOnce: with the default limits, 200 clients behind one address may all wait
+// for their password to be checked at the same time.
+func TestFleetLogsInAtOnce(t *testing.T) {
+	const fleet, enough = 200, 2 * time.Minute
+	ts := startServer(t, func(c *Config) { c.HandshakeTimeout = enough })
+	ts.auth.delay, ts.auth.called = make(chan struct{}), make(chan struct{}, fleet)
+	clients := make(chan *ssh.Client, fleet)
+	for range fleet {
+		go func() {
+			cfg := clientConfig("alice", ssh.Password("secret"))
+			cfg.Timeout = enough
+			c, err := ssh.Dial("tcp", ts.addr, cfg)
+			if err != nil {
+				t.Errorf("login: %v", err)
+			}
+			clients <- c
+		}()
+	}
+	timeout := time.After(enough)
+	for n := range fleet {
+		select {
+		case <-ts.auth.called:
+		case <-timeout:
+			t.Fatalf("%d clients have come to their password, want %d", n, fleet)
+		}
+	}
+	close(ts.auth.delay)
+	for range fleet {
+		if c := <-clients; c != nil {
+			defer c.Close()
+		}
+	}
+}

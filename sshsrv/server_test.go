@@ -55,12 +55,16 @@ type fakeAuth struct {
 	calls     []ConnMeta
 	panics    bool          // Password does
 	delay     chan struct{} // Password waits for it or for ctx, when not nil
+	called    chan struct{} // Password sends on it, when not nil
 }
 
 func (a *fakeAuth) Password(ctx context.Context, m ConnMeta, password []byte) (*vfs.Principal, error) {
 	a.mu.Lock()
 	a.calls = append(a.calls, m)
 	a.mu.Unlock()
+	if a.called != nil {
+		a.called <- struct{}{}
+	}
 	if a.panics {
 		panic("password")
 	}

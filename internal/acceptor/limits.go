@@ -21,16 +21,16 @@ type Limits struct {
 	Connections          int // in all; 1,024
 	PerAddress           int // of one address (of IPv6: of a /64 network); 256
 	PerUser              int // of one user; 256
-	Handshakes           int // not logged in yet, in all; 128
-	HandshakesPerAddress int // not logged in yet, of one address; 64
+	Handshakes           int // not logged in yet, in all; 512
+	HandshakesPerAddress int // not logged in yet, of one address; 256
 }
 
 const (
 	defaultConnections          = 1024
 	defaultPerAddress           = 256
 	defaultPerUser              = 256
-	defaultHandshakes           = 128
-	defaultHandshakesPerAddress = 64
+	defaultHandshakes           = 512
+	defaultHandshakesPerAddress = 256
 )
 
 // WithDefaults refuses negative limits and fills in those that are 0.

@@ -138,7 +138,7 @@ func TestDroppedAreBounded(t *testing.T) {
 
 func TestLimitsWithDefaults(t *testing.T) {
 	l, err := Limits{PerUser: 7}.WithDefaults()
-	want := Limits{Connections: 1024, PerAddress: 256, PerUser: 7, Handshakes: 128, HandshakesPerAddress: 64}
+	want := Limits{Connections: 1024, PerAddress: 256, PerUser: 7, Handshakes: 512, HandshakesPerAddress: 256}
 	if err != nil || l != want {
 		t.Errorf("got %+v, %v", l, err)
 	}
