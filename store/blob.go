@@ -46,6 +46,16 @@ func (l *locator) open(s *Store) (*sql.Stmt, error) {
 	return find, nil
 }
 
+// locate returns the index's entry of a blob; the error is sql.ErrNoRows when there is none.
+func (l *locator) locate(s *Store, typ resources.Type, mac objects.MAC) (payload []byte, err error) {
+	find, err := l.open(s)
+	if err != nil {
+		return nil, err
+	}
+	err = find.QueryRow(int(resources.RT_PACKFILE), int(typ), hex.EncodeToString(mac[:])).Scan(&payload)
+	return payload, err
+}
+
 func (l *locator) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -74,12 +84,9 @@ func (s *Store) Blob(typ resources.Type, mac objects.MAC) ([]byte, error) {
 // Has reports whether the store has a blob, as of the last Refresh and Ingest. It asks the
 // index once where kloset asks three times. Safe for concurrent use.
 func (s *Store) Has(typ resources.Type, mac objects.MAC) bool {
-	if find, err := s.locator.open(s); err == nil {
-		var payload []byte
-		err := find.QueryRow(int(resources.RT_PACKFILE), int(typ), hex.EncodeToString(mac[:])).Scan(&payload)
-		if err == nil || errors.Is(err, sql.ErrNoRows) {
-			return err == nil
-		}
+	_, err := s.locator.locate(s, typ, mac)
+	if err == nil || errors.Is(err, sql.ErrNoRows) {
+		return err == nil
 	}
 	return s.repo.BlobExists(typ, mac)
 }
@@ -88,12 +95,8 @@ func (s *Store) fastBlob(typ resources.Type, mac objects.MAC) ([]byte, bool) {
 	if !s.codec.fast {
 		return nil, false
 	}
-	find, err := s.locator.open(s)
+	payload, err := s.locator.locate(s, typ, mac)
 	if err != nil {
-		return nil, false
-	}
-	var payload []byte
-	if err := find.QueryRow(int(resources.RT_PACKFILE), int(typ), hex.EncodeToString(mac[:])).Scan(&payload); err != nil {
 		return nil, false
 	}
 	delta, err := state.DeltaEntryFromBytes(payload)
