@@ -57,7 +57,7 @@ type conn struct {
 
 	mu       sync.Mutex // guards the rest
 	draining bool
-	busy     bool // a command is being handled
+	busy     bool // the greeting is being sent, or a command handled
 	transfer *exchange
 	aborted  uint64 // the newest ABOR: of transfers that were asked for before it, none goes on
 }
@@ -97,6 +97,10 @@ func (c *conn) Serve(ctx context.Context) {
 	defer c.Close()
 	if err := c.begin(); err != nil {
 		c.log.Debug("connection ended before login", "err", err)
+		return
+	}
+	if !c.enter(true) { // else busy with the greeting, so that a shutdown finds no half of it
+		c.ctl.lastWords(errDrained.Error())
 		return
 	}
 	c.engine = newEngine(c)
@@ -157,23 +161,18 @@ func (c *conn) Drain() {
 	idle := !c.busy && c.transfer == nil
 	c.mu.Unlock()
 	if idle {
-		c.ctl.lastWords("the server is shutting down")
+		c.ctl.lastWords(errDrained.Error())
 		c.Close()
 	}
 }
 
-// leaving reports whether the connection is to end before the next command.
-func (c *conn) leaving() bool {
+// enter notes that the connection is now busy, or waits for the next command; false says
+// that it is to end instead. One step, so that Drain finds it in one state or the other.
+func (c *conn) enter(busy bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.busy = !c.draining
-	return c.draining
-}
-
-func (c *conn) idle() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.busy = false
+	c.busy = busy && !c.draining
+	return !c.draining
 }
 
 var (
@@ -275,18 +274,16 @@ func (c *conn) next() (x *exchange, ok bool) {
 		c.awaitTransfer(t)
 		c.setTransfer(nil)
 	}
-	c.idle()
 	for !c.failed.Load() {
 		if x := c.engine.queued(); x != nil {
 			return x, true
 		}
-		if c.leaving() {
+		if !c.enter(false) {
 			c.ctl.lastWords(errDrained.Error())
 			return nil, false
 		}
-		c.idle()
 		cmd := c.read()
-		if c.leaving() {
+		if !c.enter(true) {
 			c.ctl.lastWords(errDrained.Error())
 			return nil, false
 		}

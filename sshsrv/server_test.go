@@ -469,8 +469,12 @@ func TestShutdown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := ts.Serve(context.Background(), ln); err == nil {
-		t.Error("Serve after Shutdown succeeds")
+	if err := ts.Serve(context.Background(), ln); err != nil {
+		t.Errorf("Serve after Shutdown = %v", err)
+	}
+	if nc, err := net.Dial("tcp", ln.Addr().String()); err == nil {
+		nc.Close()
+		t.Error("a listener stays open after Shutdown")
 	}
 }
 

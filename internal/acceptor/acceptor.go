@@ -81,7 +81,8 @@ const (
 // Conn of a connection that is let in.
 func (a *Acceptor) Serve(ctx context.Context, ln net.Listener, start func(Accepted) Conn) error {
 	if !a.addListener(ln) {
-		return errors.Join(fmt.Errorf("%s: shut down", a.cfg.Name), ln.Close())
+		_ = ln.Close()
+		return nil // told to end before it began
 	}
 	defer a.removeListener(ln)
 	ctx, cancel := context.WithCancel(ctx)

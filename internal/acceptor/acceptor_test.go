@@ -275,9 +275,11 @@ func TestShutdown(t *testing.T) {
 				if err := <-r.served; err != nil {
 					t.Errorf("Serve = %v", err)
 				}
-				if err := r.Serve(t.Context(), newPipes(), nil); err == nil {
-					t.Error("Serve after Shutdown succeeds")
+				late := newPipes()
+				if err := r.Serve(t.Context(), late, nil); err != nil {
+					t.Errorf("Serve after Shutdown = %v", err)
 				}
+				<-late.closed
 			})
 		})
 	}
