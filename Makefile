@@ -125,7 +125,7 @@ bench-commits: ## measure commits, ingest and reads beside kloset's Builder
 
 .PHONY: bench-servers
 bench-servers: $(BIN)/gateway ## measure a gateway beside OpenSSH's sshd
-	FULL=$(FULL) $(GO) test -v -count 1 -tags bench -timeout 3h ./internal/bench
+	FULL=$(FULL) $(GO) test -v -count 1 -tags bench -timeout 3h -skip '^TestScale$$' ./internal/bench
 
 # GOGC as serve has it.
 .PHONY: soak
@@ -134,7 +134,8 @@ soak: ## compare SEEDS (1000) histories with kloset's Builder; make COMMITS (100
 	GOGC=50 COMMITS=$(COMMITS) $(GO) test -v -count 1 -tags soak -timeout 5h -run '^TestSoak$$' ./snapshotter
 
 .PHONY: scale
-scale: ## commit to, list and restart with a share of FILES (1000000) files
+scale: $(BIN)/gateway ## upload, commit, list, kill and restart a share of FILES (1000000) files
+	FILES=$(FILES) $(GO) test -v -count 1 -tags bench -timeout 5h -run '^TestScale$$' ./internal/bench
 	GOGC=50 FILES=$(FILES) $(GO) test -v -count 1 -tags soak -timeout 5h -run '^TestScale$$' ./snapshotter
 
 .PHONY: lint

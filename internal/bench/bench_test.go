@@ -226,11 +226,7 @@ func TestCloseDuringCommit(t *testing.T) {
 	}
 	g := gateway(t, disk, "{ snapshot: { when: manual } }")
 	fill(t, g, files)
-	c, err := g.login(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := g.mustLogin(t)
 	data := make([]byte, 4<<10)
 	var idle, busy times
 	uploads := func(into *times, name string, done func() bool) {
@@ -264,10 +260,17 @@ func TestCloseDuringCommit(t *testing.T) {
 		1000*idle.median(), 1000*busy.median(), files, took.Seconds(), p99(idle), p99(busy), p99(busy)/p99(idle), len(busy))
 }
 
+// perDir is how many files fill puts into a directory.
+const perDir = 100
+
+func dirName(d int) string { return fmt.Sprintf("/dir-%05d", d) }
+
+func fileName(n int) string { return fmt.Sprintf("%s/file-%05d", dirName(n/perDir), n%perDir) }
+
 // fill uploads small files in directories of 100 over several connections.
 func fill(t *testing.T, s *server, files int) {
 	t.Helper()
-	const connections, perDir = 16, 100
+	const connections = 16
 	group, ctx := errgroup.WithContext(t.Context())
 	for w := range connections {
 		group.Go(func() error {
@@ -277,12 +280,11 @@ func fill(t *testing.T, s *server, files int) {
 			}
 			defer c.Close()
 			for d := w; d < files/perDir; d += connections {
-				dir := fmt.Sprintf("/dir-%05d", d)
-				if err := c.Mkdir(dir); err != nil {
+				if err := c.Mkdir(dirName(d)); err != nil {
 					return err
 				}
 				for i := range perDir {
-					name := fmt.Sprintf("%s/file-%05d", dir, i)
+					name := fileName(d*perDir + i)
 					if err := upload(c, name, []byte(name), nil); err != nil {
 						return err
 					}
