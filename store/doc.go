@@ -5,11 +5,10 @@
 // # Durability
 //
 // A commit counts only when its packfiles and its state survive power loss. kloset's own
-// connector for local directories never syncs, so a Store writes packfiles and states
-// itself, in the connector's layout: to a temporary name in the same directory, sync of
-// the file, rename, sync of the directory. A file that has its final name is therefore
-// whole. Everything is written through a disk.FS, which lets a test drop what was not
-// synced. Reading, listing and deleting stay with the connector.
+// connector for local directories never syncs, so a Store has connectors of its own, with
+// the same layout, over package backend: a file that has its final name is whole. On a
+// local disk everything is written through a disk.FS, which lets a test drop what was not
+// synced.
 //
 // # Availability
 //
