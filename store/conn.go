@@ -14,9 +14,10 @@ import (
 // connector: durable writes, and locks, which are the business of Lock: a snapshot
 // builder's own handling of locks finds an empty list and does nothing.
 type conn struct {
-	storage.Store // the connector
+	*connector
 
-	mirror *mirror // nil for none
+	mirror      *mirror // nil for none
+	mirrorFirst bool    // the store is far away, the mirror is not
 
 	mu    sync.Mutex
 	locks map[objects.MAC]bool // guarded by mu: the locks that Lock has made
@@ -25,7 +26,7 @@ type conn struct {
 }
 
 func newConn(c *connector) *conn {
-	return &conn{Store: c, locks: make(map[objects.MAC]bool)}
+	return &conn{connector: c, locks: make(map[objects.MAC]bool)}
 }
 
 // Type keeps the snapshot builder from leaving out files: it skips every path of the
@@ -33,11 +34,17 @@ func newConn(c *connector) *conn {
 // "fs", and a share may well hold such a path.
 func (c *conn) Type() string { return "gateway" }
 
-// Get implements storage.Store. While the store is away, metadata comes from the mirror: a
-// packfile is named by its content, so a copy is as good. A packfile that is missing from a
+// Get implements storage.Store. While the store is away, and always when it is elsewhere,
+// metadata comes from the mirror: a packfile is named by its content, so a copy is as good. A
+// packfile that is missing from a
 // store that is there is missing: others cannot read it either; see Reconcile.
 func (c *conn) Get(ctx context.Context, res storage.StorageResource, mac objects.MAC, rg *storage.Range) (io.ReadCloser, error) {
-	rd, err := c.Store.Get(ctx, res, mac, rg)
+	if c.mirrorFirst && c.mirror != nil && res == storage.StorageResourcePackfile {
+		if rd, err := c.mirror.open(mac, rg); err == nil {
+			return rd, nil
+		}
+	}
+	rd, err := c.connector.Get(ctx, res, mac, rg)
 	if err == nil || c.mirror == nil || res != storage.StorageResourcePackfile || !c.away(ctx) {
 		return rd, err
 	}
@@ -58,7 +65,7 @@ func (c *conn) List(ctx context.Context, res storage.StorageResource) ([]objects
 	if res == storage.StorageResourceLock {
 		return nil, nil
 	}
-	macs, err := c.Store.List(ctx, res)
+	macs, err := c.connector.List(ctx, res)
 	if err == nil && res == storage.StorageResourceState {
 		states := make(map[objects.MAC]struct{}, len(macs))
 		for _, mac := range macs {
@@ -83,7 +90,7 @@ func (c *conn) Delete(ctx context.Context, res storage.StorageResource, mac obje
 	if res == storage.StorageResourceLock && !c.owns(mac) {
 		return nil
 	}
-	return c.Store.Delete(ctx, res, mac)
+	return c.connector.Delete(ctx, res, mac)
 }
 
 // Put implements storage.Store. When it returns nil the file is durable; when it returns
@@ -108,7 +115,7 @@ func (c *conn) put(ctx context.Context, res storage.StorageResource, mac objects
 	if res == storage.StorageResourceLock && !c.owns(mac) {
 		return io.Copy(io.Discard, rd)
 	}
-	return c.Store.Put(ctx, res, mac, rd)
+	return c.connector.Put(ctx, res, mac, rd)
 }
 
 func (c *conn) owns(id objects.MAC) bool {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"syscall"
 
 	"github.com/PlakarKorp/kloset/connectors/storage"
@@ -50,6 +51,18 @@ func lockName(id objects.MAC) string { return backend.LocksDir + "/" + hex.Encod
 func (c *connector) wrap(op string, err error) error {
 	if !c.remote || err == nil || errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	return c.unavailable(op, err)
+}
+
+// unavailable is Unavailable, and says of a store that is elsewhere why it is.
+func (c *connector) unavailable(op string, err error) error {
+	switch {
+	case err == nil || !c.remote || errors.Is(err, context.Canceled):
+	case errors.Is(err, fs.ErrPermission):
+		err = fmt.Errorf("%w: %w", ErrRefused, err)
+	default:
+		err = fmt.Errorf("%w: %w", ErrServer, err)
 	}
 	return Unavailable(op, err)
 }
@@ -106,8 +119,7 @@ func (c *connector) List(ctx context.Context, res storage.StorageResource) ([]ob
 	}
 	macs := make([]objects.MAC, 0)
 	err := c.files.List(ctx, dir, func(name string) error {
-		var mac objects.MAC
-		if base := name[max(len(name)-2*len(mac), 0):]; decodesTo(mac[:], base) && name[len(name)-len(base)-1] == '/' {
+		if mac, ok := macOf(name); ok {
 			macs = append(macs, mac)
 		}
 		return nil
@@ -118,13 +130,15 @@ func (c *connector) List(ctx context.Context, res storage.StorageResource) ([]ob
 	return macs, nil
 }
 
-// decodesTo reports whether text is as many bytes in hexadecimal as dst takes.
-func decodesTo(dst []byte, text string) bool {
-	if len(text) != hex.EncodedLen(len(dst)) {
-		return false
+// macOf returns what the last element of a name stands for; what is no such name is somebody
+// else's.
+func macOf(name string) (mac objects.MAC, ok bool) {
+	base := path.Base(name)
+	if len(base) != hex.EncodedLen(len(mac)) {
+		return mac, false
 	}
-	_, err := hex.Decode(dst, []byte(text))
-	return err == nil
+	_, err := hex.Decode(mac[:], []byte(base))
+	return mac, err == nil
 }
 
 // Put implements storage.Store.
@@ -133,7 +147,8 @@ func (c *connector) Put(ctx context.Context, res storage.StorageResource, mac ob
 	if err != nil {
 		return 0, err
 	}
-	return c.files.Put(ctx, name, rd)
+	n, err := c.files.Put(ctx, name, rd)
+	return n, c.wrap("write "+name, err)
 }
 
 // Delete implements storage.Store.
@@ -159,7 +174,7 @@ func (c *connector) Create(ctx context.Context, wrapped []byte) error {
 	case errors.Is(err, backend.ErrOrphaned):
 		return fmt.Errorf("create store: %w: %w", ErrDamaged, err)
 	}
-	return Unavailable("create store", err)
+	return c.unavailable("create store", err)
 }
 
 // Open implements storage.Store: it reads the configuration. A store that is not there is
@@ -172,7 +187,7 @@ func (c *connector) Open(ctx context.Context) ([]byte, error) {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return nil, fmt.Errorf("%w: %w", ErrNotExist, err)
 	}
-	return nil, Unavailable("read store configuration", err)
+	return nil, c.unavailable("read store configuration", err)
 }
 
 // Ping implements storage.Store.

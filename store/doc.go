@@ -12,7 +12,7 @@
 //
 // # Availability
 //
-// A store can be away: its file system is not mounted, the network is down, permissions
+// A store can be away: its file system is not mounted, its server is down, permissions
 // are wrong. Open still succeeds when it knows the store from an earlier time (KeepDir),
 // so that keys can be derived and uploads accepted; Refresh, which every commit starts
 // with, keeps failing with ErrUnavailable until the store is back and then goes on

@@ -85,3 +85,42 @@ func (l *listing) has(mac objects.MAC) bool {
 
 // found has a packfile's bucket read again.
 func (l *listing) found(mac objects.MAC) { l.buckets[mac[0]] = bucketList{} }
+
+// listShare is for which share of the time, at most, a store that is elsewhere lists its
+// packfiles: 1/listShare.
+const listShare = 10
+
+// remoteListing is the packfileList of a store that is elsewhere, where there is no telling
+// what has changed: all are listed again. With many packfiles this takes its time, and is done
+// less often then.
+type remoteListing struct {
+	files backend.Files
+	known map[objects.MAC]struct{}
+	next  time.Time // before it, what is known will do
+}
+
+func (l *remoteListing) update(ctx context.Context) error {
+	start := time.Now()
+	if start.Before(l.next) {
+		return nil
+	}
+	known := make(map[objects.MAC]struct{}, len(l.known))
+	err := l.files.List(ctx, backend.PackfilesDir, func(name string) error {
+		if mac, ok := macOf(name); ok {
+			known[mac] = struct{}{}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	l.known, l.next = known, time.Now().Add(listShare*time.Since(start))
+	return nil
+}
+
+func (l *remoteListing) has(mac objects.MAC) bool {
+	_, ok := l.known[mac]
+	return ok
+}
+
+func (l *remoteListing) found(mac objects.MAC) { l.known[mac] = struct{}{} }

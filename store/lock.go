@@ -113,7 +113,7 @@ func (l *Lock) put() error {
 
 // checkLocks looks for exclusive locks beside our own.
 func (s *Store) checkLocks(ctx context.Context, own objects.MAC) error {
-	ids, err := s.conn.Store.List(ctx, storage.StorageResourceLock)
+	ids, err := s.conn.connector.List(ctx, storage.StorageResourceLock)
 	if err != nil {
 		return Unavailable("list locks", err)
 	}
@@ -130,7 +130,7 @@ func (s *Store) checkLocks(ctx context.Context, own objects.MAC) error {
 		}
 		switch {
 		case lock.IsStale():
-			err := s.conn.Store.Delete(ctx, storage.StorageResourceLock, id)
+			err := s.conn.connector.Delete(ctx, storage.StorageResourceLock, id)
 			if err := ignoreNotExist(err); err != nil {
 				return Unavailable("remove stale lock", err)
 			}

@@ -144,7 +144,7 @@ func (s *Store) compare(ctx context.Context, db *sqlite.SQLiteCache) (missing, b
 		return nil, nil, err
 	}
 	if err := s.listing.update(ctx); err != nil {
-		return nil, nil, Unavailable("list packfiles", err)
+		return nil, nil, s.conn.unavailable("list packfiles", err)
 	}
 	for _, mac := range known {
 		if s.listing.has(mac) {
@@ -156,7 +156,7 @@ func (s *Store) compare(ctx context.Context, db *sqlite.SQLiteCache) (missing, b
 		case errors.Is(err, fs.ErrNotExist):
 			missing = append(missing, mac)
 		default:
-			return nil, nil, Unavailable("look for packfile", err)
+			return nil, nil, s.conn.unavailable("look for packfile", err)
 		}
 	}
 	for _, mac := range lost {

@@ -24,8 +24,11 @@ import (
 
 // Config says which store to open and how.
 type Config struct {
-	// Location is where the store is: "fs:///abs/path", or an absolute path.
+	// Location is where the store is: "fs:///abs/path", an absolute path, or
+	// "s3://host[:port]/bucket[/prefix]".
 	Location string
+	// S3 says how a store in S3 is reached.
+	S3 S3
 	// Passphrase yields the passphrase of an encrypted store; it is asked once. Nil only
 	// with Plaintext.
 	Passphrase func(ctx context.Context) ([]byte, error)
@@ -33,7 +36,7 @@ type Config struct {
 	Plaintext bool
 	// Create makes a missing store.
 	Create bool
-	// Disk is what the store's files are written through; nil means disk.OS.
+	// Disk is what the files of a store on this machine are written through; nil means disk.OS.
 	Disk disk.FS
 	// CacheDir holds kloset's local state; it belongs to one process. "", or a directory
 	// that another process holds, means a temporary one.
@@ -106,8 +109,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if s.cache, err = openCacheDir(cfg.CacheDir); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", s.Location(), err)
 	}
-	s.connect()
-	err = s.unlock(ctx, cfg)
+	err = s.connect(ctx, cfg)
+	if err == nil {
+		err = s.unlock(ctx, cfg)
+	}
 	if err == nil {
 		err = s.open(ctx, cfg.MirrorBytes)
 	}
@@ -118,10 +123,21 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 }
 
 // connect says how the store is reached. Nothing is read of it yet.
-func (s *Store) connect() {
-	local := backend.NewLocal(s.fsys, s.at.path, s.cache.token)
-	s.files, s.listing = local, &listing{local: local}
-	s.conn = newConn(&connector{files: s.files, at: s.at})
+func (s *Store) connect(ctx context.Context, cfg Config) error {
+	remote := s.at.scheme == schemeS3
+	if remote {
+		files, err := connectS3(ctx, s.at, cfg.S3)
+		if err != nil {
+			return err
+		}
+		s.files, s.listing = files, &remoteListing{files: files}
+	} else {
+		local := backend.NewLocal(s.fsys, s.at.path, s.cache.token)
+		s.files, s.listing = local, &listing{local: local}
+	}
+	s.conn = newConn(&connector{files: s.files, at: s.at, remote: remote})
+	s.conn.mirrorFirst = remote
+	return nil
 }
 
 // unlock finds the configuration, in the store or kept, creates a missing store, and

@@ -606,25 +606,23 @@ func testReadFaults(t *testing.T, b backend.Backend, fault Fault, want []string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 3 {
-		stop := fault.Start()
-		got, err := read(t.Context(), b, name)
-		var listed []string
-		lerr := b.List(t.Context(), "", func(name string) error {
-			listed = append(listed, name)
-			return nil
-		})
-		_, serr := b.Stat(t.Context(), name)
-		stop()
-		t.Logf("Get %v, List %v, Stat %v", err, lerr, serr)
-		if err == nil && !bytes.Equal(got, data) || errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("Get: %d bytes of %d, %v", len(got), len(data), err)
-		}
-		if lerr == nil && len(listed) != len(want) || errors.Is(lerr, fs.ErrNotExist) {
-			t.Errorf("List: %d names of %d, %v", len(listed), len(want), lerr)
-		}
-		if errors.Is(serr, fs.ErrNotExist) {
-			t.Errorf("Stat: %v", serr)
-		}
+	stop := fault.Start()
+	got, err := read(t.Context(), b, name)
+	var listed []string
+	lerr := b.List(t.Context(), "", func(name string) error {
+		listed = append(listed, name)
+		return nil
+	})
+	_, serr := b.Stat(t.Context(), name)
+	stop()
+	t.Logf("Get %v, List %v, Stat %v", err, lerr, serr)
+	if err == nil && !bytes.Equal(got, data) || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Get: %d bytes of %d, %v", len(got), len(data), err)
+	}
+	if lerr == nil && len(listed) != len(want) || errors.Is(lerr, fs.ErrNotExist) {
+		t.Errorf("List: %d names of %d, %v", len(listed), len(want), lerr)
+	}
+	if errors.Is(serr, fs.ErrNotExist) {
+		t.Errorf("Stat: %v", serr)
 	}
 }
