@@ -52,18 +52,22 @@ $(BIN)/testreport: FORCE
 $(BIN)/plakar: internal/plakar/go.mod internal/plakar/go.sum $(wildcard internal/plakar/ttlmap/*.go)
 	cd internal/plakar && CGO_ENABLED=0 $(GO) build -o ../../$@ github.com/PlakarKorp/plakar
 
+$(BIN)/versitygw: internal/s3server/go.mod internal/s3server/go.sum
+	cd internal/s3server && CGO_ENABLED=0 $(GO) build -o ../../$@ github.com/versity/versitygw/cmd/versitygw
+
 $(BIN)/golangci-lint: internal/tools/go.mod internal/tools/go.sum
 	cd internal/tools && CGO_ENABLED=0 $(GO) build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 # Everything: each part leaves its counts, and the last line printed is "N passed, N failed".
 .PHONY: test
-test: $(REPORT) ## run everything: unit tests, a short crash run, real clients, failing disks
+test: $(REPORT) ## run everything: unit tests, a short crash run, real clients, failing disks, remote stores
 	@rm -rf $(OUT)/counts
 	@$(MAKE) --no-print-directory unit || true
 	@$(MAKE) --no-print-directory crash-short || true
 	@$(MAKE) --no-print-directory peers || true
 	@$(MAKE) --no-print-directory faults || true
-	@$(REPORT) -total $(OUT)/counts/unit.json $(OUT)/counts/crash.json $(OUT)/counts/peers.json $(OUT)/counts/faults.json
+	@$(MAKE) --no-print-directory stores || true
+	@$(REPORT) -total $(foreach part,unit crash peers faults stores,$(OUT)/counts/$(part).json)
 
 .PHONY: unit
 unit: $(REPORT) ## run the unit tests
@@ -98,6 +102,11 @@ peers: $(REPORT) $(BIN)/gateway $(BIN)/plakar ## run real clients against a gate
 faults: $(REPORT) $(BIN)/gateway $(BIN)/plakar ## run a gateway on disks that fill up, fail or go away (as root)
 	@mkdir -p $(OUT)/counts
 	$(REPORT) -out $(OUT)/counts/faults.json -- -count 1 -tags faults -timeout 10m ./internal/faults
+
+.PHONY: stores
+stores: $(REPORT) $(BIN)/gateway $(BIN)/plakar $(BIN)/versitygw ## run stores and gateways with a real S3 server
+	@mkdir -p $(OUT)/counts
+	$(REPORT) -out $(OUT)/counts/stores.json -- -count 1 -tags stores -run 'S3|Serve|Kill|Away|Refused' -timeout 10m ./store/internal/backend ./internal/stores
 
 .PHONY: peers-update
 peers-update: $(BIN)/gateway $(BIN)/plakar ## the same, and write docs/PEERS.md

@@ -26,6 +26,15 @@ func (c *Config) StoreConfig(logger *slog.Logger, create bool) store.Config {
 	if !c.Store.Plaintext {
 		sc.Passphrase = c.Store.Passphrase
 	}
+	if s := c.Store.S3; s != nil {
+		sc.S3 = store.S3{
+			AccessKey: s.AccessKey, Region: s.Region, StorageClass: s.StorageClass, VirtualHost: s.VirtualHost,
+			NoTLS: s.NoTLS, Insecure: s.Insecure, CAFile: s.CAFile, Timeout: s.Timeout, Retries: s.Retries,
+		}
+		if s.AccessKey != "" {
+			sc.S3.SecretKey = s.SecretKey
+		}
+	}
 	return sc
 }
 
