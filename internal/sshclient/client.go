@@ -179,7 +179,7 @@ func (c *Client) SFTP(ctx context.Context) (*sftp.Client, error) {
 		_ = s.Close()
 	}
 	if ctx.Err() != nil {
-		return nil, connectError(ctx, c.String(), err)
+		return nil, connectError(ctx, c.String(), context.Cause(ctx))
 	}
 	if cause := c.Err(); cause != nil && KindOf(cause) == KindTimeout {
 		return nil, cause

@@ -138,6 +138,9 @@ func (c *Config) check() error {
 	if err := checkUser(c.User); err != nil {
 		return err
 	}
+	if _, err := parseJumps(c.Jump); err != nil {
+		return configError("jump: %w", err)
+	}
 	switch {
 	case c.Port < 0 || c.Port > 65535:
 		return configError("port %d: it is 1 to 65535", c.Port)

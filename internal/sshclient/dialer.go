@@ -2,6 +2,7 @@ package sshclient
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"slices"
@@ -198,7 +199,12 @@ func (d *Dialer) handshake(ctx context.Context, h *hop, conn *guardedConn, root 
 		ClientVersion:     "SSH-2.0-snapgate",
 	})
 	if err != nil {
-		return nil, connectError(ctx, h.String(), l.error(err))
+		err = connectError(ctx, h.String(), l.error(err))
+		var e *Error
+		if errors.As(err, &e) && e.Kind == KindOther && ctx.Err() == nil {
+			e.Kind, e.Hint = KindProtocol, "is it the right port, and an SSH server that listens there?"
+		}
+		return nil, err
 	}
 	conn.unlimit()
 	client := ssh.NewClient(sc, chans, reqs)

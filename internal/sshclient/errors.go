@@ -38,6 +38,7 @@ const (
 	KindConfig                     // a setting or ssh_config is wrong
 	KindUnsupported                // ssh_config asks for what needs the openssh transport
 	KindClosed                     // the server or the network ended the connection
+	KindProtocol                   // what answers does not speak SSH as it should
 )
 
 // String says what happened, in the words of the troubleshooting table of docs/REMOTES.md.
@@ -79,6 +80,8 @@ func (k Kind) String() string {
 		return "not possible with the native transport"
 	case KindClosed:
 		return "connection closed"
+	case KindProtocol:
+		return "not a proper SSH server"
 	default:
 		return "failed"
 	}

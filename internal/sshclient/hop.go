@@ -366,18 +366,26 @@ func (v *values) jump(h *hop) {
 	if d == nil {
 		return
 	}
-	list := v.one("proxyjump", "none")
-	if strings.EqualFold(list, "none") {
-		return
+	var err error
+	if h.jump, err = parseJumps(v.one("proxyjump", "none")); err != nil {
+		v.fail(d, err)
 	}
+}
+
+// parseJumps reads a list of jump hosts, or "none".
+func parseJumps(list string) ([]jumpHost, error) {
+	if list == "" || strings.EqualFold(list, "none") {
+		return nil, nil
+	}
+	var out []jumpHost
 	for _, s := range strings.Split(list, ",") {
 		j, err := parseJump(strings.TrimSpace(s))
 		if err != nil {
-			v.fail(d, err)
-			return
+			return nil, err
 		}
-		h.jump = append(h.jump, j)
+		out = append(out, j)
 	}
+	return out, nil
 }
 
 // parseJump reads [user@]host[:port] or ssh://[user@]host[:port].

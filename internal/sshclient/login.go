@@ -50,6 +50,9 @@ func (l *login) method(ctx *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	if err := l.broken(); err != nil {
 		return nil, err
 	}
+	if l.banner > maxBanner {
+		return nil, errBanner
+	}
 	l.offered = ctx.AllowedMethods
 	for _, m := range l.h.methods {
 		if !slices.Contains(l.offered, m) {
@@ -169,6 +172,8 @@ func (l *login) detail(tooMany bool) string {
 func (l *login) hint() string {
 	takes := func(m string) bool { return slices.Contains(l.offered, m) }
 	switch {
+	case l.used[methodPassword] || l.used[methodPrompt]:
+		return "is the user name right, and the password the current one?"
 	case takes(methodKey) && len(l.keys) > min(len(l.keys), l.next):
 		return "name the right key with identity, or IdentityFile and IdentitiesOnly yes in ssh_config"
 	case takes(methodKey) && l.next > 0:
@@ -177,8 +182,6 @@ func (l *login) hint() string {
 		return "the server wants a password: give it by password_file or password_env, or set a key up"
 	case takes(methodKey):
 		return "name a private key with identity, or load one into an agent (ssh-add) and set SSH_AUTH_SOCK"
-	case len(l.tried) > 0:
-		return "is the user name right, and the password the current one?"
 	}
 	return "the server takes none of publickey, password and keyboard-interactive: with another method, set transport: openssh"
 }

@@ -45,7 +45,9 @@ func (d *Dialer) dialOpenSSH(ctx context.Context) (*Client, error) {
 // machine can read them.
 func (d *Dialer) sshArgs() ([]string, error) {
 	cfg := &d.cfg
-	args := []string{"-x", "-a", "-T"}
+	// ssh takes the rest of the line for the value of RemoteCommand and ProxyJump, so quotes
+	// would be part of it.
+	args := []string{"-x", "-a", "-T", "-o", "RemoteCommand=none"}
 	if len(cfg.Files) == 1 {
 		args = append(args, "-F", d.local.tilde(cfg.Files[0]))
 	}
@@ -63,7 +65,6 @@ func (d *Dialer) sshArgs() ([]string, error) {
 	set("LogLevel", "ERROR")
 	set("ClearAllForwardings", "yes")
 	set("PermitLocalCommand", "no")
-	set("RemoteCommand", "none")
 	set("ForkAfterAuthentication", "no")
 	set("StdinNull", "no")
 	if cfg.Port != 0 {
@@ -73,7 +74,7 @@ func (d *Dialer) sshArgs() ([]string, error) {
 		set("User", cfg.User)
 	}
 	if cfg.Jump != "" {
-		set("ProxyJump", cfg.Jump)
+		args = append(args, "-o", "ProxyJump="+cfg.Jump)
 	}
 	for _, file := range cfg.IdentityFiles {
 		set("IdentityFile", strings.ReplaceAll(file, "%", "%%"))

@@ -2,10 +2,11 @@ package sshclient
 
 import (
 	"errors"
-	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/pkg/sftp"
 )
@@ -13,7 +14,7 @@ import (
 // PathError explains err, what an operation of SFTP on a path ended with: that the path is
 // not there (and where it may be in an account that is confined to a directory), that the
 // account may not use it, or why the connection was lost. Other errors it returns as they
-// are.
+// are. io.EOF at the end of a file is not for it: it would pass for a lost session.
 func (c *Client) PathError(client *sftp.Client, name string, err error) error {
 	switch {
 	case err == nil:
@@ -25,13 +26,25 @@ func (c *Client) PathError(client *sftp.Client, name string, err error) error {
 			Kind: KindPermission, Host: c.String(), Detail: name, Err: err,
 			Hint: "the login works, but the account may not do this: look at owner and mode of the path and of each directory above it, with this account",
 		}
-	case errors.Is(err, sftp.ErrSSHFxConnectionLost):
-		if cause := c.Err(); cause != nil {
-			return cause
-		}
-		return networkError(c.String(), fmt.Errorf("%w: %w", fs.ErrClosed, err))
+	case errors.Is(err, sftp.ErrSSHFxConnectionLost), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return c.lost(err)
 	}
 	return err
+}
+
+// lost returns why the connection ended, or err when it has not: a session can end alone. A
+// session notices the end a moment before its connection.
+func (c *Client) lost(err error) error {
+	timer := time.NewTimer(explainLimit)
+	defer timer.Stop()
+	select {
+	case <-c.ended:
+	case <-timer.C:
+	}
+	if cause := c.Err(); cause != nil {
+		return cause
+	}
+	return &Error{Kind: KindClosed, Host: c.String(), Detail: "the session ended", Err: err, Hint: "the server's log says why"}
 }
 
 // missingHint looks for the path below other roots: a chrooted account sees /srv/data of the

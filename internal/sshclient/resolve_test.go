@@ -374,6 +374,7 @@ func TestConfigCheck(t *testing.T) {
 		"option":             {Host: "-oProxyCommand=x"},
 		"space":              {Host: "a b"},
 		"user":               {Host: "a", User: "-l"},
+		"jump":               {Host: "a", Transport: OpenSSH, Jump: "-oProxyCommand=x"},
 		"port":               {Host: "a", Port: 70000},
 		"password, openssh":  {Host: "a", Transport: OpenSSH, Password: Secret{Env: "X"}},
 		"two files, openssh": {Host: "a", Transport: OpenSSH, Files: []string{"a", "b"}},

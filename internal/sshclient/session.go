@@ -16,6 +16,8 @@ const (
 	// closeLimit is how long a server may take to confirm that a session is closed, before
 	// the connection is.
 	closeLimit = 10 * time.Second
+	// explainLimit is how long to wait for what a server says after a session has failed.
+	explainLimit = 500 * time.Millisecond
 	// keptOutput is how much of what a server says besides SFTP is kept for the error, in
 	// bytes.
 	keptOutput = 512
@@ -26,6 +28,7 @@ type session struct {
 	ssh.Channel
 	c      *Client
 	closed chan struct{} // when the server has closed it, too
+	said   chan struct{} // when all of stderr has been read
 	stderr tail
 	output head // what came where SFTP should
 
@@ -39,14 +42,17 @@ func (c *Client) openSession() (*session, error) {
 	if err != nil {
 		return nil, c.refused(err)
 	}
-	s := &session{Channel: ch, c: c, closed: make(chan struct{})}
+	s := &session{Channel: ch, c: c, closed: make(chan struct{}), said: make(chan struct{})}
 	c.tasks.Go(func() {
 		defer close(s.closed)
 		for req := range reqs {
 			s.note(req)
 		}
 	})
-	c.tasks.Go(func() { _, _ = io.Copy(&s.stderr, ch.Stderr()) })
+	c.tasks.Go(func() {
+		defer close(s.said)
+		_, _ = io.Copy(&s.stderr, ch.Stderr())
+	})
 	ok, err := ch.SendRequest("subsystem", true, ssh.Marshal(struct{ Name string }{"sftp"}))
 	if err == nil && ok {
 		return s, nil
@@ -119,11 +125,15 @@ func (c *Client) noSFTP(detail string) *Error {
 // explain makes the error when the session was opened but did not become SFTP.
 func (s *session) explain(err error) error {
 	// What the server has to say about it comes before the end of the channel, if it ends.
-	timer := time.NewTimer(time.Second)
+	s.c.tasks.Go(func() { _, _ = io.Copy(io.Discard, s) })
+	timer := time.NewTimer(explainLimit)
 	defer timer.Stop()
-	select {
-	case <-s.closed:
-	case <-timer.C:
+	for _, over := range []chan struct{}{s.closed, s.said} {
+		select {
+		case <-over:
+		case <-timer.C:
+			timer.Reset(0)
+		}
 	}
 	s.mu.Lock()
 	status := s.status
@@ -205,6 +215,8 @@ func printable(data []byte) string {
 		switch {
 		case r == 0, r == '\n', r == '\t':
 			return r
+		case r == '\r':
+			return -1
 		case r < ' ', r == 0x7f, r >= 0x80 && r < 0xa0:
 			return '?'
 		}
