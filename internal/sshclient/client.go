@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"sync"
@@ -35,13 +36,25 @@ type Client struct {
 // start runs the tasks of a native connection. Close waits for them.
 func (c *Client) start() {
 	c.tasks.Go(func() {
-		err := c.SSH().Wait()
-		c.end(networkError(c.String(), err))
+		c.end(endError(c.String(), c.SSH().Wait()))
 		close(c.ended)
 	})
 	if c.target.keepAlive > 0 {
 		c.tasks.Go(c.keepAlive)
 	}
+}
+
+// endError is why a connection ended. What the network does not explain is what the server
+// said last.
+func endError(host string, err error) error {
+	if err == nil {
+		err = io.EOF
+	}
+	e := connectError(context.Background(), host, err)
+	if KindOf(e) == KindOther {
+		return &Error{Kind: KindClosed, Host: host, Err: err, Hint: "the server ended the connection: its log says why"}
+	}
+	return e
 }
 
 // SSH is the connection below, for what is not SFTP; nil with the openssh transport. It is
@@ -76,12 +89,19 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	again := c.closing
 	c.closing = true
-	processes := c.processes
-	c.processes, c.first = nil, nil
+	var processes []*process
+	for p := range c.processes {
+		processes = append(processes, p)
+	}
+	first := c.first
+	c.first = nil
 	c.mu.Unlock()
 	var errs []error
-	for p := range processes {
+	for _, p := range processes {
 		errs = append(errs, p.end())
+	}
+	if first != nil {
+		_ = first.Close() // its process is over
 	}
 	if len(c.hops) > 0 {
 		c.closeAll()

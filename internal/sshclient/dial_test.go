@@ -429,6 +429,36 @@ func TestCancel(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 	})
+	t.Run("while another is asked", func(t *testing.T) {
+		asked := make(chan struct{})
+		cfg := newServer(t, nil).client()
+		cfg.IdentityFiles = []string{keyFile(t, userKey, "x")}
+		cfg.Passphrase.Ask = func(ctx context.Context, _ string) ([]byte, error) {
+			close(asked)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		d, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, stop := context.WithCancel(t.Context())
+		var g errgroup.Group
+		g.Go(func() error {
+			_, err := d.Dial(first)
+			return err
+		})
+		<-asked
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if _, err := d.Dial(ctx); !errors.Is(err, context.DeadlineExceeded) || KindOf(err) != KindTimeout {
+			t.Errorf("the second one: %v", err)
+		}
+		stop()
+		if err := g.Wait(); !errors.Is(err, context.Canceled) {
+			t.Errorf("the first one: %v", err)
+		}
+	})
 	t.Run("before", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

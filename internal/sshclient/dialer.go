@@ -22,7 +22,9 @@ type Dialer struct {
 	log   *slog.Logger
 	route []*hop // jump hosts in order, the server last
 
-	mu       sync.Mutex            // guards what follows; held while somebody is asked
+	// secrets is a lock that a context can give up on: it is held while somebody is asked. It
+	// guards opened and password.
+	secrets  chan struct{}
 	opened   map[string]ssh.Signer // by public key
 	password []byte
 
@@ -36,7 +38,7 @@ func New(cfg Config) (*Dialer, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	d := &Dialer{cfg: cfg, local: cfg.local, log: cfg.Log, opened: map[string]ssh.Signer{}}
+	d := &Dialer{cfg: cfg, local: cfg.local, log: cfg.Log, secrets: make(chan struct{}, 1), opened: map[string]ssh.Signer{}}
 	if d.local == nil {
 		d.local = thisMachine()
 	}
@@ -112,14 +114,24 @@ func (d *Dialer) Dial(ctx context.Context) (*Client, error) {
 		return d.dialOpenSSH(ctx)
 	}
 	c, err := d.dialRoute(ctx)
-	if KindOf(err) == KindAuth && err != nil {
-		// A person who mistyped is asked again.
-		d.mu.Lock()
-		d.password = nil
-		d.mu.Unlock()
+	if err != nil && KindOf(err) == KindAuth && d.lock(ctx) == nil {
+		d.password = nil // a person who mistyped is asked again
+		d.unlock()
 	}
 	return c, err
 }
+
+// lock takes the lock of the secrets, or returns why ctx ended.
+func (d *Dialer) lock(ctx context.Context) error {
+	select {
+	case d.secrets <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (d *Dialer) unlock() { <-d.secrets }
 
 // dialRoute connects hop by hop.
 func (d *Dialer) dialRoute(ctx context.Context) (*Client, error) {
@@ -186,7 +198,12 @@ func (d *Dialer) handshake(ctx context.Context, h *hop, conn *guardedConn, root 
 		}
 		hostKeys = known.order(h, hostKeys)
 	}
-	l, done := d.login(ctx, h, target, conn.broken)
+	l, done := d.login(ctx, h, target, func() error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		return conn.broken()
+	})
 	defer done()
 	conn.limit(maxHandshake)
 	sc, chans, reqs, err := ssh.NewClientConn(conn, h.addr(), &ssh.ClientConfig{

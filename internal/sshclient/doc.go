@@ -35,8 +35,9 @@
 //
 // # Concurrency
 //
-// A Dialer and a Client are safe for concurrent use. Locks: Dialer.mu guards the secrets and
-// keys that were read and is held while somebody is asked for a passphrase, so that several
-// connections ask once; appendMu serialises appending to known_hosts within the process, a
-// file lock between processes. Neither is taken while the other is held.
+// A Dialer and a Client are safe for concurrent use. Locks: Dialer.secrets guards the secrets
+// and keys that were read and is held while somebody is asked for a passphrase, so that several
+// connections ask once; appendMu serialises appending to known_hosts within the process and is
+// held while a file lock, which does so between processes, is waited for. Neither is taken
+// while the other is held. Client.mu is never held while something is waited for.
 package sshclient

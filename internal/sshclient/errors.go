@@ -230,8 +230,11 @@ func networkError(host string, err error) *Error {
 	case errors.As(err, &open):
 		// A jump host says that it could not reach the next one; the reason is its text.
 		e.Kind, e.Hint = KindUnreachable, "the jump host could not open the connection: is the next host's name and port right, and does the jump host allow forwarding (AllowTcpForwarding)?"
-		if strings.Contains(open.Message, "refused") {
+		switch {
+		case strings.Contains(open.Message, "refused"):
 			e.Kind = KindRefused
+		case strings.Contains(open.Message, "unknown host"), strings.Contains(open.Message, "not known"):
+			e.Kind = KindDNS
 		}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		e.Kind, e.Hint = KindRefused, "does the SSH server run, and on that port?"

@@ -1,6 +1,7 @@
 package sshclient
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,6 +81,24 @@ func FuzzKnownHosts(f *testing.F) {
 				return
 			}
 			t.Fatalf("we trust the key, the library does not: %v", theirs)
+		}
+	})
+}
+
+// FuzzSSHError reads any text as what ssh says on standard error.
+func FuzzSSHError(f *testing.F) {
+	for _, s := range []string{
+		"", "Offending ED25519 key in /k:3\nREMOTE HOST IDENTIFICATION HAS CHANGED", "me@web: Permission denied (publickey,password).",
+		"Permission denied (", "Offending x key in :\nREMOTE HOST IDENTIFICATION HAS CHANGED\nSHA256:x.", "ssh: connect to host x port 22: Connection refused",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var stderr tail
+		_, _ = stderr.Write([]byte(strings.ReplaceAll(text, "key in /", "key in ./none/"))) // no file of this machine
+		e := sshError("web", stderr.text(), io.EOF)
+		if strings.ContainsAny(e.Error(), "\x1b\x07") {
+			t.Fatalf("control characters in %q", e.Error())
 		}
 	})
 }

@@ -115,8 +115,10 @@ func checkKeyMode(file string) error {
 // open returns the signer of a key; what was opened once stays open, so that several
 // connections ask for one passphrase.
 func (d *Dialer) open(ctx context.Context, key *privateKey) (ssh.Signer, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	if err := d.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer d.unlock()
 	id := string(key.pub.Marshal())
 	if s := d.opened[id]; s != nil {
 		return s, nil

@@ -310,24 +310,38 @@ func quoteArg(s string) string {
 // hostKeyCallback is the decision during the handshake. The files are read again, since
 // another connection may have added a line.
 func (d *Dialer) hostKeyCallback(h *hop) ssh.HostKeyCallback {
+	// The exchange is repeated every gigabyte or so; the decision about a key is not.
+	var accepted ssh.PublicKey
 	return func(_ string, _ net.Addr, key ssh.PublicKey) error {
-		if h.policy == Insecure {
-			d.log.Warn("host key is not checked: anybody in between can read and change everything",
-				"host", h.String(), "fingerprint", ssh.FingerprintSHA256(key))
+		if accepted != nil && sameKey(accepted, key) {
 			return nil
 		}
-		known, err := h.readKnownHosts()
-		if err != nil {
-			return err
+		err := d.decide(h, key)
+		if err == nil {
+			accepted = key
 		}
-		err = known.verify(h, key)
-		if h.policy != AcceptNew || KindOf(err) != KindHostKeyUnknown || err == nil {
-			return err
-		}
-		var e *Error
-		if errors.As(err, &e) && e.Line == "" { // a certificate that is not good
-			return err
-		}
-		return d.acceptNew(h, key)
+		return err
 	}
+}
+
+// decide applies the policy to the key of a hop.
+func (d *Dialer) decide(h *hop, key ssh.PublicKey) error {
+	if h.policy == Insecure {
+		d.log.Warn("host key is not checked: anybody in between can read and change everything",
+			"host", h.String(), "fingerprint", ssh.FingerprintSHA256(key))
+		return nil
+	}
+	known, err := h.readKnownHosts()
+	if err != nil {
+		return err
+	}
+	err = known.verify(h, key)
+	if h.policy != AcceptNew || KindOf(err) != KindHostKeyUnknown || err == nil {
+		return err
+	}
+	var e *Error
+	if errors.As(err, &e) && e.Line == "" { // a certificate that is not good
+		return err
+	}
+	return d.acceptNew(h, key)
 }

@@ -212,8 +212,10 @@ func (d *Dialer) login(ctx context.Context, h *hop, target bool, broken func() e
 
 // readPassword reads the password once for all connections.
 func (d *Dialer) readPassword(ctx context.Context, h *hop) (string, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	if err := d.lock(ctx); err != nil {
+		return "", err
+	}
+	defer d.unlock()
 	if d.password == nil {
 		password, err := d.cfg.Password.read(ctx, d.local.getenv, fmt.Sprintf("password of %s on %s", h.user, h))
 		if err != nil {

@@ -124,6 +124,9 @@ func (c *Client) startProcess(ctx context.Context) (*sftp.Client, error) {
 		return nil, err
 	}
 	p, err := c.run(args)
+	if errors.Is(err, os.ErrClosed) {
+		return nil, &Error{Kind: KindClosed, Host: c.String(), Detail: "by us"}
+	}
 	if err != nil {
 		return nil, &Error{Kind: KindConfig, Host: c.String(), Detail: "transport: openssh", Err: err, Hint: "is the program ssh (openssh-client) installed?"}
 	}
