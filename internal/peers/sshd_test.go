@@ -473,4 +473,6 @@ func (r *sshdRig) chroot(t *testing.T, s *sshd) {
 	}
 	cfg.User = sshdLost
 	dialFails(t, cfg, sshclient.KindChroot, "ChrootDirectory")
+	cfg.Transport, cfg.Files = sshclient.OpenSSH, nil
+	dialFails(t, cfg, sshclient.KindChroot, "ChrootDirectory")
 }

@@ -191,6 +191,14 @@ func TestFewKeys(t *testing.T) {
 	}
 }
 
+// TestTooManyTries checks what is said when a server allows less than we try.
+func TestTooManyTries(t *testing.T) {
+	s := newServer(t, func(s *server) { s.config.MaxAuthTries = 2 })
+	cfg := s.client()
+	cfg.IdentityFiles = []string{keyFile(t, 21, ""), keyFile(t, 22, ""), keyFile(t, 23, "")}
+	failure(t, cfg, KindAuth, "after too many tries", "IdentitiesOnly")
+}
+
 func TestPassword(t *testing.T) {
 	const secret = "correct horse"
 	byPassword := func(s *server) {

@@ -38,6 +38,9 @@ func New(cfg Config) (*Dialer, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
+	if strings.HasPrefix(cfg.Host, "[") { // an address as in a URL
+		cfg.Host = strings.TrimSuffix(cfg.Host[1:], "]")
+	}
 	d := &Dialer{cfg: cfg, local: cfg.local, log: cfg.Log, secrets: make(chan struct{}, 1), opened: map[string]ssh.Signer{}}
 	if d.local == nil {
 		d.local = thisMachine()

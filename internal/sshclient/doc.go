@@ -16,9 +16,9 @@
 //
 // # Traps, and how they are closed
 //
-//   - github.com/kevinburke/ssh_config 1.6.0 leaves a goroutine behind for each parse error,
-//     drops a last line without a newline, takes "?" for "none or one", opens Include files
-//     of the process' home, and has no line numbers for them; so parse.go reads the file as
+//   - github.com/kevinburke/ssh_config 1.6.0 takes "?" of a pattern for none or one, does not
+//     match a quoted Host, cuts a value at any "#", looks for Include files in the process'
+//     home only, and does not say which file a line is from; so parse.go reads the file as
 //     readconf.c does, and a test compares the outcome with "ssh -G".
 //   - golang.org/x/crypto/ssh/knownhosts (and skeema/knownhosts above it) refuses a whole
 //     file for one line that it cannot parse, such as a key of a type it does not know, which

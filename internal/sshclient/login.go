@@ -135,8 +135,8 @@ func (s *recordingSigner) SignWithAlgorithm(rand io.Reader, data []byte, algo st
 
 // error makes the error of a login that failed with err.
 func (l *login) error(err error) error {
-	text := err.Error()
-	tooMany := strings.Contains(text, "Too many authentication failures")
+	text := strings.ToLower(err.Error())
+	tooMany := strings.Contains(text, "too many authentication failures")
 	if !errors.Is(err, errNoMethod) && !tooMany {
 		return err
 	}

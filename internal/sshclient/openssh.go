@@ -23,7 +23,8 @@ type process struct {
 	in      io.WriteCloser
 	out     *os.File
 	stderr  tail
-	closing atomic.Bool
+	running atomic.Bool // its session was had
+	closing atomic.Bool // we end it
 	exited  chan struct{}
 }
 
@@ -134,6 +135,7 @@ func (c *Client) startProcess(ctx context.Context) (*sftp.Client, error) {
 	client, err := sftp.NewClientPipe(p, p, c.d.cfg.SFTP...)
 	ended := !stop()
 	if err == nil && !ended {
+		p.running.Store(true)
 		return client, nil
 	}
 	_ = p.end()
@@ -180,8 +182,12 @@ func (p *process) wait() {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
 	delete(p.c.processes, p)
-	if err != nil && !p.closing.Load() && p.c.cause == nil {
-		p.c.cause = sshError(p.c.String(), p.stderr.text(), err)
+	if err != nil && p.running.Load() && !p.closing.Load() && p.c.cause == nil {
+		e := sshError(p.c.String(), p.stderr.text(), err)
+		if e.Kind == KindChroot { // but the session ran
+			e.Kind, e.Hint = KindClosed, "the server's log says why"
+		}
+		p.c.cause = e
 	}
 }
 
@@ -230,7 +236,7 @@ func (p *process) kill() {
 
 // sshError turns what ssh says on standard error into an Error. err is how the session
 // ended.
-func sshError(host, text string, err error) error {
+func sshError(host, text string, err error) *Error {
 	e := &Error{Kind: KindOther, Host: host, Detail: "ssh: " + lastLines(text)}
 	if text == "" {
 		e.Detail, e.Err = "", fmt.Errorf("ssh ended without a word: %w", err)
@@ -270,6 +276,8 @@ func sshError(host, text string, err error) error {
 		e.Kind, e.Hint = KindAlgorithm, "update the server, or allow what it has by HostKeyAlgorithms, KexAlgorithms, Ciphers or MACs in ssh_config"
 	case has("Bad configuration option", "Bad owner or permissions", "terminating, ", "keyword ", "Can't open user config file", "percent_expand"):
 		e.Kind, e.Hint = KindConfig, "ssh -G shows what ssh makes of its configuration"
+	case has("client_loop: "): // which only runs after the login
+		e.Kind, e.Hint = KindChroot, refusedHint
 	case has("Connection closed", "Connection reset", "closed by remote host", "Broken pipe"):
 		e.Kind, e.Hint = KindClosed, "the server ended the connection: its log says why (a chroot directory that is missing, MaxStartups, a ban of this address?)"
 	case text == "":

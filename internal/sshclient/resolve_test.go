@@ -353,6 +353,17 @@ func TestDefaultFiles(t *testing.T) {
 	}
 }
 
+// TestBracketedAddress takes an address as it is in a URL.
+func TestBracketedAddress(t *testing.T) {
+	d, err := New(Config{Host: "[2001:db8::1]", Port: 2222, Files: []string{}, local: testMachine(t.TempDir())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := d.String(), "[2001:db8::1]:2222"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 func TestMatchPattern(t *testing.T) {
 	for _, c := range []struct {
 		pattern, s string

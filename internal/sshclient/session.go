@@ -21,6 +21,8 @@ const (
 	// keptOutput is how much of what a server says besides SFTP is kept for the error, in
 	// bytes.
 	keptOutput = 512
+
+	refusedHint = "the server let us in and then ended the session: its ChrootDirectory must exist, belong to root and be writable by nobody else, all the way up, and the account's home and shell must exist; the server's log names what is missing"
 )
 
 // session is a channel on which the server runs SFTP.
@@ -107,7 +109,7 @@ func (s *session) Close() error {
 func (c *Client) refused(err error) *Error {
 	e := &Error{
 		Kind: KindChroot, Host: c.String(), Err: err,
-		Hint: "the server let us in and then ended the session: its ChrootDirectory must exist, belong to root and be writable by nobody else, all the way up, and the account's home and shell must exist; the server's log names what is missing",
+		Hint: refusedHint,
 	}
 	if errors.Is(err, io.EOF) {
 		e.Err, e.Detail = nil, "the server closed the connection"
