@@ -95,7 +95,7 @@ type Config struct {
 	// (~/.ssh/id_ed25519 …) are not read. Jump hosts are offered the files too.
 	IdentityFiles []string
 	Certificates  []string
-	PrivateKeys   [][]byte
+	PrivateKeys   []PEM
 	// Passphrase opens encrypted keys. It is read when a server has accepted such a key.
 	Passphrase Secret
 	// Password is for the methods password and keyboard-interactive (with one hidden

@@ -87,9 +87,9 @@ func TestKeys(t *testing.T) {
 	locked := keyFile(t, userKey, "open sesame")
 	phrase := writeFile(t, filepath.Join(t.TempDir(), "phrase"), "open sesame\n")
 	for name, change := range map[string]func(c *Config){
-		"as text": func(c *Config) { c.IdentityFiles, c.PrivateKeys = nil, [][]byte{keyPEM(t, userKey, "")} },
+		"as text": func(c *Config) { c.IdentityFiles, c.PrivateKeys = nil, []PEM{keyPEM(t, userKey, "")} },
 		"as text, locked": func(c *Config) {
-			c.IdentityFiles, c.PrivateKeys, c.Passphrase.File = nil, [][]byte{keyPEM(t, userKey, "open sesame")}, phrase
+			c.IdentityFiles, c.PrivateKeys, c.Passphrase.File = nil, []PEM{keyPEM(t, userKey, "open sesame")}, phrase
 		},
 		"passphrase in memory": func(c *Config) { c.IdentityFiles, c.Passphrase.Bytes = []string{locked}, []byte("open sesame") },
 		"passphrase in a file": func(c *Config) { c.IdentityFiles, c.Passphrase.File = []string{locked}, phrase },
@@ -267,7 +267,7 @@ func TestPassword(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := newServer(t, change).client()
 			cfg.IdentityFiles, cfg.Password = nil, password
-			failure(t, cfg, KindAuth, "more than a password")
+			failure(t, cfg, KindAuth, "more than a password", "unattended")
 		})
 	}
 }
@@ -314,6 +314,14 @@ func TestNetworkErrorKinds(t *testing.T) {
 		if got := KindOf(err); got != want || !errors.Is(err, errno) {
 			t.Errorf("%v: %v", errno, err)
 		}
+	}
+}
+
+// TestServersTextIsHarmless checks that what a server says cannot play with a terminal.
+func TestServersTextIsHarmless(t *testing.T) {
+	err := networkError("web", &ssh.OpenChannelError{Reason: ssh.Prohibited, Message: "\x1b]0;x\x07\r\n\x9b31m no"})
+	if strings.ContainsAny(err.Error(), "\x1b\x07\r\n\u009b") {
+		t.Errorf("%q", err.Error())
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -135,7 +136,8 @@ func (e *Error) Error() string {
 	if e.Err != nil {
 		b.WriteString(": " + e.Err.Error())
 	}
-	return b.String()
+	// Parts of it are what a server says.
+	return strings.NewReplacer("\n", " ", "\x00", "?").Replace(printable([]byte(b.String())))
 }
 
 // Unwrap returns the cause.
@@ -252,8 +254,15 @@ func networkError(host string, err error) *Error {
 func algorithmError(host string, err *ssh.AlgorithmNegotiationError) *Error {
 	return &Error{
 		Kind: KindAlgorithm, Host: host,
-		Detail: fmt.Sprintf("%s: the server has %s, we have %s", err.What,
-			strings.Join(err.RequestedAlgorithms, ","), strings.Join(err.SupportedAlgorithms, ",")),
-		Hint: "update the server; for a device that cannot be updated, allow old algorithms with legacy: true, or those it needs by HostKeyAlgorithms, KexAlgorithms, Ciphers and MACs in ssh_config",
+		Detail: fmt.Sprintf("%s: the server has %s, we have %s", err.What, algorithmList(err.RequestedAlgorithms), algorithmList(err.SupportedAlgorithms)),
+		Hint:   "update the server; for a device that cannot be updated, allow old algorithms with legacy: true, or those it needs by HostKeyAlgorithms, KexAlgorithms, Ciphers and MACs in ssh_config",
 	}
+}
+
+// algorithmList joins names without the pseudo-algorithms that announce extensions (RFC 8308,
+// kex-strict of OpenSSH).
+func algorithmList(names []string) string {
+	return strings.Join(slices.DeleteFunc(slices.Clone(names), func(s string) bool {
+		return strings.HasPrefix(s, "ext-info-") || strings.HasPrefix(s, "kex-strict-")
+	}), ",")
 }

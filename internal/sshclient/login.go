@@ -172,6 +172,8 @@ func (l *login) detail(tooMany bool) string {
 func (l *login) hint() string {
 	takes := func(m string) bool { return slices.Contains(l.offered, m) }
 	switch {
+	case errors.Is(l.failure, errQuestion):
+		return "a login that needs a person cannot run unattended: have a key accepted for this account without a second factor"
 	case l.used[methodPassword] || l.used[methodPrompt]:
 		return "is the user name right, and the password the current one?"
 	case takes(methodKey) && len(l.keys) > min(len(l.keys), l.next):

@@ -237,7 +237,7 @@ func (p *process) kill() {
 // sshError turns what ssh says on standard error into an Error. err is how the session
 // ended.
 func sshError(host, text string, err error) *Error {
-	e := &Error{Kind: KindOther, Host: host, Detail: "ssh: " + lastLines(text)}
+	e := &Error{Kind: KindOther, Host: host, Detail: "ssh: " + strings.TrimPrefix(lastLines(text), "ssh: ")}
 	if text == "" {
 		e.Detail, e.Err = "", fmt.Errorf("ssh ended without a word: %w", err)
 	}

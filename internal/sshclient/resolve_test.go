@@ -220,7 +220,7 @@ func TestHop(t *testing.T) {
 			return fmt.Sprint(h.user, h.port, h.identities), fmt.Sprint("u", 7, []identity{{"/k%1", true}, {"/l", true}})
 		}},
 		"default keys":                         {Config{Host: "web"}, "", func(h *hop) (any, any) { return h.identities[0], identity{path: dir + "/.ssh/id_ed25519"} }},
-		"no default keys beside a key as text": {Config{Host: "web", PrivateKeys: [][]byte{[]byte("x")}}, "", func(h *hop) (any, any) { return len(h.identities), 0 }},
+		"no default keys beside a key as text": {Config{Host: "web", PrivateKeys: []PEM{PEM("x")}}, "", func(h *hop) (any, any) { return len(h.identities), 0 }},
 		"agent of the environment":             {Config{Host: "web"}, "", func(h *hop) (any, any) { return h.agent, "/run/agent" }},
 		"agent none":                           {Config{Host: "web"}, "IdentityAgent none\n", func(h *hop) (any, any) { return h.agent, "" }},
 		"agent by name":                        {Config{Host: "web"}, "IdentityAgent SSH_AUTH_SOCK\n", func(h *hop) (any, any) { return h.agent, "/run/agent" }},
@@ -397,7 +397,7 @@ func TestConfigCheck(t *testing.T) {
 }
 
 func TestSecretsDoNotPrint(t *testing.T) {
-	cfg := Config{Password: Secret{Bytes: []byte("hunter2")}}
+	cfg := Config{Password: Secret{Bytes: []byte("hunter2")}, PrivateKeys: []PEM{PEM("hunter2")}}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
 		if s := fmt.Sprintf(verb, cfg); strings.Contains(s, "hunter2") || strings.Contains(s, "68756e74657232") || strings.Contains(s, "[104 117") {
 			t.Errorf("%s prints the secret: %s", verb, s)

@@ -33,6 +33,15 @@ func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[secret]
 // LogValue logs no secret.
 func (s Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
 
+// PEM is the text of a private key. It prints as "[private key]".
+type PEM []byte
+
+// Format prints no key.
+func (p PEM) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[private key]") }
+
+// LogValue logs no key.
+func (p PEM) LogValue() slog.Value { return slog.StringValue("[private key]") }
+
 // read gets the secret. The caller must not change it.
 func (s Secret) read(ctx context.Context, getenv func(string) string, question string) ([]byte, error) {
 	switch {
