@@ -3,6 +3,9 @@ package sshclient
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net"
@@ -315,6 +318,27 @@ func TestNetworkErrorKinds(t *testing.T) {
 			t.Errorf("%v: %v", errno, err)
 		}
 	}
+}
+
+// TestOldRSA logs in to a server that knows only SHA-1 signatures of RSA keys.
+func TestOldRSA(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(key, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(t, func(s *server) {
+		s.config.PublicKeyAuthAlgorithms = []string{ssh.KeyAlgoRSA}
+		s.config.PublicKeyCallback = func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { return nil, nil }
+	})
+	cfg := s.client()
+	cfg.IdentityFiles, cfg.PrivateKeys = nil, []PEM{pem.EncodeToMemory(block)}
+	failure(t, cfg, KindAuth, "legacy: true")
+	cfg.Legacy = true
+	works(t, dial(t, cfg))
 }
 
 // TestServersTextIsHarmless checks that what a server says cannot play with a terminal.

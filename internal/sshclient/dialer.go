@@ -72,7 +72,7 @@ func (d *Dialer) findRoute(name, user string, port int, through []string) ([]*ho
 		return []*hop{h}, err
 	}
 	// The name alone decides which lines of ssh_config count, so it would go on for ever.
-	if slices.Contains(through, name) {
+	if slices.Contains(through, name) || len(through) >= maxHops {
 		return nil, configError("ProxyJump loop: %s", strings.Join(append(through, name), " → "))
 	}
 	route, err := d.findRoute(h.jump[0].host, h.jump[0].user, h.jump[0].port, append(through, name))

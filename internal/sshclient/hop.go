@@ -366,8 +366,12 @@ func (v *values) jump(h *hop) {
 	if d == nil {
 		return
 	}
-	var err error
-	if h.jump, err = parseJumps(v.one("proxyjump", "none")); err != nil {
+	tokens := v.tokens(h)
+	list, err := expandTokens(v.one("proxyjump", "none"), map[byte]string{'h': tokens['h'], 'n': tokens['n'], 'p': tokens['p'], 'r': tokens['r']})
+	if err == nil {
+		h.jump, err = parseJumps(list)
+	}
+	if err != nil {
 		v.fail(d, err)
 	}
 }

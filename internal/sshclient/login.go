@@ -179,7 +179,13 @@ func (l *login) hint() string {
 	case takes(methodKey) && len(l.keys) > min(len(l.keys), l.next):
 		return "name the right key with identity, or IdentityFile and IdentitiesOnly yes in ssh_config"
 	case takes(methodKey) && l.next > 0:
-		return fmt.Sprintf("is the user name right, and is the public key in %s's authorized_keys on the server? its log says why it refuses a key", l.h.user)
+		hint := fmt.Sprintf("is the user name right, and is the public key in %s's authorized_keys on the server? its log says why it refuses a key", l.h.user)
+		// x/crypto does not even offer a key when there is no signature in common.
+		rsa := func(c candidate) bool { return c.signer.PublicKey().Type() == ssh.KeyAlgoRSA }
+		if slices.ContainsFunc(l.keys, rsa) && !slices.Contains(l.h.algorithms.publicKeys, ssh.KeyAlgoRSA) {
+			hint += "; a server of before 2017 takes RSA keys with SHA-1 only: legacy: true"
+		}
+		return hint
 	case l.password == nil && (takes(methodPassword) || takes(methodPrompt)):
 		return "the server wants a password: give it by password_file or password_env, or set a key up"
 	case takes(methodKey):

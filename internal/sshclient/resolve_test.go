@@ -277,6 +277,7 @@ func TestConfigErrors(t *testing.T) {
 		"unset variable":     {"IdentityFile ${NOTHING}/x\n", KindConfig, "NOTHING is not set"},
 		"include loop":       {"Include FILE\n", KindConfig, "nested too deep"},
 		"jump loop":          {"Host *\n ProxyJump bastion\n", KindConfig, "ProxyJump loop: web → bastion → bastion"},
+		"endless jumps":      {"Host *\n ProxyJump a%h\n", KindConfig, "ProxyJump loop: web → aweb → aaweb"},
 		"bad jump":           {"ProxyJump -oProxyCommand=x\n", KindConfig, "not a host name"},
 		"option as host":     {"HostName -oProxyCommand=x\n", KindConfig, "not a host name"},
 		"option as user":     {"User -x\n", KindConfig, "not a user name"},
@@ -299,6 +300,17 @@ func TestConfigErrors(t *testing.T) {
 
 // TestRoute checks chains of jump hosts: the first one of a list has its own jump hosts.
 func TestRoute(t *testing.T) {
+	t.Run("tokens", func(t *testing.T) {
+		file := writeFile(t, filepath.Join(t.TempDir(), "c"), "Host web\n  HostName web.example\n  ProxyJump %r@gate-%h:22%p\n  Port 22\n")
+		d, err := New(Config{Host: "web", User: "u", Files: []string{file}, local: testMachine(t.TempDir())})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h := d.route[0]; h.user != "u" || h.addr() != "gate-web.example:2222" {
+			t.Errorf("jump host %s@%s", h.user, h.addr())
+		}
+	})
+
 	dir := t.TempDir()
 	file := writeFile(t, filepath.Join(dir, "c"), `Host web
   ProxyJump b1,bob@b2:2201
