@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
@@ -51,12 +52,7 @@ func (h *hop) append(file string, key ssh.PublicKey) (added bool, err error) {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }() // and releases the lock
-	for {
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
+	if err := lockFile(f, lockLimit); err != nil {
 		return false, fmt.Errorf("locking %s: %w", file, err)
 	}
 	known, err := h.readKnownHosts()
@@ -75,6 +71,26 @@ func (h *hop) append(file string, key ssh.PublicKey) (added bool, err error) {
 		return false, err
 	}
 	return true, f.Sync()
+}
+
+const (
+	// lockLimit bounds waiting for another process that appends: that takes milliseconds.
+	lockLimit = 10 * time.Second
+	// lockEvery is how often the lock is tried.
+	lockEvery = 10 * time.Millisecond
+)
+
+// lockFile locks a file against other processes and other descriptors of this one, until it
+// is closed. Waiting in the kernel could not be given up.
+func lockFile(f *os.File, limit time.Duration) error {
+	for end := time.Now().Add(limit); ; {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		held := errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR)
+		if !held || time.Now().After(end) {
+			return err
+		}
+		<-time.After(lockEvery)
+	}
 }
 
 // newLine is the line to append to f, which may lack its last newline.

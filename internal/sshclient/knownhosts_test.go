@@ -10,10 +10,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 func keyText(tb testing.TB, n byte) string {
@@ -213,6 +215,30 @@ func checkMode(t *testing.T, file string, want os.FileMode) {
 	}
 	if info.Mode() != want {
 		t.Errorf("%s has mode %v, want %v", file, info.Mode(), want)
+	}
+}
+
+// TestLockedForEver does not wait for ever for a process that holds the lock.
+func TestLockedForEver(t *testing.T) {
+	file := writeFile(t, filepath.Join(t.TempDir(), "kh"), "")
+	open := func() *os.File {
+		f, err := os.OpenFile(file, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		return f
+	}
+	holder, waiter := open(), open()
+	if err := lockFile(holder, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := lockFile(waiter, 20*time.Millisecond); !errors.Is(err, unix.EWOULDBLOCK) {
+		t.Fatalf("got %v", err)
+	}
+	_ = holder.Close()
+	if err := lockFile(waiter, patience); err != nil {
+		t.Fatal(err)
 	}
 }
 
