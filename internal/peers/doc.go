@@ -4,4 +4,7 @@
 // docs/PEERS.md is not the table of its results; make peers-update writes it.
 //
 // A client that cannot do an operation has "n/a" there, with the reason.
+//
+// TestSSHClient is about the other direction: internal/sshclient as a client of OpenSSH's
+// server, which runs as root in a mount namespace with accounts of its own.
 package peers

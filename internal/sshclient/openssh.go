@@ -1,0 +1,344 @@
+package sshclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/pkg/sftp"
+)
+
+// process is an ssh of the system with a session of SFTP on its standard input and output.
+type process struct {
+	c       *Client
+	cmd     *exec.Cmd
+	in      io.WriteCloser
+	out     *os.File
+	stderr  tail
+	running atomic.Bool // its session was had
+	closing atomic.Bool // we end it
+	exited  chan struct{}
+}
+
+// dialOpenSSH starts the first process, since only a session shows whether the login works.
+func (d *Dialer) dialOpenSSH(ctx context.Context) (*Client, error) {
+	c := &Client{d: d, ended: make(chan struct{}), processes: map[*process]bool{}}
+	limit := pick(d.cfg.LoginTimeout, DefaultLoginTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, &stageTimeout{stage: "login", limit: limit})
+	defer cancel()
+	first, err := c.startProcess(ctx)
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	c.first = first
+	return c, nil
+}
+
+// sshArgs are the arguments of ssh(1). Nothing secret is ever among them: other users of the
+// machine can read them.
+func (d *Dialer) sshArgs() ([]string, error) {
+	cfg := &d.cfg
+	// ssh takes the rest of the line for the value of RemoteCommand and ProxyJump, so quotes
+	// would be part of it.
+	args := []string{"-x", "-a", "-T", "-o", "RemoteCommand=none"}
+	if len(cfg.Files) == 1 {
+		args = append(args, "-F", d.local.tilde(cfg.Files[0]))
+	}
+	var bad error
+	set := func(key string, values ...string) {
+		for i, v := range values {
+			if strings.ContainsAny(v, "\r\n\x00") {
+				bad = configError("%s: %q has a line break", key, v)
+			}
+			values[i] = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(v) + `"`
+		}
+		args = append(args, "-o", key+"="+strings.Join(values, " "))
+	}
+	set("BatchMode", "yes") // never a question
+	set("LogLevel", "ERROR")
+	set("ClearAllForwardings", "yes")
+	set("PermitLocalCommand", "no")
+	set("ForkAfterAuthentication", "no")
+	set("StdinNull", "no")
+	if cfg.Port != 0 {
+		set("Port", strconv.Itoa(cfg.Port))
+	}
+	if cfg.User != "" {
+		set("User", cfg.User)
+	}
+	if cfg.Jump != "" {
+		args = append(args, "-o", "ProxyJump="+cfg.Jump)
+	}
+	for _, file := range cfg.IdentityFiles {
+		set("IdentityFile", strings.ReplaceAll(file, "%", "%%"))
+	}
+	for _, file := range cfg.Certificates {
+		set("CertificateFile", strings.ReplaceAll(file, "%", "%%"))
+	}
+	if cfg.Agent != "" {
+		set("IdentityAgent", cfg.Agent)
+	}
+	if len(cfg.KnownHosts) > 0 {
+		set("UserKnownHostsFile", append([]string(nil), cfg.KnownHosts...)...)
+		set("GlobalKnownHostsFile", "none")
+	}
+	switch cfg.HostKeys {
+	case Strict:
+		set("StrictHostKeyChecking", "yes")
+	case AcceptNew:
+		set("StrictHostKeyChecking", "accept-new")
+	case Insecure:
+		set("StrictHostKeyChecking", "no")
+		set("UserKnownHostsFile", "none")
+		set("GlobalKnownHostsFile", "none")
+	}
+	if cfg.Timeout > 0 {
+		set("ConnectTimeout", wholeSeconds(cfg.Timeout))
+	}
+	if keepAlive := pick(cfg.KeepAlive, DefaultKeepAlive); keepAlive > 0 {
+		set("ServerAliveInterval", wholeSeconds(keepAlive))
+		set("ServerAliveCountMax", strconv.Itoa(pick(cfg.KeepAliveCount, DefaultKeepAliveCount)))
+	}
+	return append(args, "-s", "--", cfg.Host, "sftp"), bad
+}
+
+// wholeSeconds rounds up: ssh takes whole seconds, and 0 is "never".
+func wholeSeconds(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}
+
+// startProcess starts ssh and a session on it.
+func (c *Client) startProcess(ctx context.Context) (*sftp.Client, error) {
+	if c.d.cfg.HostKeys == Insecure {
+		c.d.log.Warn("host key is not checked: anybody in between can read and change everything", "host", c.String())
+	}
+	args, err := c.d.sshArgs()
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.run(args)
+	if errors.Is(err, os.ErrClosed) {
+		return nil, &Error{Kind: KindClosed, Host: c.String(), Detail: "by us"}
+	}
+	if err != nil {
+		return nil, &Error{Kind: KindConfig, Host: c.String(), Detail: "transport: openssh", Err: err, Hint: "is the program ssh (openssh-client) installed?"}
+	}
+	stop := context.AfterFunc(ctx, p.kill)
+	client, err := sftp.NewClientPipe(p, p, c.d.cfg.SFTP...)
+	ended := !stop()
+	if err == nil && !ended {
+		p.running.Store(true)
+		return client, nil
+	}
+	_ = p.end()
+	if ended {
+		return nil, connectError(ctx, c.String(), context.Cause(ctx))
+	}
+	return nil, sshError(c.String(), p.stderr.text(), err)
+}
+
+// run starts the process, and a task that waits for it.
+func (c *Client) run(args []string) (*process, error) {
+	p := &process{c: c, cmd: exec.Command("ssh", args...), exited: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), "LC_ALL=C") // its messages are read
+	p.cmd.Stderr = &p.stderr
+	p.cmd.WaitDelay = 2 * time.Second                      // for processes of jump hosts that keep stderr
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal to ask on, and one group to kill
+	out, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	p.out, p.cmd.Stdout = out, w
+	p.in, err = p.cmd.StdinPipe()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil && c.closing {
+		err = os.ErrClosed
+	}
+	if err == nil {
+		err = p.cmd.Start()
+	}
+	_ = w.Close()
+	if err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	c.processes[p] = true
+	c.tasks.Go(p.wait)
+	return p, nil
+}
+
+// wait waits for the end of the process.
+func (p *process) wait() {
+	err := p.cmd.Wait()
+	close(p.exited)
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	delete(p.c.processes, p)
+	if err != nil && p.running.Load() && !p.closing.Load() && p.c.cause == nil {
+		e := sshError(p.c.String(), p.stderr.text(), err)
+		if e.Kind == KindChroot { // but the session ran
+			e.Kind, e.Hint = KindClosed, "the server's log says why"
+		}
+		p.c.cause = e
+	}
+}
+
+func (p *process) Write(b []byte) (int, error) { return p.in.Write(b) }
+
+// Read reads what ssh writes; at its end the pipe is closed.
+func (p *process) Read(b []byte) (int, error) {
+	n, err := p.out.Read(b)
+	if err != nil {
+		_ = p.out.Close()
+	}
+	return n, err
+}
+
+// Close ends the session: ssh ends when its input does.
+func (p *process) Close() error {
+	p.closing.Store(true)
+	err := p.in.Close()
+	timer := time.AfterFunc(closeLimit, p.kill)
+	p.c.tasks.Go(func() {
+		<-p.exited
+		timer.Stop()
+	})
+	return err
+}
+
+// end ends the process and waits for it: a short while for what it has to say, since a
+// failed ssh ends by itself.
+func (p *process) end() error {
+	p.closing.Store(true)
+	_ = p.in.Close()
+	timer := time.AfterFunc(time.Second, p.kill)
+	defer timer.Stop()
+	<-p.exited
+	if err := p.out.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// kill kills ssh and the processes of its jump hosts.
+func (p *process) kill() {
+	p.closing.Store(true)
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+}
+
+// sshError turns what ssh says on standard error into an Error. err is how the session
+// ended.
+func sshError(host, text string, err error) *Error {
+	e := &Error{Kind: KindOther, Host: host, Detail: "ssh: " + strings.TrimPrefix(lastLines(text), "ssh: ")}
+	if text == "" {
+		e.Detail, e.Err = "", fmt.Errorf("ssh ended without a word: %w", err)
+	}
+	has := func(parts ...string) bool {
+		for _, p := range parts {
+			if strings.Contains(text, p) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case has("REMOTE HOST IDENTIFICATION HAS CHANGED"):
+		sshHostKey(e, text)
+	case has("REVOKED"):
+		e.Kind, e.Hint = KindHostKeyRevoked, "whoever shows this key must not be trusted; ask the server's operator for its new key"
+	case has("Host key verification failed", "host key is known for"):
+		e.Kind, e.Hint = KindHostKeyUnknown, "get the key with ssh-keyscan, compare its fingerprint with the server's, and add the line to known_hosts; or accept new keys with host_key: accept-new"
+	case has("subsystem request failed"):
+		e.Kind, e.Hint = KindSubsystem, "the server needs a line like Subsystem sftp internal-sftp in sshd_config"
+	case has("Permission denied (", "Too many authentication failures"):
+		e.Kind, e.Hint = KindAuth, "is the user name right, and is the public key in the account's authorized_keys? ssh cannot ask for a passphrase here: load encrypted keys into an agent"
+		if _, list, ok := strings.Cut(text, "Permission denied ("); ok {
+			list, _, _ = strings.Cut(list, ")")
+			e.Offered = strings.Split(list, ",")
+		}
+	case has("Could not resolve hostname", "Name or service not known"):
+		e.Kind, e.Hint = KindDNS, "is the name spelled right, or is it an alias of an ssh_config file that ssh reads for this account?"
+	case has("Connection refused"):
+		e.Kind, e.Hint = KindRefused, "does the SSH server run, and on that port?"
+	case has("timed out", "Timeout"):
+		e.Kind, e.Hint = KindTimeout, "is the server up, and does a firewall let this machine through?"
+	case has("No route to host", "Network is unreachable"):
+		e.Kind, e.Hint = KindUnreachable, "is the address right, and is there a route (VPN, IPv6) to it?"
+	case has("no matching ", "Unable to negotiate"):
+		e.Kind, e.Hint = KindAlgorithm, "update the server, or allow what it has by HostKeyAlgorithms, KexAlgorithms, Ciphers or MACs in ssh_config"
+	case has("Bad configuration option", "Bad owner or permissions", "terminating, ", "keyword ", "Can't open user config file", "percent_expand"):
+		e.Kind, e.Hint = KindConfig, "ssh -G shows what ssh makes of its configuration"
+	case has("client_loop: "): // which only runs after the login
+		e.Kind, e.Hint = KindChroot, refusedHint
+	case has("Connection closed", "Connection reset", "closed by remote host", "Broken pipe"):
+		e.Kind, e.Hint = KindClosed, "the server ended the connection: its log says why (a chroot directory that is missing, MaxStartups, a ban of this address?)"
+	case text == "":
+		e.Kind, e.Hint = KindSubsystem, "does the account's shell or SFTP program start on the server?"
+	}
+	return e
+}
+
+// sshHostKey reads the message about a changed host key.
+func sshHostKey(e *Error, text string) {
+	e.Kind = KindHostKeyChanged
+	e.Hint = "somebody may be in between, or the server was set up anew: ask its operator for the fingerprint before you remove the old line with ssh-keygen -R"
+	e.Detail = "ssh refuses it"
+	known := KnownKey{}
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, ".\r\n")
+		if strings.HasPrefix(line, "SHA256:") {
+			e.Fingerprint = line
+		}
+		// Offending ED25519 key in FILE:LINE
+		if rest, ok := strings.CutPrefix(line, "Offending "); ok {
+			typ, place, _ := strings.Cut(rest, " key in ")
+			i := strings.LastIndexByte(place, ':')
+			if i < 0 {
+				continue
+			}
+			known.Type, known.File = strings.ToLower(typ), place[:i]
+			known.Line, _ = strconv.Atoi(place[i+1:])
+			e.Known = []KnownKey{known}
+		}
+	}
+	if e.Known != nil {
+		e.Detail = fmt.Sprintf("the server shows %s, known is %s:%d", e.Fingerprint, known.File, known.Line)
+		known.fingerprint()
+		e.Known = []KnownKey{known}
+	}
+}
+
+// fingerprint reads the fingerprint of a known key from its file, when it can.
+func (k *KnownKey) fingerprint() {
+	data, err := readLimited(k.File, maxConfigSize)
+	if err != nil {
+		return
+	}
+	lines, err := parseKnownHosts(k.File, data)
+	if err != nil {
+		return
+	}
+	for i := range lines {
+		if lines[i].line == k.Line {
+			*k = lines[i].known()
+		}
+	}
+}
+
+// lastLines are the last lines of a text, in one.
+func lastLines(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	lines = lines[max(0, len(lines)-3):]
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	return strings.Join(lines, "; ")
+}

@@ -1,0 +1,139 @@
+package sshclient
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// viaSSH is a configuration that reaches the server through the system's ssh.
+func (s *server) viaSSH() Config {
+	s.tb.Helper()
+	cfg := s.client()
+	cfg.Transport = OpenSSH
+	cfg.Files = []string{writeFile(s.tb, filepath.Join(s.tb.TempDir(), "c"), "IdentitiesOnly yes\n")}
+	return cfg
+}
+
+func TestOpenSSH(t *testing.T) {
+	s := newServer(t, nil)
+	c := dial(t, s.viaSSH())
+	works(t, c)
+	works(t, c)
+	if c.SSH() != nil {
+		t.Error("there is no ssh.Client")
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	<-c.Done()
+	if _, err := c.SFTP(t.Context()); err == nil {
+		t.Error("a session after Close")
+	}
+}
+
+func TestOpenSSHErrors(t *testing.T) {
+	s := newServer(t, nil)
+	noSubsystem := newServer(t, func(s *server) { s.noSubsystem = true })
+	closed := func() int {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		return ln.Addr().(*net.TCPAddr).Port
+	}()
+	for name, test := range map[string]struct {
+		change func(c *Config)
+		kind   Kind
+		parts  []string
+	}{
+		"wrong key":   {func(c *Config) { c.IdentityFiles = []string{keyFile(t, 12, "")} }, KindAuth, []string{"Permission denied", "authorized_keys"}},
+		"unknown":     {func(c *Config) { c.KnownHosts, c.HostKeys = []string{"/nowhere/kh"}, Strict }, KindHostKeyUnknown, []string{"ssh-keyscan"}},
+		"changed":     {func(c *Config) { c.KnownHosts = []string{s.known(otherKey)} }, KindHostKeyChanged, []string{ssh.FingerprintSHA256(testPublicKey(t, hostKey)), ":1"}},
+		"refused":     {func(c *Config) { c.Port = closed }, KindRefused, []string{"refused"}},
+		"no name":     {func(c *Config) { c.Host = "no-such-host.invalid" }, KindDNS, []string{"no-such-host.invalid"}},
+		"subsystem":   {func(c *Config) { c.Port, c.KnownHosts = noSubsystem.port(), []string{noSubsystem.known(hostKey)} }, KindSubsystem, []string{"Subsystem sftp"}},
+		"encrypted":   {func(c *Config) { c.IdentityFiles = []string{keyFile(t, userKey, "x")} }, KindAuth, []string{"agent"}},
+		"bad setting": {func(c *Config) { c.Files = []string{writeFile(t, filepath.Join(t.TempDir(), "c"), "Nonsense yes\n")} }, KindConfig, []string{"nonsense", "ssh -G"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := s.viaSSH()
+			test.change(&cfg)
+			e := failure(t, cfg, test.kind, test.parts...)
+			if test.kind == KindAuth && !slices.Equal(e.Offered, []string{"publickey"}) {
+				t.Errorf("offered methods are %v", e.Offered)
+			}
+			if test.kind == KindHostKeyChanged && (len(e.Known) != 1 || e.Known[0].Fingerprint != ssh.FingerprintSHA256(testPublicKey(t, otherKey))) {
+				t.Errorf("known keys are %v", e.Known)
+			}
+		})
+	}
+}
+
+// TestOpenSSHMatch has the configuration that the native transport sends here.
+func TestOpenSSHMatch(t *testing.T) {
+	s := newServer(t, nil)
+	cfg := s.viaSSH()
+	key := cfg.IdentityFiles[0]
+	cfg.IdentityFiles, cfg.Host = nil, "web"
+	cfg.Files = []string{writeFile(t, filepath.Join(t.TempDir(), "c"), "Match originalhost web exec \"exit 0\"\n  HostName 127.0.0.1\n  HostKeyAlias "+
+		s.name()+"\n  IdentitiesOnly yes\n  IdentityFile "+key+"\n")}
+	works(t, dial(t, cfg))
+	cfg.Transport = Native
+	failure(t, cfg, KindUnsupported, "Match exec", "transport: openssh")
+}
+
+func TestOpenSSHCancel(t *testing.T) {
+	s := &server{tb: t}
+	reached := make(chan struct{}, 1)
+	release := make(chan struct{})
+	s.addr = s.listen(func(net.Conn) {
+		reached <- struct{}{}
+		<-release
+	})
+	defer close(release)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-reached
+		cancel()
+	}()
+	if _, err := Dial(ctx, s.viaSSH()); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	cfg := s.viaSSH()
+	cfg.LoginTimeout = 100 * time.Millisecond
+	failure(t, cfg, KindTimeout, "no login within 100ms")
+}
+
+// TestSSHArgs checks that a name can be nothing but a name, and that ssh never asks.
+func TestSSHArgs(t *testing.T) {
+	d, err := New(Config{Host: "web", Transport: OpenSSH, User: "a", KnownHosts: []string{`/k "x" \y`, "/z"}, Jump: "b", HostKeys: AcceptNew, KeepAlive: 1500 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	args, err := d.sshArgs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := strings.Join(args, " ")
+	for _, part := range []string{`BatchMode="yes"`, `UserKnownHostsFile="/k \"x\" \\y" "/z"`, `ServerAliveInterval="2"`, `StrictHostKeyChecking="accept-new"`} {
+		if !strings.Contains(line, part) {
+			t.Errorf("%q is not in %q", part, line)
+		}
+	}
+	if tail := args[len(args)-4:]; !slices.Equal(tail, []string{"-s", "--", "web", "sftp"}) {
+		t.Errorf("the arguments end in %q", tail)
+	}
+	d.cfg.IdentityFiles = []string{"/k\nProxyCommand=x"}
+	if _, err := d.sshArgs(); KindOf(err) != KindConfig || err == nil {
+		t.Errorf("a line break passed: %v", err)
+	}
+}

@@ -1,0 +1,111 @@
+package sshclient
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"golang.org/x/term"
+)
+
+// Secret says where a password or passphrase comes from; the first of Bytes, File, Env and
+// Ask that is set is used. It prints as "[secret]" whatever the verb.
+type Secret struct {
+	Bytes []byte
+	File  string // its first line
+	Env   string // name of an environment variable
+	// Ask asks a person. It must be nil when nobody is there, and must end when ctx does.
+	Ask func(ctx context.Context, question string) ([]byte, error)
+}
+
+// maxSecret is the longest secret that is read from a file, in bytes.
+const maxSecret = 64 << 10
+
+// IsZero reports whether there is no source.
+func (s Secret) IsZero() bool { return s.Bytes == nil && s.File == "" && s.Env == "" && s.Ask == nil }
+
+// Format prints no secret.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[secret]") }
+
+// LogValue logs no secret.
+func (s Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
+
+// PEM is the text of a private key. It prints as "[private key]".
+type PEM []byte
+
+// Format prints no key.
+func (p PEM) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[private key]") }
+
+// LogValue logs no key.
+func (p PEM) LogValue() slog.Value { return slog.StringValue("[private key]") }
+
+// read gets the secret. The caller must not change it.
+func (s Secret) read(ctx context.Context, getenv func(string) string, question string) ([]byte, error) {
+	switch {
+	case s.Bytes != nil:
+		return s.Bytes, nil
+	case s.File != "":
+		return readSecret(s.File)
+	case s.Env != "":
+		if v := getenv(s.Env); v != "" {
+			return []byte(v), nil
+		}
+		return nil, configError("environment variable %s is empty", s.Env)
+	case s.Ask != nil:
+		return s.Ask(ctx, question)
+	}
+	return nil, configError("no password or passphrase")
+}
+
+func readSecret(file string) ([]byte, error) {
+	data, err := readLimited(file, maxSecret)
+	if err != nil {
+		return nil, configError("reading a secret: %w", err)
+	}
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	if line = bytes.TrimSuffix(line, []byte("\r")); len(line) == 0 {
+		return nil, configError("reading a secret: %s: its first line is empty", file)
+	}
+	return line, nil
+}
+
+// AskOn returns a function for Secret.Ask that asks on a terminal without echo, or nil when
+// in is no terminal. The question goes to out. A context that ends does not end the wait for
+// a person's Return key; the answer is then dropped.
+func AskOn(in *os.File, out io.Writer) func(ctx context.Context, question string) ([]byte, error) {
+	if in == nil || !term.IsTerminal(int(in.Fd())) {
+		return nil
+	}
+	return func(ctx context.Context, question string) ([]byte, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(out, "%s: ", question)
+		answer, err := term.ReadPassword(int(in.Fd()))
+		fmt.Fprintln(out)
+		if err != nil {
+			return nil, err
+		}
+		return answer, ctx.Err()
+	}
+}
+
+// readLimited reads a file of at most limit bytes.
+func readLimited(file string, limit int64) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s: %w", file, errTooLarge)
+	}
+	return data, nil
+}
