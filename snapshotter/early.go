@@ -17,7 +17,6 @@ import (
 	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/repository/state"
 	"github.com/PlakarKorp/kloset/resources"
-
 )
 
 // earlyPause is how long nothing is put into the store ahead of a commit after that has
@@ -104,6 +103,7 @@ func (e *early) begin() error {
 	rw.PackerManager.Wait() // ends kloset's own packer
 	b.packer = newPacker(e.s.store.AppendEncoded, e.s.repo.GetMACHasher,
 		func(p packfile.Packfile) error { return e.write(rw, p) }, e.failpoint)
+	b.packer.room = packSize + packSize/8
 	b.w = newWriter(rw, b.packer, e.has)
 	e.open = b
 	e.mu.Lock()
@@ -428,4 +428,3 @@ func (c *increment) ingested(in *ingester, ch *change) (obj object, ok bool, err
 	obj, err = in.putFile(ch.Path, g.file)
 	return obj, err == nil, err
 }
-

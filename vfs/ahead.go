@@ -169,7 +169,7 @@ func (a *ahead) run(ctx context.Context) {
 // read reads one turn's bytes, and reports whether there may be more to read. When there is
 // not, running is false.
 func (a *ahead) read(ctx context.Context) (more bool, err error) {
-	size, whole, err := a.todo()
+	size, whole, err := a.ready()
 	if size == 0 || err != nil {
 		return false, err
 	}
@@ -191,9 +191,9 @@ func (a *ahead) read(ctx context.Context) (more bool, err error) {
 	return false, nil
 }
 
-// todo returns up to where to read, and whether that is all; 0 when the goroutine is to end
+// ready returns up to where to read, and whether that is all; 0 when the goroutine is to end
 // because there is too little to read.
-func (a *ahead) todo() (size int64, whole bool, err error) {
+func (a *ahead) ready() (size int64, whole bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	at := a.offset()
