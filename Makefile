@@ -52,18 +52,22 @@ $(BIN)/testreport: FORCE
 $(BIN)/plakar: internal/plakar/go.mod internal/plakar/go.sum $(wildcard internal/plakar/ttlmap/*.go)
 	cd internal/plakar && CGO_ENABLED=0 $(GO) build -o ../../$@ github.com/PlakarKorp/plakar
 
+$(BIN)/versitygw: internal/s3server/go.mod internal/s3server/go.sum
+	cd internal/s3server && CGO_ENABLED=0 $(GO) build -o ../../$@ github.com/versity/versitygw/cmd/versitygw
+
 $(BIN)/golangci-lint: internal/tools/go.mod internal/tools/go.sum
 	cd internal/tools && CGO_ENABLED=0 $(GO) build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 # Everything: each part leaves its counts, and the last line printed is "N passed, N failed".
 .PHONY: test
-test: $(REPORT) ## run everything: unit tests, a short crash run, real clients, failing disks
+test: $(REPORT) ## run everything: unit tests, a short crash run, real clients, failing disks, remote stores
 	@rm -rf $(OUT)/counts
 	@$(MAKE) --no-print-directory unit || true
 	@$(MAKE) --no-print-directory crash-short || true
 	@$(MAKE) --no-print-directory peers || true
 	@$(MAKE) --no-print-directory faults || true
-	@$(REPORT) -total $(OUT)/counts/unit.json $(OUT)/counts/crash.json $(OUT)/counts/peers.json $(OUT)/counts/faults.json
+	@$(MAKE) --no-print-directory stores || true
+	@$(REPORT) -total $(foreach part,unit crash peers faults stores,$(OUT)/counts/$(part).json)
 
 .PHONY: unit
 unit: $(REPORT) ## run the unit tests
@@ -99,6 +103,11 @@ faults: $(REPORT) $(BIN)/gateway $(BIN)/plakar ## run a gateway on disks that fi
 	@mkdir -p $(OUT)/counts
 	$(REPORT) -out $(OUT)/counts/faults.json -- -count 1 -tags faults -timeout 10m ./internal/faults
 
+.PHONY: stores
+stores: $(REPORT) $(BIN)/gateway $(BIN)/plakar $(BIN)/versitygw ## run stores and gateways with a real S3 server
+	@mkdir -p $(OUT)/counts
+	$(REPORT) -out $(OUT)/counts/stores.json -- -count 1 -tags stores -run 'S3|Serve|Kill|Away|Refused' -timeout 10m ./store/internal/backend ./internal/stores
+
 .PHONY: peers-update
 peers-update: $(BIN)/gateway $(BIN)/plakar ## the same, and write docs/PEERS.md
 	$(GO) test -count 1 -tags peers -timeout 20m ./internal/peers -args -update
@@ -125,7 +134,7 @@ bench-commits: ## measure commits, ingest and reads beside kloset's Builder
 
 .PHONY: bench-servers
 bench-servers: $(BIN)/gateway ## measure a gateway beside OpenSSH's sshd
-	FULL=$(FULL) $(GO) test -v -count 1 -tags bench -timeout 3h ./internal/bench
+	FULL=$(FULL) $(GO) test -v -count 1 -tags bench -timeout 3h -skip '^TestScale$$' ./internal/bench
 
 # GOGC as serve has it.
 .PHONY: soak
@@ -134,7 +143,8 @@ soak: ## compare SEEDS (1000) histories with kloset's Builder; make COMMITS (100
 	GOGC=50 COMMITS=$(COMMITS) $(GO) test -v -count 1 -tags soak -timeout 5h -run '^TestSoak$$' ./snapshotter
 
 .PHONY: scale
-scale: ## commit to, list and restart with a share of FILES (1000000) files
+scale: $(BIN)/gateway ## upload, commit, list, kill and restart a share of FILES (1000000) files
+	FILES=$(FILES) $(GO) test -v -count 1 -tags bench -timeout 5h -run '^TestScale$$' ./internal/bench
 	GOGC=50 FILES=$(FILES) $(GO) test -v -count 1 -tags soak -timeout 5h -run '^TestScale$$' ./snapshotter
 
 .PHONY: lint

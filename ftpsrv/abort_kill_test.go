@@ -126,7 +126,7 @@ func TestKilledUploads(t *testing.T) {
 		t.Errorf("%d good uploads beside %d kills", n, len(files))
 	}
 	for _, user := range files {
-		ts.log.wait(t, "session ended", "user="+user+" ")
+		ts.log.Wait(t, "session ended", "user="+user+" ")
 	}
 	judge := ts.login(t, "judge")
 	judge.do("SITE SNAPSHOT", codeOK)

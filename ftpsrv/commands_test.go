@@ -62,7 +62,7 @@ func TestBadLogins(t *testing.T) {
 		}
 	}
 	c.wantEnd()
-	ts.log.wait(t, "login failed", "attempts=3")
+	ts.log.Wait(t, "login failed", "attempts=3")
 }
 
 // Commands that make no difference to files, in every form that is sent in the wild.

@@ -66,7 +66,7 @@ func TestCommandInjection(t *testing.T) {
 			t.Errorf("behind AUTH %q: %v", behind, all)
 		}
 	}
-	ts.log.wait(t, "no TLS", "plain text after AUTH")
+	ts.log.Wait(t, "no TLS", "plain text after AUTH")
 	if n := len(ts.auth.calls); n != 0 {
 		t.Errorf("%d passwords were looked at", n)
 	}
@@ -124,7 +124,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 		if err := tls.Client(i.raw, cfg).Handshake(); err == nil {
 			t.Errorf("implicit %s is accepted", tls.VersionName(version))
 		}
-		ts.log.wait(t, "unsupported versions")
+		ts.log.Wait(t, "unsupported versions")
 	}
 }
 

@@ -77,14 +77,13 @@ type Config struct {
 	Limits Limits
 }
 
+// Admission bounds connections.
+type Admission = acceptor.Limits
+
 // Limits bound what clients can make the server hold; 0 is the default.
 type Limits struct {
-	Connections          int // in all; 1,024
-	PerAddress           int // of one address; 256
-	PerUser              int // of one user; 256
-	Handshakes           int // not logged in yet, in all; 512
-	HandshakesPerAddress int // not logged in yet, of one address; 256
-	LoginTries           int // failed ones on one connection; 6
+	Admission
+	LoginTries int // failed ones on one connection; 6
 }
 
 // PortRange is a range of ports, both ends included.
@@ -155,14 +154,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Limits.LoginTries == 0 {
 		c.Limits.LoginTries = defaultLoginTries
 	}
-	_, err := c.Limits.admission().WithDefaults()
+	var err error
+	c.Limits.Admission, err = c.Limits.Admission.WithDefaults()
 	return c, err
-}
-
-// admission are the limits on connections.
-func (l Limits) admission() acceptor.Limits {
-	return acceptor.Limits{
-		Connections: l.Connections, PerAddress: l.PerAddress, PerUser: l.PerUser,
-		Handshakes: l.Handshakes, HandshakesPerAddress: l.HandshakesPerAddress,
-	}
 }

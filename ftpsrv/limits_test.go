@@ -99,7 +99,7 @@ func TestLoginTries(t *testing.T) {
 	c.dialogue(step{"PASS " + password, codeSequence}) // each try needs its own USER
 	c.dialogue(step{"USER alice", codeNeedPassword}, step{"PASS wrong", codeUnavailable})
 	c.wantEnd()
-	ts.log.wait(t, `msg="login failed"`, "attempts=3")
+	ts.log.Wait(t, `msg="login failed"`, "attempts=3")
 	if n := len(ts.auth.calls); n != 3 {
 		t.Errorf("%d passwords were checked, want 3", n)
 	}
@@ -319,7 +319,7 @@ func TestPipelining(t *testing.T) {
 	if err := c.send(strings.Repeat("NOOP\r\n", 2*readAheadLines)); err != nil {
 		t.Fatal(err)
 	}
-	ts.log.wait(t, "too many commands at once")
+	ts.log.Wait(t, "too many commands at once")
 	c.wantEnd()
 	ts.wantSessionEnd(t, c)
 	if got := ts.login(t, "bob").mustGet("NLST"); got != "" {
@@ -428,7 +428,7 @@ func TestPortTheft(t *testing.T) {
 			if body, _ := io.ReadAll(thief); len(body) > 0 {
 				t.Errorf("somebody else gets %q", body)
 			}
-			ts.log.wait(t, "data connection from another address", "from=127.0.0.2:")
+			ts.log.Wait(t, "data connection from another address", "from=127.0.0.2:")
 			own, err := net.Dial("tcp", addr)
 			if err != nil {
 				t.Fatal(err)

@@ -1,7 +1,6 @@
 package ftpsrv
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -12,13 +11,13 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/snapgate/gateway/internal/logtest"
 	"github.com/snapgate/gateway/vfs"
 	"github.com/snapgate/gateway/vfs/vfstest"
 )
@@ -73,7 +72,7 @@ type testServer struct {
 	implicit string          // begins with TLS; "" without
 	local    *vfstest.Local  // what it serves
 	auth     *fakeAuth       // who it lets in
-	log      *syncBuffer     // what it logs, debugging included
+	log      *logtest.Buffer // what it logs, debugging included
 	client   *tls.Config     // for its clients; nil without TLS
 	stop     func()          // ends Serve's context, and waits
 	closed   <-chan struct{} // when Serve has returned
@@ -91,7 +90,7 @@ func startShare(tb testing.TB, share func(*vfs.ShareConfig), changes ...func(*Co
 	tb.Helper()
 	before := goleak.IgnoreCurrent()
 	tb.Cleanup(func() { goleak.VerifyNone(tb, before, storeLeaves()) })
-	ts := &testServer{local: vfstest.StartLocal(tb, share), log: &syncBuffer{}}
+	ts := &testServer{local: vfstest.StartLocal(tb, share), log: &logtest.Buffer{}}
 	ts.auth = &fakeAuth{local: ts.local}
 	cfg := Config{
 		Auth: ts.auth,
@@ -215,64 +214,5 @@ func (ts *testServer) clientTLS(tb testing.TB) *tls.Config {
 // in, with all that belongs to it.
 func (ts *testServer) wantSessionEnd(tb testing.TB, c *client) {
 	tb.Helper()
-	ts.log.wait(tb, "remote="+c.raw.LocalAddr().String()+" ", `msg="session ended"`)
-}
-
-// syncBuffer is a log that can be waited for.
-type syncBuffer struct {
-	mu      sync.Mutex // guards what follows
-	b       bytes.Buffer
-	written chan struct{} // closed by the next Write
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.written != nil {
-		close(b.written)
-		b.written = nil
-	}
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// wait returns when the log has a line with all texts.
-func (b *syncBuffer) wait(tb testing.TB, texts ...string) {
-	tb.Helper()
-	timeout := time.After(patience)
-	for from := 0; ; {
-		b.mu.Lock()
-		fresh := string(b.b.Bytes()[from:])
-		if b.written == nil {
-			b.written = make(chan struct{})
-		}
-		written := b.written
-		b.mu.Unlock()
-		for line := range strings.Lines(fresh) {
-			if hasAll(line, texts) {
-				return
-			}
-		}
-		from += strings.LastIndexByte(fresh, '\n') + 1
-		select {
-		case <-written:
-		case <-timeout:
-			tb.Errorf("log has no line with %q:\n%s", texts, b.String())
-			return
-		}
-	}
-}
-
-func hasAll(line string, texts []string) bool {
-	for _, text := range texts {
-		if !strings.Contains(line, text) {
-			return false
-		}
-	}
-	return true
+	ts.log.Wait(tb, "remote="+c.raw.LocalAddr().String()+" ", `msg="session ended"`)
 }

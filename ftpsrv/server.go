@@ -26,10 +26,6 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ftp server: %w", err)
 	}
-	limits, err := cfg.Limits.admission().WithDefaults()
-	if err != nil {
-		return nil, fmt.Errorf("ftp server: %w", err)
-	}
 	return &Server{
 		cfg:      cfg,
 		commands: commandTable(),
@@ -39,7 +35,7 @@ func New(cfg Config) (*Server, error) {
 		}},
 		public: newPublicIP(cfg.PublicIP, cfg.Logger),
 		acceptor: acceptor.New(acceptor.Config{
-			Name: "ftp server", Limits: limits, Logger: cfg.Logger,
+			Name: "ftp server", Limits: cfg.Limits.Admission, Logger: cfg.Logger,
 			Refusal: func(why error) string { return fmt.Sprintf("%d %v\r\n", codeUnavailable, why) },
 		}),
 	}, nil

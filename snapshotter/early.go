@@ -189,7 +189,7 @@ func (e *early) seal(b *batch) {
 // far as it is still in the store: what nobody needs after all is garbage then that
 // maintenance knows of. The commit has a lock on the store and has taken over its states.
 // Until settle is called, the next commit does the same again.
-func (e *early) adopt(id objects.MAC, into *caching.ScanCache) error {
+func (e *early) adopt(ctx context.Context, id objects.MAC, into *caching.ScanCache) error {
 	e.turn.Lock()
 	defer e.turn.Unlock()
 	e.seal(nil)
@@ -209,7 +209,7 @@ func (e *early) adopt(id objects.MAC, into *caching.ScanCache) error {
 	if len(macs) == 0 {
 		return nil
 	}
-	live, err := e.s.store.Live(macs)
+	live, err := e.s.store.Live(ctx, macs)
 	if err != nil {
 		return err
 	}

@@ -46,17 +46,16 @@ type Config struct {
 	Limits Limits
 }
 
+// Admission bounds connections.
+type Admission = acceptor.Limits
+
 // Limits bound what clients can make the server hold; 0 is the default.
 type Limits struct {
-	Connections          int // in all; 1,024
-	PerAddress           int // of one address; 256
-	PerUser              int // of one user; 256
-	Handshakes           int // not logged in yet, in all; 512
-	HandshakesPerAddress int // not logged in yet, of one address; 256
-	Channels             int // open at once on one connection; 10, as OpenSSH's MaxSessions
-	UserChannels         int // open at once of one user; 256
-	Handles              int // open at once of a session; 1,000. The sessions enforce it: clients are told
-	AuthTries            int // failed attempts on one connection; 6, as OpenSSH's MaxAuthTries
+	Admission
+	Channels     int // open at once on one connection; 10, as OpenSSH's MaxSessions
+	UserChannels int // open at once of one user; 256
+	Handles      int // open at once of a session; 1,000. The sessions enforce it: clients are told
+	AuthTries    int // failed attempts on one connection; 6, as OpenSSH's MaxAuthTries
 
 	// TransferMemory is for the data of READs and WRITEs that are in work, in bytes; 256 MiB.
 	// Where it is used up, channels go on with one request at a time each.
@@ -160,14 +159,7 @@ func (l Limits) withDefaults() (Limits, error) {
 	if l.UserTransferMemory == 0 {
 		l.UserTransferMemory = l.TransferMemory / userMemoryPart
 	}
-	_, err := l.admission().WithDefaults()
+	var err error
+	l.Admission, err = l.Admission.WithDefaults()
 	return l, err
-}
-
-// admission are the limits on connections.
-func (l Limits) admission() acceptor.Limits {
-	return acceptor.Limits{
-		Connections: l.Connections, PerAddress: l.PerAddress, PerUser: l.PerUser,
-		Handshakes: l.Handshakes, HandshakesPerAddress: l.HandshakesPerAddress,
-	}
 }

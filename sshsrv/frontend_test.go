@@ -134,7 +134,7 @@ func TestChannelFlood(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("the connection stays")
 	}
-	ts.log.wait(t, "session ended")
+	ts.log.Wait(t, "session ended")
 	if n := strings.Count(ts.log.String(), "too many channels at once"); n != 1 {
 		t.Errorf("logged %d times, want once", n)
 	}
@@ -214,7 +214,7 @@ func TestStalledPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := ssh.NewClient(sc, chans, reqs)
-	ts.log.wait(t, "msg=login")
+	ts.log.Wait(t, "msg=login")
 	close(mine.stuck)
 	var wg sync.WaitGroup
 	for range 2000 { // their refusals fill the buffers
@@ -225,7 +225,7 @@ func TestStalledPeer(t *testing.T) {
 			_, _, err = c.SendRequest("unknown", false, nil)
 		}
 	})
-	ts.log.wait(t, "session ended")
+	ts.log.Wait(t, "session ended")
 	close(mine.ended)
 	_ = c.Close()
 	wg.Wait()

@@ -99,7 +99,7 @@ func TestConnectionLimits(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			ts := startServer(t, tt.change)
 			dialAll(t, ts, 3)
-			ts.log.wait(t, tt.want)
+			ts.log.Wait(t, tt.want)
 		})
 	}
 }
@@ -132,10 +132,10 @@ func TestHandshakesMakeRoom(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("the oldest stays")
 	}
-	ts.log.wait(t, "connection dropped for a newer one")
+	ts.log.Wait(t, "connection dropped for a newer one")
 	ts.auth.waitCalls(t, 2)
 	close(ts.auth.delay)
-	ts.log.wait(t, "msg=login")
+	ts.log.Wait(t, "msg=login")
 }
 
 func TestHandshakeTimeout(t *testing.T) {
@@ -189,8 +189,8 @@ func TestNoCommonAlgorithmIsLogged(t *testing.T) {
 	if _, err := ts.dial(t, cfg); err == nil {
 		t.Fatal("got a connection with an old algorithm")
 	}
-	ts.log.wait(t, `msg="no common algorithm"`)
-	ts.log.wait(t, "offered=hmac-sha1")
+	ts.log.Wait(t, `msg="no common algorithm"`)
+	ts.log.Wait(t, "offered=hmac-sha1")
 }
 
 // A peer that is gone without a word is noticed by the keepalive, and only such a one.
@@ -218,7 +218,7 @@ func TestDeadPeer(t *testing.T) {
 		}
 		mute.mute()
 		start := time.Now()
-		ts.log.wait(t, "session ended")
+		ts.log.Wait(t, "session ended")
 		if took := time.Since(start); took < 3*time.Second || took > 5*time.Second {
 			t.Errorf("a dead peer was noticed after %v, want about 4 s", took)
 		}
@@ -285,8 +285,8 @@ func TestStalledChannel(t *testing.T) {
 		if took := time.Since(start); took < 2*time.Minute || took > 3*time.Minute {
 			t.Errorf("ended after %v, want 2 min", took)
 		}
-		ts.log.wait(t, errStalled.Error())
-		ts.log.wait(t, "session ended")
+		ts.log.Wait(t, errStalled.Error())
+		ts.log.Wait(t, "session ended")
 	})
 }
 
@@ -304,7 +304,7 @@ func TestIdleTimeout(t *testing.T) {
 		if took := time.Since(start); took < timeout || took > 2*timeout {
 			t.Errorf("an idle connection ended after %v, want %v", took, timeout)
 		}
-		ts.log.wait(t, "connection idle")
+		ts.log.Wait(t, "connection idle")
 	})
 }
 
@@ -327,7 +327,7 @@ func TestIdleTimeoutWithoutAnswers(t *testing.T) {
 			t.Errorf("an idle connection ended after %v, want %v", took, timeout)
 		}
 		_ = sc.Close()
-		ts.log.wait(t, "connection idle")
+		ts.log.Wait(t, "connection idle")
 	})
 }
 

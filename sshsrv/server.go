@@ -34,15 +34,11 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ssh server: %w", err)
 	}
-	limits, err := cfg.Limits.admission().WithDefaults()
-	if err != nil {
-		return nil, fmt.Errorf("ssh server: %w", err)
-	}
 	s := &Server{
 		cfg:    cfg,
 		memory: newMemory(cfg.Limits),
 		acceptor: acceptor.New(acceptor.Config{
-			Name: "ssh server", Limits: limits, Logger: cfg.Logger,
+			Name: "ssh server", Limits: cfg.Limits.Admission, Logger: cfg.Logger,
 			// A line before the identification (RFC 4253 section 4.2).
 			Refusal: func(why error) string { return why.Error() + "\r\n" },
 		}),

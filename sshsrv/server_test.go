@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/snapgate/gateway/internal/logtest"
 	"github.com/snapgate/gateway/vfs"
 )
 
@@ -110,56 +111,9 @@ type testServer struct {
 	*Server
 	addr   string
 	auth   *fakeAuth
-	log    *syncBuffer
+	log    *logtest.Buffer
 	served chan error
 	users  chan string // principals for which a session was started
-}
-
-// syncBuffer is a log that can be waited for.
-type syncBuffer struct {
-	mu      sync.Mutex // guards what follows
-	b       bytes.Buffer
-	written chan struct{} // closed by the next Write
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.written != nil {
-		close(b.written)
-		b.written = nil
-	}
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// wait returns when the log holds text.
-func (b *syncBuffer) wait(tb testing.TB, text string) {
-	tb.Helper()
-	timeout := time.After(patience)
-	for {
-		b.mu.Lock()
-		if strings.Contains(b.b.String(), text) {
-			b.mu.Unlock()
-			return
-		}
-		if b.written == nil {
-			b.written = make(chan struct{})
-		}
-		written := b.written
-		b.mu.Unlock()
-		select {
-		case <-written:
-		case <-timeout:
-			tb.Errorf("log has no %q:\n%s", text, b.String())
-			return
-		}
-	}
 }
 
 func startServer(tb testing.TB, change func(*Config)) *testServer {
@@ -172,7 +126,7 @@ func startServerOn(tb testing.TB, change func(*Config), wrap func(net.Listener) 
 	tb.Helper()
 	ts := &testServer{
 		auth:   &fakeAuth{passwords: map[string]string{"alice": "secret", "bob": "hidden"}, keys: map[string]string{}},
-		log:    &syncBuffer{},
+		log:    &logtest.Buffer{},
 		served: make(chan error, 1),
 		users:  make(chan string, 100),
 	}
@@ -305,8 +259,8 @@ func TestLogin(t *testing.T) {
 			}
 		})
 	}
-	ts.log.wait(t, `msg="login failed"`)
-	ts.log.wait(t, "user=carol attempts=")
+	ts.log.Wait(t, `msg="login failed"`)
+	ts.log.Wait(t, "user=carol attempts=")
 	if log := ts.log.String(); strings.Contains(log, "secret") || strings.Contains(log, "SECRET-typed") {
 		t.Error("a password is in the log")
 	}
@@ -348,8 +302,8 @@ func TestFailedLoginIsExplained(t *testing.T) {
 	if _, err := ts.dial(t, cfg); err == nil {
 		t.Fatal("logged in")
 	}
-	ts.log.wait(t, `msg="login failed"`)
-	ts.log.wait(t, `user=alice attempts=3 err="unknown key; wrong password"`)
+	ts.log.Wait(t, `msg="login failed"`)
+	ts.log.Wait(t, `user=alice attempts=3 err="unknown key; wrong password"`)
 }
 
 // CVE-2024-45337: a key that was merely offered must not decide who somebody is. The
@@ -485,7 +439,7 @@ func TestPanicInLogin(t *testing.T) {
 	if _, err := ts.dial(t, clientConfig("alice", ssh.Password("secret"))); err == nil {
 		t.Error("logged in")
 	}
-	ts.log.wait(t, "level=ERROR msg=panic")
+	ts.log.Wait(t, "level=ERROR msg=panic")
 	ts.auth.panics = false
 	ts.mustDial(t)
 }

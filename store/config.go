@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"syscall"
 
 	"github.com/PlakarKorp/kloset/connectors/storage"
 	"github.com/PlakarKorp/kloset/encryption"
@@ -25,7 +24,8 @@ import (
 )
 
 const (
-	configName = "CONFIG"
+	// maxConfigBytes bounds what is read of a configuration; it is some hundred bytes.
+	maxConfigBytes = 1 << 20
 
 	// keySize is the only key size that kloset's ciphers and hashes take.
 	keySize = 32
@@ -157,23 +157,10 @@ func newConfig(passphrase []byte, plaintext, cheapKDF bool) (*storage.Configurat
 	return config, wrapped, key, nil
 }
 
-// readConfig reads the configuration file of the store in root. A store that is not there
-// is ErrNotExist, one that cannot be reached ErrUnavailable.
-func readConfig(root string) ([]byte, error) {
-	wrapped, err := os.ReadFile(filepath.Join(root, configName))
-	switch {
-	case err == nil:
-		return wrapped, nil
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		return nil, fmt.Errorf("%w: %w", ErrNotExist, err)
-	}
-	return nil, Unavailable("read store configuration", err)
-}
-
-// keptName is the name of the kept configuration of the store in root, below KeepDir. It
-// depends on the location, so that changing the location never mixes two stores up.
-func keptName(keepDir, root string) string {
-	sum := sha256.Sum256([]byte(root))
+// keptName is the name of the kept configuration of a store, below KeepDir. It depends on
+// the location, so that changing the location never mixes two stores up.
+func keptName(keepDir string, at location) string {
+	sum := sha256.Sum256([]byte(at.key()))
 	return filepath.Join(keepDir, "store-"+hex.EncodeToString(sum[:8])+".config")
 }
 

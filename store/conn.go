@@ -1,46 +1,23 @@
 package store
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
-	"time"
 
-	fsstorage "github.com/PlakarKorp/integrations/fs/storage"
 	"github.com/PlakarKorp/kloset/connectors/storage"
 	"github.com/PlakarKorp/kloset/objects"
-
-	"github.com/snapgate/gateway/internal/disk"
-)
-
-const (
-	// tmpPrefix begins the names of files that are being written, ours and kloset's.
-	tmpPrefix = "tmp."
-	// tmpMaxAge is when somebody else's temporary file counts as left behind. The longest
-	// that a file is written to is the time for one packfile (64 MiB) or one state.
-	tmpMaxAge = time.Hour
-	// writeSize is the size of the writes to a packfile.
-	writeSize = 1 << 20
 )
 
 // conn is the connection to a store that kloset works with. What it takes over from the
 // connector: durable writes, and locks, which are the business of Lock: a snapshot
 // builder's own handling of locks finds an empty list and does nothing.
 type conn struct {
-	storage.Store // the connector
+	*connector
 
-	fsys   disk.FS
-	root   string
-	token  string  // part of this installation's temporary names
-	mirror *mirror // nil for none
+	mirror      *mirror // nil for none
+	mirrorFirst bool    // the store is far away, the mirror is not
 
 	mu    sync.Mutex
 	locks map[objects.MAC]bool // guarded by mu: the locks that Lock has made
@@ -48,17 +25,8 @@ type conn struct {
 	states map[objects.MAC]struct{}
 }
 
-// newConn connects to the store in root. This is the one place where a connector of
-// kloset is named; kloset's registry is not used.
-func newConn(ctx context.Context, fsys disk.FS, root, token string) (*conn, error) {
-	inner, err := fsstorage.NewStore(ctx, "fs", map[string]string{"location": scheme + root})
-	if err != nil {
-		return nil, fmt.Errorf("connect to store: %w", err)
-	}
-	// Open tells the connector where its directories are. That it cannot read the
-	// configuration of a store that is away does not matter here.
-	_, _ = inner.Open(ctx)
-	return &conn{Store: inner, fsys: fsys, root: root, token: token, locks: make(map[objects.MAC]bool)}, nil
+func newConn(c *connector) *conn {
+	return &conn{connector: c, locks: make(map[objects.MAC]bool)}
 }
 
 // Type keeps the snapshot builder from leaving out files: it skips every path of the
@@ -66,12 +34,18 @@ func newConn(ctx context.Context, fsys disk.FS, root, token string) (*conn, erro
 // "fs", and a share may well hold such a path.
 func (c *conn) Type() string { return "gateway" }
 
-// Get implements storage.Store. While the store is away, metadata comes from the mirror: a
-// packfile is named by its content, so a copy is as good. A packfile that is missing from a
+// Get implements storage.Store. While the store is away, and always when it is elsewhere,
+// metadata comes from the mirror: a packfile is named by its content, so a copy is as good. A
+// packfile that is missing from a
 // store that is there is missing: others cannot read it either; see Reconcile.
 func (c *conn) Get(ctx context.Context, res storage.StorageResource, mac objects.MAC, rg *storage.Range) (io.ReadCloser, error) {
-	rd, err := c.Store.Get(ctx, res, mac, rg)
-	if err == nil || c.mirror == nil || res != storage.StorageResourcePackfile || !c.away() {
+	if c.mirrorFirst && c.mirror != nil && res == storage.StorageResourcePackfile {
+		if rd, err := c.mirror.open(mac, rg); err == nil {
+			return rd, nil
+		}
+	}
+	rd, err := c.connector.Get(ctx, res, mac, rg)
+	if err == nil || c.mirror == nil || res != storage.StorageResourcePackfile || !c.away(ctx) {
 		return rd, err
 	}
 	if rd, merr := c.mirror.open(mac, rg); merr == nil {
@@ -81,8 +55,8 @@ func (c *conn) Get(ctx context.Context, res storage.StorageResource, mac objects
 }
 
 // away reports whether the store cannot be reached: its configuration cannot be read.
-func (c *conn) away() bool {
-	_, err := readConfig(c.root)
+func (c *conn) away(ctx context.Context) bool {
+	_, err := c.Open(ctx)
 	return err != nil
 }
 
@@ -91,7 +65,7 @@ func (c *conn) List(ctx context.Context, res storage.StorageResource) ([]objects
 	if res == storage.StorageResourceLock {
 		return nil, nil
 	}
-	macs, err := c.Store.List(ctx, res)
+	macs, err := c.connector.List(ctx, res)
 	if err == nil && res == storage.StorageResourceState {
 		states := make(map[objects.MAC]struct{}, len(macs))
 		for _, mac := range macs {
@@ -116,7 +90,7 @@ func (c *conn) Delete(ctx context.Context, res storage.StorageResource, mac obje
 	if res == storage.StorageResourceLock && !c.owns(mac) {
 		return nil
 	}
-	return c.Store.Delete(ctx, res, mac)
+	return c.connector.Delete(ctx, res, mac)
 }
 
 // Put implements storage.Store. When it returns nil the file is durable; when it returns
@@ -126,7 +100,7 @@ func (c *conn) Put(ctx context.Context, res storage.StorageResource, mac objects
 	if c.mirror != nil && res == storage.StorageResourcePackfile && storage.Flag(ctx)&storage.StorageHot != 0 {
 		src, mirrored = c.mirror.copy(mac, rd)
 	}
-	n, err := c.put(res, mac, src)
+	n, err := c.put(ctx, res, mac, src)
 	mirrored(err == nil)
 	if err != nil {
 		// What kloset gives us to read comes out of a chain of pipes, whose goroutines
@@ -137,106 +111,11 @@ func (c *conn) Put(ctx context.Context, res storage.StorageResource, mac objects
 	return n, nil
 }
 
-func (c *conn) put(res storage.StorageResource, mac objects.MAC, rd io.Reader) (int64, error) {
-	switch res {
-	case storage.StorageResourcePackfile:
-		return c.putDurably(filepath.Join(c.root, packfilesDir), mac, rd)
-	case storage.StorageResourceState:
-		return c.putDurably(filepath.Join(c.root, statesDir), mac, rd)
-	case storage.StorageResourceLock:
-		if !c.owns(mac) {
-			return io.Copy(io.Discard, rd)
-		}
-		return c.putLock(mac, rd)
+func (c *conn) put(ctx context.Context, res storage.StorageResource, mac objects.MAC, rd io.Reader) (int64, error) {
+	if res == storage.StorageResourceLock && !c.owns(mac) {
+		return io.Copy(io.Discard, rd)
 	}
-	return 0, fmt.Errorf("%s: %w", res, errors.ErrUnsupported)
-}
-
-// putDurably writes a file below dir. The temporary file is in the same directory as the
-// final one, so that one sync makes the rename durable.
-func (c *conn) putDurably(dir string, mac objects.MAC, rd io.Reader) (int64, error) {
-	bucket := filepath.Join(dir, hex.EncodeToString(mac[:1]))
-	tmp := filepath.Join(bucket, c.tmpName())
-	final := filepath.Join(bucket, hex.EncodeToString(mac[:]))
-	n, err := c.write(tmp, rd, true)
-	if errors.Is(err, fs.ErrNotExist) && n == 0 { // of opening tmp: nothing has been read
-		// Stores are created with all their buckets, but copying one may drop empty
-		// directories. The store itself must be there: nothing is made in a mount point.
-		if _, err := os.Stat(filepath.Join(c.root, configName)); err != nil {
-			return 0, err
-		}
-		if err := disk.MkdirDurable(c.fsys, bucket, 0o700); err != nil {
-			return 0, err
-		}
-		n, err = c.write(tmp, rd, true)
-	}
-	if err != nil {
-		return n, err
-	}
-	if err := c.fsys.Rename(tmp, final); err != nil {
-		return n, errors.Join(err, ignoreNotExist(c.fsys.Remove(tmp)))
-	}
-	if err := c.fsys.SyncDir(bucket); err != nil {
-		// The name may or may not survive. The caller is told that there is no such file,
-		// so do what can be done to make that true.
-		return n, errors.Join(err, ignoreNotExist(c.fsys.Remove(final)))
-	}
-	return n, nil
-}
-
-// write copies rd to a new file and removes it again when that fails. n counts what was
-// taken from rd.
-func (c *conn) write(path string, rd io.Reader, durable bool) (n int64, err error) {
-	f, err := c.fsys.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return 0, err
-	}
-	n, err = copyTo(f, rd)
-	if err == nil && durable {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return n, errors.Join(err, ignoreNotExist(c.fsys.Remove(path)))
-	}
-	return n, nil
-}
-
-// copyTo writes all of rd to f, in large pieces: rd often yields small ones.
-func copyTo(f disk.File, rd io.Reader) (n int64, err error) {
-	buf := make([]byte, 0, writeSize)
-	for err == nil {
-		var k int
-		k, err = rd.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+k]
-		if len(buf) < cap(buf) && err == nil {
-			continue
-		}
-		if _, werr := f.WriteAt(buf, n); werr != nil {
-			return n, werr
-		}
-		n += int64(len(buf))
-		buf = buf[:0]
-	}
-	if err == io.EOF {
-		err = nil
-	}
-	return n, err
-}
-
-// putLock writes a lock. Locks need not survive power loss: whoever held them does not.
-func (c *conn) putLock(id objects.MAC, rd io.Reader) (int64, error) {
-	tmp := filepath.Join(c.root, c.tmpName())
-	n, err := c.write(tmp, rd, false)
-	if err != nil {
-		return n, err
-	}
-	if err := c.fsys.Rename(tmp, filepath.Join(c.root, locksDir, hex.EncodeToString(id[:]))); err != nil {
-		return n, errors.Join(err, ignoreNotExist(c.fsys.Remove(tmp)))
-	}
-	return n, nil
+	return c.connector.Put(ctx, res, mac, rd)
 }
 
 func (c *conn) owns(id objects.MAC) bool {
@@ -253,43 +132,4 @@ func (c *conn) own(id objects.MAC, owned bool) {
 	} else {
 		delete(c.locks, id)
 	}
-}
-
-func (c *conn) tmpName() string {
-	return tmpPrefix + c.token + "-" + rand.Text()
-}
-
-// sweep removes temporary files that nobody is writing any more: this installation's own
-// (it has just started, and its token is its own), and anybody's that are old.
-func (c *conn) sweep(now time.Time) error {
-	dirs := []string{c.root}
-	for _, dir := range []string{packfilesDir, statesDir} {
-		dirs = append(dirs, filepath.Join(c.root, dir))
-		for i := range buckets {
-			dirs = append(dirs, filepath.Join(c.root, dir, fmt.Sprintf("%02x", i)))
-		}
-	}
-	own := []byte(tmpPrefix + c.token + "-")
-	var errs []error
-	for _, dir := range dirs {
-		entries, err := c.fsys.ReadDir(dir)
-		if err != nil {
-			errs = append(errs, ignoreNotExist(err))
-			continue
-		}
-		for _, e := range entries {
-			name := []byte(e.Name())
-			if !e.Type().IsRegular() || !bytes.HasPrefix(name, []byte(tmpPrefix)) {
-				continue
-			}
-			if !bytes.HasPrefix(name, own) {
-				fi, err := e.Info()
-				if err != nil || now.Sub(fi.ModTime()) < tmpMaxAge {
-					continue
-				}
-			}
-			errs = append(errs, ignoreNotExist(c.fsys.Remove(filepath.Join(dir, e.Name()))))
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -5,15 +5,14 @@
 // # Durability
 //
 // A commit counts only when its packfiles and its state survive power loss. kloset's own
-// connector for local directories never syncs, so a Store writes packfiles and states
-// itself, in the connector's layout: to a temporary name in the same directory, sync of
-// the file, rename, sync of the directory. A file that has its final name is therefore
-// whole. Everything is written through a disk.FS, which lets a test drop what was not
-// synced. Reading, listing and deleting stay with the connector.
+// connector for local directories never syncs, so a Store has connectors of its own, with
+// the same layout, over package backend: a file that has its final name is whole. On a
+// local disk everything is written through a disk.FS, which lets a test drop what was not
+// synced.
 //
 // # Availability
 //
-// A store can be away: its file system is not mounted, the network is down, permissions
+// A store can be away: its file system is not mounted, its server is down, permissions
 // are wrong. Open still succeeds when it knows the store from an earlier time (KeepDir),
 // so that keys can be derived and uploads accepted; Refresh, which every commit starts
 // with, keeps failing with ErrUnavailable until the store is back and then goes on

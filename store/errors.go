@@ -10,6 +10,7 @@ import (
 	"github.com/PlakarKorp/kloset/repository"
 
 	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/store/internal/backend"
 )
 
 // Errors of this package; test with errors.Is.
@@ -31,6 +32,13 @@ var (
 	// ErrUnavailable means that the store cannot be reached, read or written right now:
 	// the same call may succeed later. The cause is wrapped.
 	ErrUnavailable = errors.New("store unavailable")
+	// ErrServer says, with ErrUnavailable, that a store is elsewhere and that its server
+	// cannot be reached or does not work.
+	ErrServer = errors.New("its server does not answer as it should")
+	// ErrRefused says, with ErrUnavailable, that the server of a store refuses access.
+	ErrRefused = errors.New("its server refuses access")
+	// ErrCredentials means that there is nothing to log in with to the server of a store.
+	ErrCredentials = backend.ErrCredentials
 	// ErrLocked means that another process holds the store exclusively (plakar
 	// maintenance). A *LockedError in the chain says who.
 	ErrLocked = errors.New("store is locked by another process")

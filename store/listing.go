@@ -1,26 +1,37 @@
 package store
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/PlakarKorp/kloset/objects"
+
+	"github.com/snapgate/gateway/store/internal/backend"
 )
+
+// packfileList knows which packfiles the store has. It is for one user at a time.
+type packfileList interface {
+	// update looks what has changed.
+	update(ctx context.Context) error
+	// has reports whether the store had a packfile then.
+	has(mac objects.MAC) bool
+	// found says that a packfile which it does not have is there.
+	found(mac objects.MAC)
+}
 
 // settleTime is how long a directory must have been left alone before its time stamp says
 // that nothing has changed since: time stamps are as coarse as a second on some file systems,
 // and two on others.
 const settleTime = 3 * time.Second
 
-// listing remembers which packfiles the store has, by bucket, and reads again only the
-// directories whose time stamp has moved. It is for one user at a time.
+// listing is the packfileList of a local store: it remembers the packfiles by bucket, and
+// reads again only the directories whose time stamp has moved.
 type listing struct {
-	buckets [buckets]bucketList
+	local   *backend.Local
+	buckets [backend.Buckets]bucketList
 }
 
 type bucketList struct {
@@ -29,13 +40,13 @@ type bucketList struct {
 	has     map[objects.MAC]struct{}
 }
 
-// update reads what has changed below dir. It fails with fs.ErrNotExist when dir is not
-// there, or has no bucket at all: then it is not the one that the store had.
-func (l *listing) update(readDir func(string) ([]fs.DirEntry, error), dir string) error {
-	found := false
+// update reads what has changed. It fails with fs.ErrNotExist when the store has no
+// packfiles' directory, or no bucket at all: then it is not the one that it was.
+func (l *listing) update(context.Context) error {
+	any := false
 	for i := range l.buckets {
-		path := filepath.Join(dir, fmt.Sprintf("%02x", i))
-		fi, err := os.Stat(path)
+		dir := backend.Bucket(backend.PackfilesDir, byte(i))
+		fi, err := l.local.StatDir(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			l.buckets[i] = bucketList{}
 			continue
@@ -43,13 +54,13 @@ func (l *listing) update(readDir func(string) ([]fs.DirEntry, error), dir string
 		if err != nil {
 			return err
 		}
-		found = true
+		any = true
 		b := &l.buckets[i]
 		if b.settled && b.changed.Equal(fi.ModTime()) {
 			continue
 		}
 		age := time.Since(fi.ModTime()) // before it is read
-		entries, err := readDir(path)
+		entries, err := l.local.ReadDir(dir)
 		if err != nil {
 			return err
 		}
@@ -61,16 +72,55 @@ func (l *listing) update(readDir func(string) ([]fs.DirEntry, error), dir string
 			}
 		}
 	}
-	if !found {
-		return &fs.PathError{Op: "read", Path: dir, Err: fs.ErrNotExist}
+	if !any {
+		return &fs.PathError{Op: "read", Path: backend.PackfilesDir, Err: fs.ErrNotExist}
 	}
 	return nil
 }
 
-func (l *listing) hasPackfile(mac objects.MAC) bool {
+func (l *listing) has(mac objects.MAC) bool {
 	_, ok := l.buckets[mac[0]].has[mac]
 	return ok
 }
 
-// forget has a packfile's bucket read again.
-func (l *listing) forget(mac objects.MAC) { l.buckets[mac[0]] = bucketList{} }
+// found has a packfile's bucket read again.
+func (l *listing) found(mac objects.MAC) { l.buckets[mac[0]] = bucketList{} }
+
+// listShare is for which share of the time, at most, a store that is elsewhere lists its
+// packfiles: 1/listShare.
+const listShare = 10
+
+// remoteListing is the packfileList of a store that is elsewhere, where there is no telling
+// what has changed: all are listed again. With many packfiles this takes its time, and is done
+// less often then.
+type remoteListing struct {
+	files backend.Files
+	known map[objects.MAC]struct{}
+	next  time.Time // before it, what is known will do
+}
+
+func (l *remoteListing) update(ctx context.Context) error {
+	start := time.Now()
+	if start.Before(l.next) {
+		return nil
+	}
+	known := make(map[objects.MAC]struct{}, len(l.known))
+	err := l.files.List(ctx, backend.PackfilesDir, func(name string) error {
+		if mac, ok := macOf(name); ok {
+			known[mac] = struct{}{}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	l.known, l.next = known, time.Now().Add(listShare*time.Since(start))
+	return nil
+}
+
+func (l *remoteListing) has(mac objects.MAC) bool {
+	_, ok := l.known[mac]
+	return ok
+}
+
+func (l *remoteListing) found(mac objects.MAC) { l.known[mac] = struct{}{} }

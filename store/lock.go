@@ -3,12 +3,9 @@ package store
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -52,7 +49,7 @@ func (s *Store) Lock(ctx context.Context) (*Lock, error) {
 // ErrUnavailable when it may have been ignored: it was not refreshed for so long that it
 // counted as left behind, or somebody has removed it.
 func (l *Lock) Valid() error {
-	_, err := os.Stat(l.path())
+	_, err := l.s.files.Stat(context.Background(), lockName(l.id))
 	if ignoreNotExist(err) != nil {
 		return Unavailable("look for lock", err)
 	}
@@ -65,10 +62,6 @@ func (l *Lock) Valid() error {
 		return fmt.Errorf("lock of store: %w: others may have ignored it", ErrUnavailable)
 	}
 	return nil
-}
-
-func (l *Lock) path() string {
-	return filepath.Join(l.s.root, locksDir, hex.EncodeToString(l.id[:]))
 }
 
 // Unlock releases the lock. An error means that the lock stays in the store until it is
@@ -120,7 +113,7 @@ func (l *Lock) put() error {
 
 // checkLocks looks for exclusive locks beside our own.
 func (s *Store) checkLocks(ctx context.Context, own objects.MAC) error {
-	ids, err := s.conn.Store.List(ctx, storage.StorageResourceLock)
+	ids, err := s.conn.connector.List(ctx, storage.StorageResourceLock)
 	if err != nil {
 		return Unavailable("list locks", err)
 	}
@@ -137,7 +130,7 @@ func (s *Store) checkLocks(ctx context.Context, own objects.MAC) error {
 		}
 		switch {
 		case lock.IsStale():
-			err := s.conn.Store.Delete(ctx, storage.StorageResourceLock, id)
+			err := s.conn.connector.Delete(ctx, storage.StorageResourceLock, id)
 			if err := ignoreNotExist(err); err != nil {
 				return Unavailable("remove stale lock", err)
 			}
@@ -169,9 +162,9 @@ func (s *Store) readLock(id objects.MAC) (*repository.Lock, error) {
 		}
 		return nil, Unavailable("read lock", err)
 	}
-	fi, serr := os.Stat(filepath.Join(s.root, locksDir, hex.EncodeToString(id[:])))
+	fi, serr := s.files.Stat(context.Background(), lockName(id))
 	if serr != nil {
 		return nil, serr
 	}
-	return &repository.Lock{Timestamp: fi.ModTime(), Hostname: "unknown", Exclusive: true}, nil
+	return &repository.Lock{Timestamp: fi.ModTime, Hostname: "unknown", Exclusive: true}, nil
 }

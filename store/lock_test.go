@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,6 +9,9 @@ import (
 
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
+
+	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/store/internal/backend"
 )
 
 // TestLockValid states when a commit may rely on its lock.
@@ -29,14 +31,14 @@ func TestLockValid(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			root := t.TempDir()
-			l := &Lock{s: &Store{root: root}, id: objects.RandomMAC(), refreshed: time.Now().Round(0).Add(-tt.age)}
+			l := &Lock{s: &Store{files: backend.NewLocal(disk.OS{}, root, "")}, id: objects.RandomMAC(), refreshed: time.Now().Round(0).Add(-tt.age)}
 			write := func() {
 				t.Helper()
-				if err := os.WriteFile(filepath.Join(root, locksDir, hex.EncodeToString(l.id[:])), nil, 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(root, lockName(l.id)), nil, 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if err := os.Mkdir(filepath.Join(root, locksDir), 0o700); err != nil {
+			if err := os.Mkdir(filepath.Join(root, backend.LocksDir), 0o700); err != nil {
 				t.Fatal(err)
 			}
 			if !tt.gone {

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 
 	"github.com/PlakarKorp/kloset/caching/sqlite"
 	"github.com/PlakarKorp/kloset/objects"
@@ -85,7 +83,7 @@ func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
 	}
 	var gone []objects.MAC
 	for _, mac := range missing {
-		err := s.putBack(mac)
+		err := s.putBack(ctx, mac)
 		if errors.Is(err, fs.ErrNotExist) {
 			gone = append(gone, mac)
 		} else if err != nil {
@@ -145,26 +143,24 @@ func (s *Store) compare(ctx context.Context, db *sqlite.SQLiteCache) (missing, b
 	if err != nil {
 		return nil, nil, err
 	}
-	dir := filepath.Join(s.root, packfilesDir)
-	if err := s.listing.update(s.fsys.ReadDir, dir); err != nil {
-		return nil, nil, Unavailable("list packfiles", err)
+	if err := s.listing.update(ctx); err != nil {
+		return nil, nil, s.conn.unavailable("list packfiles", err)
 	}
 	for _, mac := range known {
-		if s.listing.hasPackfile(mac) {
+		if s.listing.has(mac) {
 			continue
 		}
-		name := hex.EncodeToString(mac[:])
-		switch _, err := os.Stat(filepath.Join(dir, name[:2], name)); {
+		switch _, err := s.files.Stat(ctx, packfileName(mac)); {
 		case err == nil:
-			s.listing.forget(mac)
+			s.listing.found(mac)
 		case errors.Is(err, fs.ErrNotExist):
 			missing = append(missing, mac)
 		default:
-			return nil, nil, Unavailable("look for packfile", err)
+			return nil, nil, s.conn.unavailable("look for packfile", err)
 		}
 	}
 	for _, mac := range lost {
-		if s.listing.hasPackfile(mac) {
+		if s.listing.has(mac) {
 			back = append(back, mac)
 		}
 	}
@@ -207,7 +203,7 @@ func parseMAC(name string) (mac objects.MAC, err error) {
 
 // putBack writes a packfile that is missing from the store again; fs.ErrNotExist when there
 // is no sound copy of it.
-func (s *Store) putBack(mac objects.MAC) error {
+func (s *Store) putBack(ctx context.Context, mac objects.MAC) error {
 	if s.conn.mirror == nil {
 		return fs.ErrNotExist
 	}
@@ -215,7 +211,7 @@ func (s *Store) putBack(mac objects.MAC) error {
 	if err != nil {
 		return fs.ErrNotExist
 	}
-	_, err = s.conn.putDurably(filepath.Join(s.root, packfilesDir), mac, rd)
+	_, err = s.files.Put(ctx, packfileName(mac), rd)
 	if err := errors.Join(err, rd.Close()); err != nil {
 		return Unavailable("put packfile back", withoutNotExist(err))
 	}

@@ -120,7 +120,7 @@ func (m *mirror) drop(mac objects.MAC) {
 // copy begins a copy of what is read from the reader that it returns. done ends it, and
 // keeps the copy when the original was written.
 func (m *mirror) copy(mac objects.MAC, rd io.Reader) (tee io.Reader, done func(written bool)) {
-	f, err := os.CreateTemp(m.dir, tmpPrefix)
+	f, err := os.CreateTemp(m.dir, "tmp.")
 	if err != nil {
 		m.log.Warn("metadata mirror", "err", err)
 		return rd, func(bool) {}

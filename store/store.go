@@ -19,12 +19,16 @@ import (
 	"github.com/PlakarKorp/kloset/repository"
 
 	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/store/internal/backend"
 )
 
 // Config says which store to open and how.
 type Config struct {
-	// Location is where the store is: "fs:///abs/path", or an absolute path.
+	// Location is where the store is: "fs:///abs/path", an absolute path, or
+	// "s3://host[:port]/bucket[/prefix]".
 	Location string
+	// S3 says how a store in S3 is reached.
+	S3 S3
 	// Passphrase yields the passphrase of an encrypted store; it is asked once. Nil only
 	// with Plaintext.
 	Passphrase func(ctx context.Context) ([]byte, error)
@@ -32,7 +36,7 @@ type Config struct {
 	Plaintext bool
 	// Create makes a missing store.
 	Create bool
-	// Disk is what the store's files are written through; nil means disk.OS.
+	// Disk is what the files of a store on this machine are written through; nil means disk.OS.
 	Disk disk.FS
 	// CacheDir holds kloset's local state; it belongs to one process. "", or a directory
 	// that another process holds, means a temporary one.
@@ -50,14 +54,15 @@ type Config struct {
 
 // Store is an open kloset store; see the package comment for concurrency.
 type Store struct {
-	root     string
-	fsys     disk.FS
+	at       location
+	fsys     disk.FS // what KeepDir is written through
 	keepDir  string
 	log      *slog.Logger
 	hostname string
 
 	cache  *cacheDir
 	kctx   *kcontext.KContext
+	files  backend.Backend
 	conn   *conn
 	repo   *repository.Repository
 	config *storage.Configuration
@@ -71,7 +76,7 @@ type Store struct {
 	// to whoever calls Refresh and Ingest.
 	indexed map[objects.MAC]struct{}
 
-	listing    listing       // the writer's: what Reconcile has seen
+	listing    packfileList  // the writer's: what Reconcile has seen
 	lossSerial uint64        // the writer's: see Loss
 	toColour   []objects.MAC // the writer's
 
@@ -87,27 +92,52 @@ type Store struct {
 // Errors: ErrNotExist, ErrWrongPassphrase, ErrNewerVersion, ErrDamaged, ErrReplaced;
 // ErrUnavailable for a store that cannot be reached and has never been seen.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	root, err := parseLocation(cfg.Location)
+	at, err := parseLocation(cfg.Location)
 	if err != nil {
 		return nil, err
 	}
 	if cfg.Passphrase == nil && !cfg.Plaintext {
 		return nil, fmt.Errorf("open store: %w: none given", ErrWrongPassphrase)
 	}
-	s := &Store{root: root, fsys: cfg.Disk, keepDir: cfg.KeepDir, log: cfg.Logger}
+	s := &Store{at: at, fsys: cfg.Disk, keepDir: cfg.KeepDir, log: cfg.Logger}
 	if s.fsys == nil {
 		s.fsys = disk.OS{}
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if err := s.unlock(ctx, cfg); err != nil {
+	if s.cache, err = openCacheDir(cfg.CacheDir); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", s.Location(), err)
 	}
-	if err := s.open(ctx, cfg.CacheDir, cfg.MirrorBytes); err != nil {
-		return nil, fmt.Errorf("open store %s: %w", s.Location(), err)
+	err = s.connect(ctx, cfg)
+	if err == nil {
+		err = s.unlock(ctx, cfg)
+	}
+	if err == nil {
+		err = s.open(ctx, cfg.MirrorBytes)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", s.Location(), errors.Join(err, s.cache.close()))
 	}
 	return s, nil
+}
+
+// connect says how the store is reached. Nothing is read of it yet.
+func (s *Store) connect(ctx context.Context, cfg Config) error {
+	remote := s.at.scheme == schemeS3
+	if remote {
+		files, err := connectS3(ctx, s.at, cfg.S3)
+		if err != nil {
+			return err
+		}
+		s.files, s.listing = files, &remoteListing{files: files}
+	} else {
+		local := backend.NewLocal(s.fsys, s.at.path, s.cache.token)
+		s.files, s.listing = local, &listing{local: local}
+	}
+	s.conn = newConn(&connector{files: s.files, at: s.at, remote: remote})
+	s.conn.mirrorFirst = remote
+	return nil
 }
 
 // unlock finds the configuration, in the store or kept, creates a missing store, and
@@ -117,7 +147,7 @@ func (s *Store) unlock(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	wrapped, err := readConfig(s.root)
+	wrapped, err := s.conn.Open(ctx)
 	switch {
 	case err == nil:
 	case kept != nil && (errors.Is(err, ErrNotExist) || errors.Is(err, ErrUnavailable)):
@@ -165,7 +195,7 @@ func (s *Store) withCopy(err error, kept []byte) error {
 	if _, kerr := parseConfig(kept); kerr != nil {
 		return err
 	}
-	return fmt.Errorf("%w (%s is a copy of its file %s)", err, keptName(s.keepDir, s.root), configName)
+	return fmt.Errorf("%w (%s is a copy of its file %s)", err, keptName(s.keepDir, s.at), backend.ConfigName)
 }
 
 func (s *Store) create(ctx context.Context, cfg Config) error {
@@ -180,7 +210,7 @@ func (s *Store) create(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if err := create(s.fsys, s.root, wrapped); err != nil {
+	if err := s.conn.Create(ctx, wrapped); err != nil {
 		return err
 	}
 	s.config, s.key, s.wrapped, s.created = config, key, wrapped, true
@@ -192,7 +222,7 @@ func (s *Store) kept() ([]byte, error) {
 	if s.keepDir == "" {
 		return nil, nil
 	}
-	kept, err := os.ReadFile(keptName(s.keepDir, s.root))
+	kept, err := os.ReadFile(keptName(s.keepDir, s.at))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -210,7 +240,7 @@ func (s *Store) keep(kept []byte) error {
 	if err := disk.MkdirDurable(s.fsys, s.keepDir, 0o700); err != nil {
 		return fmt.Errorf("keep configuration: %w", err)
 	}
-	if err := writeDurably(s.fsys, keptName(s.keepDir, s.root), s.wrapped); err != nil {
+	if err := writeDurably(s.fsys, keptName(s.keepDir, s.at), s.wrapped); err != nil {
 		return fmt.Errorf("keep configuration: %w", err)
 	}
 	return nil
@@ -230,20 +260,9 @@ func sameStore(config *storage.Configuration, kept []byte) error {
 }
 
 // open connects kloset to the store and reads its states.
-func (s *Store) open(ctx context.Context, cachePath string, mirrorBytes int64) (err error) {
-	if s.cache, err = openCacheDir(cachePath); err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.cache.close())
-		}
-	}()
+func (s *Store) open(ctx context.Context, mirrorBytes int64) (err error) {
 	s.kctx = newKContext(s.log, s.cache.path)
 	s.hostname = s.kctx.Hostname
-	if s.conn, err = newConn(ctx, s.fsys, s.root, s.cache.token); err != nil {
-		return err
-	}
 	if !s.cache.temp {
 		if mirrorBytes == 0 {
 			mirrorBytes = defaultMirrorBytes
@@ -314,7 +333,7 @@ func (s *Store) Refresh(ctx context.Context) error {
 	s.swept = true
 	s.mu.Unlock()
 	if sweep {
-		if err := s.conn.sweep(time.Now()); err != nil {
+		if err := s.files.Sweep(ctx, time.Now()); err != nil {
 			s.log.Warn("leftovers in the store stay", "store", s.Location(), "err", err)
 		}
 	}
@@ -340,7 +359,7 @@ func (s *Store) Available(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	wrapped, err := readConfig(s.root)
+	wrapped, err := s.conn.Open(ctx)
 	if err != nil {
 		// Not there any more is away: it was there once.
 		if errors.Is(err, ErrNotExist) {
@@ -411,7 +430,7 @@ func (s *Store) Created() bool { return s.created }
 func (s *Store) ID() string { return s.config.RepositoryID.String() }
 
 // Location returns where the store is, as plakar takes it.
-func (s *Store) Location() string { return scheme + s.root }
+func (s *Store) Location() string { return s.at.String() }
 
 // Close releases the cache directory. Nothing may use the store after that.
 func (s *Store) Close() error {

@@ -116,7 +116,7 @@ func TestOpenErrors(t *testing.T) {
 			name := filepath.Join(dir, "store", "states", "ab", "ab"+strings.Repeat("00", 31))
 			return os.WriteFile(name, []byte("_KLOSET_"), 0o600)
 		}},
-		{name: "unknown scheme", spoil: func(dir string, cfg *store.Config) error { cfg.Location = "s3://bucket/x"; return nil }, refused: true},
+		{name: "unknown scheme", spoil: func(dir string, cfg *store.Config) error { cfg.Location = "ftp://host/x"; return nil }, refused: true},
 		{name: "no path", spoil: func(dir string, cfg *store.Config) error { cfg.Location = "fs://"; return nil }, refused: true},
 		{name: "archive", spoil: func(dir string, cfg *store.Config) error { cfg.Location += ".ptar"; return nil }, refused: true},
 	}

@@ -25,9 +25,9 @@ const (
 // in between its uploads.
 const sealDelay = 2 * time.Second
 
-// maxChanges is how many operations batch and close let pend in one set: each is kept in
-// memory, about 600 bytes, until its commit.
-const maxChanges = 250_000
+// maxChanges is how many operations may pend in one set, whatever the setting: each is kept
+// in memory until its commit, about 2 KiB with its node, and as much again while that runs.
+const maxChanges = 150_000
 
 // The reasons of commits that the policy decides; they are written into the snapshot.
 const (
@@ -36,6 +36,7 @@ const (
 	reasonSession  = "session"
 	reasonSchedule = "schedule"
 	reasonRestore  = "restore"
+	reasonBacklog  = "backlog" // of a setting that would have waited
 )
 
 // withDefaults returns c with every zero setting replaced by its default.
@@ -140,6 +141,8 @@ type policyState struct {
 	// the first of them was sealed.
 	sealed       int
 	oldestSealed time.Time
+	// sealedChanges is the number of operations in the sealed sets.
+	sealedChanges int
 }
 
 // decision says what to do now.
@@ -168,7 +171,7 @@ func decide(cfg ShareConfig, st policyState, now time.Time) decision {
 		return decision{commit: true, reason: reason}
 	case reached(restoreDue, now):
 		return decision{commit: true, reason: reasonRestore}
-	case reached(sealedDue, now), st.sealed > cfg.MaxPending/2:
+	case reached(sealedDue, now), st.sealed > cfg.MaxPending/2, st.sealedChanges >= maxChanges:
 		return decision{commit: true}
 	}
 	return decision{wake: earliest(earliest(due, sealedDue), restoreDue)}
@@ -183,6 +186,8 @@ func dueTime(cfg ShareConfig, st policyState) (reason string, due time.Time) {
 			return reasonBatch, st.lastChange
 		case WhenClose:
 			return reasonClose, st.lastChange
+		default:
+			return reasonBacklog, st.lastChange
 		}
 	}
 	oldest := st.oldestChange
@@ -244,7 +249,8 @@ func batchDue(cfg ShareConfig, st policyState, oldest time.Time) time.Time {
 // sealedDueTime is when sets that are sealed already are to be committed without waiting
 // for the policy; zero for never. With batch and close that is soon. The other settings
 // mean that snapshots appear when they are asked for, so sealed sets wait for that, as
-// long as there are not so many that destructive operations would be slowed down.
+// long as there are not so many that destructive operations would be slowed down, or that
+// they fill the memory.
 func sealedDueTime(cfg ShareConfig, st policyState) time.Time {
 	if st.sealed > 0 && (cfg.When == WhenBatch || cfg.When == WhenClose) {
 		return st.oldestSealed.Add(sealDelay)

@@ -51,6 +51,7 @@ func TestDecide(t *testing.T) {
 		return func(st *policyState) { st.oldestRestore = at(clock) }
 	}
 	changes := func(n int) func(*policyState) { return func(st *policyState) { st.changes = n } }
+	sealedChanges := func(n int) func(*policyState) { return func(st *policyState) { st.sealedChanges = n } }
 	none := policyState{}
 
 	for _, tt := range []struct {
@@ -105,6 +106,10 @@ func TestDecide(t *testing.T) {
 
 		{"manual: never", manual, with(change, ended("08:00:00")), "23:00:00", false, "", ""},
 
+		{"manual: too many changes for the memory", manual, with(change, online, changes(maxChanges)), "08:00:00", true, "backlog", ""},
+		{"session: too many changes for the memory", session, with(change, online, changes(maxChanges)), "08:00:00", true, "backlog", ""},
+		{"schedule: too many changes for the memory", schedule, with(change, online, changes(maxChanges)), "08:00:00", true, "backlog", ""},
+
 		{"restore: soon, whatever the setting", manual, with(change, restored("08:00:00"), uploading), "08:00:01", false, "", "08:00:02"},
 		{"restore: manual", manual, with(change, restored("08:00:00"), uploading), "08:00:02", true, "restore", ""},
 		{"restore: batch", batch, with(change, restored("08:00:00"), uploading), "08:00:02", true, "restore", ""},
@@ -122,6 +127,7 @@ func TestDecide(t *testing.T) {
 		{"sealed: then without the current set", batch, with(change, sealed(1, "08:00:00"), online, uploading), "08:00:02", true, "", ""},
 		{"sealed: close", onClose, with(none, sealed(3, "08:00:00"), online), "08:00:02", true, "", ""},
 		{"sealed: together with the current set when that is due", onClose, with(change, published, sealed(1, "08:00:00")), "08:00:00", true, "close", ""},
+		{"sealed: manual lets them wait, but for too many changes", manual, with(none, sealed(3, "08:00:00"), sealedChanges(maxChanges)), "08:00:00", true, "", ""},
 		{"sealed: manual lets them wait", manual, with(none, sealed(500, "08:00:00")), "23:00:00", false, "", ""},
 		{"sealed: unless there are many", manual, with(none, sealed(501, "08:00:00")), "08:00:00", true, "", ""},
 		{"sealed: schedule, with a limit of its own", ShareConfig{When: WhenSchedule, Next: midnights, MaxPending: 10}, with(none, sealed(6, "08:00:00")), "08:00:00", true, "", ""},

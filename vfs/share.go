@@ -150,6 +150,9 @@ func (s *share) policyState() policyState {
 		openUploads: uploads, sessions: s.people.open, lastSessionEnd: s.people.lastEnd, bulk: s.people.bulk,
 		sealed: len(s.ledger.sealed), changes: len(open.ops), oldestRestore: open.restored,
 	}
+	for _, set := range s.ledger.sealed {
+		st.sealedChanges += len(set.ops)
+	}
 	for _, born := range open.temps {
 		if st.oldestTemp.IsZero() || born.Before(st.oldestTemp) {
 			st.oldestTemp = born

@@ -262,7 +262,7 @@ func (q *quickstart) welcome(p *program, s *serving) error {
 	}
 	fmt.Fprintf(&b, "configuration      %s\n", s.cfg.File)
 	fmt.Fprintf(&b, "data               %s\n", s.cfg.DataDir)
-	fmt.Fprintf(&b, "store              %s\n", s.cfg.Store.Path)
+	fmt.Fprintf(&b, "store              %s\n", strings.TrimPrefix(s.cfg.Store.Location, "fs://"))
 	if first {
 		fmt.Fprintf(&b, "\nIMPORTANT: copy the passphrase, the file %s,\n"+
 			"to a safe place on another machine. Without it the store is lost:\n"+

@@ -38,6 +38,7 @@ type Options struct {
 	Binary string            // "" means bin/gateway
 	Shares map[string]string // settings by name, as the configuration writes them
 	Users  []User
+	Store  string // the store section; "" means one on the local disk
 	FTP    bool   // serve FTP, too
 	Parent string // of its directory, on the disk that is to be tested; "" means /tmp
 	Extra  string // further lines of the configuration
@@ -48,7 +49,7 @@ type Options struct {
 type Gateway struct {
 	Dir      string // configuration, data, keys: everything
 	Config   string // path of the configuration
-	Store    string // path of the kloset store
+	Store    string // path of the kloset store, unless Options.Store says otherwise
 	PassFile string // holds the store's passphrase
 	Port     int
 	Client   *Client // what the users' clients need
@@ -132,7 +133,10 @@ func write(tb testing.TB, path, content string) {
 func (g *Gateway) config(opt Options) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "version: 1\ndata_dir: ./data\n")
-	fmt.Fprintf(&b, "store: { location: \"fs://./data/store\", passphrase_file: ./pass, create: true }\n")
+	if opt.Store == "" {
+		opt.Store = `{ location: "fs://./data/store", passphrase_file: ./pass, create: true }`
+	}
+	fmt.Fprintf(&b, "store: %s\n", opt.Store)
 	fmt.Fprintf(&b, "sftp: { listen: \"127.0.0.1:%d\" }\n", g.Port)
 	if g.FTP != nil {
 		b.WriteString(g.FTP.config())

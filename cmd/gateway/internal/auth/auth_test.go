@@ -334,6 +334,48 @@ func TestLockout(t *testing.T) {
 	})
 }
 
+// Whoever guesses at a user's name from elsewhere locks himself out, and no address that
+// the user logs in from.
+func TestGuessingFromElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDirectory(t, User{Name: "alice", Hash: cheap(t)})
+		try := func(password string, addr netip.Addr) error {
+			_, err := d.Password(t.Context(), "alice", []byte(password), addr)
+			return err
+		}
+		if err := try("secret", here); err != nil {
+			t.Fatal(err)
+		}
+		guess := func() {
+			t.Helper()
+			addr := there
+			for range 2 * lockFailures { // each from an address of its own
+				if err := try("wrong", addr); errors.Is(err, errLocked) {
+					return
+				}
+				addr = addr.Next()
+			}
+			t.Error("guessing from many addresses is never locked out")
+		}
+		for range 2 { // the success in between must not give the guesser new tries
+			guess()
+			start := time.Now()
+			if err := try("secret", here); err != nil || time.Since(start) > 0 {
+				t.Errorf("from an address that has logged in: %v after %v, want success at once", err, time.Since(start))
+			}
+			if err := try("secret", there); !errors.Is(err, errLocked) {
+				t.Errorf("from elsewhere, during the lock-out: %v, want %v", err, errLocked)
+			}
+		}
+		for range lockFailures + 5 { // some fade meanwhile
+			_ = try("wrong", here)
+		}
+		if err := try("secret", here); !errors.Is(err, errLocked) {
+			t.Errorf("after guesses from an address that has logged in: %v, want %v", err, errLocked)
+		}
+	})
+}
+
 // Connecting, and offering keys that are not listed, must never lock anybody out.
 func TestOfferedKeysDoNotCount(t *testing.T) {
 	d := newDirectory(t, User{Name: "alice", Hash: cheap(t)})

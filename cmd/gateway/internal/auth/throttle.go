@@ -19,14 +19,25 @@ const (
 	lockFailures     = 20               // then no password is looked at
 	lockFor          = 15 * time.Minute // after the last failure that counted
 	failureHalfLife  = 10 * time.Minute // a count halves in this time
-	throttleCapacity = 16384            // addresses and users remembered, each; about 2 MiB
+	throttleCapacity = 16384            // addresses, users and familiar logins, each; about 4 MiB
 )
 
-// throttle remembers failed passwords by address and by user. Safe for concurrent use.
+// throttle remembers failed passwords by address and by user. What strangers guess at a
+// user's name is not held against addresses that the user has logged in from: nobody can
+// lock a device out from elsewhere. Safe for concurrent use.
 type throttle struct {
-	mu    sync.Mutex // guards addrs and users; a leaf
+	mu    sync.Mutex // guards the rest; a leaf
 	addrs *simplelru.LRU[netip.Prefix, failures]
-	users *simplelru.LRU[string, failures]
+	users *simplelru.LRU[string, failures] // of addresses that are not familiar
+	// familiar are the addresses that users have logged in from. What fails there counts
+	// for the address alone.
+	familiar *simplelru.LRU[login, struct{}]
+}
+
+// login is where a user has logged in from.
+type login struct {
+	from netip.Prefix
+	user string
 }
 
 // failures is a count that decays.
@@ -40,7 +51,8 @@ func newThrottle() *throttle {
 	// The only error is a capacity that is not positive.
 	addrs, _ := simplelru.NewLRU[netip.Prefix, failures](throttleCapacity, nil)
 	users, _ := simplelru.NewLRU[string, failures](throttleCapacity, nil)
-	return &throttle{addrs: addrs, users: users}
+	familiar, _ := simplelru.NewLRU[login, struct{}](throttleCapacity, nil)
+	return &throttle{addrs: addrs, users: users, familiar: familiar}
 }
 
 func (f failures) at(now time.Time) failures {
@@ -80,7 +92,7 @@ func (t *throttle) check(addr netip.Addr, user string, now time.Time) (wait time
 	if f, ok := t.addrs.Get(network(addr)); ok {
 		wait, locked = f.delay(now), now.Before(f.locked)
 	}
-	if f, ok := t.users.Get(user); ok {
+	if f, ok := t.users.Get(user); ok && !t.familiar.Contains(login{network(addr), user}) {
 		wait, locked = max(wait, f.delay(now)), locked || now.Before(f.locked)
 	}
 	return wait, locked
@@ -92,15 +104,24 @@ func (t *throttle) failed(addr netip.Addr, user string, now time.Time) {
 	defer t.mu.Unlock()
 	a, _ := t.addrs.Get(network(addr))
 	t.addrs.Add(network(addr), a.fail(now))
+	if t.familiar.Contains(login{network(addr), user}) {
+		return
+	}
 	u, _ := t.users.Get(user)
 	t.users.Add(user, u.fail(now))
 }
 
-// succeeded forgets the failures of addr and user.
+// succeeded forgets the failures of addr. Those of user stay when addr is familiar: others
+// have guessed, and may go on.
 func (t *throttle) succeeded(addr netip.Addr, user string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.addrs.Remove(network(addr))
+	key := login{network(addr), user}
+	if _, familiar := t.familiar.Get(key); familiar { // used last: it is dropped last
+		return
+	}
+	t.familiar.Add(key, struct{}{})
 	t.users.Remove(user)
 }
 

@@ -29,8 +29,9 @@ type Config struct {
 
 // Store says where the store is and how its passphrase is found.
 type Store struct {
-	Location          string // fs:///absolute/path
+	Location          string // fs:///absolute/path or s3://host/bucket/prefix
 	Path              string // of a store on a local file system
+	S3                *S3    // nil for a store that is not in S3
 	PassphraseFile    string
 	PassphraseEnv     string
 	PassphraseCommand []string // program and arguments
@@ -38,6 +39,21 @@ type Store struct {
 	Create            bool
 
 	dir string // the working directory of PassphraseCommand
+}
+
+// S3 says how a store in S3 is reached; a zero value is the default.
+type S3 struct {
+	AccessKey     string // "": credentials come from where programs for AWS look
+	SecretKeyFile string
+	SecretKeyEnv  string
+	Region        string
+	StorageClass  string
+	VirtualHost   *bool // nil: by the endpoint
+	NoTLS         bool
+	Insecure      bool
+	CAFile        string
+	Timeout       time.Duration
+	Retries       int
 }
 
 // SFTP are the settings of the SFTP server; a zero value is the server's default.

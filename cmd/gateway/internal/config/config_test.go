@@ -337,3 +337,52 @@ func TestFTP(t *testing.T) {
 		t.Errorf("warnings %q, want one of plain text", cfg.Warnings)
 	}
 }
+
+func TestS3(t *testing.T) {
+	cfg := load(t, "testdata/good/s3.yaml")
+	dir, err := filepath.Abs("testdata/good")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := cfg.Store.Location, "s3://s3.example.com:9000/bucket/some/prefix"; got != want || cfg.Store.Path != "" {
+		t.Errorf("location %q, want %q; path %q", got, want, cfg.Store.Path)
+	}
+	never := false
+	want := &S3{
+		AccessKey: "AKIDEXAMPLE", SecretKeyFile: dir + "/secret", Region: "eu-west-3", StorageClass: "STANDARD_IA",
+		VirtualHost: &never, Insecure: true, CAFile: dir + "/ca.pem", Timeout: time.Minute, Retries: 7,
+	}
+	if diff := cmp.Diff(want, cfg.Store.S3); diff != "" {
+		t.Errorf("s3 (-want +got):\n%s", diff)
+	}
+	if len(cfg.Warnings) != 1 || !strings.Contains(cfg.Warnings[0], "tls_insecure_no_verify") {
+		t.Errorf("warnings: %q", cfg.Warnings)
+	}
+	if sc := cfg.StoreConfig(slog.New(slog.DiscardHandler), false); sc.S3.AccessKey != want.AccessKey || sc.S3.SecretKey == nil {
+		t.Errorf("what the store gets: %+v", sc.S3)
+	}
+}
+
+func TestSecretKey(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte("from a file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GATEWAY_TEST_SECRET", "from the environment")
+	t.Setenv("GATEWAY_TEST_EMPTY", "")
+	for _, tt := range []struct {
+		s3   S3
+		want string // "": ErrSecretKey
+	}{
+		{S3{SecretKeyFile: file}, "from a file"},
+		{S3{SecretKeyFile: file + "x"}, ""},
+		{S3{SecretKeyEnv: "GATEWAY_TEST_SECRET"}, "from the environment"},
+		{S3{SecretKeyEnv: "GATEWAY_TEST_EMPTY"}, ""},
+		{S3{SecretKeyEnv: "GATEWAY_TEST_NONE"}, ""},
+	} {
+		got, err := tt.s3.SecretKey(t.Context())
+		if string(got) != tt.want || (tt.want == "") != errors.Is(err, ErrSecretKey) {
+			t.Errorf("%+v: %q, %v, want %q", tt.s3, got, err, tt.want)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/auth"
 	"github.com/snapgate/gateway/ftpsrv"
+	"github.com/snapgate/gateway/internal/acceptor"
 	"github.com/snapgate/gateway/sshsrv"
 	"github.com/snapgate/gateway/store"
 	"github.com/snapgate/gateway/vfs"
@@ -24,6 +25,15 @@ func (c *Config) StoreConfig(logger *slog.Logger, create bool) store.Config {
 	}
 	if !c.Store.Plaintext {
 		sc.Passphrase = c.Store.Passphrase
+	}
+	if s := c.Store.S3; s != nil {
+		sc.S3 = store.S3{
+			AccessKey: s.AccessKey, Region: s.Region, StorageClass: s.StorageClass, VirtualHost: s.VirtualHost,
+			NoTLS: s.NoTLS, Insecure: s.Insecure, CAFile: s.CAFile, Timeout: s.Timeout, Retries: s.Retries,
+		}
+		if s.AccessKey != "" {
+			sc.S3.SecretKey = s.SecretKey
+		}
 	}
 	return sc
 }
@@ -48,6 +58,17 @@ func (c *Config) AuthUsers() []auth.User {
 	return users
 }
 
+// admission bounds the connections of each server.
+func (l *Limits) admission() acceptor.Limits {
+	return acceptor.Limits{
+		Connections:          l.Connections,
+		PerAddress:           l.ConnectionsPerAddr,
+		PerUser:              l.ConnectionsPerUser,
+		Handshakes:           l.Handshakes,
+		HandshakesPerAddress: l.HandshakesPerAddr,
+	}
+}
+
 // ServerConfig is what the configuration says of the SFTP server, which must be
 // configured; keys, authenticator, sessions and logger are left to the caller.
 func (c *Config) ServerConfig() sshsrv.Config {
@@ -60,17 +81,13 @@ func (c *Config) ServerConfig() sshsrv.Config {
 		LegacyFrom:       c.SFTP.LegacyFrom,
 		ChaCha20:         c.SFTP.ChaCha20,
 		Limits: sshsrv.Limits{
-			Connections:          l.Connections,
-			PerAddress:           l.ConnectionsPerAddr,
-			PerUser:              l.ConnectionsPerUser,
-			Handshakes:           l.Handshakes,
-			HandshakesPerAddress: l.HandshakesPerAddr,
-			Channels:             l.ChannelsPerConn,
-			UserChannels:         l.ChannelsPerUser,
-			Handles:              l.SessionHandles,
-			TransferMemory:       l.TransferMemory,
-			UserTransferMemory:   l.UserTransferMemory,
-			AuthTries:            l.LoginTries,
+			Admission:          l.admission(),
+			Channels:           l.ChannelsPerConn,
+			UserChannels:       l.ChannelsPerUser,
+			Handles:            l.SessionHandles,
+			TransferMemory:     l.TransferMemory,
+			UserTransferMemory: l.UserTransferMemory,
+			AuthTries:          l.LoginTries,
 		},
 	}
 }
@@ -91,12 +108,8 @@ func (c *Config) FTPConfig() ftpsrv.Config {
 		DataTimeout:   f.DataTimeout,
 		CloseGrace:    f.CloseGrace,
 		Limits: ftpsrv.Limits{
-			Connections:          l.Connections,
-			PerAddress:           l.ConnectionsPerAddr,
-			PerUser:              l.ConnectionsPerUser,
-			Handshakes:           l.Handshakes,
-			HandshakesPerAddress: l.HandshakesPerAddr,
-			LoginTries:           l.LoginTries,
+			Admission:  l.admission(),
+			LoginTries: l.LoginTries,
 		},
 	}
 }

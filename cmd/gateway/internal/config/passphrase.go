@@ -62,18 +62,23 @@ func (s *Store) passphraseSource() string {
 }
 
 func passphraseFile(name string) ([]byte, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrPassphrase, err)
-	}
-	if info.Size() > maxPassphraseBytes {
-		return nil, fmt.Errorf("%w: %s is too large", ErrPassphrase, name)
-	}
-	data, err := os.ReadFile(name)
+	data, err := readSecret(name)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPassphrase, err)
 	}
 	return bytes.TrimSuffix(data, []byte("\n")), nil
+}
+
+// readSecret reads a small file.
+func readSecret(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxPassphraseBytes {
+		return nil, fmt.Errorf("%s is too large", name)
+	}
+	return os.ReadFile(name)
 }
 
 func (s *Store) passphraseCommand(ctx context.Context) ([]byte, error) {

@@ -4,13 +4,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/snapgate/gateway/store"
 )
 
 // readStore reads the store section.
 func (l *loader) readStore(n node) {
 	st := &l.cfg.Store
 	st.dir = n.src.dir
-	n.fields(fields{
+	known := fields{
 		"location": {func(n node) {
 			if s, ok := n.text(); ok {
 				l.readLocation(n, s)
@@ -26,7 +28,11 @@ func (l *loader) readStore(n node) {
 		"passphrase_command": {func(n node) { st.PassphraseCommand = readCommand(n) }},
 		"plaintext":          intoBool(&st.Plaintext),
 		"create":             intoBool(&st.Create),
-	}.later("identity_file", "known_hosts", "access_key", "secret_key_file", "region", "retry", "cache"))
+	}
+	var s3 S3
+	used := l.s3Fields(known, &s3)
+	n.fields(known.later("identity_file", "known_hosts"))
+	l.finishS3(n, s3, used)
 
 	given := 0
 	for _, set := range []bool{st.PassphraseFile != "", st.PassphraseEnv != "", st.PassphraseCommand != nil} {
@@ -56,17 +62,25 @@ func (n node) clean() bool {
 	return true
 }
 
-// readLocation reads a path or fs:// followed by one.
+// readLocation reads a path, fs:// followed by one, or s3://host/bucket/prefix.
 func (l *loader) readLocation(n node, s string) {
+	const hint = "use a directory, fs:///path or ./path, or s3://host[:port]/bucket[/prefix]"
 	scheme, rest, hasScheme := strings.Cut(s, "://")
 	switch {
 	case !hasScheme:
 		rest = s
-	case scheme == "sftp" || scheme == "s3":
-		n.failHint("use a directory: fs:///path or ./path", "%s stores are not available yet", scheme)
+	case scheme == "s3":
+		if err := store.CheckLocation(s); err != nil {
+			n.fail("%w", err)
+			return
+		}
+		l.cfg.Store.Location = strings.TrimSuffix(s, "/")
+		return
+	case scheme == "sftp":
+		n.failHint(hint, "%s stores are not available yet", scheme)
 		return
 	case scheme != "fs":
-		n.failHint("use a directory: fs:///path or ./path", "unknown kind of store %q", scheme)
+		n.failHint(hint, "unknown kind of store %q", scheme)
 		return
 	}
 	if rest == "" {
@@ -122,7 +136,7 @@ func (l *loader) finishStore(root node) {
 	if st.dir == "" && len(l.errs) == 0 {
 		root.failHint(`add store: { location: "fs://./data/store", passphrase_file: ./passphrase }`, "store is missing")
 	}
-	if st.Path == "" && l.cfg.DataDir != "" {
+	if st.Location == "" && l.cfg.DataDir != "" {
 		st.Path = filepath.Join(l.cfg.DataDir, "store")
 		st.Location = "fs://" + filepath.ToSlash(st.Path)
 	}

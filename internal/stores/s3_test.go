@@ -1,0 +1,307 @@
+//go:build stores
+
+package stores
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/snapgate/gateway/internal/proctest"
+)
+
+// rig is a gateway with its store in S3.
+type rig struct {
+	*proctest.Gateway
+	t      *testing.T
+	server *proctest.S3
+	proxy  *proctest.Proxy // between the two
+
+	held map[string][]byte // what was acknowledged
+	rng  *rand.ChaCha8
+}
+
+const bucket = "snapgate"
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{t: t, server: proctest.StartS3(t), held: make(map[string][]byte), rng: rand.NewChaCha8([32]byte{1})}
+	r.proxy = proctest.StartProxy(t, r.server.Addr)
+	r.Gateway = proctest.NewGateway(t, proctest.Options{
+		Store: fmt.Sprintf(`{ location: "s3://%s/%s/pre/fix", passphrase_file: ./pass, create: true, use_tls: false,
+  access_key: %s, secret_key_file: ./secret, timeout: 2s, retries: 1 }`, r.proxy.Addr, bucket, r.server.AccessKey),
+		Shares: map[string]string{"main": "{ snapshot: { when: close, quiet: 100ms } }"},
+	})
+	if err := os.WriteFile(filepath.Join(r.Dir, "secret"), []byte(r.server.SecretKey+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if strings.Contains(r.Log(), r.server.SecretKey) {
+			t.Error("the log shows the secret key")
+		}
+	})
+	return r
+}
+
+func (r *rig) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) start() {
+	r.t.Helper()
+	_, err := r.Start(r.t.Context())
+	r.must(err)
+}
+
+// put uploads a file, and notes it when that was acknowledged.
+func (r *rig) put(name string, size int) error {
+	data := make([]byte, size)
+	_, _ = r.rng.Read(data)
+	c, err := r.Client.Login(r.t.Context(), "alice")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	f, err := c.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	r.held[name] = data
+	return nil
+}
+
+func (r *rig) read(name string) ([]byte, error) {
+	c, err := r.Client.Login(r.t.Context(), "alice")
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	f, err := c.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// verify reads all that was acknowledged.
+func (r *rig) verify() {
+	r.t.Helper()
+	for name, want := range r.held {
+		got, err := r.read(name)
+		if err != nil || !bytes.Equal(got, want) {
+			r.t.Errorf("%s: %d bytes, want %d, %v", name, len(got), len(want), err)
+		}
+	}
+}
+
+// commit has the share committed.
+func (r *rig) commit() {
+	r.t.Helper()
+	_, err := r.Command(r.t.Context(), "snapshot", "main")
+	r.must(err)
+}
+
+// plakar is stock plakar on the bucket. The server drops directories that become empty;
+// plakar's connector for local directories wants them.
+func (r *rig) plakar() *proctest.Plakar {
+	r.t.Helper()
+	dir := filepath.Join(r.server.Dir, bucket, "pre", "fix")
+	for _, sub := range []string{"locks", "packfiles", "states"} {
+		r.must(os.MkdirAll(filepath.Join(dir, sub), 0o700))
+	}
+	return proctest.NewPlakar(r.t, dir, r.PassFile)
+}
+
+// check has stock plakar, a fresh process with a cold cache, check all snapshots.
+func (r *rig) check() {
+	r.t.Helper()
+	p := r.plakar()
+	found, err := p.Snapshots(r.t.Context())
+	r.must(err)
+	if len(found) == 0 {
+		r.t.Fatal("plakar sees no snapshot")
+	}
+	r.must(p.Check(r.t.Context(), found...))
+}
+
+// ids returns the identifiers in a list of snapshots.
+func ids(list string) []string {
+	return regexp.MustCompile(`\b[0-9a-f]{64}\b`).FindAllString(list, -1)
+}
+
+func TestServe(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	for i, size := range []int{0, 100, 70_000, 3 << 20, 40 << 20} {
+		r.must(r.put(fmt.Sprintf("/file%d", i), size))
+	}
+	r.commit()
+	r.must(r.put("/file1", 200))
+	r.commit()
+	r.verify()
+	before, err := r.Command(t.Context(), "snapshots")
+	r.must(err)
+	if n := strings.Count(before, "\n"); n < 3 {
+		t.Errorf("snapshots:\n%s", before)
+	}
+	r.must(r.Stop())
+	r.check()
+
+	// A command that reads the store itself, and a gateway whose cache is gone.
+	after, err := r.Command(t.Context(), "snapshots")
+	if err != nil || !slices.Equal(ids(after), ids(before)) {
+		t.Errorf("snapshots without a gateway, %v:\n%s\nwith it:\n%s", err, after, before)
+	}
+	r.must(os.RemoveAll(filepath.Join(r.Dir, "data", "cache")))
+	r.start()
+	r.verify()
+	r.must(r.put("/later", 1000))
+	r.commit()
+	r.must(r.Stop())
+	r.check()
+	if strings.Contains(r.Log(), "level=ERROR") {
+		t.Errorf("the log has errors")
+	}
+	if entries, err := os.ReadDir(filepath.Join(r.Dir, "data", "store")); err == nil {
+		t.Errorf("a local store was made: %v", entries)
+	}
+}
+
+// TestKill kills a gateway while it uploads and commits.
+func TestKill(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	for round := range 4 {
+		killed := make(chan error, 1)
+		after := time.Duration(200+150*round) * time.Millisecond
+		timer := time.AfterFunc(after, func() { killed <- r.Kill() })
+		for i := 0; ; i++ {
+			if err := r.put(fmt.Sprintf("/round%d-%d", round, i), 50_000+i*200_000); err != nil {
+				break
+			}
+		}
+		r.must(<-killed)
+		timer.Stop()
+		r.start()
+		r.verify()
+	}
+	r.commit()
+	r.verify()
+	r.must(r.Stop())
+	r.check()
+}
+
+// TestAway takes the store away while a gateway runs, and when it starts.
+func TestAway(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.must(r.put("/stored", 2<<20))
+	r.commit()
+	for i, trouble := range []proctest.Trouble{
+		{Reset: true},
+		{Hang: true},
+		{Answer: "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"},
+	} {
+		r.proxy.Set(trouble)
+		r.away(fmt.Sprintf("/during%d", i))
+		r.proxy.Set(proctest.Trouble{})
+		r.back()
+	}
+
+	// Refused, when it starts.
+	r.must(r.Stop())
+	r.must(r.server.Stop())
+	r.proxy.Set(proctest.Trouble{Reset: true})
+	r.start()
+	if log := r.Log(); !strings.Contains(log, "store is away") {
+		t.Error("the log does not say that the store is away")
+	}
+	r.away("/refused")
+	r.must(r.put("/large", 20<<20))
+	r.must(r.server.Start(t.Context()))
+	r.proxy.Set(proctest.Trouble{})
+	r.back()
+	r.must(r.Stop())
+	r.check()
+}
+
+// away uploads, lists and reads while the store is away.
+func (r *rig) away(name string) {
+	r.t.Helper()
+	start := time.Now()
+	r.must(r.put(name, 100_000))
+	r.must(r.put(name+"-small", 100))
+	if took := time.Since(start); took > 10*time.Second {
+		r.t.Errorf("uploads took %v", took)
+	}
+	c, err := r.Client.Login(r.t.Context(), "alice")
+	r.must(err)
+	defer c.Close()
+	entries, err := c.ReadDir("/")
+	if err != nil || len(entries) != len(r.held) {
+		r.t.Errorf("%d names, want %d, %v", len(entries), len(r.held), err)
+	}
+	if got, err := r.read(name); err != nil || !bytes.Equal(got, r.held[name]) {
+		r.t.Errorf("what is in the spool: %d bytes, %v", len(got), err)
+	}
+	_, err = r.Command(r.t.Context(), "snapshot", "main")
+	if err == nil || !strings.Contains(err.Error(), "store unavailable") || !strings.Contains(err.Error(), "hint: is the server of store.location up") {
+		r.t.Errorf("gateway snapshot while the store is away: %v", err)
+	}
+}
+
+// back waits until what was uploaded is committed without anybody having asked for it.
+func (r *rig) back() {
+	r.t.Helper()
+	_, err := proctest.Wait(r.t.Context(), time.Minute, func() bool {
+		_, err := r.Command(r.t.Context(), "snapshot", "main")
+		return err == nil
+	})
+	r.must(err)
+	r.verify()
+}
+
+// TestRefused starts gateways that do not get in: that is fatal, and says what to do.
+func TestRefused(t *testing.T) {
+	for name, tt := range map[string]struct {
+		secret string
+		want   []string
+	}{
+		"wrong secret": {"wrong-and-secret", []string{"its server refuses access", "hint: are store.access_key"}},
+		"no secret":    {"", []string{"no secret key", "hint: see store.secret_key_file"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.must(os.WriteFile(filepath.Join(r.Dir, "secret"), []byte(tt.secret), 0o600))
+			_, err := r.Start(t.Context())
+			if !errors.Is(err, proctest.ErrEnded) {
+				t.Fatalf("start: %v", err)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(r.Log(), want) {
+					t.Errorf("the log does not say %q", want)
+				}
+			}
+			if tt.secret != "" && strings.Contains(r.Log(), tt.secret) {
+				t.Error("the log shows the secret")
+			}
+		})
+	}
+}

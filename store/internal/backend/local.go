@@ -1,0 +1,313 @@
+package backend
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/PlakarKorp/kloset/reading"
+
+	"github.com/snapgate/gateway/internal/disk"
+)
+
+const (
+	// tmpPrefix begins the names of files that are being written, ours and kloset's.
+	tmpPrefix = "tmp."
+	// tmpMaxAge is when somebody else's temporary file counts as left behind. The longest
+	// that a file is written to is the time for one packfile (64 MiB) or one state.
+	tmpMaxAge = time.Hour
+	// writeSize is the size of the writes to a file.
+	writeSize = 1 << 20
+)
+
+// Local is a Backend in a directory of this machine. A file is written to a temporary name
+// in the same directory, synced, renamed, and the directory is synced.
+type Local struct {
+	fsys  disk.FS
+	root  string
+	token string
+}
+
+// NewLocal returns the backend in a directory. token marks the temporary files of this
+// installation: Sweep takes away all that bear it, so only one process may use it.
+func NewLocal(fsys disk.FS, root, token string) *Local {
+	return &Local{fsys: fsys, root: root, token: token}
+}
+
+func (l *Local) path(name string) string { return filepath.Join(l.root, filepath.FromSlash(name)) }
+
+// Put implements Files. A lock is not synced: it need not survive a power loss, since whoever
+// holds it does not.
+func (l *Local) Put(ctx context.Context, name string, rd io.Reader) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	dir := dirOf(name)
+	if dir == LocksDir {
+		return l.putLock(name, rd)
+	}
+	tmp := l.path(dir + "/" + l.tmpName())
+	if name == ConfigName {
+		tmp = l.path(name + ".tmp") // an attempt that was cut off is written over
+		if err := ignoreNotExist(l.fsys.Remove(tmp)); err != nil {
+			return 0, err
+		}
+	}
+	n, err := l.write(tmp, rd, true)
+	if errors.Is(err, fs.ErrNotExist) && n == 0 { // of opening tmp: nothing has been read
+		// Stores are created with all their buckets, but copying one may drop empty
+		// directories. The store itself must be there: nothing is made in a mount point.
+		if _, err := os.Stat(l.path(ConfigName)); err != nil {
+			return 0, err
+		}
+		if err := disk.MkdirDurable(l.fsys, l.path(dir), 0o700); err != nil {
+			return 0, err
+		}
+		n, err = l.write(tmp, rd, true)
+	}
+	if err != nil {
+		return n, err
+	}
+	if err := l.fsys.Rename(tmp, l.path(name)); err != nil {
+		return n, errors.Join(err, ignoreNotExist(l.fsys.Remove(tmp)))
+	}
+	if err := l.fsys.SyncDir(l.path(dir)); err != nil {
+		// The name may or may not survive. The caller is told that there is no such file,
+		// so do what can be done to make that true.
+		return n, errors.Join(err, ignoreNotExist(l.fsys.Remove(l.path(name))))
+	}
+	return n, nil
+}
+
+// write copies rd to a new file and removes it again when that fails. n counts what was
+// taken from rd.
+func (l *Local) write(path string, rd io.Reader, durable bool) (n int64, err error) {
+	f, err := l.fsys.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	n, err = copyTo(f, rd)
+	if err == nil && durable {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return n, errors.Join(err, ignoreNotExist(l.fsys.Remove(path)))
+	}
+	return n, nil
+}
+
+// copyTo writes all of rd to f, in large pieces: rd often yields small ones.
+func copyTo(f io.WriterAt, rd io.Reader) (n int64, err error) {
+	buf := make([]byte, 0, writeSize)
+	for err == nil {
+		var k int
+		k, err = rd.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+k]
+		if len(buf) < cap(buf) && err == nil {
+			continue
+		}
+		if _, werr := f.WriteAt(buf, n); werr != nil {
+			return n, werr
+		}
+		n += int64(len(buf))
+		buf = buf[:0]
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return n, err
+}
+
+func (l *Local) putLock(name string, rd io.Reader) (int64, error) {
+	tmp := l.path(l.tmpName())
+	n, err := l.write(tmp, rd, false)
+	if err != nil {
+		return n, err
+	}
+	if err := l.fsys.Rename(tmp, l.path(name)); err != nil {
+		return n, errors.Join(err, ignoreNotExist(l.fsys.Remove(tmp)))
+	}
+	return n, nil
+}
+
+func (l *Local) tmpName() string { return tmpPrefix + l.token + "-" + rand.Text() }
+
+// Get implements Files.
+func (l *Local) Get(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(l.path(name))
+	if err != nil || offset == 0 && length < 0 {
+		return f, err
+	}
+	if length < 0 {
+		if _, err := f.Seek(offset, io.SeekStart); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		return f, nil
+	}
+	return reading.NewSectionReadCloser(f, offset, length), nil
+}
+
+// Stat implements Files.
+func (l *Local) Stat(ctx context.Context, name string) (Info, error) {
+	if err := ctx.Err(); err != nil {
+		return Info{}, err
+	}
+	fi, err := os.Stat(l.path(name))
+	if err != nil {
+		return Info{}, err
+	}
+	return Info{Name: name, Size: fi.Size(), ModTime: fi.ModTime()}, nil
+}
+
+// List implements Files. Temporary files are left out.
+func (l *Local) List(ctx context.Context, dir string, each func(string) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	entries, err := l.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if dir != "" {
+			name = dir + "/" + name
+		}
+		switch {
+		case e.IsDir():
+			err = ignoreNotExist(l.List(ctx, name, each))
+		case e.Type().IsRegular() && !strings.HasPrefix(e.Name(), tmpPrefix):
+			err = each(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Remove implements Files; what is not there is fs.ErrNotExist.
+func (l *Local) Remove(ctx context.Context, name string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return l.fsys.Remove(l.path(name))
+}
+
+// ReadDir lists one directory, as the disk has it.
+func (l *Local) ReadDir(dir string) ([]fs.DirEntry, error) { return l.fsys.ReadDir(l.path(dir)) }
+
+// StatDir describes a directory.
+func (l *Local) StatDir(dir string) (fs.FileInfo, error) { return os.Stat(l.path(dir)) }
+
+// Create implements Backend: it makes all directories, durably.
+func (l *Local) Create(context.Context) error {
+	if err := l.checkVacant(); err != nil {
+		return err
+	}
+	if err := disk.MkdirDurable(l.fsys, l.root, 0o700); err != nil {
+		return err
+	}
+	for _, dir := range []string{PackfilesDir, StatesDir} {
+		for i := range Buckets {
+			if err := l.fsys.MkdirAll(l.path(Bucket(dir, byte(i))), 0o700); err != nil {
+				return err
+			}
+		}
+		if err := l.fsys.SyncDir(l.path(dir)); err != nil {
+			return err
+		}
+	}
+	if err := l.fsys.MkdirAll(l.path(LocksDir), 0o700); err != nil {
+		return err
+	}
+	return l.fsys.SyncDir(l.root)
+}
+
+// checkVacant refuses a directory that holds anything but the empty beginnings of a store
+// whose creation was cut off.
+func (l *Local) checkVacant() error {
+	entries, err := l.fsys.ReadDir(l.root)
+	if err != nil {
+		return ignoreNotExist(err)
+	}
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == PackfilesDir, name == StatesDir:
+			if err := l.checkEmptyBuckets(name); err != nil {
+				return err
+			}
+		case name == LocksDir, name == ConfigName+".tmp", strings.HasPrefix(name, tmpPrefix):
+		default:
+			return &OccupiedError{Place: "directory " + l.root, Name: name}
+		}
+	}
+	return nil
+}
+
+func (l *Local) checkEmptyBuckets(dir string) error {
+	entries, err := l.fsys.ReadDir(l.path(dir))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		files, err := l.fsys.ReadDir(l.path(dir + "/" + e.Name()))
+		if err != nil {
+			return err
+		}
+		if len(files) > 0 {
+			return fmt.Errorf("directory %s: %w", l.path(dir), ErrOrphaned)
+		}
+	}
+	return nil
+}
+
+// Sweep removes temporary files that nobody is writing any more: this installation's own
+// (it has just started, and its token is its own), and anybody's that are old.
+func (l *Local) Sweep(ctx context.Context, now time.Time) error {
+	dirs := []string{""}
+	for _, dir := range []string{PackfilesDir, StatesDir} {
+		dirs = append(dirs, dir)
+		for i := range Buckets {
+			dirs = append(dirs, Bucket(dir, byte(i)))
+		}
+	}
+	own := tmpPrefix + l.token + "-"
+	var errs []error
+	for _, dir := range dirs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		entries, err := l.ReadDir(dir)
+		if err != nil {
+			errs = append(errs, ignoreNotExist(err))
+			continue
+		}
+		for _, e := range entries {
+			if !e.Type().IsRegular() || !strings.HasPrefix(e.Name(), tmpPrefix) {
+				continue
+			}
+			if !strings.HasPrefix(e.Name(), own) {
+				fi, err := e.Info()
+				if err != nil || now.Sub(fi.ModTime()) < tmpMaxAge {
+					continue
+				}
+			}
+			errs = append(errs, ignoreNotExist(l.fsys.Remove(l.path(dir+"/"+e.Name()))))
+		}
+	}
+	return errors.Join(errs...)
+}

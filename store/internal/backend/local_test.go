@@ -1,0 +1,45 @@
+package backend_test
+
+import (
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/snapgate/gateway/store/internal/backend"
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+func TestLocal(t *testing.T) {
+	storetest.TestBackend(t, func(t *testing.T) backend.Backend {
+		return backend.NewLocal(storetest.NewFaultFS(), filepath.Join(t.TempDir(), "store"), "token")
+	})
+}
+
+// TestLocalFaults has every step of a Put fail, at once and in the middle.
+func TestLocalFaults(t *testing.T) {
+	storetest.TestBackendFaults(t, func(t *testing.T) (backend.Backend, []storetest.Fault) {
+		fsys := storetest.NewFaultFS()
+		var faults []storetest.Fault
+		for _, op := range []storetest.Op{
+			storetest.OpOpen, storetest.OpWrite, storetest.OpSync, storetest.OpRename, storetest.OpReadDir,
+		} {
+			for name, skip := range map[string]int{"": 0, ", the third time": 2} {
+				faults = append(faults, storetest.Fault{Name: string(op) + name, Start: func() func() {
+					n := 0
+					fsys.Fail(func(o storetest.Op, path string) error {
+						if o != op || !strings.Contains(path, backend.PackfilesDir) {
+							return nil
+						}
+						if n++; n <= skip {
+							return nil
+						}
+						return syscall.EIO
+					})
+					return func() { fsys.Fail(nil) }
+				}})
+			}
+		}
+		return backend.NewLocal(fsys, filepath.Join(t.TempDir(), "store"), "token"), faults
+	})
+}
