@@ -54,6 +54,7 @@ func (s *Snapshotter) Commit(ctx context.Context, base ID, changes iter.Seq2[Cha
 		return ID{}, fmt.Errorf("commit: %w", s.store.CacheError(err))
 	}
 	s.published(ctx, r)
+	s.early.settle()
 	s.sound(r, d)
 	s.failpoint(FailCommitDone)
 	return r.snap.ID, nil
@@ -130,7 +131,7 @@ func (s *Snapshotter) begin(ctx context.Context, meta Meta) (a *attempt, end fun
 	a.rw.PackerManager.Wait() // ends kloset's own packer
 	a.packer = newPacker(s.store.AppendEncoded, s.repo.GetMACHasher, a.rw.PutPackfile, s.failpoint)
 	a.rw.PackerManager = a.packer
-	if err := s.colour(a.rw); err != nil {
+	if err := errors.Join(s.colour(a.rw), s.early.adopt(ctx, a.id, delta)); err != nil {
 		a.packer.Wait()
 		return nil, nil, errors.Join(err, delta.Close())
 	}

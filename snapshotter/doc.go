@@ -34,12 +34,19 @@
 //
 //	lock the store for others' maintenance, take over others' states, look for the base
 //	look for what is missing from the store, and put it back or expect its loss (damage)
+//	take over what was put ahead of it                    early-adopt
 //	ingest contents, make entries           packfile-put-before, packfile-put-after
 //	edit the indexes                        commit-entries, commit-indexes
 //	put the header                          commit-header-before, commit-header-after
 //	wait for the last packfile
 //	put the state                           state-put-before, state-put-after
 //	take the state over                     commit-done
+//
+// # Ahead of a commit
+//
+// An Ingest puts the chunks of a file into the store while it arrives; see early. No state
+// tells of them until a commit does. The failpoints around their packfiles are
+// early-packfile-put-before and early-packfile-put-after.
 //
 // # Views
 //
@@ -52,6 +59,6 @@
 // # Concurrency
 //
 // One commit or refresh runs at a time (Snapshotter.write). Views, readers and lists run
-// beside it. Lock order: Snapshotter.write, Snapshotter.mu, then the mutexes of caches,
-// which are leaves.
+// beside it, and so do Ingests. Lock order: Snapshotter.write, early.turn, early.use,
+// Snapshotter.mu, then early.mu and the mutexes of packers and caches, which are leaves.
 package snapshotter

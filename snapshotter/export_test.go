@@ -97,3 +97,10 @@ func (s *Snapshotter) ForgetHeads() {
 func SetLeafSize(s *Snapshotter, most int) {
 	s.shape = indexShape{max: most, fill: most * 3 / 4, min: most / 4, fanout: most}
 }
+
+// FlushEarly has written what was put ahead of commits.
+func (s *Snapshotter) FlushEarly() {
+	s.early.turn.Lock()
+	defer s.early.turn.Unlock()
+	s.early.seal(nil)
+}

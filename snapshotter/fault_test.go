@@ -404,7 +404,8 @@ func TestFailpoints(t *testing.T) {
 	r := &rig{Snapshotter: newSnapshotter(t, s, func(cfg *snapshotter.Config) {
 		cfg.Failpoint = func(name string) { hit = append(hit, name) }
 	}), t: t, store: s}
-	r.commit(snapshotter.ID{}, baseTree().all()...)
+	x, _ := arrived("/x", 20, []byte("x"), r.ingest([]byte("x")))
+	r.commit(r.commit(snapshotter.ID{}, baseTree().all()...), x)
 	for _, name := range snapshotter.Failpoints() {
 		if !slices.Contains(hit, name) {
 			t.Errorf("failpoint %s was not reached", name)

@@ -207,6 +207,10 @@ func (c *increment) ingest(ctx context.Context) error {
 }
 
 func (c *increment) content(ctx context.Context, in *ingester, ch *change) (err error) {
+	var ok bool
+	if ch.obj, ok, err = c.ingested(in, ch); ok || err != nil {
+		return err
+	}
 	rd, err := ch.Content.Open(ctx)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package snapshotter
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +38,7 @@ type writer struct {
 	exists func(resources.Type, objects.MAC) bool // in the store, or written by this commit
 	jobs   chan writeJob
 	wg     sync.WaitGroup
+	copies sync.Pool // of *[]byte: chunks on their way
 }
 
 type writeJob struct {
@@ -44,15 +46,20 @@ type writeJob struct {
 	mac  objects.MAC
 	data []byte
 	hot  bool
+	copy *[]byte // what data is in, to be used again; nil for none
 }
 
 func newWriter(rw *repository.RepositoryWriter, p *packer, exists func(resources.Type, objects.MAC) bool) *writer {
 	n := runtime.GOMAXPROCS(0)
 	w := &writer{rw: rw, packer: p, exists: exists, jobs: make(chan writeJob, n)}
+	w.copies.New = func() any { return new([]byte) }
 	for range n {
 		w.wg.Go(func() {
 			for j := range w.jobs {
 				_ = p.Put(0, j.typ, j.mac, j.data, j.hot) // always nil: packer.failed tells
+				if j.copy != nil {
+					w.copies.Put(j.copy)
+				}
 			}
 		})
 	}
@@ -68,14 +75,25 @@ func (w *writer) close() {
 func (w *writer) computeMAC(data []byte) objects.MAC { return w.rw.ComputeMAC(data) }
 
 // put takes a blob of metadata; data must not be changed until close has returned.
-func (w *writer) put(typ resources.Type, mac objects.MAC, data []byte) { w.add(typ, mac, data, true) }
+func (w *writer) put(typ resources.Type, mac objects.MAC, data []byte) {
+	if w.isNew(typ, mac) {
+		w.jobs <- writeJob{typ: typ, mac: mac, data: data, hot: true}
+	}
+}
 
-func (w *writer) add(typ resources.Type, mac objects.MAC, data []byte, hot bool) {
-	// The error is always nil.
-	if there, _ := w.packer.InsertIfNotPresent(typ, mac); there || w.exists(typ, mac) {
+// putChunk takes a chunk; data is the caller's again when it returns.
+func (w *writer) putChunk(mac objects.MAC, data []byte, hot bool) {
+	if !w.isNew(resources.RT_CHUNK, mac) {
 		return
 	}
-	w.jobs <- writeJob{typ, mac, data, hot}
+	buf := w.copies.Get().(*[]byte)
+	*buf = append((*buf)[:0], data...)
+	w.jobs <- writeJob{typ: resources.RT_CHUNK, mac: mac, data: *buf, hot: hot, copy: buf}
+}
+
+func (w *writer) isNew(typ resources.Type, mac objects.MAC) bool {
+	there, _ := w.packer.InsertIfNotPresent(typ, mac) // the error is always nil
+	return !there && !w.exists(typ, mac)
 }
 
 // ingester makes objects of contents. Each goroutine needs one of its own.
@@ -122,32 +140,50 @@ func (p chunkerPool) give(c *chunkers.Chunker) {
 
 // file makes the object of a file of a size that was announced, as kloset's Builder does.
 func (in *ingester) file(ctx context.Context, name string, rd io.Reader, size int64) (object, error) {
-	obj := objects.NewObject()
-	total := 0.0
-	n, err := in.chunks(ctx, rd, false, func(c *objects.Chunk, data []byte) {
-		if len(obj.Chunks) == 0 {
-			obj.ContentType = mimetype.Detect(data).String()
-		}
-		c.Entropy = entropy(data)
-		total += c.Entropy * float64(len(data))
-		obj.Chunks = append(obj.Chunks, *c)
-	}, &obj.ContentMAC)
+	f := newFileObject()
+	n, err := in.chunks(ctx, rd, false, f.add, &f.obj.ContentMAC)
 	switch {
 	case err != nil:
 		return object{}, err
 	case n != size:
 		return object{}, fmt.Errorf("%d bytes announced, %d read: %w", size, n, io.ErrUnexpectedEOF)
 	}
-	if n > 0 {
-		obj.Entropy = total / float64(n)
+	return in.putFile(name, f)
+}
+
+// putFile puts the object of a file whose chunks are known.
+func (in *ingester) putFile(name string, f *fileObject) (object, error) {
+	obj := *f.obj // of an Ingest, several files of one content have it
+	if f.size > 0 {
+		obj.Entropy = f.entropy / float64(f.size)
 	}
 	if obj.ContentType == "" {
 		if obj.ContentType = mime.TypeByExtension(path.Ext(name)); obj.ContentType == "" {
 			obj.ContentType = "application/octet-stream"
 		}
 	}
-	mac, err := in.put(obj)
-	return object{mac, n, uint64(len(obj.Chunks)), obj.Entropy, obj.ContentType}, err
+	mac, err := in.put(&obj)
+	return object{mac, f.size, uint64(len(obj.Chunks)), obj.Entropy, obj.ContentType}, err
+}
+
+// fileObject is the object of a file while its chunks are being made.
+type fileObject struct {
+	obj     *objects.Object
+	size    int64   // of the chunks
+	entropy float64 // of them all, each times its length
+}
+
+func newFileObject() *fileObject { return &fileObject{obj: objects.NewObject()} }
+
+// add adds the next chunk.
+func (f *fileObject) add(c *objects.Chunk, data []byte) {
+	if len(f.obj.Chunks) == 0 {
+		f.obj.ContentType = mimetype.Detect(data).String()
+	}
+	c.Entropy = entropy(data)
+	f.entropy += c.Entropy * float64(len(data))
+	f.size += int64(len(data))
+	f.obj.Chunks = append(f.obj.Chunks, *c)
 }
 
 // dirpack makes the object of the entries of a directory.
@@ -189,13 +225,12 @@ func (in *ingester) chunks(ctx context.Context, rd io.Reader, hot bool, each fun
 			return total, err
 		}
 		if piece != nil { // of nothing, one piece without a byte, as kloset has it
-			data := append([]byte(nil), piece...) // the chunker uses it again
-			h.Write(data)
+			h.Write(piece)
 			c := objects.NewChunk()
-			c.ContentMAC, c.Length = in.w.computeMAC(data), uint32(len(data))
-			each(c, data)
-			in.w.add(resources.RT_CHUNK, c.ContentMAC, data, hot)
-			total += int64(len(data))
+			c.ContentMAC, c.Length = in.w.computeMAC(piece), uint32(len(piece))
+			each(c, piece)
+			in.w.putChunk(c.ContentMAC, piece, hot)
+			total += int64(len(piece))
 		}
 		if err != nil {
 			copy(sum[:], h.Sum(nil))
@@ -207,13 +242,26 @@ func (in *ingester) chunks(ctx context.Context, rd io.Reader, hot bool, each fun
 // entropy is Shannon's, in bits a byte, added up in the order of kloset's Builder, so that
 // the same bytes make the same object.
 func entropy(data []byte) float64 {
-	var freq [256]int
-	for _, b := range data {
-		freq[b]++
+	// Four tables: a byte that follows one of its kind need not wait for its count.
+	var a, b, c, d [256]uint32
+	rest := data
+	for ; len(rest) >= 8; rest = rest[8:] {
+		x := binary.LittleEndian.Uint64(rest)
+		a[byte(x)]++
+		b[byte(x>>8)]++
+		c[byte(x>>16)]++
+		d[byte(x>>24)]++
+		a[byte(x>>32)]++
+		b[byte(x>>40)]++
+		c[byte(x>>48)]++
+		d[byte(x>>56)]++
+	}
+	for _, x := range rest {
+		a[x]++
 	}
 	e, n := 0.0, float64(len(data))
-	for _, f := range freq {
-		if f > 0 {
+	for i := range a {
+		if f := a[i] + b[i] + c[i] + d[i]; f > 0 {
 			p := float64(f) / n
 			e -= p * math.Log2(p)
 		}

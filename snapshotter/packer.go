@@ -34,6 +34,7 @@ type packer struct {
 	hash      packfile.HashFactory
 	put       func(packfile.Packfile) error
 	failpoint func(string)
+	room      int // memory to begin a packfile with, when it is known to become full
 
 	buffers sync.Pool   // of *[]byte: encoded blobs
 	free    chan []byte // memory of packfiles that were written
@@ -42,6 +43,10 @@ type packer struct {
 	quit chan struct{} // tells the writer to end
 	done chan struct{} // closed when the writer has ended
 	stop sync.Once     // closes quit
+
+	// order is held while a blob is added and while the packfile that it has made full waits
+	// for its turn: the others wait with their blobs, not with packfiles of their own.
+	order sync.Mutex
 
 	mu       sync.Mutex
 	err      error                // guarded by mu: the first one
@@ -183,6 +188,8 @@ func (p *packer) Put(_ int, typ resources.Type, mac objects.MAC, data []byte, ho
 		p.fail(err)
 		return nil
 	}
+	p.order.Lock()
+	defer p.order.Unlock()
 	if full := p.add(typ, mac, encoded, hot); full != nil {
 		p.send(full)
 	}
@@ -213,6 +220,7 @@ func (p *packer) add(typ resources.Type, mac objects.MAC, encoded []byte, hot bo
 		select {
 		case p.packs[i].blobs = <-p.free:
 		default:
+			p.packs[i].blobs = make([]byte, 0, p.room)
 		}
 	}
 	pk := p.packs[i]

@@ -52,6 +52,7 @@ func recordCommits(t *testing.T, ignore func(op disktest.Op, path string) bool) 
 		p := fmt.Sprintf("/new%d", i)
 		want = with(map[string]*item{p: ptr(file(uint64(50+i), strings.Repeat(p, 100_000)))})
 		changes = []snapshotter.Change{put(p, want[p])}
+		changes[0].Ingested = r.ingest([]byte(want[p].Data)) // while it arrived
 	}
 	return log
 }

@@ -58,6 +58,9 @@ const (
 	FailStatePutBefore    = "state-put-before"
 	FailStatePutAfter     = "state-put-after"
 	FailCommitDone        = "commit-done"
+	FailEarlyPutBefore    = "early-packfile-put-before"
+	FailEarlyPutAfter     = "early-packfile-put-after"
+	FailEarlyAdopt        = "early-adopt"
 )
 
 // Failpoints returns the names that Config.Failpoint is called with.
@@ -65,6 +68,7 @@ func Failpoints() []string {
 	return []string{
 		FailPackfilePutBefore, FailPackfilePutAfter, FailCommitEntries, FailCommitIndexes,
 		FailHeaderBefore, FailHeaderAfter, FailStatePutBefore, FailStatePutAfter, FailCommitDone,
+		FailEarlyPutBefore, FailEarlyPutAfter, FailEarlyAdopt,
 	}
 }
 
@@ -82,7 +86,9 @@ type Snapshotter struct {
 	trees   *lru.Cache[ID, *snapTree]
 	dirs    *lru.Cache[objects.MAC, *dirIndex]
 
-	// These are used by commits alone.
+	early *early
+
+	// These are used by commits alone, but for chunkers.
 	heads      *lru.Cache[ID, *head]
 	summaries  *lru.Cache[objects.MAC, *vfs.Summary]
 	dirDatas   *dirDataCache
@@ -127,6 +133,7 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 		shape:     defaultShape(),
 		chunkers:  newChunkerPool(),
 	}
+	s.early = &early{s: s}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -176,10 +183,12 @@ func (s *Snapshotter) makeCaches() (err error) {
 	return err
 }
 
-// Close waits for a commit that is running and for read-ahead. The store stays open.
+// Close waits for a commit that is running and for read-ahead, and ends what Ingests do. The
+// store stays open.
 func (s *Snapshotter) Close() error {
 	s.write.Lock()
 	defer s.write.Unlock()
+	s.early.close()
 	s.chunks.close()
 	return nil
 }

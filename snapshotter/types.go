@@ -92,6 +92,10 @@ type Change struct {
 	// Content holds the bytes of a File that the base does not have.
 	Content Content
 
+	// Ingested may have put the bytes of Content into the store already, all of them: they
+	// are read only when that is of no use any more. Nil for none.
+	Ingested *Ingest
+
 	// Target is where a Symlink points.
 	Target string
 }

@@ -88,6 +88,9 @@ func (s *share) store(ctx context.Context, set *changeSet, last committedRecord)
 			return made.ID, meta, nil
 		}
 	}
+	if err := s.awaitAhead(ctx, set); err != nil {
+		return snapshotter.ID{}, meta, err
+	}
 	set.tried = true
 	set.damaged.reset()
 	id, err := s.system.cfg.Repository.Commit(ctx, set.tree.head, s.changes(set), meta)
@@ -100,6 +103,7 @@ func (s *share) changes(set *changeSet) iter.Seq2[snapshotter.Change, error] {
 		set.tree.diff(func(c snapshotter.Change, n *node, _ bool) bool {
 			if c.Kind == snapshotter.File && c.From == "" {
 				c.Content = contentSource{s, n.content, c.Path, &set.damaged}
+				c.Ingested = n.content.early().ingest()
 			}
 			return yield(c, nil)
 		})

@@ -17,6 +17,9 @@ type Repository interface {
 	// Commit makes a snapshot that differs from base (zero: the empty tree) by changes.
 	// When it returns nil, the snapshot is durable. Calls do not overlap.
 	Commit(ctx context.Context, base snapshotter.ID, changes iter.Seq2[snapshotter.Change, error], meta snapshotter.Meta) (snapshotter.ID, error)
+	// NewIngest makes what puts a file into the store ahead of its commit (Change.Ingested),
+	// nil where that is not possible. The bytes that it has put are written to seen.
+	NewIngest(seen io.Writer) *snapshotter.Ingest
 	// View opens a snapshot for reading.
 	View(ctx context.Context, id snapshotter.ID) (View, error)
 	// Snapshots lists the snapshots of a share or dataset, newest first. It is cheap:

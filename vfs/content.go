@@ -42,6 +42,14 @@ type content struct {
 	mu     sync.Mutex // guards the rest; a leaf
 	pos    journal.Position
 	stored baseRef // once a snapshot has it
+	ahead  *ahead  // puts the bytes into the store before that; nil for nothing
+}
+
+// early returns what puts the bytes into the store ahead of the commit.
+func (c *content) early() *ahead {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ahead
 }
 
 // restored reports whether nothing but a snapshot has the bytes.
@@ -70,6 +78,7 @@ func (c *content) moved(to baseRef) {
 	if c.stored.path == "" {
 		c.stored = to
 	}
+	c.ahead = nil
 }
 
 // open opens the bytes of a file node of this share for reading, wherever they are. The

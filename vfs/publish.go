@@ -59,7 +59,7 @@ func (u *upload) publish(ctx context.Context, f *File) (done bool, err error) {
 // letGo closes the spool file of a version that has been published; mu is held for writing.
 func (u *upload) letGo(c *content) error {
 	file := u.file
-	u.file = nil
+	u.file, u.ahead = nil, nil
 	switch {
 	case file == nil:
 		return nil
@@ -93,6 +93,7 @@ func (u *upload) leave(err error) error {
 	if u.state == uploadOpen {
 		u.state = uploadEnded
 	}
+	u.ahead.drop()
 	u.share.uploads.remove(u)
 	return joinClose(joinClose(err, u.base.close()), u.share.sweep())
 }
@@ -207,6 +208,7 @@ func (u *upload) content(ctx context.Context) (*content, error) {
 		c.spool, c.extents = u.file.ID(), u.file.Extents()
 	}
 	c.hash, c.hasHash = u.file.Hash()
+	u.putAhead(c)
 	return c, nil
 }
 

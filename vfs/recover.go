@@ -57,6 +57,7 @@ func newShare(ctx context.Context, sys *System, cfg ShareConfig) (*share, error)
 	s := &share{
 		system: sys, name: cfg.Name, log: sys.log, started: time.Now().UTC(),
 		uploads:  newUploads(nil),
+		aheads:   newAheads(),
 		requests: make(chan *request, queueLength),
 		stop:     make(chan struct{}),
 		ended:    make(chan struct{}),

@@ -35,6 +35,8 @@ type share struct {
 	ended    chan struct{} // closed when it has ended
 	changed  chan struct{} // pulsed when the ledger changes; capacity 1
 
+	aheads *aheads // put uploads into the store while they arrive
+
 	committer   *committer
 	stopCommits context.CancelFunc // ends the committer and the chores
 	chores      sync.WaitGroup

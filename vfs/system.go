@@ -31,7 +31,8 @@ type System struct {
 	lock      *disk.DirLock
 	recovered []Recovery
 	space     spaceGate
-	handles   handleCount // of all sessions
+	handles   handleCount   // of all sessions
+	turns     chan struct{} // of uploads that are put into the store while they arrive
 
 	reload sync.Mutex // held while Reload opens shares and Close closes them; before mu
 
@@ -57,7 +58,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 		return nil, fmt.Errorf("lock data directory: %w", err)
 	}
 	s := &System{
-		cfg: cfg, log: cfg.Logger, lock: lock,
+		cfg: cfg, log: cfg.Logger, lock: lock, turns: newTurns(),
 		shares: map[string]*share{}, sessions: map[*Session]struct{}{},
 	}
 	if s.gatewayID, err = loadID(cfg.Disk, cfg.DataDir, gatewayIDName); err == nil {
@@ -285,6 +286,7 @@ func (s *share) startCommitter() {
 	s.stopCommits = cancel
 	go s.committer.run(ctx)
 	s.chores.Go(func() { s.housekeep(ctx) })
+	s.chores.Go(func() { s.aheads.serve(ctx) })
 }
 
 // chorePause is how often a share looks for partials that have expired.

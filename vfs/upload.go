@@ -66,6 +66,7 @@ type upload struct {
 	handles map[*File]bool // that may use it
 	changed bool           // there is something to publish
 	file    *spool.File    // nil until the first change
+	ahead   *ahead         // puts file's bytes into the store while they arrive; nil for none
 	base    uploadBase
 	done    *content // once published
 	// doubtful says that its publication has failed, and that the journal may hold it.
@@ -205,6 +206,7 @@ func (u *upload) touch() {
 	u.changed = true
 	if u.file == nil {
 		u.file = u.share.spool.Create()
+		u.ahead = u.share.newAhead(u.file)
 	}
 }
 
@@ -249,6 +251,7 @@ func (u *upload) writeAt(f *File, p []byte, off int64) (int, error) {
 	}
 	n, err := u.file.WriteAt(p, off)
 	u.wrote(off+int64(n), n)
+	u.ahead.arrived(u.size.Load())
 	if err != nil {
 		return n, u.fail(err)
 	}

@@ -14,6 +14,8 @@ const (
 	smallFile = 64 << 10 // rides in the journal
 	midFile   = 1 << 20
 	largeFile = 6 << 20
+	aheadFile = 8 << 20 // from here on it is put into the store before its commit
+	hugeFile  = 24 << 20
 )
 
 // Planner thinks up operations for one client. It is for one goroutine.
@@ -123,13 +125,15 @@ func (p *Planner) truncate(name string) Op {
 func (p *Planner) seed() uint64 { return p.rng.Uint64() | 1 }
 
 func (p *Planner) size() int64 {
-	switch n := p.rng.IntN(10); {
-	case n < 4:
-		return p.rng.Int64N(smallFile)
+	switch n := p.rng.IntN(20); {
 	case n < 8:
+		return p.rng.Int64N(smallFile)
+	case n < 16:
 		return smallFile + p.rng.Int64N(midFile-smallFile)
-	default:
+	case n < 19:
 		return midFile + p.rng.Int64N(largeFile-midFile)
+	default:
+		return aheadFile + p.rng.Int64N(hugeFile-aheadFile)
 	}
 }
 

@@ -40,10 +40,13 @@ const (
 	keyBytes    = 32
 	xtsKeyBytes = 64
 	tagBytes    = 16
-	sectorBytes = 4096
+	sectorBytes = SectorBytes
 	// chunkBytes bounds the buffers for encryption: OpenSSH's largest request is 255 KiB.
 	chunkBytes = 256 << 10
 )
+
+// SectorBytes is the unit in which a spool file is encrypted.
+const SectorBytes = 4096
 
 // The errors of opening a spool file.
 var (

@@ -117,6 +117,8 @@ func (f *File) spill() error {
 	}
 	f.disk = b
 	f.id.Store(uint64(b.id))
+	f.hashMu.Lock() // for Hashed
+	defer f.hashMu.Unlock()
 	f.hash = newPrefixHash(&f.s.early)
 	if len(f.mem) > 0 {
 		content := f.mem
@@ -386,6 +388,21 @@ func (f *File) Hash() (sum [32]byte, ok bool) {
 	f.hashMu.Lock()
 	defer f.hashMu.Unlock()
 	return f.hash.sum(size)
+}
+
+// Hashed returns how many bytes from the start are hashed, which are in the spool file and
+// will not change as long as ok stays true and cuts stays the same. It is false for a file
+// whose hash will not be known, and for one in memory.
+func (f *File) Hashed() (n, cuts int64, ok bool) {
+	if f.ID() == 0 {
+		return 0, 0, false
+	}
+	f.hashMu.Lock()
+	defer f.hashMu.Unlock()
+	if f.hash == nil || f.hash.h == nil {
+		return 0, 0, false
+	}
+	return f.hash.done, f.cuts.Load(), true
 }
 
 // Close releases the descriptor and keeps the spool file.

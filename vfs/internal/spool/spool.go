@@ -204,6 +204,17 @@ func (s *Spool) Reader(id ID, size int64, extents ...Extent) (*Reader, error) {
 	return &Reader{body: b, size: size, ext: ext}, nil
 }
 
+// Follow opens a spool file for reading while it is being written. What is read must have
+// been written; of an encrypted file, the sector (SectorBytes) that the last byte written is
+// in must not be read, unless nothing is written any more.
+func (s *Spool) Follow(id ID) (*Reader, error) {
+	b, err := s.open(id, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	return &Reader{body: b, size: maxSize, ext: extents{{Off: 0, Len: maxSize}}}, nil
+}
+
 func (s *Spool) open(id ID, flag int) (*body, error) {
 	f, err := s.cfg.Disk.OpenFile(s.path(id), flag, 0)
 	if err != nil {
