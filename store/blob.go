@@ -103,11 +103,12 @@ func (s *Store) fastBlob(typ resources.Type, mac objects.MAC) ([]byte, bool) {
 	if err != nil {
 		return nil, false
 	}
-	encoded, err := s.repo.GetPackfileRange(delta.Location)
-	if err != nil {
+	buf := s.encoded.Get().(*[]byte)
+	defer s.encoded.Put(buf)
+	if *buf, err = s.conn.read(delta.Location, *buf); err != nil {
 		return nil, false
 	}
-	data, err := s.codec.decode(encoded)
+	data, err := s.codec.decode(*buf)
 	if err != nil || typ != resources.RT_SNAPSHOT && s.repo.ComputeMAC(data) != mac { // a snapshot's is a name
 		return nil, false
 	}

@@ -11,12 +11,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	fsstorage "github.com/PlakarKorp/integrations/fs/storage"
 	"github.com/PlakarKorp/kloset/connectors/storage"
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository/state"
 
 	"github.com/snapgate/gateway/internal/disk"
 )
@@ -78,6 +80,26 @@ func (c *conn) Get(ctx context.Context, res storage.StorageResource, mac objects
 		return rd, nil
 	}
 	return nil, err
+}
+
+// maxBlob is longer than any blob: packfiles are of 64 MiB at most.
+const maxBlob = 128 << 20
+
+// read reads a blob into buf, which it enlarges when it must. kloset's GetPackfileRange reads
+// up to an eighth more, so that a store elsewhere learns less of what is read.
+func (c *conn) read(loc state.Location, buf []byte) (_ []byte, err error) {
+	if loc.Length > maxBlob {
+		return buf, fmt.Errorf("blob of %d bytes: %w", loc.Length, errors.ErrUnsupported)
+	}
+	rd, err := c.Get(context.Background(), storage.StorageResourcePackfile, loc.Packfile,
+		&storage.Range{Offset: loc.Offset + uint64(storage.STORAGE_HEADER_SIZE), Length: loc.Length})
+	if err != nil {
+		return buf, err
+	}
+	defer func() { err = errors.Join(err, rd.Close()) }()
+	buf = slices.Grow(buf[:0], int(loc.Length))[:loc.Length]
+	_, err = io.ReadFull(rd, buf)
+	return buf, err
 }
 
 // away reports whether the store cannot be reached: its configuration cannot be read.

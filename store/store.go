@@ -63,6 +63,8 @@ type Store struct {
 	config *storage.Configuration
 	key    []byte // nil for a plaintext store
 	codec  *codec
+	// encoded has buffers for blobs as they stand in packfiles.
+	encoded sync.Pool // of *[]byte
 
 	locator  locator
 	ingester ingester
@@ -289,6 +291,7 @@ func (s *Store) open(ctx context.Context, cachePath string, mirrorBytes int64) (
 // life.
 func (s *Store) openRepository() error {
 	var err error
+	s.encoded.New = func() any { return new([]byte) }
 	if s.codec, err = newCodec(s.key, s.config.Encryption, s.config.Compression); err != nil {
 		return err
 	}
