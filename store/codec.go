@@ -187,29 +187,27 @@ func (c *codec) unframe(data []byte) ([]byte, bool) {
 	if !ok {
 		return nil, false
 	}
-	plain, blocks := (*scratch)[:0], 0
+	plain := (*scratch)[:0]
+	var blocks [][]byte
 	for {
 		block, raw, ok := f.next()
 		switch {
 		case !ok:
 			return nil, false
 		case block == nil:
-			return bytes.Clone(plain), true
-		case raw && blocks == 0 && f.last():
-			return bytes.Clone(block), true
-		case raw:
-			plain = append(plain, block...)
-		default:
+			return bytes.Join(blocks, nil), true
+		case !raw:
 			at := len(plain)
 			plain = slices.Grow(plain, f.blockSize)
+			*scratch = plain
 			n, err := lz4.UncompressBlock(block, plain[at:at+f.blockSize])
 			if err != nil {
 				return nil, false
 			}
 			plain = plain[:at+n]
+			block = plain[at:]
 		}
-		*scratch = plain
-		blocks++
+		blocks = append(blocks, block)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,9 +45,14 @@ type conn struct {
 	token  string  // part of this installation's temporary names
 	mirror *mirror // nil for none
 
+	// listMu guards stateDirs. It is held while directories are read: whoever else wants the
+	// list wants what comes of it. mu is taken below it.
+	listMu    sync.Mutex
+	stateDirs listing
+
 	mu    sync.Mutex
 	locks map[objects.MAC]bool // guarded by mu: the locks that Lock has made
-	// guarded by mu: what the last list of states had
+	// guarded by mu: what the last list of states had; another map when that changes
 	states map[objects.MAC]struct{}
 }
 
@@ -110,23 +116,37 @@ func (c *conn) away() bool {
 
 // List implements storage.Store; see conn for locks.
 func (c *conn) List(ctx context.Context, res storage.StorageResource) ([]objects.MAC, error) {
-	if res == storage.StorageResourceLock {
+	switch res {
+	case storage.StorageResourceLock:
 		return nil, nil
+	case storage.StorageResourceState:
+		states, err := c.listStates()
+		return slices.Collect(maps.Keys(states)), err
+	default:
+		return c.Store.List(ctx, res)
 	}
-	macs, err := c.Store.List(ctx, res)
-	if err == nil && res == storage.StorageResourceState {
-		states := make(map[objects.MAC]struct{}, len(macs))
-		for _, mac := range macs {
-			states[mac] = struct{}{}
-		}
-		c.mu.Lock()
-		c.states = states
-		c.mu.Unlock()
-	}
-	return macs, err
 }
 
-// listedStates returns what the last list of states had.
+// listStates lists the states in the store. Every commit does, so directories that have not
+// changed are not read. The map must not be changed.
+func (c *conn) listStates() (map[objects.MAC]struct{}, error) {
+	c.listMu.Lock()
+	defer c.listMu.Unlock()
+	dir := filepath.Join(c.root, statesDir)
+	err := c.stateDirs.update(c.fsys.ReadDir, dir, time.Now())
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err = os.Stat(dir) // a copy of an empty store may have no buckets
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.states = c.stateDirs.all()
+	return c.states, nil
+}
+
+// listedStates returns what the last list of states had. It must not be changed.
 func (c *conn) listedStates() map[objects.MAC]struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()

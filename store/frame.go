@@ -89,10 +89,3 @@ func (f *frame) next() (block []byte, raw, ok bool) {
 	block, f.data = f.data[:n:n], f.data[n+sum:]
 	return block, raw, n > 0
 }
-
-// last reports whether there is nothing but the end behind the blocks that were read.
-func (f *frame) last() bool {
-	g := *f
-	block, _, ok := g.next()
-	return ok && block == nil
-}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/PlakarKorp/kloset/caching/sqlite"
 	"github.com/PlakarKorp/kloset/objects"
@@ -146,7 +147,7 @@ func (s *Store) compare(ctx context.Context, db *sqlite.SQLiteCache) (missing, b
 		return nil, nil, err
 	}
 	dir := filepath.Join(s.root, packfilesDir)
-	if err := s.listing.update(s.fsys.ReadDir, dir); err != nil {
+	if err := s.listing.update(s.fsys.ReadDir, dir, time.Now()); err != nil {
 		return nil, nil, Unavailable("list packfiles", err)
 	}
 	for _, mac := range known {
