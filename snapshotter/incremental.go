@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"iter"
 	"path"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -174,7 +173,7 @@ func (c *increment) ingest(ctx context.Context) error {
 	defer cancel(nil)
 	work := make(chan *change)
 	var wg sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
+	for range cores() {
 		in, release, err := c.s.ingester(c.w)
 		if err != nil {
 			cancel(err)
