@@ -244,7 +244,7 @@ func (l *lines) Read(p []byte) (int, error) {
 }
 
 // BenchmarkIngest commits one large file, and in the same rounds the like through kloset's
-// Builder.
+// Builder: with our packer and encryption, and with its own.
 func BenchmarkIngest(b *testing.B) {
 	for _, t := range []struct {
 		name string
@@ -259,29 +259,44 @@ func benchIngest(b *testing.B, text bool) {
 	d := new(meterFS)
 	r := newRig(b, d.use)
 	base := r.commit(snapshotter.ID{}, put("/", dir(0)))
-	var ours, builders, gens series[float64]
-	for n := uint64(0); b.Loop(); n++ {
-		change := func(seed uint64) iter.Seq2[snapshotter.Change, error] {
-			c := put("/large", file(1000+seed, ""))
-			c.Content = stream{size, seed, text}
-			return seq([]snapshotter.Change{c})
-		}
-		rate := func(f func()) float64 {
-			start := time.Now()
-			f()
-			return float64(size) / 1e6 / time.Since(start).Seconds()
-		}
-		ours = append(ours, rate(func() { r.commitSeq(b, base, change(2*n)) }))
-		builders = append(builders, rate(func() { r.rebuild(b, base, change(2*n+1)) }))
-		gens = append(gens, rate(func() {
-			rd, _ := stream{size, 2*n + 2, text}.Open(b.Context())
-			_, _ = io.Copy(io.Discard, rd)
-		}))
+	var seed uint64
+	change := func(first ...snapshotter.Change) iter.Seq2[snapshotter.Change, error] {
+		seed++
+		c := put("/large", file(1000+seed, ""))
+		c.Content = stream{size, seed, text}
+		return seq(append(first, c))
 	}
-	b.ReportMetric(ours.median(), "MB/s")
-	b.ReportMetric(builders.median(), "builder-MB/s")
-	b.ReportMetric(gens.median(), "source-MB/s")
-	b.ReportMetric(ours.median()/builders.median(), "times-faster")
+	sides := []struct {
+		name   string
+		commit func()
+	}{
+		{"", func() { r.commitSeq(b, base, change()) }},
+		{"builder-", func() { r.rebuild(b, base, change()) }},
+		{"stock-", func() {
+			if err := r.Stock(b.Context(), change(put("/", dir(0))), meta(seed)); err != nil {
+				b.Fatal(err)
+			}
+		}},
+		{"source-", func() {
+			rd, _ := stream{size, 1, text}.Open(b.Context())
+			_, _ = io.Copy(io.Discard, rd)
+		}},
+	}
+	wall, cpu := make([]series[float64], len(sides)), make([]series[float64], len(sides))
+	for b.Loop() {
+		for i, side := range sides {
+			start, used := time.Now(), cpuTime(b)
+			side.commit()
+			wall[i] = append(wall[i], time.Since(start).Seconds())
+			cpu[i] = append(cpu[i], (cpuTime(b) - used).Seconds())
+		}
+	}
+	for i, side := range sides {
+		b.ReportMetric(float64(size)/1e6/wall[i].median(), side.name+"MB/s")
+		b.ReportMetric(cpu[i].median(), side.name+"cpu-s")
+	}
+	b.ReportMetric(wall[1].median()/wall[0].median(), "times-builder")
+	b.ReportMetric(wall[2].median()/wall[0].median(), "times-stock")
 }
 
 // BenchmarkReadAt reads 32 KiB at random places of a large stored file: cold when no chunk

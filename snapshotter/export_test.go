@@ -2,10 +2,14 @@ package snapshotter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
+	"time"
 
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
+	"github.com/PlakarKorp/kloset/snapshot"
 )
 
 // Rebuild is Commit through kloset's Builder, whatever the changes are.
@@ -23,6 +27,42 @@ func (s *Snapshotter) Rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 	}
 	s.published(ctx, r)
 	return r.snap.ID, nil
+}
+
+// Stock is Commit on an empty base as kloset does it by itself: its Builder, its packer and its
+// encryption. What is under them, the flushes to the disk included, is ours in both.
+func (s *Snapshotter) Stock(ctx context.Context, changes iter.Seq2[Change, error], meta Meta) (err error) {
+	s.write.Lock()
+	defer s.write.Unlock()
+	a := &attempt{s: s, id: objects.RandomMAC(), meta: meta, began: time.Now()}
+	delta, err := s.repo.AppContext().GetCache().Scan(objects.RandomMAC())
+	if err != nil {
+		return err
+	}
+	defer delta.Close()
+	a.rw = s.repo.NewRepositoryWriter(delta, a.id, repository.DefaultType, "")
+	b, err := snapshot.CreateWithRepositoryWriter(a.rw, a.options(), a.id)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	a.source = &merge{ctx: ctx, share: meta.Share, now: a.time(), changes: changes, failed: func() error { return nil }}
+	src, err := snapshot.NewSource(ctx, a.source)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(b.Backup(src), a.source.contentError(), a.verify(b.Header)); err != nil {
+		return err
+	}
+	a.fillHeader(b.Header)
+	if _, err := b.PutSnapshot(); err != nil {
+		return err
+	}
+	a.rw.PackerManager.Wait()
+	if err := a.rw.CommitTransaction(a.id); err != nil {
+		return err
+	}
+	return s.store.Ingest(a.id)
 }
 
 // Contents describes all that a snapshot holds, so that two that hold the same are equal:

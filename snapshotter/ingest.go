@@ -9,7 +9,6 @@ import (
 	"math"
 	"mime"
 	"path"
-	"runtime"
 	"strings"
 	"sync"
 
@@ -50,7 +49,7 @@ type writeJob struct {
 }
 
 func newWriter(rw *repository.RepositoryWriter, p *packer, exists func(resources.Type, objects.MAC) bool) *writer {
-	n := runtime.GOMAXPROCS(0)
+	n := cores()
 	w := &writer{rw: rw, packer: p, exists: exists, jobs: make(chan writeJob, n)}
 	w.copies.New = func() any { return new([]byte) }
 	for range n {
@@ -118,7 +117,7 @@ func (s *Snapshotter) ingester(w *writer) (in *ingester, release func(), err err
 // for concurrent use.
 type chunkerPool chan *chunkers.Chunker
 
-func newChunkerPool() chunkerPool { return make(chunkerPool, runtime.GOMAXPROCS(0)+1) }
+func newChunkerPool() chunkerPool { return make(chunkerPool, cores()+1) }
 
 // take returns a chunker, nil when there is none.
 func (p chunkerPool) take() *chunkers.Chunker {

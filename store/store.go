@@ -68,6 +68,8 @@ type Store struct {
 	config *storage.Configuration
 	key    []byte // nil for a plaintext store
 	codec  *codec
+	// encoded has buffers for blobs as they stand in packfiles.
+	encoded sync.Pool // of *[]byte
 
 	locator  locator
 	ingester ingester
@@ -133,7 +135,7 @@ func (s *Store) connect(ctx context.Context, cfg Config) error {
 		s.files, s.listing = files, &remoteListing{files: files}
 	} else {
 		local := backend.NewLocal(s.fsys, s.at.path, s.cache.token)
-		s.files, s.listing = local, &listing{local: local}
+		s.files, s.listing = local, newListing(local, backend.PackfilesDir)
 	}
 	s.conn = newConn(&connector{files: s.files, at: s.at, remote: remote})
 	s.conn.mirrorFirst = remote
@@ -308,6 +310,7 @@ func (s *Store) open(ctx context.Context, mirrorBytes int64) (err error) {
 // life.
 func (s *Store) openRepository() error {
 	var err error
+	s.encoded.New = func() any { return new([]byte) }
 	if s.codec, err = newCodec(s.key, s.config.Encryption, s.config.Compression); err != nil {
 		return err
 	}
