@@ -3,8 +3,10 @@ package snapshotter
 import (
 	"context"
 	"fmt"
+	"io"
 	"iter"
 
+	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
 	"github.com/PlakarKorp/kloset/objects"
 )
 
@@ -96,4 +98,45 @@ func (s *Snapshotter) ForgetHeads() {
 // SetLeafSize makes the leaves of indexes small, so that small trees have many.
 func SetLeafSize(s *Snapshotter, most int) {
 	s.shape = indexShape{max: most, fill: most * 3 / 4, min: most / 4, fanout: most}
+}
+
+// SetChunkSizes makes chunks small, so that small files have many.
+func SetChunkSizes(s *Snapshotter, least, normal, most int) {
+	s.newChunker = func(rd io.Reader) (*chunkers.Chunker, error) {
+		return chunkers.NewChunker(s.repo.Configuration().Chunking.Algorithm, rd,
+			&chunkers.ChunkerOpts{MinSize: least, NormalSize: normal, MaxSize: most})
+	}
+}
+
+// ForgetHashes makes the next commit hash what it appends to.
+func (s *Snapshotter) ForgetHashes() { s.hashes.byMAC.Purge() }
+
+// WatchChunks calls read with every chunk that is read from the store, and its length. It is
+// to be called before there are readers.
+func (s *Snapshotter) WatchChunks(read func(mac objects.MAC, n int)) {
+	load := s.chunks.load
+	s.chunks.load = func(mac objects.MAC) ([]byte, error) {
+		data, err := load(mac)
+		read(mac, len(data))
+		return data, err
+	}
+}
+
+// ForgetChunks empties the cache of decoded chunks.
+func (s *Snapshotter) ForgetChunks() {
+	s.chunks.mu.Lock()
+	defer s.chunks.mu.Unlock()
+	s.chunks.lru.Init()
+	clear(s.chunks.byMAC)
+	s.chunks.size = 0
+}
+
+// Object returns the object of a file and its MAC.
+func (s *Snapshotter) Object(ctx context.Context, id ID, path string) (*objects.Object, objects.MAC, error) {
+	obj, err := s.fileObject(ctx, id, path)
+	if err != nil {
+		return nil, objects.MAC{}, err
+	}
+	data, err := obj.Serialize()
+	return obj, s.repo.ComputeMAC(data), err
 }

@@ -207,6 +207,13 @@ func (c *increment) ingest(ctx context.Context) error {
 }
 
 func (c *increment) content(ctx context.Context, in *ingester, ch *change) (err error) {
+	if p, ok := ch.Content.(Patched); ok {
+		obj, ok, err := in.patched(ctx, p)
+		if ok {
+			ch.obj = obj
+			return err
+		}
+	}
 	rd, err := ch.Content.Open(ctx)
 	if err != nil {
 		return err

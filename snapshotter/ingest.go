@@ -70,6 +70,12 @@ func (w *writer) computeMAC(data []byte) objects.MAC { return w.rw.ComputeMAC(da
 // put takes a blob of metadata; data must not be changed until close has returned.
 func (w *writer) put(typ resources.Type, mac objects.MAC, data []byte) { w.add(typ, mac, data, true) }
 
+// has reports whether a blob is in the store or on its way.
+func (w *writer) has(typ resources.Type, mac objects.MAC) bool {
+	there, _ := w.packer.Exists(typ, mac) // the error is always nil
+	return there || w.exists(typ, mac)
+}
+
 func (w *writer) add(typ resources.Type, mac objects.MAC, data []byte, hot bool) {
 	// The error is always nil.
 	if there, _ := w.packer.InsertIfNotPresent(typ, mac); there || w.exists(typ, mac) {
@@ -80,6 +86,7 @@ func (w *writer) add(typ resources.Type, mac objects.MAC, data []byte, hot bool)
 
 // ingester makes objects of contents. Each goroutine needs one of its own.
 type ingester struct {
+	s       *Snapshotter
 	w       *writer
 	chunker *chunkers.Chunker
 }
@@ -88,11 +95,11 @@ type ingester struct {
 func (s *Snapshotter) ingester(w *writer) (in *ingester, release func(), err error) {
 	c := s.chunkers.take()
 	if c == nil {
-		if c, err = s.repo.Chunker(nil); err != nil {
+		if c, err = s.newChunker(nil); err != nil {
 			return nil, nil, fmt.Errorf("chunker: %w", err)
 		}
 	}
-	return &ingester{w: w, chunker: c}, func() { s.chunkers.give(c) }, nil
+	return &ingester{s: s, w: w, chunker: c}, func() { s.chunkers.give(c) }, nil
 }
 
 // chunkerPool keeps chunkers for the next commit, as many as one needs at a time: each has
@@ -198,7 +205,11 @@ func (in *ingester) chunks(ctx context.Context, rd io.Reader, hot bool, each fun
 			total += int64(len(data))
 		}
 		if err != nil {
-			copy(sum[:], h.Sum(nil))
+			if hot || total < int64(in.chunker.MinSize()) { // nothing that is appended to, or one chunk
+				copy(sum[:], h.Sum(nil))
+			} else {
+				in.s.hashes.finish(h, sum)
+			}
 			return total, nil
 		}
 	}
