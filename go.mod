@@ -67,4 +67,5 @@ require (
 	github.com/nickball/go-aes-key-wrap v0.0.0-20170929221519-1c3aa3e4dfc5
 	github.com/pierrec/lz4/v4 v4.1.27
 	github.com/spf13/afero v1.15.0
+	lukechampine.com/blake3 v1.4.1
 )

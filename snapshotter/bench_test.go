@@ -332,8 +332,8 @@ func BenchmarkReadAt(b *testing.B) {
 
 // BenchmarkPatch changes 4 KiB of a large stored file, at its end and in its middle, and
 // commits that: by taking over what is unchanged and, in the same rounds, by reading and
-// chunking the whole. An append is measured on files whose hash state is known and on one
-// whose is not. "read-MiB" is what comes from the store.
+// chunking the whole. "known" is of a file whose hashes are in memory, "reading" of one whose
+// are not. "read-MiB" is what comes from the store.
 func BenchmarkPatch(b *testing.B) {
 	b.Run("append", func(b *testing.B) { benchPatch(b, true) })
 	b.Run("middle", func(b *testing.B) { benchPatch(b, false) })
@@ -347,7 +347,7 @@ func benchPatch(b *testing.B, atEnd bool) {
 	c.Content = stream{size: size}
 	base := r.commit(snapshotter.ID{}, put("/", dir(0)), c)
 	var known, reading, whole patchCosts
-	last := &overwritten{r: r, base: base, size: size} // a file that grows from round to round
+	last := &overwritten{r: r, base: base, size: size} // a file that changes from round to round
 	for n := uint64(0); b.Loop(); n++ {
 		p := fmt.Appendf(nil, "%04096d", n)
 		measure := func(into *patchCosts, base snapshotter.ID, c snapshotter.Content) snapshotter.ID {
@@ -360,21 +360,23 @@ func benchPatch(b *testing.B, atEnd bool) {
 			into.read = append(into.read, float64(watch.bytes.Load()-read)/(1<<20))
 			return id
 		}
-		at := size / 2
-		if atEnd {
-			at = size
-			next := last.over(last.base, p, last.Size())
-			next.base, next.size = measure(&known, last.base, next), next.Size()
-			last = next
+		at := func(size int64) int64 {
+			if atEnd {
+				return size
+			}
+			return size / 2
 		}
-		over := last.over(base, p, at)
+		// The hashes of what it continues go with a commit, so those of base are not known
+		// after the first.
+		next := last.over(last.base, p, at(last.size))
+		next.base, next.size = measure(&known, last.base, next), next.Size()
+		last = next
+		over := last.over(base, p, at(size))
 		over.size = size
 		measure(&reading, base, over)
 		measure(&whole, base, unpatched{over})
 	}
-	if atEnd {
-		known.report(b, "known")
-	}
+	known.report(b, "known")
 	reading.report(b, "reading")
 	whole.report(b, "whole")
 }

@@ -1,10 +1,12 @@
 package snapshotter
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"iter"
+	"math/rand/v2"
 
 	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
 	"github.com/PlakarKorp/kloset/objects"
@@ -108,8 +110,11 @@ func SetChunkSizes(s *Snapshotter, least, normal, most int) {
 	}
 }
 
-// ForgetHashes makes the next commit hash what it appends to.
-func (s *Snapshotter) ForgetHashes() { s.hashes.byMAC.Purge() }
+// ForgetSums makes the next commit hash the whole of what it writes to.
+func (s *Snapshotter) ForgetSums() { s.sums.lru.Purge() }
+
+// SetSumGroup makes the groups small whose sums are kept, so that small files have many.
+func SetSumGroup(s *Snapshotter, bytes int64) { s.sums.group = bytes }
 
 // WatchChunks calls read with every chunk that is read from the store, and its length. It is
 // to be called before there are readers.
@@ -139,4 +144,35 @@ func (s *Snapshotter) Object(ctx context.Context, id ID, path string) (*objects.
 	}
 	data, err := obj.Serialize()
 	return obj, s.repo.ComputeMAC(data), err
+}
+
+// ContentMAC is the MAC of a content that is written in pieces of random sizes, in one when rng
+// is nil. Of groups that are as in before, the bytes are left out.
+func (s *Snapshotter) ContentMAC(content, before []byte, rng *rand.Rand) objects.MAC {
+	in := &ingester{s: s}
+	whole := in.newSum(nil)
+	whole.write(before, 0)
+	group := s.sums.group
+	t := in.newSum(func(i int64) (groupSum, bool) {
+		begin, end := i*group, (i+1)*group
+		if end > int64(len(before)) || int64(len(content)) <= group || !bytes.Equal(before[begin:end], content[begin:end]) {
+			return groupSum{}, false
+		}
+		return whole.sums[i], true
+	})
+	for off := 0; off < len(content); {
+		n := len(content) - off
+		if rng != nil {
+			n = min(n, 1+rng.IntN(90_000)>>rng.IntN(16))
+		}
+		if t.wants(int64(off), int64(off+n)) {
+			t.write(content[off:off+n], int64(off))
+		}
+		off += n
+	}
+	mac, err := t.finish(int64(len(content)))
+	if err != nil {
+		panic(err)
+	}
+	return mac
 }

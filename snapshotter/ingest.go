@@ -183,8 +183,8 @@ func (in *ingester) put(obj *objects.Object) (objects.MAC, error) {
 // chunks puts the chunks of what rd gives and tells each one, in order; sum gets the MAC
 // of the whole.
 func (in *ingester) chunks(ctx context.Context, rd io.Reader, hot bool, each func(c *objects.Chunk, data []byte), sum *objects.MAC) (int64, error) {
-	h, release := in.w.rw.GetPooledMACHasher()
-	defer release()
+	content := in.newSum(nil)
+	defer content.release()
 	in.chunker.Reset(rd)
 	var total int64
 	for {
@@ -197,7 +197,7 @@ func (in *ingester) chunks(ctx context.Context, rd io.Reader, hot bool, each fun
 		}
 		if piece != nil { // of nothing, one piece without a byte, as kloset has it
 			data := append([]byte(nil), piece...) // the chunker uses it again
-			h.Write(data)
+			content.write(data, total)
 			c := objects.NewChunk()
 			c.ContentMAC, c.Length = in.w.computeMAC(data), uint32(len(data))
 			each(c, data)
@@ -205,12 +205,10 @@ func (in *ingester) chunks(ctx context.Context, rd io.Reader, hot bool, each fun
 			total += int64(len(data))
 		}
 		if err != nil {
-			if hot || total < int64(in.chunker.MinSize()) { // nothing that is appended to, or one chunk
-				copy(sum[:], h.Sum(nil))
-			} else {
-				in.s.hashes.finish(h, sum)
+			if *sum, err = content.finish(total); err == nil && !hot {
+				in.s.sums.keep(*sum, content.sums, *sum)
 			}
-			return total, nil
+			return total, err
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"sort"
@@ -14,16 +13,6 @@ import (
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/gabriel-vasile/mimetype"
-	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/zeebo/blake3"
-)
-
-const (
-	// hashStateCacheSize bounds the hash states that are kept, of 11 KiB each.
-	hashStateCacheSize = 256
-	// edgeRead is how much is read at a time where chunks are made anew: the chunker fills a
-	// buffer of twice its largest chunk, which is more than most edges need.
-	edgeRead = 512 << 10
 )
 
 // Patched is a Content that is a stored file but for what was written to it. An incremental
@@ -137,6 +126,7 @@ type reuse struct {
 	patch Patch
 	size  int64 // of the new content
 	rd    io.ReaderAt
+	limit int64 // how far the chunker reads, 0 when it is somewhere else
 
 	obj     *objects.Object
 	entropy float64 // times bytes, so far
@@ -153,25 +143,44 @@ func newReuse(in *ingester, old *objects.Object, p Patch, size int64, rd io.Read
 	return r
 }
 
-// newSum starts the MAC of the content, where possible at the end of what is unchanged: the
-// rest is all that is read for it then.
+// newSum begins the MAC of the content, for which no bytes are needed where the sums of
+// groups are known.
 func (r *reuse) newSum() *contentSum {
-	end := r.cuts[len(r.old.Chunks)]
-	if r.unchanged(0, end) {
-		if end == r.size {
-			return &contentSum{from: end, known: &r.old.ContentMAC, release: func() {}}
-		}
-		if h := r.in.s.hashes.resume(r.old.ContentMAC); h != nil {
-			return &contentSum{h: h, from: end, of: r.old.ContentMAC, release: func() {}}
-		}
+	sums, group := r.in.s.sums.get(r.old.ContentMAC), r.in.s.sums.group
+	if r.same() || sums == nil || r.size <= group { // one group is the root of its tree
+		return r.in.newSum(nil)
 	}
-	h, release := r.in.w.rw.GetPooledMACHasher()
-	return &contentSum{h: h, release: release}
+	return r.in.newSum(func(i int64) (groupSum, bool) {
+		if i >= int64(len(sums)) || !r.unchanged(i*group, (i+1)*group) {
+			return groupSum{}, false
+		}
+		return sums[i], true
+	})
+}
+
+// same reports whether the content is the old one.
+func (r *reuse) same() bool {
+	end := r.cuts[len(r.old.Chunks)]
+	return end == r.size && r.unchanged(0, end)
+}
+
+// finish completes the object.
+func (r *reuse) finish() (err error) {
+	r.obj.Entropy = r.entropy / float64(r.size)
+	if r.same() {
+		r.obj.ContentMAC = r.old.ContentMAC
+		return nil
+	}
+	if r.obj.ContentMAC, err = r.sum.finish(r.size); err != nil {
+		return err
+	}
+	r.in.s.sums.keep(r.obj.ContentMAC, r.sum.sums, r.old.ContentMAC)
+	return nil
 }
 
 // run walks over the new content.
 func (r *reuse) run(ctx context.Context) error {
-	cutting := false // the chunker is at the place
+	r.limit = 0 // the chunker is not at the place
 	for at := int64(0); at < r.size; {
 		if err := errors.Join(ctx.Err(), r.in.w.packer.failed()); err != nil {
 			return err
@@ -179,13 +188,9 @@ func (r *reuse) run(ctx context.Context) error {
 		var n int64
 		var err error
 		if k := sort.Search(len(r.old.Chunks), func(k int) bool { return r.cuts[k] >= at }); r.keeps(k, at) {
-			cutting = false
+			r.limit = 0
 			n, err = r.take(k)
 		} else {
-			if !cutting {
-				r.in.chunker.Reset(&edge{r.rd, at, r.size})
-				cutting = true
-			}
 			n, err = r.cut(at)
 		}
 		if err != nil {
@@ -193,9 +198,7 @@ func (r *reuse) run(ctx context.Context) error {
 		}
 		at += n
 	}
-	r.obj.Entropy = r.entropy / float64(r.size)
-	r.obj.ContentMAC = r.sum.finish(r.in.s.hashes)
-	return nil
+	return r.finish()
 }
 
 // unchanged reports whether the bytes from begin to end are the old ones.
@@ -225,7 +228,7 @@ func (r *reuse) keeps(k int, at int64) bool {
 // take takes over the old chunk k and returns its length.
 func (r *reuse) take(k int) (int64, error) {
 	c := r.old.Chunks[k]
-	if r.sum.wants(r.cuts[k+1]) {
+	if !r.same() && r.sum.wants(r.cuts[k], r.cuts[k+1]) {
 		data, err := r.read(k)
 		if err != nil {
 			return 0, err
@@ -239,7 +242,7 @@ func (r *reuse) take(k int) (int64, error) {
 // read returns the bytes of the old chunk k, and has the next ones read meanwhile.
 func (r *reuse) read(k int) ([]byte, error) {
 	for next := k + 1; next <= k+readAhead && next < len(r.old.Chunks); next++ {
-		if r.unchanged(r.cuts[next], r.cuts[next+1]) {
+		if r.unchanged(r.cuts[next], r.cuts[next+1]) && r.sum.wants(r.cuts[next], r.cuts[next+1]) {
 			r.in.s.chunks.prefetch(r.old.Chunks[next].ContentMAC)
 		}
 	}
@@ -251,17 +254,16 @@ func (r *reuse) read(k int) ([]byte, error) {
 	return data, err
 }
 
-// cut makes a chunk of what the chunker has next, which is at at, and returns its length.
+// cut makes a chunk of what is at at, and returns its length.
 func (r *reuse) cut(at int64) (int64, error) {
-	piece, err := r.in.chunker.Next()
-	if err != nil && !errors.Is(err, io.EOF) {
+	piece, err := r.next(at)
+	if err != nil {
 		return 0, err
 	}
-	if len(piece) == 0 {
-		return 0, fmt.Errorf("%d bytes announced, %d read: %w", r.size, at, io.ErrUnexpectedEOF)
-	}
 	data := bytes.Clone(piece) // the chunker uses it again
-	r.sum.write(data, at)
+	if r.sum.wants(at, at+int64(len(data))) {
+		r.sum.write(data, at)
+	}
 	c := objects.NewChunk()
 	c.ContentMAC, c.Length, c.Entropy = r.in.w.computeMAC(data), uint32(len(data)), entropy(data)
 	r.add(*c, func() string { return mimetype.Detect(data).String() })
@@ -269,16 +271,42 @@ func (r *reuse) cut(at int64) (int64, error) {
 	return int64(len(data)), nil
 }
 
-// add adds a chunk to the object, whose type the first one decides.
-func (r *reuse) add(c objects.Chunk, contentType func() string) {
-	if len(r.obj.Chunks) == 0 {
-		r.obj.ContentType = contentType()
+// next returns what the chunker cuts off at at. It wants to see as much as the longest chunk
+// may have, most of which is unchanged and does not matter, so it is shown no more than up to
+// where an old chunk may be taken over again. When it would cut there, because it takes that
+// for the end, it is shown more.
+func (r *reuse) next(at int64) ([]byte, error) {
+	if r.limit == 0 {
+		r.show(at, at)
 	}
-	r.entropy += c.Entropy * float64(c.Length)
-	r.obj.Chunks = append(r.obj.Chunks, c)
+	for {
+		piece, err := r.in.chunker.Next()
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		n := int64(len(piece))
+		if at+n < r.limit || r.limit == r.size || n == int64(r.in.chunker.MaxSize()) {
+			return piece, nil
+		}
+		r.show(at, at+2*(r.limit-at))
+	}
 }
 
-// edge reads a content from one place on, a little at a time.
+// show has the chunker cut what begins at at and reaches beyond from.
+func (r *reuse) show(at, from int64) {
+	r.limit = r.size
+	k := sort.Search(len(r.old.Chunks), func(k int) bool { return r.cuts[k] > from })
+	for ; k < len(r.old.Chunks) && r.cuts[k] < r.size; k++ {
+		if r.unchanged(r.cuts[k], r.cuts[k]+1) {
+			r.limit = r.cuts[k] + 1 // with the byte that decides on the cut before it
+			break
+		}
+	}
+	r.in.chunker.Reset(&edge{r.rd, at, r.limit})
+}
+
+// edge reads a part of a content. Where the content ends before it should, there is an error
+// instead of the end that the chunker would make a cut of.
 type edge struct {
 	rd      io.ReaderAt
 	at, end int64
@@ -288,80 +316,23 @@ func (e *edge) Read(p []byte) (int, error) {
 	if e.at == e.end {
 		return 0, io.EOF
 	}
-	p = p[:min(int64(len(p)), edgeRead, e.end-e.at)]
+	p = p[:min(int64(len(p)), e.end-e.at)]
 	n, err := e.rd.ReadAt(p, e.at)
 	e.at += int64(n)
-	if errors.Is(err, io.EOF) && n == len(p) {
-		err = nil // the end is where the content says it is
+	switch {
+	case n == len(p):
+		return n, nil
+	case err == nil || errors.Is(err, io.EOF):
+		err = fmt.Errorf("%d bytes announced, %d read: %w", e.end, e.at, io.ErrUnexpectedEOF)
 	}
 	return n, err
 }
 
-// contentSum is the MAC of a content that is being made of pieces in their order.
-type contentSum struct {
-	h       hash.Hash
-	from    int64        // what is before has been hashed,
-	of      objects.MAC  // and is the content with this MAC
-	known   *objects.MAC // not nil: this is it
-	release func()       // gives h back
-}
-
-// wants reports whether a piece that ends at end is needed.
-func (s *contentSum) wants(end int64) bool { return end > s.from }
-
-func (s *contentSum) write(data []byte, at int64) {
-	if skip := s.from - at; skip > 0 {
-		data = data[min(skip, int64(len(data))):]
+// add adds a chunk to the object, whose type the first one decides.
+func (r *reuse) add(c objects.Chunk, contentType func() string) {
+	if len(r.obj.Chunks) == 0 {
+		r.obj.ContentType = contentType()
 	}
-	if s.h != nil {
-		s.h.Write(data)
-	}
-}
-
-// finish returns the MAC, and has the state kept instead of the one that it began with: a
-// file that grows all the time would drive out those of all others. When this commit fails,
-// the next one reads the whole file.
-func (s *contentSum) finish(keep *hashStates) (mac objects.MAC) {
-	if s.known != nil {
-		return *s.known
-	}
-	keep.byMAC.Remove(s.of)
-	keep.finish(s.h, &mac)
-	return mac
-}
-
-// hashStates keeps, for contents that were hashed lately, the state in which the hash can
-// go on, so that what is appended is all that has to be read. Safe for concurrent use.
-type hashStates struct {
-	byMAC *lru.Cache[objects.MAC, *blake3.Hasher] // by the MAC of the content; never changed
-}
-
-func newHashStates() (*hashStates, error) {
-	c, err := lru.New[objects.MAC, *blake3.Hasher](hashStateCacheSize)
-	if err != nil {
-		return nil, fmt.Errorf("hash states: %w", err)
-	}
-	return &hashStates{c}, nil
-}
-
-// finish gives sum the MAC of a content that h has hashed, and keeps the state of h. The
-// store may hash with something that has no state to keep.
-func (x *hashStates) finish(h hash.Hash, sum *objects.MAC) {
-	b, ok := h.(*blake3.Hasher)
-	if !ok {
-		copy(sum[:], h.Sum(nil))
-		return
-	}
-	state := b.Clone() // Sum moves what is in the hasher
-	copy(sum[:], b.Sum(nil))
-	x.byMAC.Add(*sum, state)
-}
-
-// resume returns a hasher that has hashed the content with the MAC mac, nil for none.
-func (x *hashStates) resume(mac objects.MAC) hash.Hash {
-	b, ok := x.byMAC.Get(mac)
-	if !ok {
-		return nil
-	}
-	return b.Clone()
+	r.entropy += c.Entropy * float64(c.Length)
+	r.obj.Chunks = append(r.obj.Chunks, c)
 }

@@ -196,6 +196,7 @@ func TestPatchedEqualsWhole(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			snapshotter.SetChunkSizes(r.Snapshotter, leastChunk, normalChunk, mostChunk)
+			snapshotter.SetSumGroup(r.Snapshotter, 1024)
 			rng := rand.New(rand.NewPCG(3, uint64(len(name))))
 			const files, rounds = 12, 4
 			datas := make([][]byte, files)
@@ -207,7 +208,7 @@ func TestPatchedEqualsWhole(t *testing.T) {
 			id := r.commit(snapshotter.ID{}, changes...)
 			for round := range rounds {
 				if rng.IntN(2) == 0 {
-					r.ForgetHashes()
+					r.ForgetSums()
 				}
 				patches, wholes := changes[:0:0], changes[:0:0]
 				for i := range datas {
@@ -291,36 +292,43 @@ func (r *rig) watch() *watch {
 	return w
 }
 
-// TestAppendReadsTheEdge has chunks of the usual size. What is appended to a file that this
-// process has hashed costs reading its last chunk, and nothing twice is put; another process
-// reads the file once. Both make what kloset's Builder makes.
-func TestAppendReadsTheEdge(t *testing.T) {
-	for _, known := range []bool{true, false} {
-		t.Run(fmt.Sprint("known=", known), func(t *testing.T) {
+// TestChangeReadsTheEdges has chunks of the usual size. What is appended to a file that this
+// process has hashed, or written over a part of it, costs reading the chunks around it; another
+// process reads the file once. Both make what kloset's Builder makes.
+func TestChangeReadsTheEdges(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		at    func(size int) int
+		known bool  // the hashes of the file
+		most  int64 // chunks, when they are
+	}{
+		{"append", func(size int) int { return size }, true, 2},
+		{"append, hashes not known", func(size int) int { return size }, false, 0},
+		{"middle", func(size int) int { return size / 2 }, true, 4},
+		{"middle, hashes not known", func(size int) int { return size / 2 }, false, 0},
+		{"beginning", func(int) int { return 0 }, true, 7}, // readers that begin there read ahead
+	} {
+		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t)
 			rng := rand.New(rand.NewPCG(1, 9))
-			data := make([]byte, 6<<20)
+			data := make([]byte, 10<<20)
 			for i := range data {
 				data[i] = byte(rng.Uint32())
 			}
 			id := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/log", file(1, string(data))))
-			if !known {
-				r.ForgetHashes()
+			if !tt.known {
+				r.ForgetSums()
 			}
 			watch := r.watch()
 			r.ForgetChunks()
-			cuts := r.cuts(id, "/log")
 			c := r.patch(id, "/log", data)
-			c.write(len(data), bytes.Repeat([]byte("line\n"), 1000))
+			c.write(tt.at(len(data)), bytes.Repeat([]byte("line\n"), 800))
 			change := put("/log", file(2, ""))
 			change.Content = c
 			made := r.commit(id, change)
-			wantChunks, wantBytes := len(cuts)-1, len(data)
-			if known {
-				wantChunks, wantBytes = 1, len(data)-cuts[len(cuts)-2]
-			}
-			if n, b := watch.chunks.Load(), watch.bytes.Load(); n != int64(wantChunks) || b != int64(wantBytes) {
-				t.Errorf("read %d chunks, %d bytes, want %d and %d of %d", n, b, wantChunks, wantBytes, len(data))
+			n, all := watch.chunks.Load(), int64(len(r.cuts(id, "/log"))-1)
+			if tt.known && n > tt.most || !tt.known && n != all {
+				t.Errorf("read %d chunks of %d, %d bytes", n, all, watch.bytes.Load())
 			}
 			r.expect(made, tree{"/": dir(0), "/log": file(2, string(c.data))})
 			r.sameObject(made, r.rebuild(t, id, seq([]snapshotter.Change{put("/log", file(3, string(c.data)))})), "/log")
@@ -328,13 +336,34 @@ func TestAppendReadsTheEdge(t *testing.T) {
 	}
 }
 
+// TestShortPatch has a content end before it should: there is no snapshot.
+func TestShortPatch(t *testing.T) {
+	r := newRig(t)
+	data := bytes.Repeat([]byte("0123456789abcdef"), 1000)
+	id := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/f", file(1, string(data))))
+	c := r.patch(id, "/f", data)
+	c.write(len(data), []byte("more"))
+	change := put("/f", file(2, ""))
+	change.Content = short{c}
+	m := meta(9)
+	m.Parent = id
+	if _, err := r.Commit(t.Context(), id, seq([]snapshotter.Change{change}), m); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("commit: got %v, want an unexpected end", err)
+	}
+}
+
+// short says that it has one byte more than it has.
+type short struct{ *patched }
+
+func (s short) Size() int64 { return s.patched.Size() + 1 }
+
 // TestUnchangedIsNotRead links a file of an old snapshot into the share: it is taken over.
 func TestUnchangedIsNotRead(t *testing.T) {
 	r := newRig(t)
 	data := bytes.Repeat([]byte("0123456789abcdef"), 100_000)
 	old := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/f", file(1, string(data))))
 	head := r.commit(old, remove("/f"))
-	r.ForgetHashes()
+	r.ForgetSums()
 	watch := r.watch()
 	r.ForgetChunks()
 	change := put("/g", file(2, ""))

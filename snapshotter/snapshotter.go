@@ -90,7 +90,7 @@ type Snapshotter struct {
 	dirDatas   *dirDataCache
 	chunkers   chunkerPool
 	newChunker func(io.Reader) (*chunkers.Chunker, error)
-	hashes     *hashStates
+	sums       *sumCache
 	indexBytes int64
 	shape      indexShape
 
@@ -180,7 +180,7 @@ func (s *Snapshotter) makeCaches() (err error) {
 	if s.dirDatas, err = newDirDataCache(dirDataBytes); err != nil {
 		return err
 	}
-	s.hashes, err = newHashStates()
+	s.sums, err = newSumCache(s.store.MACKey())
 	return err
 }
 
