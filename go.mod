@@ -75,4 +75,5 @@ require (
 	github.com/pierrec/lz4/v4 v4.1.27
 	github.com/spf13/afero v1.15.0
 	github.com/tink-crypto/tink-go/v2 v2.6.0
+	lukechampine.com/blake3 v1.4.1
 )

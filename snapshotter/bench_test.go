@@ -2,6 +2,7 @@ package snapshotter_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -343,3 +344,126 @@ func BenchmarkReadAt(b *testing.B) {
 	b.ReportMetric(cold.median(), "cold-p50-ms")
 	b.ReportMetric(warm.median(), "warm-p50-ms")
 }
+
+// BenchmarkPatch changes 4 KiB of a large stored file, at its end and in its middle, and
+// commits that: by taking over what is unchanged and, in the same rounds, by reading and
+// chunking the whole. "known" is of a file whose hashes are in memory, "reading" of one whose
+// are not. "read-MiB" is what comes from the store.
+func BenchmarkPatch(b *testing.B) {
+	b.Run("append", func(b *testing.B) { benchPatch(b, true) })
+	b.Run("middle", func(b *testing.B) { benchPatch(b, false) })
+}
+
+func benchPatch(b *testing.B, atEnd bool) {
+	size := benchBytes()
+	r := newRig(b, new(meterFS).use)
+	watch := r.watch()
+	c := put("/large", file(1000, ""))
+	c.Content = stream{size: size}
+	base := r.commit(snapshotter.ID{}, put("/", dir(0)), c)
+	var known, reading, whole patchCosts
+	last := &overwritten{r: r, base: base, size: size} // a file that changes from round to round
+	for n := uint64(0); b.Loop(); n++ {
+		p := fmt.Appendf(nil, "%04096d", n)
+		measure := func(into *patchCosts, base snapshotter.ID, c snapshotter.Content) snapshotter.ID {
+			change := put("/large", file(2000+n, ""))
+			change.Content = c
+			r.ForgetChunks()
+			read, start := watch.bytes.Load(), time.Now()
+			id := r.commit(base, change)
+			into.wall = append(into.wall, ms(time.Since(start)))
+			into.read = append(into.read, float64(watch.bytes.Load()-read)/(1<<20))
+			return id
+		}
+		at := func(size int64) int64 {
+			if atEnd {
+				return size
+			}
+			return size / 2
+		}
+		// The hashes of what it continues go with a commit, so those of base are not known
+		// after the first.
+		next := last.over(last.base, p, at(last.size))
+		next.base, next.size = measure(&known, last.base, next), next.Size()
+		last = next
+		over := last.over(base, p, at(size))
+		over.size = size
+		measure(&reading, base, over)
+		measure(&whole, base, unpatched{over})
+	}
+	known.report(b, "known")
+	reading.report(b, "reading")
+	whole.report(b, "whole")
+}
+
+// patchCosts are the commits of one kind.
+type patchCosts struct{ wall, read series[float64] } // ms, MiB from the store
+
+func (c *patchCosts) report(b *testing.B, name string) {
+	b.ReportMetric(c.wall.median(), name+"-ms")
+	b.ReportMetric(c.read.median(), name+"-read-MiB")
+}
+
+// overwritten is /large of a snapshot with some bytes written over it.
+type overwritten struct {
+	r    *rig
+	base snapshotter.ID
+	size int64 // in base
+	at   int64
+	p    []byte
+}
+
+func (o *overwritten) over(base snapshotter.ID, p []byte, at int64) *overwritten {
+	return &overwritten{r: o.r, base: base, size: o.size, at: at, p: p}
+}
+
+func (o *overwritten) Size() int64 { return max(o.size, o.at+int64(len(o.p))) }
+
+func (o *overwritten) Patch() (snapshotter.Patch, bool) {
+	return snapshotter.Patch{
+		Base: o.base, Path: "/large", Size: o.size, Written: []snapshotter.Range{{Off: o.at, Len: int64(len(o.p))}},
+	}, true
+}
+
+func (o *overwritten) Open(ctx context.Context) (io.ReadCloser, error) {
+	rd, err := o.OpenAt(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.NewSectionReader(rd, 0, o.Size()), rd}, nil
+}
+
+func (o *overwritten) OpenAt(ctx context.Context) (snapshotter.ReaderAt, error) {
+	v, err := o.r.View(ctx, o.base)
+	if err != nil {
+		return nil, err
+	}
+	f, err := v.Open(ctx, "/large")
+	return overwrittenReader{f, o}, err
+}
+
+type overwrittenReader struct {
+	*snapshotter.Reader
+	o *overwritten
+}
+
+func (r overwrittenReader) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.Reader.ReadAt(p, off)
+	if errors.Is(err, io.EOF) && r.o.at == r.o.size {
+		err = nil
+	}
+	if begin, end := max(off, r.o.at), min(off+int64(len(p)), r.o.at+int64(len(r.o.p))); begin < end {
+		copy(p[begin-off:], r.o.p[begin-r.o.at:end-r.o.at])
+		n = max(n, int(end-off))
+	}
+	if n < len(p) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// unpatched hides that a content continues a stored file.
+type unpatched struct{ snapshotter.Content }

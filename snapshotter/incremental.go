@@ -219,6 +219,11 @@ func (c *increment) content(ctx context.Context, in *ingester, ch *change) (err 
 	if ch.obj, ok, err = c.ingested(in, ch); ok || err != nil {
 		return err
 	}
+	if p, is := ch.Content.(Patched); is {
+		if ch.obj, ok, err = in.patched(ctx, p); ok {
+			return err
+		}
+	}
 	rd, err := ch.Content.Open(ctx)
 	if err != nil {
 		return err

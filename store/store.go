@@ -17,6 +17,7 @@ import (
 	"github.com/PlakarKorp/kloset/kcontext"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
+	"github.com/zeebo/blake3"
 
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/store/internal/backend"
@@ -421,6 +422,20 @@ func (s *Store) DeriveKey(purpose string) ([]byte, error) {
 		return nil, fmt.Errorf("derive key: %w", err)
 	}
 	return key, nil
+}
+
+// MACKey is the key of kloset's MACs in this store, of 32 bytes; nil when they are not keyed
+// BLAKE3. The caller must not change it.
+func (s *Store) MACKey() []byte {
+	switch {
+	case s.repo.Configuration().Hashing.Algorithm != "BLAKE3":
+		return nil
+	case s.key != nil:
+		return s.key
+	}
+	id := s.config.RepositoryID // as kloset has it, so that every store's MACs have a key
+	sum := blake3.Sum256(id[:])
+	return sum[:]
 }
 
 // Encrypted reports whether the store is encrypted.
