@@ -62,6 +62,20 @@ func (f *fakeRemote) file(path, data string) {
 	f.put(path, fakeNode{Entry: Entry{Type: File, Size: int64(len(data)), Mode: 0o644, HasMode: true}, data: data})
 }
 
+func (f *fakeRemote) link(path, target string) {
+	f.put(path, fakeNode{Entry: Entry{Type: Symlink, Target: target, Mode: 0o777, HasMode: true}})
+}
+
+func (f *fakeRemote) remove(path string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for p := range f.nodes {
+		if p == path || strings.HasPrefix(p, path+"/") {
+			delete(f.nodes, p)
+		}
+	}
+}
+
 func (f *fakeRemote) node(op, path string) (fakeNode, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -343,7 +343,7 @@ func (f *FTP) Open(ctx context.Context, path string, offset, length int64) (io.R
 	if err != nil {
 		return nil, err
 	}
-	r := &ftpReader{f: f, ctx: ctx, conn: conn, left: length}
+	r := &ftpReader{f: f, ctx: ctx, conn: conn, full: full, left: length}
 	r.t, err = conn.s.start(ctx, "read", path, "RETR "+full, offset)
 	skip := int64(0)
 	if err != nil && offset > 0 && KindOf(err) == KindUnsupported {

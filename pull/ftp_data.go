@@ -235,12 +235,13 @@ func (t *transfer) lines(each func(line string, whole bool) error) error {
 	}
 }
 
-// ftpReader reads a file, for a goroutine at a time.
+// ftpReader reads a file, for a goroutine at a time. It is a Stater at its end.
 type ftpReader struct {
 	f    *FTP
 	ctx  context.Context
 	conn *pooled[*ftpConn]
 	t    *transfer
+	full string // the path as the server has it
 	left int64
 	err  error
 }
@@ -265,6 +266,21 @@ func (r *ftpReader) Read(p []byte) (int, error) {
 	r.left -= int64(n)
 	r.err = err
 	return n, err
+}
+
+// Stat describes the file after the last byte, on the connection of the reader: another one
+// may not be had.
+func (r *ftpReader) Stat(ctx context.Context) (Entry, error) {
+	c, path := r.conn.s, r.t.path
+	if !r.t.finished || c.Err() != nil {
+		return Entry{}, fail("stat", path, KindConnection, c.Err())
+	}
+	stop := c.watch(ctx)
+	defer stop()
+	if _, ok := c.feats["MLST"]; ok {
+		return c.mlst(path, r.full)
+	}
+	return r.f.statFile(ctx, c, path, r.full)
 }
 
 func (r *ftpReader) Close() error {

@@ -18,6 +18,10 @@ type session interface {
 	Close() error
 }
 
+// busyCalls is how many calls a connection has before another one is made: one connection of
+// SSH moves little over a long way, whatever the number of its calls.
+const busyCalls = 2
+
 // pool keeps the connections of a remote: a new one is made when all are busy, as long as
 // there are fewer than the limit and the server lets us. A server that refuses another one
 // sets the limit to what there is. Safe for concurrent use.
@@ -61,7 +65,7 @@ func (p *pool[S]) get(ctx context.Context, share func(S) int) (*pooled[S], error
 			return nil, errPoolClosed
 		}
 		dead := p.dropDead()
-		if c := p.free(); c != nil {
+		if c := p.free(); c != nil && (c.used < busyCalls || p.dialing || len(p.conns) >= p.limit) {
 			c.used++
 			p.mu.Unlock()
 			closeAll(dead)

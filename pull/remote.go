@@ -82,7 +82,7 @@ type Remote interface {
 	Close() error
 }
 
-// Stater is a reader that can describe the very file that it reads.
+// Stater is a reader that can describe the very file that it reads, after its last byte.
 type Stater interface {
 	Stat(ctx context.Context) (Entry, error)
 }
