@@ -16,6 +16,8 @@ const (
 	// defaultFTPConnections is what servers allow from one address as a rule (vsftpd's and
 	// pure-ftpd's packages: 8 and more).
 	defaultFTPConnections = 8
+	// maxLinks is for how many links of a directory targets are looked up together.
+	maxLinks = 100_000
 	// defaultTimeout is how long a server may keep us waiting.
 	defaultTimeout = time.Minute
 )
@@ -143,10 +145,43 @@ func joinRoot(top, path string) string {
 func (f *FTP) ReadDir(ctx context.Context, path string, each func(Entry) error) error {
 	return f.with(ctx, "list", path, func(c *ftpConn, full string) error {
 		if _, ok := c.feats["MLST"]; ok {
-			return f.lines(ctx, c, path, "MLSD "+full, func(line string) (Entry, bool) { return parseMLSD(path, line) }, each)
+			return f.mlsd(ctx, c, path, full, each)
 		}
 		return f.list(ctx, c, path, full, each)
 	})
+}
+
+// mlsd lists by MLSD. Links whose targets it does not tell are looked up in a LIST.
+func (f *FTP) mlsd(ctx context.Context, c *ftpConn, path, full string, each func(Entry) error) error {
+	var links []Entry
+	parse := func(line string) (Entry, bool) { return parseMLSD(path, line) }
+	err := f.lines(ctx, c, path, "MLSD "+full, parse, func(e Entry) error {
+		if e.Err == nil && e.Type == Symlink && e.Target == "" && len(links) < maxLinks {
+			links = append(links, e)
+			return nil
+		}
+		return each(e)
+	})
+	if err != nil || len(links) == 0 {
+		return err
+	}
+	targets := map[string]string{}
+	err = f.list(ctx, c, path, full, func(e Entry) error {
+		if e.Err == nil && e.Type == Symlink && len(targets) < maxLinks {
+			targets[e.Name] = e.Target
+		}
+		return nil
+	})
+	if err != nil && c.Err() != nil {
+		return err
+	}
+	for _, e := range links {
+		e.Target = targets[e.Name]
+		if err := each(e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // list lists by LIST, in the directory: with a path, some servers look for patterns and
@@ -221,7 +256,7 @@ func (f *FTP) lines(ctx context.Context, c *ftpConn, path, command string, parse
 		return err
 	}
 	defer t.Close()
-	return t.lines(func(line string, whole bool) error {
+	err = t.lines(func(line string, whole bool) error {
 		if !whole {
 			return each(Entry{Name: line, Err: failf("list", path, KindLimit, "a line is longer than %d bytes: %s", maxListLine, quote(line))})
 		}
@@ -231,6 +266,13 @@ func (f *FTP) lines(ctx context.Context, c *ftpConn, path, command string, parse
 		}
 		return each(e)
 	})
+	// pure-ftpd says so of more than 10,000 names, and calls it a success.
+	for _, text := range t.final.lines {
+		if err == nil && strings.Contains(strings.ToLower(text), "truncated") {
+			return failf("list", path, KindListing, "the listing is cut: %w", replyText(t.final))
+		}
+	}
+	return err
 }
 
 // Lstat implements Remote. Without MLST, SIZE and MDTM describe files, and what they refuse
@@ -369,10 +411,21 @@ func (f *FTP) Open(ctx context.Context, path string, offset, length int64) (io.R
 
 // Readlink implements Remote: targets are in listings only.
 func (f *FTP) Readlink(ctx context.Context, path string) (string, error) {
-	if err := errors.Join(ctx.Err(), checkPath("readlink", path)); err != nil {
-		return "", err
-	}
-	return "", fail("readlink", path, KindUnsupported, nil)
+	target := ""
+	err := f.with(ctx, "readlink", path, func(c *ftpConn, full string) error {
+		dir := full[:max(strings.LastIndexByte(full, '/'), 1)]
+		err := f.list(ctx, c, path, dir, func(e Entry) error {
+			if e.Err == nil && e.Type == Symlink && e.Name == base(path) {
+				target = e.Target
+			}
+			return nil
+		})
+		if err == nil && target == "" {
+			err = fail("readlink", path, KindUnsupported, nil)
+		}
+		return err
+	})
+	return target, err
 }
 
 // Capabilities implements Remote. Whether a server of MLSD shows links as what they point to

@@ -329,7 +329,7 @@ func (c *ftpConn) refused(op, path string, r ftpReply) error {
 		kind = KindUnsupported
 	case r.code == 530, r.code == 534, r.code >= 400 && has("permission", "denied", "not permitted", "forbidden"):
 		kind = KindPermission
-	case r.code >= 400 && has("no such", "not found", "not exist", "cannot find", "can't find", "failed to change directory", "could not get file"):
+	case r.code >= 400 && has("no such", "not found", "not exist", "cannot find", "can't find"):
 		kind = KindNotFound
 	}
 	return fail(op, path, kind, replyText(r))

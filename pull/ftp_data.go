@@ -115,6 +115,7 @@ type transfer struct {
 	// counted says that all bytes that were announced have come, so that TLS need not
 	// tell a cut from an end: some servers close without the alert for it.
 	counted bool
+	final   ftpReply // after the end
 }
 
 // start sends a command whose answer comes over a data connection.
@@ -186,6 +187,7 @@ func (t *transfer) Read(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	t.final = r
 	if r.code < 200 || r.code > 299 {
 		t.c.cwd = ""
 		if r.code == 426 || r.code == 425 || r.code == 451 {

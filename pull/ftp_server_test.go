@@ -28,6 +28,7 @@ import (
 type ftpHouse struct {
 	dir      string
 	mlsd     bool // has MLST and MLSD
+	noTarget bool // MLSD does not tell where links point
 	noEPSV   bool
 	noREST   bool
 	noDashA  bool // takes -a for a name
@@ -58,6 +59,7 @@ type ftpPeer struct {
 	rest    int64
 	data    net.Listener
 	protect bool
+	listed  bool // by LIST, which shows targets
 }
 
 func (h *ftpHouse) start(tb testing.TB) *ftpHouse {
@@ -276,7 +278,9 @@ func (p *ftpPeer) answer(cmd, arg string) bool {
 		if arg == "-a" {
 			out += "drwxr-xr-x   2 0        0            4096 Feb 29  2024 .\r\ndrwxr-xr-x   2 0        0            4096 Feb 29  2024 ..\r\n"
 		}
+		p.listed = true
 		p.send([]byte(out + p.listing(filepath.Join(p.h.dir, p.cwd), p.line)))
+		p.listed = false
 	case "QUIT":
 		p.say("221 bye")
 		return false
@@ -346,7 +350,7 @@ func (p *ftpPeer) listing(dir string, line func(string, fs.FileInfo) string) str
 	for _, de := range des {
 		if fi, err := de.Info(); err == nil {
 			b.WriteString(line(filepath.Join(dir, de.Name()), fi) + de.Name())
-			if fi.Mode()&fs.ModeSymlink != 0 && !p.h.mlsd {
+			if fi.Mode()&fs.ModeSymlink != 0 && p.listed {
 				target, _ := os.Readlink(filepath.Join(dir, de.Name()))
 				b.WriteString(" -> " + target)
 			}
@@ -365,6 +369,9 @@ func (p *ftpPeer) facts(local string, fi fs.FileInfo) string {
 	case Symlink:
 		target, _ := os.Readlink(local)
 		typ = "OS.unix=slink:" + target
+		if p.h.noTarget {
+			typ = "OS.unix=slink"
+		}
 	}
 	return fmt.Sprintf("type=%s;size=%d;modify=%s;UNIX.mode=0%o;UNIX.uid=%d;UNIX.gid=%d; ",
 		typ, fi.Size(), fi.ModTime().UTC().Format("20060102150405"), e.Mode.Perm(), e.UID, e.GID)

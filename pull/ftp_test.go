@@ -29,6 +29,7 @@ func TestFTP(t *testing.T) {
 	}{
 		{"MLSD", &ftpHouse{mlsd: true}, func(*FTPConfig) {}},
 		{"LIST", &ftpHouse{noEPSV: true}, func(*FTPConfig) {}},
+		{"MLSD without targets", &ftpHouse{mlsd: true, noTarget: true}, func(*FTPConfig) {}},
 		{"home", &ftpHouse{mlsd: true}, func(c *FTPConfig) { c.Root, c.Home = "", true }},
 		{"explicit TLS", &ftpHouse{tls: server, mlsd: true}, withTLS(false)},
 		{"implicit TLS", &ftpHouse{tls: server, implicit: true}, withTLS(true)},
@@ -138,6 +139,27 @@ func TestFTPCutListing(t *testing.T) {
 		if err := h.remote(t).ReadDir(t.Context(), "/", func(Entry) error { return nil }); err == nil || KindOf(err) != KindConnection {
 			t.Errorf("mlsd %v: %v", mlsd, err)
 		}
+	}
+}
+
+// A listing that the server cuts, and says so in a reply of success, is an error: pure-ftpd
+// shows 10,000 names.
+func TestFTPTruncatedListing(t *testing.T) {
+	h := (&ftpHouse{dir: t.TempDir(), mlsd: true, hook: func(p *ftpPeer, cmd, _ string) bool {
+		if cmd != "MLSD" {
+			return false
+		}
+		nc, err := p.connectData()
+		if err != nil {
+			return true
+		}
+		_, _ = io.WriteString(nc, "type=file;size=1;modify=20240101000000; a\r\n")
+		nc.Close()
+		p.say("226-Options: -a -l\r\n226 Output truncated to 1 matches")
+		return true
+	}}).start(t)
+	if err := h.remote(t).ReadDir(t.Context(), "/", func(Entry) error { return nil }); err == nil || KindOf(err) != KindListing {
+		t.Errorf("%v", err)
 	}
 }
 
