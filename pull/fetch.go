@@ -19,7 +19,7 @@ const (
 	// defaultFetchMemory is for small files that are being read or wait to be stored.
 	defaultFetchMemory = 64 << 20
 	// maxFetchers is how many files are read at a time: see defaultSFTPConnections.
-	maxFetchers = 256
+	maxFetchers = 512
 	// fetchWindow is how many changes are under way, or wait for one before them.
 	fetchWindow = 4096
 	// readAttempts is how often a file that changes while it is read is read.

@@ -17,8 +17,9 @@ const (
 	defaultRead = 32 << 10
 	// maxRead is the most that is asked for at once: what OpenSSH allows.
 	maxRead = 255 << 10
-	// defaultHandles is how many open handles a server is taken to allow.
-	defaultHandles = 64
+	// defaultHandles is how many open handles a server is taken to allow: what OpenSSH had
+	// before it knew limits.
+	defaultHandles = 100
 	// queue is how many requests wait for the writer.
 	queue = 64
 	// defaultTimeout is how long a server may keep a request waiting.
