@@ -70,7 +70,8 @@ type Remote interface {
 	// "." and "..", and returns the error of each if that is not nil. Nil means that the
 	// listing was read to its end.
 	ReadDir(ctx context.Context, path string, each func(Entry) error) error
-	// Open opens a regular file for reading length bytes at offset. Reads end in io.EOF after
+	// Open opens a regular file for reading length bytes at offset; without
+	// Capabilities.Ranges they are to reach to the end of the file. Reads end in io.EOF after
 	// these; fewer are io.EOF as well, unless the protocol tells an error from an end. The
 	// reader may be a Stater. It keeps to ctx, and Close waits for what it has started.
 	Open(ctx context.Context, path string, offset, length int64) (io.ReadCloser, error)
