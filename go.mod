@@ -66,6 +66,7 @@ require (
 
 require (
 	github.com/PlakarKorp/go-cdc-chunkers v1.1.0
+	github.com/bmatcuk/doublestar/v4 v4.9.1
 	github.com/ericlagergren/polyval v0.0.0-20220411101811-e25bc10ba391
 	github.com/ericlagergren/subtle v0.0.0-20220507045147-890d697da010
 	github.com/fclairamb/ftpserverlib v0.32.3
