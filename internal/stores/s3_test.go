@@ -278,6 +278,37 @@ func (r *rig) back() {
 	r.verify()
 }
 
+// TestServeLoss removes packfiles from the bucket under a running gateway: those with metadata
+// come back from the local copies, and what cannot come back is named.
+func TestServeLoss(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.must(r.put("/a", 8<<20))
+	r.commit()
+	dir := filepath.Join(r.server.Dir, bucket, "pre", "fix", "packfiles")
+	packs, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+	r.must(err)
+	if len(packs) < 2 {
+		t.Fatalf("packfiles: %v", packs)
+	}
+	for _, pack := range packs {
+		r.must(os.Remove(pack))
+	}
+	r.must(r.put("/b", 1000))
+	r.commit()
+	for _, want := range []string{"was put back from the local copy", "packfiles are missing from the store"} {
+		if !strings.Contains(r.Log(), want) {
+			t.Errorf("the log does not say: %s", want)
+		}
+	}
+	delete(r.held, "/a") // its content is lost
+	r.verify()
+	r.must(r.put("/a", 2000))
+	r.commit()
+	r.verify()
+	r.must(r.Stop())
+}
+
 // TestRefused starts gateways that do not get in: that is fatal, and says what to do.
 func TestRefused(t *testing.T) {
 	for name, tt := range map[string]struct {
