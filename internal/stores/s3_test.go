@@ -169,6 +169,13 @@ func TestServe(t *testing.T) {
 	if err != nil || !slices.Equal(ids(after), ids(before)) {
 		t.Errorf("snapshots without a gateway, %v:\n%s\nwith it:\n%s", err, after, before)
 	}
+	info, err := r.Command(t.Context(), "store", "info")
+	if want := "location    s3://" + r.proxy.Addr + "/" + bucket + "/pre/fix\n"; err != nil || !strings.Contains(info, want) {
+		t.Errorf("store info, %v:\n%s", err, info)
+	}
+	if out, err := r.Command(t.Context(), "store", "check"); err != nil || strings.Count(out, " main good\n") != len(ids(after)) {
+		t.Errorf("store check, %v:\n%s", err, out)
+	}
 	r.must(os.RemoveAll(filepath.Join(r.Dir, "data", "cache")))
 	r.start()
 	r.verify()
