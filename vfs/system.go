@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"bytes"
 	"context"
 	"crypto/hkdf"
 	"crypto/rand"
@@ -192,7 +193,8 @@ func StoredLineage(dataDir, share string) snapshotter.Lineage {
 	if err != nil {
 		return snapshotter.Lineage{}
 	}
-	return snapshotter.Lineage{GatewayID: string(gateway), ShareID: string(id)}
+	// As loadID has them: a newline follows.
+	return snapshotter.Lineage{GatewayID: string(bytes.TrimSpace(gateway)), ShareID: string(bytes.TrimSpace(id))}
 }
 
 // Recovered says in one line what Open recovered, "" when there was nothing.
