@@ -215,7 +215,7 @@ func (a *ahead) ready() (size int64, whole bool, err error) {
 	if done-at < aheadStep {
 		a.rest()
 		// What is late may hold up what is hashed: not every write is to ask again.
-		a.next.Store(max(at+aheadStep+spool.SectorBytes, a.file.Size()+aheadStep/8))
+		a.next.Store(max(at+aheadStep+spool.SectorBytes, a.file.Size()+aheadStep/32))
 		a.running = false
 		return 0, false, nil
 	}
