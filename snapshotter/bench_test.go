@@ -2,6 +2,7 @@ package snapshotter_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -244,7 +245,7 @@ func (l *lines) Read(p []byte) (int, error) {
 }
 
 // BenchmarkIngest commits one large file, and in the same rounds the like through kloset's
-// Builder.
+// Builder: with our packer and encryption, and with its own.
 func BenchmarkIngest(b *testing.B) {
 	for _, t := range []struct {
 		name string
@@ -259,29 +260,44 @@ func benchIngest(b *testing.B, text bool) {
 	d := new(meterFS)
 	r := newRig(b, d.use)
 	base := r.commit(snapshotter.ID{}, put("/", dir(0)))
-	var ours, builders, gens series[float64]
-	for n := uint64(0); b.Loop(); n++ {
-		change := func(seed uint64) iter.Seq2[snapshotter.Change, error] {
-			c := put("/large", file(1000+seed, ""))
-			c.Content = stream{size, seed, text}
-			return seq([]snapshotter.Change{c})
-		}
-		rate := func(f func()) float64 {
-			start := time.Now()
-			f()
-			return float64(size) / 1e6 / time.Since(start).Seconds()
-		}
-		ours = append(ours, rate(func() { r.commitSeq(b, base, change(2*n)) }))
-		builders = append(builders, rate(func() { r.rebuild(b, base, change(2*n+1)) }))
-		gens = append(gens, rate(func() {
-			rd, _ := stream{size, 2*n + 2, text}.Open(b.Context())
-			_, _ = io.Copy(io.Discard, rd)
-		}))
+	var seed uint64
+	change := func(first ...snapshotter.Change) iter.Seq2[snapshotter.Change, error] {
+		seed++
+		c := put("/large", file(1000+seed, ""))
+		c.Content = stream{size, seed, text}
+		return seq(append(first, c))
 	}
-	b.ReportMetric(ours.median(), "MB/s")
-	b.ReportMetric(builders.median(), "builder-MB/s")
-	b.ReportMetric(gens.median(), "source-MB/s")
-	b.ReportMetric(ours.median()/builders.median(), "times-faster")
+	sides := []struct {
+		name   string
+		commit func()
+	}{
+		{"", func() { r.commitSeq(b, base, change()) }},
+		{"builder-", func() { r.rebuild(b, base, change()) }},
+		{"stock-", func() {
+			if err := r.Stock(b.Context(), change(put("/", dir(0))), meta(seed)); err != nil {
+				b.Fatal(err)
+			}
+		}},
+		{"source-", func() {
+			rd, _ := stream{size, 1, text}.Open(b.Context())
+			_, _ = io.Copy(io.Discard, rd)
+		}},
+	}
+	wall, cpu := make([]series[float64], len(sides)), make([]series[float64], len(sides))
+	for b.Loop() {
+		for i, side := range sides {
+			start, used := time.Now(), cpuTime(b)
+			side.commit()
+			wall[i] = append(wall[i], time.Since(start).Seconds())
+			cpu[i] = append(cpu[i], (cpuTime(b) - used).Seconds())
+		}
+	}
+	for i, side := range sides {
+		b.ReportMetric(float64(size)/1e6/wall[i].median(), side.name+"MB/s")
+		b.ReportMetric(cpu[i].median(), side.name+"cpu-s")
+	}
+	b.ReportMetric(wall[1].median()/wall[0].median(), "times-builder")
+	b.ReportMetric(wall[2].median()/wall[0].median(), "times-stock")
 }
 
 // BenchmarkReadAt reads 32 KiB at random places of a large stored file: cold when no chunk
@@ -328,3 +344,126 @@ func BenchmarkReadAt(b *testing.B) {
 	b.ReportMetric(cold.median(), "cold-p50-ms")
 	b.ReportMetric(warm.median(), "warm-p50-ms")
 }
+
+// BenchmarkPatch changes 4 KiB of a large stored file, at its end and in its middle, and
+// commits that: by taking over what is unchanged and, in the same rounds, by reading and
+// chunking the whole. "known" is of a file whose hashes are in memory, "reading" of one whose
+// are not. "read-MiB" is what comes from the store.
+func BenchmarkPatch(b *testing.B) {
+	b.Run("append", func(b *testing.B) { benchPatch(b, true) })
+	b.Run("middle", func(b *testing.B) { benchPatch(b, false) })
+}
+
+func benchPatch(b *testing.B, atEnd bool) {
+	size := benchBytes()
+	r := newRig(b, new(meterFS).use)
+	watch := r.watch()
+	c := put("/large", file(1000, ""))
+	c.Content = stream{size: size}
+	base := r.commit(snapshotter.ID{}, put("/", dir(0)), c)
+	var known, reading, whole patchCosts
+	last := &overwritten{r: r, base: base, size: size} // a file that changes from round to round
+	for n := uint64(0); b.Loop(); n++ {
+		p := fmt.Appendf(nil, "%04096d", n)
+		measure := func(into *patchCosts, base snapshotter.ID, c snapshotter.Content) snapshotter.ID {
+			change := put("/large", file(2000+n, ""))
+			change.Content = c
+			r.ForgetChunks()
+			read, start := watch.bytes.Load(), time.Now()
+			id := r.commit(base, change)
+			into.wall = append(into.wall, ms(time.Since(start)))
+			into.read = append(into.read, float64(watch.bytes.Load()-read)/(1<<20))
+			return id
+		}
+		at := func(size int64) int64 {
+			if atEnd {
+				return size
+			}
+			return size / 2
+		}
+		// The hashes of what it continues go with a commit, so those of base are not known
+		// after the first.
+		next := last.over(last.base, p, at(last.size))
+		next.base, next.size = measure(&known, last.base, next), next.Size()
+		last = next
+		over := last.over(base, p, at(size))
+		over.size = size
+		measure(&reading, base, over)
+		measure(&whole, base, unpatched{over})
+	}
+	known.report(b, "known")
+	reading.report(b, "reading")
+	whole.report(b, "whole")
+}
+
+// patchCosts are the commits of one kind.
+type patchCosts struct{ wall, read series[float64] } // ms, MiB from the store
+
+func (c *patchCosts) report(b *testing.B, name string) {
+	b.ReportMetric(c.wall.median(), name+"-ms")
+	b.ReportMetric(c.read.median(), name+"-read-MiB")
+}
+
+// overwritten is /large of a snapshot with some bytes written over it.
+type overwritten struct {
+	r    *rig
+	base snapshotter.ID
+	size int64 // in base
+	at   int64
+	p    []byte
+}
+
+func (o *overwritten) over(base snapshotter.ID, p []byte, at int64) *overwritten {
+	return &overwritten{r: o.r, base: base, size: o.size, at: at, p: p}
+}
+
+func (o *overwritten) Size() int64 { return max(o.size, o.at+int64(len(o.p))) }
+
+func (o *overwritten) Patch() (snapshotter.Patch, bool) {
+	return snapshotter.Patch{
+		Base: o.base, Path: "/large", Size: o.size, Written: []snapshotter.Range{{Off: o.at, Len: int64(len(o.p))}},
+	}, true
+}
+
+func (o *overwritten) Open(ctx context.Context) (io.ReadCloser, error) {
+	rd, err := o.OpenAt(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.NewSectionReader(rd, 0, o.Size()), rd}, nil
+}
+
+func (o *overwritten) OpenAt(ctx context.Context) (snapshotter.ReaderAt, error) {
+	v, err := o.r.View(ctx, o.base)
+	if err != nil {
+		return nil, err
+	}
+	f, err := v.Open(ctx, "/large")
+	return overwrittenReader{f, o}, err
+}
+
+type overwrittenReader struct {
+	*snapshotter.Reader
+	o *overwritten
+}
+
+func (r overwrittenReader) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.Reader.ReadAt(p, off)
+	if errors.Is(err, io.EOF) && r.o.at == r.o.size {
+		err = nil
+	}
+	if begin, end := max(off, r.o.at), min(off+int64(len(p)), r.o.at+int64(len(r.o.p))); begin < end {
+		copy(p[begin-off:], r.o.p[begin-r.o.at:end-r.o.at])
+		n = max(n, int(end-off))
+	}
+	if n < len(p) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// unpatched hides that a content continues a stored file.
+type unpatched struct{ snapshotter.Content }

@@ -4,7 +4,6 @@ import (
 	"container/list"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 
 	"github.com/PlakarKorp/kloset/objects"
@@ -46,7 +45,7 @@ func newChunkCache(limit int64, load func(objects.MAC) ([]byte, error)) *chunkCa
 	return &chunkCache{
 		load:    load,
 		limit:   limit,
-		ahead:   make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		ahead:   make(chan struct{}, 2*cores()),
 		lru:     list.New(),
 		byMAC:   make(map[objects.MAC]*list.Element),
 		loading: make(map[objects.MAC]*chunkLoad),

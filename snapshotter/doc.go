@@ -9,13 +9,13 @@
 //
 // The incremental one (increment) costs what has changed. It reads the directories of the
 // base in which something changes and those above them, ingests the contents of changed
-// files on all cores, makes entries, directories and summaries anew where they differ, and
-// edits the four indexes of the base: paths, content types, directories and summaries. The
-// leaves of kloset's indexes are linked by the MACs of what they hold, so that a change
-// rewrites all leaves before it, about 40 bytes an entry; nothing else is proportional to
-// the tree. The encoded leaves of heads are kept in memory, so that this takes a copy and a
-// MAC (leafIndex.relink). What the indexes have grown by is compared with what the
-// directories have.
+// files on all cores (of those that continue a stored file, what is new; see reuse), makes
+// entries, directories and summaries anew where they differ, and edits the four indexes of
+// the base: paths, content types, directories and summaries. The leaves of kloset's indexes
+// are linked by the MACs of what they hold, so that a change rewrites all leaves before it,
+// about 40 bytes an entry; nothing else is proportional to the tree. The encoded leaves of
+// heads are kept in memory, so that this takes a copy and a MAC (leafIndex.relink). What
+// the indexes have grown by is compared with what the directories have.
 //
 // The rebuild through kloset's own Builder is for foreign bases, for commits that are too
 // large to be held in memory, and for bases in which anything is found that should not be:

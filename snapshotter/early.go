@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"slices"
 	"sync"
@@ -294,7 +293,7 @@ func (e *early) close() {
 type Ingest struct {
 	s    *Snapshotter
 	seen io.Writer
-	sum  hash.Hash
+	sum  *contentSum
 	file *fileObject
 	done bool
 
@@ -306,7 +305,7 @@ type Ingest struct {
 // NewIngest makes an Ingest. The bytes of the file are written to seen, in order, as they are
 // put: so it can be told which file they are.
 func (s *Snapshotter) NewIngest(seen io.Writer) *Ingest {
-	return &Ingest{s: s, seen: seen, sum: s.repo.GetMACHasher(), file: newFileObject()}
+	return &Ingest{s: s, seen: seen, sum: s.newSum(nil), file: newFileObject()}
 }
 
 // Offset is how many bytes of the file are in chunks.
@@ -344,7 +343,7 @@ func (g *Ingest) Feed(ctx context.Context, r io.ReaderAt, size int64, whole bool
 }
 
 func (g *Ingest) add(piece []byte) error {
-	_, _ = g.sum.Write(piece) // never fails
+	g.sum.write(piece, g.file.size)
 	if _, err := g.seen.Write(piece); err != nil {
 		return err
 	}
@@ -359,8 +358,12 @@ func (g *Ingest) end(size int64, whole bool) error {
 	if !whole || g.file.size != size {
 		return fmt.Errorf("%d bytes announced, %d read: %w", size, g.file.size, io.ErrUnexpectedEOF)
 	}
-	copy(g.file.obj.ContentMAC[:], g.sum.Sum(nil))
-	g.done = true
+	mac, err := g.sum.finish(size)
+	if err != nil {
+		return err
+	}
+	g.s.sums.keep(mac, g.sum.sums, mac)
+	g.file.obj.ContentMAC, g.done = mac, true
 	g.Rest()
 	return nil
 }
@@ -371,7 +374,7 @@ func (g *Ingest) wake() (err error) {
 		return nil
 	}
 	if g.chunker = g.s.chunkers.take(); g.chunker == nil {
-		if g.chunker, err = g.s.repo.Chunker(nil); err != nil {
+		if g.chunker, err = g.s.newChunker(nil); err != nil {
 			return fmt.Errorf("chunker: %w", err)
 		}
 	}

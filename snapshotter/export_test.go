@@ -1,11 +1,19 @@
 package snapshotter
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"iter"
+	"math/rand/v2"
+	"time"
 
+	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
+	"github.com/PlakarKorp/kloset/snapshot"
 )
 
 // Rebuild is Commit through kloset's Builder, whatever the changes are.
@@ -23,6 +31,42 @@ func (s *Snapshotter) Rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 	}
 	s.published(ctx, r)
 	return r.snap.ID, nil
+}
+
+// Stock is Commit on an empty base as kloset does it by itself: its Builder, its packer and its
+// encryption. What is under them, the flushes to the disk included, is ours in both.
+func (s *Snapshotter) Stock(ctx context.Context, changes iter.Seq2[Change, error], meta Meta) (err error) {
+	s.write.Lock()
+	defer s.write.Unlock()
+	a := &attempt{s: s, id: objects.RandomMAC(), meta: meta, began: time.Now()}
+	delta, err := s.repo.AppContext().GetCache().Scan(objects.RandomMAC())
+	if err != nil {
+		return err
+	}
+	defer delta.Close()
+	a.rw = s.repo.NewRepositoryWriter(delta, a.id, repository.DefaultType, "")
+	b, err := snapshot.CreateWithRepositoryWriter(a.rw, a.options(), a.id)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	a.source = &merge{ctx: ctx, share: meta.Share, now: a.time(), changes: changes, failed: func() error { return nil }}
+	src, err := snapshot.NewSource(ctx, a.source)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(b.Backup(src), a.source.contentError(), a.verify(b.Header)); err != nil {
+		return err
+	}
+	a.fillHeader(b.Header)
+	if _, err := b.PutSnapshot(); err != nil {
+		return err
+	}
+	a.rw.PackerManager.Wait()
+	if err := a.rw.CommitTransaction(a.id); err != nil {
+		return err
+	}
+	return s.store.Ingest(a.id)
 }
 
 // Contents describes all that a snapshot holds, so that two that hold the same are equal:
@@ -103,4 +147,78 @@ func (s *Snapshotter) FlushEarly() {
 	s.early.turn.Lock()
 	defer s.early.turn.Unlock()
 	s.early.seal(nil)
+}
+
+// SetChunkSizes makes chunks small, so that small files have many.
+func SetChunkSizes(s *Snapshotter, least, normal, most int) {
+	s.newChunker = func(rd io.Reader) (*chunkers.Chunker, error) {
+		return chunkers.NewChunker(s.repo.Configuration().Chunking.Algorithm, rd,
+			&chunkers.ChunkerOpts{MinSize: least, NormalSize: normal, MaxSize: most})
+	}
+}
+
+// ForgetSums makes the next commit hash the whole of what it writes to.
+func (s *Snapshotter) ForgetSums() { s.sums.lru.Purge() }
+
+// SetSumGroup makes the groups small whose sums are kept, so that small files have many.
+func SetSumGroup(s *Snapshotter, bytes int64) { s.sums.group = bytes }
+
+// WatchChunks calls read with every chunk that is read from the store, and its length. It is
+// to be called before there are readers.
+func (s *Snapshotter) WatchChunks(read func(mac objects.MAC, n int)) {
+	load := s.chunks.load
+	s.chunks.load = func(mac objects.MAC) ([]byte, error) {
+		data, err := load(mac)
+		read(mac, len(data))
+		return data, err
+	}
+}
+
+// ForgetChunks empties the cache of decoded chunks.
+func (s *Snapshotter) ForgetChunks() {
+	s.chunks.mu.Lock()
+	defer s.chunks.mu.Unlock()
+	s.chunks.lru.Init()
+	clear(s.chunks.byMAC)
+	s.chunks.size = 0
+}
+
+// Object returns the object of a file and its MAC.
+func (s *Snapshotter) Object(ctx context.Context, id ID, path string) (*objects.Object, objects.MAC, error) {
+	obj, err := s.fileObject(ctx, id, path)
+	if err != nil {
+		return nil, objects.MAC{}, err
+	}
+	data, err := obj.Serialize()
+	return obj, s.repo.ComputeMAC(data), err
+}
+
+// ContentMAC is the MAC of a content that is written in pieces of random sizes, in one when rng
+// is nil. Of groups that are as in before, the bytes are left out.
+func (s *Snapshotter) ContentMAC(content, before []byte, rng *rand.Rand) objects.MAC {
+	whole := s.newSum(nil)
+	whole.write(before, 0)
+	group := s.sums.group
+	t := s.newSum(func(i int64) (groupSum, bool) {
+		begin, end := i*group, (i+1)*group
+		if end > int64(len(before)) || int64(len(content)) <= group || !bytes.Equal(before[begin:end], content[begin:end]) {
+			return groupSum{}, false
+		}
+		return whole.sums[i], true
+	})
+	for off := 0; off < len(content); {
+		n := len(content) - off
+		if rng != nil {
+			n = min(n, 1+rng.IntN(90_000)>>rng.IntN(16))
+		}
+		if t.wants(int64(off), int64(off+n)) {
+			t.write(content[off:off+n], int64(off))
+		}
+		off += n
+	}
+	mac, err := t.finish(int64(len(content)))
+	if err != nil {
+		panic(err)
+	}
+	return mac
 }

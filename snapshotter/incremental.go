@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"iter"
 	"path"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -107,6 +106,9 @@ type change struct {
 	obj object
 }
 
+// hasContent reports whether there are bytes to be read.
+func (ch *change) hasContent() bool { return ch.Kind == File && ch.Content != nil }
+
 // build makes all of the snapshot but its header.
 func (c *increment) build(ctx context.Context, changes iter.Seq2[Change, error]) (*header.Source, error) {
 	if err := c.collect(changes); err != nil {
@@ -170,11 +172,17 @@ func (c *increment) collect(changes iter.Seq2[Change, error]) error {
 
 // ingest makes the objects of changed files, on all cores.
 func (c *increment) ingest(ctx context.Context) error {
+	files := 0
+	for i := range c.changes {
+		if c.changes[i].hasContent() {
+			files++
+		}
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	work := make(chan *change)
 	var wg sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
+	for range min(cores(), files) { // each has a chunker, of 8 MiB
 		in, release, err := c.s.ingester(c.w)
 		if err != nil {
 			cancel(err)
@@ -191,7 +199,7 @@ func (c *increment) ingest(ctx context.Context) error {
 	}
 	for i := range c.changes {
 		ch := &c.changes[i]
-		if ch.Kind != File || ch.Content == nil {
+		if !ch.hasContent() {
 			continue
 		}
 		select {
@@ -210,6 +218,11 @@ func (c *increment) content(ctx context.Context, in *ingester, ch *change) (err 
 	var ok bool
 	if ch.obj, ok, err = c.ingested(in, ch); ok || err != nil {
 		return err
+	}
+	if p, is := ch.Content.(Patched); is {
+		if ch.obj, ok, err = in.patched(ctx, p); ok {
+			return err
+		}
 	}
 	rd, err := ch.Content.Open(ctx)
 	if err != nil {

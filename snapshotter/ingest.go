@@ -9,7 +9,6 @@ import (
 	"math"
 	"mime"
 	"path"
-	"runtime"
 	"strings"
 	"sync"
 
@@ -50,7 +49,7 @@ type writeJob struct {
 }
 
 func newWriter(rw *repository.RepositoryWriter, p *packer, exists func(resources.Type, objects.MAC) bool) *writer {
-	n := runtime.GOMAXPROCS(0)
+	n := cores()
 	w := &writer{rw: rw, packer: p, exists: exists, jobs: make(chan writeJob, n)}
 	w.copies.New = func() any { return new([]byte) }
 	for range n {
@@ -81,6 +80,12 @@ func (w *writer) put(typ resources.Type, mac objects.MAC, data []byte) {
 	}
 }
 
+// has reports whether a blob is in the store or on its way.
+func (w *writer) has(typ resources.Type, mac objects.MAC) bool {
+	there, _ := w.packer.Exists(typ, mac) // the error is always nil
+	return there || w.exists(typ, mac)
+}
+
 // putChunk takes a chunk; data is the caller's again when it returns.
 func (w *writer) putChunk(mac objects.MAC, data []byte, hot bool) {
 	if !w.isNew(resources.RT_CHUNK, mac) {
@@ -98,6 +103,7 @@ func (w *writer) isNew(typ resources.Type, mac objects.MAC) bool {
 
 // ingester makes objects of contents. Each goroutine needs one of its own.
 type ingester struct {
+	s       *Snapshotter
 	w       *writer
 	chunker *chunkers.Chunker
 }
@@ -106,11 +112,11 @@ type ingester struct {
 func (s *Snapshotter) ingester(w *writer) (in *ingester, release func(), err error) {
 	c := s.chunkers.take()
 	if c == nil {
-		if c, err = s.repo.Chunker(nil); err != nil {
+		if c, err = s.newChunker(nil); err != nil {
 			return nil, nil, fmt.Errorf("chunker: %w", err)
 		}
 	}
-	return &ingester{w: w, chunker: c}, func() { s.chunkers.give(c) }, nil
+	return &ingester{s: s, w: w, chunker: c}, func() { s.chunkers.give(c) }, nil
 }
 
 // chunkerPool keeps chunkers for the next commit, as many as one needs at a time: each has
@@ -118,7 +124,7 @@ func (s *Snapshotter) ingester(w *writer) (in *ingester, release func(), err err
 // for concurrent use.
 type chunkerPool chan *chunkers.Chunker
 
-func newChunkerPool() chunkerPool { return make(chunkerPool, runtime.GOMAXPROCS(0)+1) }
+func newChunkerPool() chunkerPool { return make(chunkerPool, cores()+1) }
 
 // take returns a chunker, nil when there is none.
 func (p chunkerPool) take() *chunkers.Chunker {
@@ -212,8 +218,7 @@ func (in *ingester) put(obj *objects.Object) (objects.MAC, error) {
 // chunks puts the chunks of what rd gives and tells each one, in order; sum gets the MAC
 // of the whole.
 func (in *ingester) chunks(ctx context.Context, rd io.Reader, hot bool, each func(c *objects.Chunk, data []byte), sum *objects.MAC) (int64, error) {
-	h, release := in.w.rw.GetPooledMACHasher()
-	defer release()
+	content := in.s.newSum(nil)
 	in.chunker.Reset(rd)
 	var total int64
 	for {
@@ -225,7 +230,7 @@ func (in *ingester) chunks(ctx context.Context, rd io.Reader, hot bool, each fun
 			return total, err
 		}
 		if piece != nil { // of nothing, one piece without a byte, as kloset has it
-			h.Write(piece)
+			content.write(piece, total)
 			c := objects.NewChunk()
 			c.ContentMAC, c.Length = in.w.computeMAC(piece), uint32(len(piece))
 			each(c, piece)
@@ -233,8 +238,10 @@ func (in *ingester) chunks(ctx context.Context, rd io.Reader, hot bool, each fun
 			total += int64(len(piece))
 		}
 		if err != nil {
-			copy(sum[:], h.Sum(nil))
-			return total, nil
+			if *sum, err = content.finish(total); err == nil && !hot {
+				in.s.sums.keep(*sum, content.sums, *sum)
+			}
+			return total, err
 		}
 	}
 }

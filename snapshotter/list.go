@@ -10,12 +10,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/PlakarKorp/kloset/snapshot/header"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/snapgate/gateway/store"
 )
@@ -80,30 +82,50 @@ func (s *Snapshotter) list(ctx context.Context, anew bool) error {
 	if anew {
 		clear(known)
 	}
-	records := make(map[ID]*record, len(ids))
-	for _, mac := range ids {
-		id := ID(mac)
-		if r, ok := known[id]; ok {
-			records[id] = r
-			continue
-		}
-		r, err := s.loadRecord(id)
-		if err == nil && s.loss != nil {
-			err = s.usable(r)
-		}
-		if err != nil {
-			if store.IsIO(err) && !isLost(err) {
-				return store.Unavailable("read snapshot "+id.String(), err)
-			}
-			s.log.Warn("snapshot cannot be read", "snapshot", id.String(), "err", err)
-			continue
-		}
-		records[id] = r
+	records, err := s.loadRecords(ids, known)
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	s.records, s.states, s.loaded, s.looked = records, states, true, time.Now()
 	s.mu.Unlock()
 	return nil
+}
+
+// loadRecords returns the records of snapshots: those that are known, and the others from
+// their headers, of which a start reads all. Without those that cannot be read.
+func (s *Snapshotter) loadRecords(ids []objects.MAC, known map[ID]*record) (map[ID]*record, error) {
+	records := make(map[ID]*record, len(ids))
+	var mu sync.Mutex // guards records
+	var group errgroup.Group
+	group.SetLimit(cores())
+	for _, mac := range ids {
+		id := ID(mac)
+		if r, ok := known[id]; ok {
+			mu.Lock()
+			records[id] = r
+			mu.Unlock()
+			continue
+		}
+		group.Go(func() error {
+			r, err := s.loadRecord(id)
+			if err == nil && s.loss != nil {
+				err = s.usable(r)
+			}
+			switch {
+			case err == nil:
+				mu.Lock()
+				defer mu.Unlock()
+				records[id] = r
+			case store.IsIO(err) && !isLost(err):
+				return store.Unavailable("read snapshot "+id.String(), err)
+			default:
+				s.log.Warn("snapshot cannot be read", "snapshot", id.String(), "err", err)
+			}
+			return nil
+		})
+	}
+	return records, group.Wait()
 }
 
 // snapshotIDs lists the snapshots in the store. When one of those that are known is missing

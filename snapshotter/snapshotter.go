@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/snapshot/vfs"
@@ -93,6 +95,8 @@ type Snapshotter struct {
 	summaries  *lru.Cache[objects.MAC, *vfs.Summary]
 	dirDatas   *dirDataCache
 	chunkers   chunkerPool
+	newChunker func(io.Reader) (*chunkers.Chunker, error)
+	sums       *sumCache
 	indexBytes int64
 	shape      indexShape
 
@@ -148,6 +152,7 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 	if s.indexBytes = cfg.IndexBytes; s.indexBytes == 0 {
 		s.indexBytes = defaultIndexBytes
 	}
+	s.newChunker = s.repo.Chunker
 	if err := s.makeCaches(); err != nil {
 		return nil, err
 	}
@@ -179,7 +184,10 @@ func (s *Snapshotter) makeCaches() (err error) {
 	if s.summaries, err = lru.New[objects.MAC, *vfs.Summary](summaryCacheSize); err != nil {
 		return fmt.Errorf("summary cache: %w", err)
 	}
-	s.dirDatas, err = newDirDataCache(dirDataBytes)
+	if s.dirDatas, err = newDirDataCache(dirDataBytes); err != nil {
+		return err
+	}
+	s.sums, err = newSumCache(s.store.MACKey())
 	return err
 }
 

@@ -142,6 +142,14 @@ func (t *snapTree) open(e *storedEntry) (*Reader, error) {
 }
 
 func (s *Snapshotter) openObject(mac objects.MAC) (*Reader, error) {
+	obj, err := s.object(mac)
+	if err != nil {
+		return nil, err
+	}
+	return newReader(s.chunks, obj), nil
+}
+
+func (s *Snapshotter) object(mac objects.MAC) (*objects.Object, error) {
 	data, err := s.blob(resources.RT_OBJECT, mac)
 	if err != nil {
 		return nil, readError("object", err)
@@ -150,7 +158,7 @@ func (s *Snapshotter) openObject(mac objects.MAC) (*Reader, error) {
 	if err != nil {
 		return nil, readError("object", err)
 	}
-	return newReader(s.chunks, obj), nil
+	return obj, nil
 }
 
 // readDir returns up to n entries of a directory, in byte order of their names, that come

@@ -103,7 +103,15 @@ func (s *Store) fastBlob(typ resources.Type, mac objects.MAC) ([]byte, bool) {
 	if err != nil {
 		return nil, false
 	}
-	encoded, err := s.repo.GetPackfileRange(delta.Location)
+	buf := s.encoded.Get().(*[]byte)
+	defer s.encoded.Put(buf)
+	encoded := *buf
+	if s.conn.remote {
+		encoded, err = s.repo.GetPackfileRange(delta.Location)
+	} else {
+		encoded, err = s.conn.read(delta.Location, encoded)
+		*buf = encoded
+	}
 	if err != nil {
 		return nil, false
 	}

@@ -8,13 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/PlakarKorp/kloset/compression"
 	"github.com/PlakarKorp/kloset/encryption"
-	"github.com/ericlagergren/siv"
 	aeskw "github.com/nickball/go-aes-key-wrap"
 	"github.com/pierrec/lz4/v4"
+
+	"github.com/snapgate/gateway/store/internal/gcmsiv"
 )
 
 // The form of an encrypted blob: a subkey of its own, wrapped under the store's key (RFC
@@ -23,8 +25,8 @@ import (
 const (
 	subkeySize     = 32
 	wrappedKeySize = subkeySize + 8
-	nonceSize      = 12
-	tagSize        = 16
+	nonceSize      = gcmsiv.NonceSize
+	tagSize        = gcmsiv.TagSize
 
 	fastSubkeys = "AES256-KW"
 	fastData    = "AES256-GCM-SIV"
@@ -42,6 +44,7 @@ type codec struct {
 	writers sync.Pool // of *lz4.Writer
 	readers sync.Pool // of *lz4.Reader
 	buffers sync.Pool // of *bytes.Buffer
+	scratch sync.Pool // of *[]byte
 }
 
 func newCodec(key []byte, enc *encryption.Configuration, comp *compression.Configuration) (*codec, error) {
@@ -57,6 +60,7 @@ func newCodec(key []byte, enc *encryption.Configuration, comp *compression.Confi
 	c.writers.New = func() any { return lz4.NewWriter(nil) }
 	c.readers.New = func() any { return lz4.NewReader(nil) }
 	c.buffers.New = func() any { return new(bytes.Buffer) }
+	c.scratch.New = func() any { return new([]byte) }
 	return c, nil
 }
 
@@ -114,7 +118,7 @@ func (c *codec) seal(dst, data []byte) ([]byte, error) {
 	if err != nil {
 		return dst, fmt.Errorf("encrypt: %w", err)
 	}
-	aead, err := siv.NewGCM(subkey)
+	aead, err := gcmsiv.New(subkey)
 	if err != nil {
 		return dst, fmt.Errorf("encrypt: %w", err)
 	}
@@ -134,15 +138,36 @@ func (c *codec) seal(dst, data []byte) ([]byte, error) {
 // errNotFast says that a blob has to be decoded by kloset.
 var errNotFast = errors.New("not a form of blob that is decoded here")
 
-// decode returns a blob that encode, or kloset, has made.
+// decode returns a blob that encode, or kloset, has made. It does not keep encoded.
 func (c *codec) decode(encoded []byte) ([]byte, error) {
 	if !c.fast {
 		return nil, errNotFast
 	}
-	data, err := c.open(encoded)
-	if err != nil || c.compression == nil {
-		return data, err
+	if c.key == nil {
+		if c.compression == nil {
+			return bytes.Clone(encoded), nil
+		}
+		return c.unpack(encoded)
 	}
+	scratch := c.scratch.Get().(*[]byte)
+	defer c.scratch.Put(scratch)
+	data, err := c.open((*scratch)[:0], encoded)
+	if err != nil {
+		return nil, err
+	}
+	*scratch = data
+	if c.compression == nil {
+		return bytes.Clone(data), nil
+	}
+	// What is encrypted has been authenticated, so the checksum within is of no use.
+	if plain, ok := c.unframe(data); ok {
+		return plain, nil
+	}
+	return c.unpack(data)
+}
+
+// unpack decompresses.
+func (c *codec) unpack(data []byte) ([]byte, error) {
 	r := c.readers.Get().(*lz4.Reader)
 	defer c.readers.Put(r)
 	r.Reset(bytes.NewReader(data))
@@ -153,11 +178,41 @@ func (c *codec) decode(encoded []byte) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// open decrypts.
-func (c *codec) open(data []byte) ([]byte, error) {
-	if c.key == nil {
-		return data, nil
+// unframe is unpack for what kloset and encode make, one frame of blocks that do not refer to
+// each other, without a checksum and with one copy. Of all else, it is false.
+func (c *codec) unframe(data []byte) ([]byte, bool) {
+	scratch := c.scratch.Get().(*[]byte)
+	defer c.scratch.Put(scratch)
+	f, ok := parseFrame(data)
+	if !ok {
+		return nil, false
 	}
+	plain := (*scratch)[:0]
+	var blocks [][]byte
+	for {
+		block, raw, ok := f.next()
+		switch {
+		case !ok:
+			return nil, false
+		case block == nil:
+			return bytes.Join(blocks, nil), true
+		case !raw:
+			at := len(plain)
+			plain = slices.Grow(plain, f.blockSize)
+			*scratch = plain
+			n, err := lz4.UncompressBlock(block, plain[at:at+f.blockSize])
+			if err != nil {
+				return nil, false
+			}
+			plain = plain[:at+n]
+			block = plain[at:]
+		}
+		blocks = append(blocks, block)
+	}
+}
+
+// open decrypts and appends to dst.
+func (c *codec) open(dst, data []byte) ([]byte, error) {
 	if len(data) < wrappedKeySize {
 		return nil, fmt.Errorf("decrypt: %w", io.ErrUnexpectedEOF)
 	}
@@ -165,23 +220,23 @@ func (c *codec) open(data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decrypt: %w", err)
 	}
-	aead, err := siv.NewGCM(subkey)
+	aead, err := gcmsiv.New(subkey)
 	if err != nil {
 		return nil, fmt.Errorf("decrypt: %w", err)
 	}
 	data = data[wrappedKeySize:]
-	out := make([]byte, 0, len(data))
+	dst = slices.Grow(dst, len(data))
 	for len(data) > 0 {
 		piece := data[:min(len(data), nonceSize+c.encryption.ChunkSize+tagSize)]
 		data = data[len(piece):]
 		if len(piece) < nonceSize+tagSize {
 			return nil, fmt.Errorf("decrypt: %w", io.ErrUnexpectedEOF)
 		}
-		if out, err = aead.Open(out, piece[:nonceSize], piece[nonceSize:], nil); err != nil {
+		if dst, err = aead.Open(dst, piece[:nonceSize], piece[nonceSize:], nil); err != nil {
 			return nil, fmt.Errorf("decrypt: %w", err)
 		}
 	}
-	return out, nil
+	return dst, nil
 }
 
 // stream encodes as kloset does.

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	mrand "math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/PlakarKorp/kloset/compression"
 	"github.com/PlakarKorp/kloset/encryption"
+	"github.com/pierrec/lz4/v4"
 )
 
 // codecs are all that a store may be configured with.
@@ -172,4 +174,64 @@ func BenchmarkCodec(b *testing.B) {
 			}
 		})
 	}
+}
+
+// TestUnframe reads frames of all shapes, of what can be compressed and what cannot.
+func TestUnframe(t *testing.T) {
+	c := codecs(t)["LZ4 encrypted=true"]
+	text := bytes.Repeat([]byte("a line of a log that is much like others\n"), 10_000)
+	random := make([]byte, 300_000)
+	_, _ = rand.Read(random)
+	mixed := append(append(bytes.Clone(random[:100_000]), text[:200_000]...), random...)
+	for name, options := range map[string][]lz4.Option{
+		"as kloset":       nil,
+		"small blocks":    {lz4.BlockSizeOption(lz4.Block64Kb)},
+		"block checksums": {lz4.BlockSizeOption(lz4.Block256Kb), lz4.BlockChecksumOption(true)},
+		"no checksum":     {lz4.ChecksumOption(false)},
+		"size":            {lz4.SizeOption(1), lz4.BlockSizeOption(lz4.Block1Mb)},
+	} {
+		for _, plain := range [][]byte{nil, text[:1], random[:1], text, random, random[:64<<10], random[:64<<10+1], mixed} {
+			var buf bytes.Buffer
+			w := lz4.NewWriter(&buf)
+			if err := w.Apply(options...); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Write(plain); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			got, ok := c.unframe(buf.Bytes())
+			if !ok || !bytes.Equal(got, plain) {
+				t.Errorf("%s: %d bytes: got %d, %v", name, len(plain), len(got), ok)
+			}
+			// What comes behind a frame is another one.
+			if got, ok := c.unframe(append(buf.Bytes(), buf.Bytes()...)); ok {
+				t.Errorf("%s: two frames: got %d bytes", name, len(got))
+			}
+		}
+	}
+}
+
+// FuzzUnframe has frames read here and by the library.
+func FuzzUnframe(f *testing.F) {
+	c := codecs(f)["LZ4 encrypted=true"]
+	for _, plain := range []string{"", "short", strings.Repeat("much of the same ", 10_000)} {
+		var buf bytes.Buffer
+		if err := c.pack(&buf, []byte(plain)); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(buf.Bytes())
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got, ok := c.unframe(data)
+		if !ok {
+			return
+		}
+		// The library compares checksums, which are not looked at here.
+		if want, err := c.unpack(data); err == nil && !bytes.Equal(got, want) {
+			t.Fatalf("got %d bytes, want %d", len(got), len(want))
+		}
+	})
 }

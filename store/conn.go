@@ -2,12 +2,19 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/PlakarKorp/kloset/connectors/storage"
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository/state"
+
+	"github.com/snapgate/gateway/store/internal/backend"
 )
 
 // conn is the connection to a store that kloset works with. What it takes over from the
@@ -19,14 +26,23 @@ type conn struct {
 	mirror      *mirror // nil for none
 	mirrorFirst bool    // the store is far away, the mirror is not
 
+	// listMu guards stateDirs. It is held while directories are read: whoever else wants the
+	// list wants what comes of it. mu is taken below it.
+	listMu    sync.Mutex
+	stateDirs *listing // nil for a store that is elsewhere
+
 	mu    sync.Mutex
 	locks map[objects.MAC]bool // guarded by mu: the locks that Lock has made
-	// guarded by mu: what the last list of states had
+	// guarded by mu: what the last list of states had; another map when that changes
 	states map[objects.MAC]struct{}
 }
 
 func newConn(c *connector) *conn {
-	return &conn{connector: c, locks: make(map[objects.MAC]bool)}
+	n := &conn{connector: c, locks: make(map[objects.MAC]bool)}
+	if local, ok := c.files.(*backend.Local); ok {
+		n.stateDirs = newListing(local, backend.StatesDir)
+	}
+	return n
 }
 
 // Type keeps the snapshot builder from leaving out files: it skips every path of the
@@ -54,6 +70,27 @@ func (c *conn) Get(ctx context.Context, res storage.StorageResource, mac objects
 	return nil, err
 }
 
+// maxBlob is longer than any blob: packfiles are of 64 MiB at most.
+const maxBlob = 128 << 20
+
+// read reads a blob of a local store into buf, which it enlarges when it must. kloset's
+// GetPackfileRange reads up to an eighth more, so that a store elsewhere learns less of what
+// is read.
+func (c *conn) read(loc state.Location, buf []byte) (_ []byte, err error) {
+	if loc.Length > maxBlob {
+		return buf, fmt.Errorf("blob of %d bytes: %w", loc.Length, errors.ErrUnsupported)
+	}
+	rd, err := c.Get(context.Background(), storage.StorageResourcePackfile, loc.Packfile,
+		&storage.Range{Offset: loc.Offset + uint64(storage.STORAGE_HEADER_SIZE), Length: loc.Length})
+	if err != nil {
+		return buf, err
+	}
+	defer func() { err = errors.Join(err, rd.Close()) }()
+	buf = slices.Grow(buf[:0], int(loc.Length))[:loc.Length]
+	_, err = io.ReadFull(rd, buf)
+	return buf, err
+}
+
 // away reports whether the store cannot be reached: its configuration cannot be read.
 func (c *conn) away(ctx context.Context) bool {
 	_, err := c.Open(ctx)
@@ -62,23 +99,50 @@ func (c *conn) away(ctx context.Context) bool {
 
 // List implements storage.Store; see conn for locks.
 func (c *conn) List(ctx context.Context, res storage.StorageResource) ([]objects.MAC, error) {
-	if res == storage.StorageResourceLock {
+	switch res {
+	case storage.StorageResourceLock:
 		return nil, nil
+	case storage.StorageResourceState:
+		states, err := c.listStates(ctx)
+		return slices.Collect(maps.Keys(states)), err
+	default:
+		return c.connector.List(ctx, res)
 	}
-	macs, err := c.connector.List(ctx, res)
-	if err == nil && res == storage.StorageResourceState {
-		states := make(map[objects.MAC]struct{}, len(macs))
-		for _, mac := range macs {
-			states[mac] = struct{}{}
-		}
-		c.mu.Lock()
-		c.states = states
-		c.mu.Unlock()
-	}
-	return macs, err
 }
 
-// listedStates returns what the last list of states had.
+// listStates lists the states in the store. Every commit does, so of a local store directories
+// that have not changed are not read. The map must not be changed.
+func (c *conn) listStates(ctx context.Context) (states map[objects.MAC]struct{}, err error) {
+	c.listMu.Lock()
+	defer c.listMu.Unlock()
+	if c.stateDirs == nil {
+		states, err = c.listRemoteStates(ctx)
+	} else {
+		err = c.stateDirs.update(ctx)
+		if errors.Is(err, fs.ErrNotExist) {
+			_, err = c.stateDirs.disk.StatDir(backend.StatesDir) // a copy of an empty store may have no buckets
+		}
+		states = c.stateDirs.all()
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.states = states
+	return states, nil
+}
+
+func (c *conn) listRemoteStates(ctx context.Context) (map[objects.MAC]struct{}, error) {
+	macs, err := c.connector.List(ctx, storage.StorageResourceState)
+	states := make(map[objects.MAC]struct{}, len(macs))
+	for _, mac := range macs {
+		states[mac] = struct{}{}
+	}
+	return states, err
+}
+
+// listedStates returns what the last list of states had. It must not be changed.
 func (c *conn) listedStates() map[objects.MAC]struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()

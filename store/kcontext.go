@@ -27,7 +27,7 @@ func newKContext(log *slog.Logger, cacheDir string) *kcontext.KContext {
 	kctx.SetLogger(logging.NewLogger(out, out))
 	kctx.SetCache(caching.NewManager(newCache))
 	kctx.CacheDir = cacheDir
-	kctx.MaxConcurrency = runtime.GOMAXPROCS(0) // 0 would hang
+	kctx.MaxConcurrency = min(runtime.NumCPU(), runtime.GOMAXPROCS(0)) // 0 would hang
 	kctx.OperatingSystem = runtime.GOOS
 	kctx.Architecture = runtime.GOARCH
 	kctx.ProcessID = os.Getpid()

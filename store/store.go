@@ -17,6 +17,7 @@ import (
 	"github.com/PlakarKorp/kloset/kcontext"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
+	"github.com/zeebo/blake3"
 
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/store/internal/backend"
@@ -68,6 +69,8 @@ type Store struct {
 	config *storage.Configuration
 	key    []byte // nil for a plaintext store
 	codec  *codec
+	// encoded has buffers for blobs as they stand in packfiles.
+	encoded sync.Pool // of *[]byte
 
 	locator  locator
 	ingester ingester
@@ -133,7 +136,7 @@ func (s *Store) connect(ctx context.Context, cfg Config) error {
 		s.files, s.listing = files, &remoteListing{files: files}
 	} else {
 		local := backend.NewLocal(s.fsys, s.at.path, s.cache.token)
-		s.files, s.listing = local, &listing{local: local}
+		s.files, s.listing = local, newListing(local, backend.PackfilesDir)
 	}
 	s.conn = newConn(&connector{files: s.files, at: s.at, remote: remote})
 	s.conn.mirrorFirst = remote
@@ -308,6 +311,7 @@ func (s *Store) open(ctx context.Context, mirrorBytes int64) (err error) {
 // life.
 func (s *Store) openRepository() error {
 	var err error
+	s.encoded.New = func() any { return new([]byte) }
 	if s.codec, err = newCodec(s.key, s.config.Encryption, s.config.Compression); err != nil {
 		return err
 	}
@@ -418,6 +422,20 @@ func (s *Store) DeriveKey(purpose string) ([]byte, error) {
 		return nil, fmt.Errorf("derive key: %w", err)
 	}
 	return key, nil
+}
+
+// MACKey is the key of kloset's MACs in this store, of 32 bytes; nil when they are not keyed
+// BLAKE3. The caller must not change it.
+func (s *Store) MACKey() []byte {
+	switch {
+	case s.repo.Configuration().Hashing.Algorithm != "BLAKE3":
+		return nil
+	case s.key != nil:
+		return s.key
+	}
+	id := s.config.RepositoryID // as kloset has it, so that every store's MACs have a key
+	sum := blake3.Sum256(id[:])
+	return sum[:]
 }
 
 // Encrypted reports whether the store is encrypted.

@@ -298,8 +298,11 @@ func (u *upload) putAhead(c *content) {
 	}
 }
 
-// newTurns makes the turns that the uploads of all shares take.
-func newTurns() chan struct{} { return make(chan struct{}, runtime.GOMAXPROCS(0)) }
+// newTurns makes the turns that the uploads of all shares take: one a core, of which Go's
+// scheduler may believe that there are more.
+func newTurns() chan struct{} {
+	return make(chan struct{}, min(runtime.NumCPU(), runtime.GOMAXPROCS(0)))
+}
 
 // aheads starts the goroutines of a share that put uploads into the store, so that they have
 // its context and somebody waits for them. Safe for concurrent use.

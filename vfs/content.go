@@ -281,7 +281,8 @@ func (c *content) wholeIn(id snapshotter.ID) string {
 	return c.base.path
 }
 
-// contentSource is a content as a commit reads it: to its end or to the first error.
+// contentSource is a content as a commit reads it: to its end or to the first error, or, of
+// one that continues a stored file, what is new. It is a snapshotter.Patched.
 type contentSource struct {
 	share *share
 	c     *content
@@ -301,6 +302,42 @@ func (s contentSource) Open(ctx context.Context) (io.ReadCloser, error) {
 		in = &verifier{in: in, left: s.c.size, want: s.c.hash, hash: blake3.New(), path: s.path}
 	}
 	return contentReader{in, r, s}, nil
+}
+
+// Patch implements snapshotter.Patched. What has a hash is read as a whole, to compare it; of
+// what shows parts of a stored file nothing has one.
+func (s contentSource) Patch() (p snapshotter.Patch, ok bool) {
+	if _, _, stored := s.c.where(); stored.path != "" {
+		return snapshotter.Patch{Base: stored.id, Path: stored.path, Size: stored.size}, true
+	}
+	if s.c.hasHash || s.c.base.path == "" {
+		return p, false
+	}
+	p = snapshotter.Patch{Base: s.c.base.id, Path: s.c.base.path, Size: s.c.base.size}
+	for _, x := range s.c.extents {
+		p.Written = append(p.Written, snapshotter.Range(x))
+	}
+	return p, true
+}
+
+// OpenAt implements snapshotter.Patched.
+func (s contentSource) OpenAt(ctx context.Context) (snapshotter.ReaderAt, error) {
+	r, err := s.share.openContent(ctx, s.c)
+	if err != nil {
+		return nil, s.bad.note(s.c, err)
+	}
+	return contentReaderAt{r, s}, nil
+}
+
+// contentReaderAt notes why a content cannot be read.
+type contentReaderAt struct {
+	Reader
+	source contentSource
+}
+
+func (r contentReaderAt) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.Reader.ReadAt(p, off)
+	return n, r.source.bad.note(r.source.c, err)
 }
 
 // contentReader notes why a content cannot be read.

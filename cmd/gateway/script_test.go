@@ -79,6 +79,9 @@ func TestScripts(t *testing.T) {
 			"ftp":        cmdFTP,
 			"status":     cmdStatus,
 			"listen":     cmdListen,
+			"random":     cmdRandom,
+			"splice":     cmdSplice,
+			"check":      cmdCheck,
 
 			"certificate": cmdCertificate,
 		},
@@ -208,11 +211,13 @@ func cmdListen(ts *testscript.TestScript, _ bool, _ []string) {
 //
 //	sftp USER put LOCAL REMOTE
 //	sftp USER get REMOTE LOCAL
+//	sftp USER patch LOCAL OFFSET|end REMOTE    writes into a stored file
+//	sftp USER truncate SIZE REMOTE
 //	sftp USER ls REMOTE          prints names to standard output
 //	sftp USER hold REMOTE        leaves an upload open until the script ends
 func cmdSFTP(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 3 {
-		ts.Fatalf("usage: sftp USER put|get|ls|hold …")
+		ts.Fatalf("usage: sftp USER put|get|patch|truncate|ls|hold …")
 	}
 	err := scriptSFTP(ts, args[0], args[1], args[2:])
 	if neg != (err != nil) {
@@ -258,6 +263,11 @@ func scriptSFTP(ts *testscript.TestScript, user, op string, args []string) (err 
 		}
 		_, err = f.ReadFrom(bytes.NewReader([]byte(ts.ReadFile(args[0]))))
 		return errors.Join(err, f.Close())
+	case "patch":
+		return scriptPatch(c, []byte(ts.ReadFile(args[0])), args[1], args[2])
+	case "truncate":
+		size, err := strconv.ParseInt(args[0], 10, 64)
+		return errors.Join(err, c.Truncate(args[1], size))
 	case "get":
 		f, err := c.Open(args[0])
 		if err != nil {
@@ -291,10 +301,11 @@ func cmdCertificate(ts *testscript.TestScript, neg bool, args []string) {
 // plain text, and stores or fetches a file:
 //
 //	ftp USER CERT|- put LOCAL REMOTE
+//	ftp USER CERT|- append LOCAL REMOTE
 //	ftp USER CERT|- get REMOTE LOCAL
 func cmdFTP(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 5 {
-		ts.Fatalf("usage: ftp USER CERT|- put|get FROM TO")
+		ts.Fatalf("usage: ftp USER CERT|- put|append|get FROM TO")
 	}
 	err := scriptFTP(ts, args[0], args[1], args[2], args[3], args[4])
 	if neg != (err != nil) {
@@ -319,8 +330,11 @@ func scriptFTP(ts *testscript.TestScript, user, cert, op, from, to string) (err 
 	if err := c.Login(user, scriptPassword); err != nil {
 		return err
 	}
-	if op == "put" {
+	switch op {
+	case "put":
 		return c.Stor(to, strings.NewReader(ts.ReadFile(from)))
+	case "append":
+		return c.Append(to, strings.NewReader(ts.ReadFile(from)))
 	}
 	r, err := c.Retr(from)
 	if err != nil {

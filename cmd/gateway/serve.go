@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -77,11 +78,21 @@ type serving struct {
 // getting 10 GiB from the store peaks at 282 MiB with the default of 100.
 const gcPercent = 50
 
+// spareProcs is how many processors Go's scheduler has more than there are cores, unless the
+// environment says otherwise. While all of them are busy it asks the network for news every
+// 10 ms only, and a commit keeps as many busy as there are cores. With some to spare it is the
+// kernel that divides the cores, and it lets those go first who have waited.
+const spareProcs = 2
+
 // serve runs the gateway until a signal or ctx ends it; ready, when not nil, is called
 // when all ports are open.
 func (p *program) serve(ctx context.Context, cfg *config.Config, ready func(*serving) error) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.SetDefaultGOMAXPROCS() // what an earlier call has set does not count
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)
 	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)

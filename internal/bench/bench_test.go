@@ -250,7 +250,14 @@ func TestCloseDuringCommit(t *testing.T) {
 	if full() {
 		files = 100_000
 	}
-	g := gateway(t, disk, "{ snapshot: { when: manual } }")
+	for place, parent := range places() {
+		t.Run(place, func(t *testing.T) { closeDuringCommit(t, parent, files) })
+	}
+}
+
+func closeDuringCommit(t *testing.T, parent string, files int) {
+	t.Helper()
+	g := gateway(t, parent, "{ snapshot: { when: manual } }")
 	fill(t, g, files)
 	c := g.mustLogin(t)
 	data := make([]byte, 4<<10)

@@ -7,10 +7,12 @@
 package memstore
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -160,11 +162,57 @@ func (r *Repository) build(ctx context.Context, parent *stored, changes iter.Seq
 		if err := a.apply(ctx, c); err != nil {
 			return nil, fmt.Errorf("memstore: change %q: %w", c.Path, err)
 		}
+		if p, ok := c.Content.(snapshotter.Patched); ok {
+			if err := r.checkPatch(ctx, p, a.root.find(c.Path).data); err != nil {
+				return nil, fmt.Errorf("memstore: change %q: %w", c.Path, err)
+			}
+		}
 		c.Content = nil
 		s.changes = append(s.changes, c)
 	}
 	s.root = a.root
 	return s, nil
+}
+
+// checkPatch compares what a content that continues a stored file says of itself with the
+// file and with its bytes.
+func (r *Repository) checkPatch(ctx context.Context, c snapshotter.Patched, data []byte) (err error) {
+	p, ok := c.Patch()
+	if !ok {
+		return nil
+	}
+	r.mu.Lock()
+	base := r.snapshots[p.Base]
+	r.mu.Unlock()
+	if base == nil {
+		return fmt.Errorf("patch of %s: %w", p.Base, snapshotter.ErrNoSnapshot)
+	}
+	n := base.root.find(p.Path)
+	if n == nil || p.Size < 0 || p.Size > min(int64(len(n.data)), c.Size()) {
+		return fmt.Errorf("patch %+v has no such base", p)
+	}
+	want := append(slices.Clone(n.data[:p.Size]), data[p.Size:]...)
+	end := int64(0)
+	for _, w := range p.Written {
+		if w.Len <= 0 || w.Off < end || w.Off+w.Len > c.Size() {
+			return fmt.Errorf("patch %+v: ranges out of order", p)
+		}
+		end = w.Off + w.Len
+		copy(want[w.Off:end], data[w.Off:end])
+	}
+	if !bytes.Equal(want, data) {
+		return fmt.Errorf("patch %+v: what is said to be unchanged is not", p)
+	}
+	rd, err := c.OpenAt(ctx)
+	if err != nil {
+		return fmt.Errorf("open content: %w", err)
+	}
+	defer func() { err = errors.Join(err, rd.Close()) }()
+	got, err := io.ReadAll(io.NewSectionReader(rd, 0, c.Size()))
+	if err == nil && !bytes.Equal(got, data) {
+		err = errors.New("read in places, the content is another")
+	}
+	return err
 }
 
 // publish makes s a snapshot.

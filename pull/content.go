@@ -1,0 +1,259 @@
+package pull
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+const (
+	// rangedSize is from where on a file is read at several places at once, where that is
+	// cheap: one connection of SSH moves 2 MiB a round trip.
+	rangedSize = 16 << 20
+	// rangeSize and rangesAhead bound what is read ahead of one file: 16 MiB.
+	rangeSize   = 4 << 20
+	rangesAhead = 4
+)
+
+// file is where the bytes of a file come from: a snapshotter.Content. Its readers try again
+// when the connection is lost, where they were, and end in an error of KindShort or
+// KindChanged in place of io.EOF when what was read cannot be the file as it was listed: the
+// number of bytes, the size and the time afterwards have to be the same. Safe for concurrent
+// use.
+type file struct {
+	r     Remote
+	caps  Capabilities
+	retry Retry
+	path  string
+	seen  Entry // as it was listed
+}
+
+// Size is the size that was listed.
+func (f *file) Size() int64 { return f.seen.Size }
+
+// Open begins to read. An empty file is not opened.
+func (f *file) Open(ctx context.Context) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if f.seen.Size == 0 {
+		return io.NopCloser(bytes.NewReader(nil)), nil
+	}
+	if f.caps.Ranges && f.seen.Size >= rangedSize {
+		return newRanges(ctx, f), nil
+	}
+	return &piecewise{ctx: ctx, f: f, end: f.seen.Size, verify: true}, nil
+}
+
+// same returns nil when a file that was listed as seen, and is now as given, has not changed.
+func (f *file) same(now Entry) error {
+	switch {
+	case now.Type != File:
+		return fail("read", f.path, KindChanged, errors.New("it is no file any more"))
+	case now.Size != f.seen.Size:
+		return failf("read", f.path, KindChanged, "it has %d bytes now, %d before", now.Size, f.seen.Size)
+	case !sameTime(f.seen, now.ModTime, now.Precision):
+		return failf("read", f.path, KindChanged, "it was written at %s", now.ModTime.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// sameTime reports whether a time, known within a precision, may be the one of a listing. Two
+// coarse times are one when their intervals meet.
+func sameTime(seen Entry, t time.Time, precision time.Duration) bool {
+	if seen.Precision == 0 || precision == 0 {
+		return true // nobody knows
+	}
+	return t.Before(seen.ModTime.Add(seen.Precision)) && seen.ModTime.Before(t.Add(precision))
+}
+
+// check compares the file with what was listed, after it was read by rd.
+func (f *file) check(ctx context.Context, rd io.Reader) error {
+	return f.retry.Do(ctx, func() (bool, error) {
+		var now Entry
+		var err error
+		if st, ok := rd.(Stater); ok {
+			now, err = st.Stat(ctx)
+			rd = nil // after a lost connection by its path
+		} else {
+			now, err = f.r.Lstat(ctx, f.path)
+		}
+		if err != nil {
+			return false, err
+		}
+		return false, f.same(now)
+	})
+}
+
+// piecewise reads a part of a file, and goes on where it was when the connection is lost. It
+// is for a goroutine at a time.
+type piecewise struct {
+	ctx      context.Context
+	f        *file
+	off, end int64
+	verify   bool // compare with the listing at the end
+	rd       io.ReadCloser
+	err      error
+}
+
+func (p *piecewise) Read(b []byte) (int, error) {
+	if p.err != nil || len(b) == 0 {
+		return 0, p.err
+	}
+	n := 0
+	err := p.f.retry.Do(p.ctx, func() (bool, error) {
+		if p.rd == nil && p.off == p.end {
+			return false, io.EOF // lost after the last byte
+		}
+		if p.rd == nil {
+			rd, err := p.f.r.Open(p.ctx, p.f.path, p.off, p.end-p.off)
+			if err != nil {
+				return false, err
+			}
+			p.rd = rd
+		}
+		var err error
+		n, err = p.rd.Read(b)
+		if n > 0 {
+			return true, nil // an error comes again
+		}
+		if err != nil && lost(err) {
+			_ = p.rd.Close()
+			p.rd = nil
+		}
+		return false, err
+	})
+	p.off += int64(n)
+	switch {
+	case p.off > p.end:
+		err = failf("read", p.f.path, KindProtocol, "the remote sends more than was asked for")
+	case !errors.Is(err, io.EOF):
+	case p.off < p.end:
+		if err = p.f.check(p.ctx, p.rd); err == nil {
+			err = failf("read", p.f.path, KindShort, "%d bytes of %d", p.off, p.end)
+		}
+	case p.verify:
+		if cerr := p.f.check(p.ctx, p.rd); cerr != nil {
+			err = cerr
+		}
+	}
+	if err != nil {
+		p.err = err
+		n = max(n, 0)
+	}
+	return n, err
+}
+
+func (p *piecewise) Close() error {
+	p.err = fail("read", p.f.path, KindOther, errPoolClosed)
+	if p.rd == nil {
+		return nil
+	}
+	rd := p.rd
+	p.rd = nil
+	return rd.Close()
+}
+
+// ranges reads a large file at several places at once, in order. It is for a goroutine at a
+// time.
+type ranges struct {
+	f      *file
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	next   int64          // where the next range begins
+	parts  []chan rangeOf // under way, in order
+	now    []byte
+	err    error
+}
+
+// rangeOf is a range that was read.
+type rangeOf struct {
+	data []byte
+	err  error
+}
+
+func newRanges(ctx context.Context, f *file) *ranges {
+	r := &ranges{f: f}
+	r.ctx, r.cancel = context.WithCancel(ctx)
+	return r
+}
+
+func (r *ranges) Read(b []byte) (int, error) {
+	for len(r.now) == 0 {
+		if r.err != nil {
+			return 0, r.err
+		}
+		for len(r.parts) < rangesAhead && r.next < r.f.seen.Size {
+			r.begin()
+		}
+		if len(r.parts) == 0 {
+			if r.err = r.f.check(r.ctx, nil); r.err == nil {
+				r.err = io.EOF
+			}
+			continue
+		}
+		part := <-r.parts[0]
+		r.parts = r.parts[1:]
+		r.now, r.err = part.data, part.err
+	}
+	n := copy(b, r.now)
+	r.now = r.now[n:]
+	return n, nil
+}
+
+func (r *ranges) begin() {
+	p := &piecewise{ctx: r.ctx, f: r.f, off: r.next, end: min(r.next+rangeSize, r.f.seen.Size)}
+	r.next = p.end
+	out := make(chan rangeOf, 1)
+	r.parts = append(r.parts, out)
+	r.wg.Go(func() {
+		data := make([]byte, p.end-p.off)
+		_, err := io.ReadFull(p, data)
+		_ = p.Close()
+		if err != nil {
+			data = nil
+		}
+		out <- rangeOf{data, err}
+	})
+}
+
+func (r *ranges) Close() error {
+	r.cancel()
+	r.wg.Wait()
+	r.now, r.err = nil, fail("read", r.f.path, KindOther, errPoolClosed)
+	return nil
+}
+
+// whole reads all of a file that fits into memory.
+func (f *file) whole(ctx context.Context) (_ []byte, err error) {
+	rd, err := f.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rd.Close()) }()
+	data := make([]byte, f.seen.Size)
+	if _, err := io.ReadFull(rd, data); err != nil {
+		return nil, fmt.Errorf("%w", err)
+	}
+	if _, err := rd.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		if err == nil {
+			err = failf("read", f.path, KindProtocol, "the remote sends more than was asked for")
+		}
+		return nil, err
+	}
+	return data, nil
+}
+
+// inMemory is a snapshotter.Content.
+type inMemory []byte
+
+func (m inMemory) Size() int64 { return int64(len(m)) }
+
+func (m inMemory) Open(context.Context) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(m)), nil
+}

@@ -1,0 +1,454 @@
+package pull
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// defaultFTPConnections is what servers allow from one address as a rule (vsftpd's and
+	// pure-ftpd's packages: 8 and more).
+	defaultFTPConnections = 8
+	// maxLinks is for how many links of a directory targets are looked up together.
+	maxLinks = 100_000
+	// defaultTimeout is how long a server may keep us waiting.
+	defaultTimeout = time.Minute
+)
+
+// FTPConfig says how NewFTP reaches a server.
+type FTPConfig struct {
+	Addr           string // host:port; see Location.Addr
+	User, Password string // "" is an anonymous login
+	// TLS protects both connections, by AUTH TLS or, with Implicit, from the first byte;
+	// nil for none. Without a ServerName it takes the host of Addr.
+	TLS      *tls.Config
+	Implicit bool
+	// Root is the directory that the remote shows; Home says that it is relative to where a
+	// login arrives. See Location.
+	Root string
+	Home bool
+	// Connections is the most to be made; 0 for 8. Fewer are used when the server refuses.
+	Connections int
+	// Timeout is how long the server may keep us waiting, on both connections; 0 for a
+	// minute.
+	Timeout time.Duration
+	// Dial makes all connections; nil for the net package's way.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Now is the clock that tells the year of what LIST shows without one; nil for the
+	// system's.
+	Now func() time.Time
+}
+
+// FTP is a Remote on an FTP server (RFC 959, 2428, 3659, 4217). Files are listed by MLSD
+// where the server has it, else by LIST, whose times are to the minute or to the day and in a
+// zone that nobody knows: they are taken for UTC, and Lstat asks MDTM.
+type FTP struct {
+	pool *pool[*ftpConn]
+	cfg  FTPConfig
+
+	mu  sync.Mutex // guards all
+	all *bool      // whether "LIST -a" shows hidden files; nil when not tried
+}
+
+var _ Remote = (*FTP)(nil)
+
+// NewFTP makes a Remote. It does not connect yet.
+func NewFTP(cfg FTPConfig) (*FTP, error) {
+	if _, _, err := net.SplitHostPort(cfg.Addr); err != nil {
+		return nil, fmt.Errorf("ftp remote: %w", err)
+	}
+	if strings.ContainsAny(cfg.User+cfg.Password+cfg.Root, "\r\n\x00") {
+		return nil, errors.New("ftp remote: a line break in user, password or root")
+	}
+	if !cfg.Home && !strings.HasPrefix(cfg.Root, "/") {
+		return nil, fmt.Errorf("ftp remote: root %q is not absolute", cfg.Root)
+	}
+	if cfg.User == "" {
+		cfg.User, cfg.Password = "anonymous", "anonymous@"
+	}
+	if cfg.Connections <= 0 {
+		cfg.Connections = defaultFTPConnections
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = defaultTimeout
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = (&net.Dialer{Timeout: cfg.Timeout}).DialContext
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	f := &FTP{cfg: cfg}
+	f.pool = newPool(cfg.Connections, func(ctx context.Context) (*ftpConn, error) { return dialFTP(ctx, &f.cfg) })
+	return f, nil
+}
+
+// with calls fn with a connection and the path as the server has it.
+func (f *FTP) with(ctx context.Context, op, path string, fn func(c *ftpConn, full string) error) error {
+	conn, full, err := f.get(ctx, op, path)
+	if err != nil {
+		return err
+	}
+	defer f.pool.put(conn)
+	stop := conn.s.watch(ctx)
+	defer stop()
+	err = fn(conn.s, full)
+	if cause := ctx.Err(); err != nil && cause != nil {
+		return cause
+	}
+	return err
+}
+
+func (f *FTP) get(ctx context.Context, op, path string) (*pooled[*ftpConn], string, error) {
+	if err := checkPath(op, path); err != nil {
+		return nil, "", err
+	}
+	conn, err := f.pool.get(ctx, func(*ftpConn) int { return 1 })
+	if err != nil {
+		if cause := ctx.Err(); cause != nil {
+			return nil, "", cause
+		}
+		return nil, "", failOS(op, path, err)
+	}
+	top := f.cfg.Root
+	if f.cfg.Home {
+		if conn.s.home == "" {
+			f.pool.put(conn)
+			return nil, "", failf(op, path, KindProtocol, "the server does not say where a login arrives")
+		}
+		top = conn.s.home
+		if f.cfg.Root != "" {
+			top = child(strings.TrimRight(top, "/")+"/", f.cfg.Root)
+		}
+	}
+	return conn, joinRoot(top, path), nil
+}
+
+func joinRoot(top, path string) string {
+	switch top = strings.TrimRight(top, "/"); {
+	case top == "":
+		return path
+	case path == "/":
+		return top
+	}
+	return top + path
+}
+
+// ReadDir implements Remote.
+func (f *FTP) ReadDir(ctx context.Context, path string, each func(Entry) error) error {
+	return f.with(ctx, "list", path, func(c *ftpConn, full string) error {
+		if _, ok := c.feats["MLST"]; ok {
+			return f.mlsd(ctx, c, path, full, each)
+		}
+		return f.list(ctx, c, path, full, each)
+	})
+}
+
+// mlsd lists by MLSD. Links whose targets it does not tell are looked up in a LIST.
+func (f *FTP) mlsd(ctx context.Context, c *ftpConn, path, full string, each func(Entry) error) error {
+	var links []Entry
+	parse := func(line string) (Entry, bool) { return parseMLSD(path, line) }
+	err := f.lines(ctx, c, path, "MLSD "+full, parse, func(e Entry) error {
+		if e.Err == nil && e.Type == Symlink && e.Target == "" && len(links) < maxLinks {
+			links = append(links, e)
+			return nil
+		}
+		return each(e)
+	})
+	if err != nil || len(links) == 0 {
+		return err
+	}
+	targets := map[string]string{}
+	err = f.list(ctx, c, path, full, func(e Entry) error {
+		if e.Err == nil && e.Type == Symlink && len(targets) < maxLinks {
+			targets[e.Name] = e.Target
+		}
+		return nil
+	})
+	if err != nil && c.Err() != nil {
+		return err
+	}
+	for _, e := range links {
+		e.Target = targets[e.Name]
+		if err := each(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list lists by LIST, in the directory: with a path, some servers look for patterns and
+// options in it.
+func (f *FTP) list(ctx context.Context, c *ftpConn, path, full string, each func(Entry) error) error {
+	if err := c.chdir("list", path, full); err != nil {
+		return err
+	}
+	all, err := f.showsAll(ctx, c, path)
+	if err != nil {
+		return err
+	}
+	line := "LIST"
+	if all {
+		line = "LIST -a"
+	}
+	now := f.cfg.Now()
+	err = f.lines(ctx, c, path, line, func(line string) (Entry, bool) { return parseList(path, line, now) }, each)
+	var e *Error
+	if errors.As(err, &e) && strings.Contains(strings.ToLower(e.Error()), "no files found") {
+		return nil // what some servers say of an empty directory
+	}
+	return err
+}
+
+// chdir changes the directory, if it is not there already.
+func (c *ftpConn) chdir(op, path, full string) error {
+	if c.cwd == full {
+		return nil
+	}
+	c.cwd = ""
+	if _, err := c.want(op, path, 250, "CWD "+full); err != nil {
+		return err
+	}
+	c.cwd = full
+	return nil
+}
+
+// showsAll finds out, once, whether the server takes "-a" for the option that shows hidden
+// files, and not for a name: the directory itself is listed then.
+func (f *FTP) showsAll(ctx context.Context, c *ftpConn, path string) (bool, error) {
+	f.mu.Lock()
+	known := f.all
+	f.mu.Unlock()
+	if known != nil {
+		return *known, nil
+	}
+	self := false
+	now := f.cfg.Now()
+	t, err := c.start(ctx, "list", path, "LIST -a", 0)
+	if err == nil {
+		err = t.lines(func(line string, _ bool) error {
+			e, ok := parseUnix(line, now)
+			self = self || ok && e.Name == "."
+			return nil
+		})
+		_ = t.Close()
+	}
+	if err != nil && (lost(err) || c.Err() != nil) {
+		return false, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all = &self
+	return self, nil
+}
+
+// lines runs a command that lists, and calls each for the entries.
+func (f *FTP) lines(ctx context.Context, c *ftpConn, path, command string, parse func(string) (Entry, bool), each func(Entry) error) error {
+	t, err := c.start(ctx, "list", path, command, 0)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	err = t.lines(func(line string, whole bool) error {
+		if !whole {
+			return each(Entry{Name: line, Err: failf("list", path, KindLimit, "a line is longer than %d bytes: %s", maxListLine, quote(line))})
+		}
+		e, ok := parse(line)
+		if !ok {
+			return nil
+		}
+		return each(e)
+	})
+	// pure-ftpd says so of more than 10,000 names, and calls it a success.
+	for _, text := range t.final.lines {
+		if err == nil && strings.Contains(strings.ToLower(text), "truncated") {
+			return failf("list", path, KindListing, "the listing is cut: %w", replyText(t.final))
+		}
+	}
+	return err
+}
+
+// Lstat implements Remote. Without MLST, SIZE and MDTM describe files, and what they refuse
+// is looked for in the listing of its directory.
+func (f *FTP) Lstat(ctx context.Context, path string) (Entry, error) {
+	var e Entry
+	err := f.with(ctx, "stat", path, func(c *ftpConn, full string) (err error) {
+		switch _, mlst := c.feats["MLST"]; {
+		case path == "/":
+			e, err = f.statRoot(c, full, mlst)
+		case mlst:
+			e, err = c.mlst(path, full)
+		default:
+			e, err = f.statFile(ctx, c, path, full)
+		}
+		return err
+	})
+	return e, err
+}
+
+// statRoot describes the directory that the remote shows, whether it is reached by a link or
+// not.
+func (f *FTP) statRoot(c *ftpConn, full string, mlst bool) (Entry, error) {
+	if err := c.chdir("stat", "/", full); err != nil {
+		return Entry{}, err
+	}
+	if mlst {
+		if e, err := c.mlst("/", full); err == nil && e.Type == Dir {
+			return e, nil
+		} else if err != nil && c.Err() != nil {
+			return Entry{}, err
+		}
+	}
+	return Entry{Name: "/", Type: Dir}, nil
+}
+
+// mlst asks for the facts of a path (RFC 3659 section 7.2).
+func (c *ftpConn) mlst(path, full string) (Entry, error) {
+	r, err := c.want("stat", path, 250, "MLST "+full)
+	if err != nil {
+		return Entry{}, err
+	}
+	if len(r.lines) < 3 {
+		return Entry{}, failf("stat", path, KindListing, "no facts in %w", replyText(r))
+	}
+	facts, _, _ := strings.Cut(strings.TrimPrefix(r.lines[1], " "), "; ")
+	facts += ";"
+	name := base(path)
+	if path == "/" {
+		name = "root"
+	}
+	// The name of the reply is not of use: it may be a path, or what the server thinks that
+	// we meant.
+	for _, self := range []string{"cdir", "pdir"} { // of the directory itself, for some
+		facts = strings.Replace(facts, "="+self+";", "=dir;", 1)
+	}
+	e, ok := parseMLSD(path, facts+" "+name)
+	if !ok {
+		return Entry{}, errLine(path, r.lines[1])
+	}
+	if path == "/" && e.Err == nil {
+		e.Name = "/"
+	}
+	return e, e.Err
+}
+
+func (f *FTP) statFile(ctx context.Context, c *ftpConn, path, full string) (Entry, error) {
+	r, err := c.cmd("stat", path, "SIZE "+full) // RFC 3659 section 4
+	if err != nil {
+		return Entry{}, err
+	}
+	if size, serr := parseSize(strings.TrimSpace(r.text())); r.code == 213 && serr == nil {
+		e := Entry{Name: base(path), Type: File, Size: size}
+		r, err := c.cmd("stat", path, "MDTM "+full) // section 3
+		if err != nil {
+			return Entry{}, err
+		}
+		if t, p, terr := parseFTPTime(strings.TrimSpace(r.text())); r.code == 213 && terr == nil {
+			e.ModTime, e.Precision = t, p
+		}
+		return e, nil
+	}
+	dir := full[:max(strings.LastIndexByte(full, '/'), 1)]
+	var found *Entry
+	bad := 0
+	err = f.list(ctx, c, path, dir, func(e Entry) error {
+		if e.Err != nil {
+			bad++
+		} else if e.Name == base(path) {
+			found = &e
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return Entry{}, err
+	case found != nil:
+		return *found, nil
+	case bad > 0:
+		return Entry{}, failf("stat", path, KindListing, "%d lines of its directory are not understood", bad)
+	}
+	return Entry{}, fail("stat", path, KindNotFound, nil)
+}
+
+// Open implements Remote. A transfer cannot end before the file does: offset and length are
+// to make up its size. Where the server cannot resume, what comes before offset is read and
+// dropped.
+func (f *FTP) Open(ctx context.Context, path string, offset, length int64) (io.ReadCloser, error) {
+	conn, full, err := f.get(ctx, "open", path)
+	if err != nil {
+		return nil, err
+	}
+	r := &ftpReader{f: f, ctx: ctx, conn: conn, full: full, left: length}
+	r.t, err = conn.s.start(ctx, "read", path, "RETR "+full, offset)
+	skip := int64(0)
+	if err != nil && offset > 0 && KindOf(err) == KindUnsupported {
+		skip, r.left = offset, offset+length
+		r.t, err = conn.s.start(ctx, "read", path, "RETR "+full, 0)
+	}
+	if err != nil {
+		f.pool.put(conn)
+		if cause := ctx.Err(); cause != nil {
+			return nil, cause
+		}
+		return nil, err
+	}
+	if _, err := io.CopyN(io.Discard, r, skip); err != nil {
+		_ = r.Close()
+		if errors.Is(err, io.EOF) {
+			err = failf("read", path, KindShort, "it ends before byte %d", offset)
+		}
+		return nil, err
+	}
+	return r, nil
+}
+
+// Readlink implements Remote: targets are in listings only.
+func (f *FTP) Readlink(ctx context.Context, path string) (string, error) {
+	target := ""
+	err := f.with(ctx, "readlink", path, func(c *ftpConn, full string) error {
+		dir := full[:max(strings.LastIndexByte(full, '/'), 1)]
+		err := f.list(ctx, c, path, dir, func(e Entry) error {
+			if e.Err == nil && e.Type == Symlink && e.Name == base(path) {
+				target = e.Target
+			}
+			return nil
+		})
+		if err == nil && target == "" {
+			err = fail("readlink", path, KindUnsupported, nil)
+		}
+		return err
+	})
+	return target, err
+}
+
+// Capabilities implements Remote. Whether a server of MLSD shows links as what they point to
+// cannot be known.
+func (f *FTP) Capabilities(ctx context.Context) (Capabilities, error) {
+	var caps Capabilities
+	err := f.with(ctx, "stat", "/", func(c *ftpConn, _ string) error {
+		facts, mlst := c.feats["MLST"]
+		facts = strings.ToLower(facts)
+		_, mdtm := c.feats["MDTM"]
+		caps = Capabilities{Symlinks: true, RawNames: true, Parallel: f.cfg.Connections, Precision: minute, Mode: true, Exact: mdtm}
+		if mlst {
+			caps.Precision, caps.Exact = time.Second, true
+			caps.Mode = strings.Contains(facts, "unix.mode")
+			caps.Owner = strings.Contains(facts, "unix.uid") && strings.Contains(facts, "unix.gid")
+		}
+		return nil
+	})
+	return caps, err
+}
+
+// Close implements Remote.
+func (f *FTP) Close() error {
+	f.pool.close()
+	return nil
+}

@@ -1,0 +1,349 @@
+package pull
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// maxReplyLine bounds a line of the control connection: a path and something around it.
+	maxReplyLine = 16 << 10
+	// maxReplyLines bounds a reply: FEAT and welcome texts have tens.
+	maxReplyLines = 1000
+)
+
+// ftpConn is a control connection that is logged in. One call at a time uses it; Err and
+// Close may be called beside.
+type ftpConn struct {
+	cfg   *FTPConfig
+	raw   net.Conn
+	nc    net.Conn // raw, or TLS on it
+	in    *bufio.Reader
+	tls   *tls.Config // with a session cache of this connection's own; nil for none
+	feats map[string]string
+	home  string
+	cwd   string // "" when not known
+	// noEPSV is set when the server has refused EPSV.
+	noEPSV bool
+
+	mu  sync.Mutex // guards err
+	err error      // not nil: the connection is not to be used again
+}
+
+// ftpReply is a reply (RFC 959 section 4.2).
+type ftpReply struct {
+	code  int
+	lines []string // without the codes of the first and the last
+}
+
+func (r ftpReply) text() string { return r.lines[len(r.lines)-1] }
+
+// Err implements session.
+func (c *ftpConn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Close implements session. It does not say QUIT: a server need not be waited for.
+func (c *ftpConn) Close() error {
+	_ = c.broken(net.ErrClosed)
+	return nil
+}
+
+// broken ends the connection.
+func (c *ftpConn) broken(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = err
+		_ = c.raw.Close() // of TLS, it would wait for the server
+	}
+	return err
+}
+
+// watch ends the connection when ctx ends; stop ends the watch.
+func (c *ftpConn) watch(ctx context.Context) (stop func()) {
+	end := context.AfterFunc(ctx, func() { _ = c.broken(ctx.Err()) })
+	return func() { end() }
+}
+
+// dialFTP connects and logs in.
+func dialFTP(ctx context.Context, cfg *FTPConfig) (*ftpConn, error) {
+	nc, err := cfg.Dial(ctx, "tcp", cfg.Addr)
+	if err != nil {
+		return nil, failOS("connect", "", err)
+	}
+	c := &ftpConn{cfg: cfg, raw: nc, nc: nc, feats: map[string]string{}}
+	stop := c.watch(ctx)
+	defer stop()
+	if err := c.login(ctx); err != nil {
+		_ = c.broken(err)
+		if cause := ctx.Err(); cause != nil {
+			return nil, cause
+		}
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *ftpConn) login(ctx context.Context) error {
+	if c.cfg.TLS != nil {
+		// Data connections resume the session of their control connection, as servers want
+		// it: so the cache has no sessions of others. Tickets are found by the name.
+		c.tls = c.cfg.TLS.Clone()
+		c.tls.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		if host, _, err := net.SplitHostPort(c.cfg.Addr); err == nil && c.tls.ServerName == "" {
+			c.tls.ServerName = host
+		}
+	}
+	if c.cfg.TLS != nil && c.cfg.Implicit {
+		if err := c.startTLS(ctx); err != nil {
+			return err
+		}
+	}
+	c.in = bufio.NewReaderSize(c.nc, maxReplyLine)
+	r, err := c.reply("connect")
+	for err == nil && r.code == 120 { // ready in a while
+		r, err = c.reply("connect")
+	}
+	if err == nil && r.code != 220 {
+		err = c.refused("connect", "", r)
+	}
+	if err == nil && c.cfg.TLS != nil && !c.cfg.Implicit {
+		if _, err = c.want("connect", "", 234, "AUTH TLS"); err == nil { // RFC 4217 section 4
+			if c.in.Buffered() > 0 {
+				return failf("connect", "", KindProtocol, "plain text after AUTH TLS")
+			}
+			if err = c.startTLS(ctx); err == nil {
+				c.in = bufio.NewReaderSize(c.nc, maxReplyLine)
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.user(); err != nil {
+		return err
+	}
+	if c.tls != nil {
+		if _, err := c.want("connect", "", 200, "PBSZ 0"); err != nil {
+			return err
+		}
+		// Never in clear what was asked for in TLS.
+		if _, err := c.want("connect", "", 200, "PROT P"); err != nil {
+			return err
+		}
+	}
+	return c.settle()
+}
+
+func (c *ftpConn) user() error {
+	r, err := c.cmd("log in", "", "USER "+c.cfg.User)
+	if err == nil && r.code == 331 {
+		r, err = c.cmd("log in", "", "PASS "+c.cfg.Password)
+	}
+	if err == nil && r.code != 230 && r.code != 202 {
+		err = c.refused("log in", "", r)
+	}
+	return err
+}
+
+// settle asks what the server can do, and makes transfers binary.
+func (c *ftpConn) settle() error {
+	r, err := c.cmd("connect", "", "FEAT") // RFC 2389
+	if err != nil {
+		return err
+	}
+	if r.code == 211 {
+		for _, line := range r.lines {
+			name, args, _ := strings.Cut(strings.TrimSpace(line), " ")
+			c.feats[strings.ToUpper(name)] = args
+		}
+	}
+	if _, ok := c.feats["UTF8"]; ok {
+		if _, err := c.cmd("connect", "", "OPTS UTF8 ON"); err != nil {
+			return err
+		}
+	}
+	if facts, ok := c.feats["MLST"]; ok {
+		if off := factsOff(facts); off != "" {
+			if _, err := c.cmd("connect", "", "OPTS MLST "+off); err != nil {
+				return err
+			}
+		}
+	}
+	if _, err := c.want("connect", "", 200, "TYPE I"); err != nil {
+		return err
+	}
+	r, err = c.want("connect", "", 257, "PWD")
+	if err != nil {
+		return err
+	}
+	c.home = quotedPath(r.text())
+	c.cwd = c.home
+	return nil
+}
+
+// factsOff returns all facts that are of use, when some are not on ("*") already.
+func factsOff(facts string) string {
+	var all strings.Builder
+	off := false
+	for fact := range strings.SplitSeq(facts, ";") {
+		name, on := strings.CutSuffix(fact, "*")
+		switch strings.ToLower(name) {
+		case "type", "size", "modify", "unix.mode", "unix.uid", "unix.gid", "unix.owner", "unix.group":
+			all.WriteString(name + ";")
+			off = off || !on
+		}
+	}
+	if !off {
+		return ""
+	}
+	return all.String()
+}
+
+// quotedPath reads the path of a 257 reply: in quotes, which are doubled inside.
+func quotedPath(text string) string {
+	_, rest, found := strings.Cut(text, `"`)
+	end := strings.LastIndexByte(rest, '"')
+	if !found || end < 0 || !strings.HasPrefix(rest, "/") {
+		return ""
+	}
+	return strings.ReplaceAll(rest[:end], `""`, `"`)
+}
+
+func (c *ftpConn) startTLS(ctx context.Context) error {
+	if err := c.nc.SetDeadline(time.Now().Add(c.cfg.Timeout)); err != nil {
+		return failOS("connect", "", err)
+	}
+	t := tls.Client(c.nc, c.tls)
+	if err := t.HandshakeContext(ctx); err != nil {
+		var cert *tls.CertificateVerificationError
+		if errors.As(err, &cert) {
+			return fail("connect", "", KindPermission, err)
+		}
+		return failOS("connect", "", err)
+	}
+	c.nc = t
+	return nil
+}
+
+// send sends a command line.
+func (c *ftpConn) send(op, path, line string) error {
+	if strings.ContainsAny(line, "\r\n\x00") {
+		return failf(op, path, KindName, "FTP cannot carry a line break in a path")
+	}
+	if err := c.nc.SetDeadline(time.Now().Add(c.cfg.Timeout)); err != nil {
+		return c.broken(failOS(op, path, err))
+	}
+	if _, err := c.nc.Write([]byte(line + "\r\n")); err != nil {
+		return c.broken(fail(op, path, KindConnection, err))
+	}
+	return nil
+}
+
+// reply reads a reply. Errors are of the connection, which has ended then.
+func (c *ftpConn) reply(op string) (ftpReply, error) {
+	var r ftpReply
+	if err := c.nc.SetDeadline(time.Now().Add(c.cfg.Timeout)); err != nil {
+		return r, c.broken(fail(op, "", KindConnection, err))
+	}
+	for range maxReplyLines {
+		b, err := c.in.ReadSlice('\n')
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			return r, c.broken(failf(op, "", KindProtocol, "a reply has a line of more than %d bytes", maxReplyLine))
+		case err != nil:
+			return r, c.broken(failf(op, "", KindConnection, "reply: %w", noEOF(err)))
+		}
+		line := strings.TrimRight(string(b), "\r\n")
+		code, cerr := 0, errors.New("no code")
+		if len(line) >= 3 {
+			code, cerr = strconv.Atoi(line[:3])
+		}
+		coded := cerr == nil && code >= 100 && code < 600 && (len(line) == 3 || line[3] == ' ' || line[3] == '-')
+		last := coded && (len(line) == 3 || line[3] == ' ')
+		switch {
+		case r.code == 0 && !coded:
+			return r, c.broken(failf(op, "", KindProtocol, "%s is no reply", quote(line)))
+		case r.code == 0 || coded && code == r.code && last:
+			r.code = code
+			r.lines = append(r.lines, line[min(4, len(line)):])
+		default:
+			r.lines = append(r.lines, line)
+			last = false
+		}
+		if last {
+			if r.code == 421 { // the server closes
+				return r, c.broken(failf(op, "", KindConnection, "%w", replyText(r)))
+			}
+			return r, nil
+		}
+	}
+	return r, c.broken(failf(op, "", KindProtocol, "a reply has more than %d lines", maxReplyLines))
+}
+
+// cmd sends a command and reads its reply, whatever it is.
+func (c *ftpConn) cmd(op, path, line string) (ftpReply, error) {
+	if err := c.send(op, path, line); err != nil {
+		return ftpReply{}, err
+	}
+	return c.reply(op)
+}
+
+// want is cmd, with an error for every other reply.
+func (c *ftpConn) want(op, path string, code int, line string) (ftpReply, error) {
+	r, err := c.cmd(op, path, line)
+	if err == nil && r.code != code {
+		err = c.refused(op, path, r)
+	}
+	return r, err
+}
+
+// refused sorts a reply that is not what was hoped for. The codes do not tell missing from
+// forbidden (both are 550), the texts of most servers do.
+func (c *ftpConn) refused(op, path string, r ftpReply) error {
+	kind := KindOther
+	text := strings.ToLower(r.text())
+	has := func(parts ...string) bool {
+		for _, p := range parts {
+			if strings.Contains(text, p) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case r.code == 425, r.code == 426:
+		kind = KindConnection
+	case r.code == 500, r.code == 502, r.code == 504:
+		kind = KindUnsupported
+	case r.code == 530, r.code == 534, r.code >= 400 && has("permission", "denied", "not permitted", "forbidden"):
+		kind = KindPermission
+	case r.code >= 400 && has("no such", "not found", "not exist", "cannot find", "can't find"):
+		kind = KindNotFound
+	}
+	return fail(op, path, kind, replyText(r))
+}
+
+// replyText is a reply as an error, fit for a message.
+func replyText(r ftpReply) error {
+	return fmt.Errorf("the server says %d %s", r.code, strings.Trim(quote(r.text()), `"`))
+}
+
+// noEOF makes an unexpected one of an end.
+func noEOF(err error) error {
+	if isEOF(err) {
+		return errors.New("the connection was closed")
+	}
+	return err
+}

@@ -1,0 +1,296 @@
+package pull
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxListLine bounds a line of a listing: a path, a target and something around them.
+const maxListLine = 16 << 10
+
+func isEOF(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+
+// passive opens a data connection (RFC 2428 section 3; RFC 959 section 4.1.2). The address
+// that PASV tells is not used: a server says where to connect, not to whom.
+func (c *ftpConn) passive(ctx context.Context, op, path string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(c.nc.RemoteAddr().String())
+	if err != nil {
+		return nil, failOS(op, path, err)
+	}
+	port := 0
+	if !c.noEPSV {
+		r, err := c.cmd(op, path, "EPSV")
+		switch {
+		case err != nil:
+			return nil, err
+		case r.code == 229:
+			port = epsvPort(r.text())
+		case r.code >= 500:
+			c.noEPSV = true
+		default:
+			return nil, c.refused(op, path, r)
+		}
+	}
+	if c.noEPSV {
+		r, err := c.want(op, path, 227, "PASV")
+		if err != nil {
+			return nil, err
+		}
+		port = pasvPort(r.text())
+	}
+	if port == 0 {
+		return nil, c.broken(failf(op, path, KindProtocol, "no port for the data connection"))
+	}
+	nc, err := c.cfg.Dial(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	if err != nil {
+		// The server waits for a connection that will not come.
+		return nil, c.broken(fail(op, path, KindConnection, fmt.Errorf("data connection: %w", err)))
+	}
+	return nc, nil
+}
+
+// epsvPort reads "… (|||6446|)": the delimiter is the server's choice.
+func epsvPort(text string) int {
+	_, rest, found := strings.Cut(text, "(")
+	rest, _, closed := strings.Cut(rest, ")")
+	if !found || !closed || len(rest) < 5 {
+		return 0
+	}
+	parts := strings.Split(rest, rest[:1])
+	if len(parts) != 5 {
+		return 0
+	}
+	return portOf(parts[3])
+}
+
+// pasvPort reads "… (h1,h2,h3,h4,p1,p2)"; the brackets are not always there.
+func pasvPort(text string) int {
+	i := strings.IndexAny(text, "0123456789")
+	if _, after, found := strings.Cut(text, "("); found {
+		text, i = after, 0
+	}
+	if i < 0 {
+		return 0
+	}
+	end := strings.IndexFunc(text[i:], func(r rune) bool { return (r < '0' || r > '9') && r != ',' })
+	if end < 0 {
+		end = len(text) - i
+	}
+	parts := strings.Split(text[i:i+end], ",")
+	if len(parts) != 6 {
+		return 0
+	}
+	high, err := strconv.ParseUint(parts[4], 10, 8)
+	low, lerr := strconv.ParseUint(parts[5], 10, 8)
+	if err != nil || lerr != nil {
+		return 0
+	}
+	return int(high<<8 | low)
+}
+
+func portOf(s string) int {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		return 0
+	}
+	return int(n)
+}
+
+// transfer is a data connection from the server, for one goroutine.
+type transfer struct {
+	c        *ftpConn
+	op, path string
+	raw      net.Conn
+	data     net.Conn // raw, or TLS on it
+	unwatch  func()
+	finished bool
+	// counted says that all bytes that were announced have come, so that TLS need not
+	// tell a cut from an end: some servers close without the alert for it.
+	counted bool
+	final   ftpReply // after the end
+}
+
+// start sends a command whose answer comes over a data connection.
+func (c *ftpConn) start(ctx context.Context, op, path, line string, rest int64) (*transfer, error) {
+	data, err := c.passive(ctx, op, path)
+	if err != nil {
+		return nil, err
+	}
+	if rest > 0 { // RFC 3659 section 5
+		if _, err := c.want(op, path, 350, "REST "+strconv.FormatInt(rest, 10)); err != nil {
+			_ = data.Close()
+			return nil, err
+		}
+	}
+	r, err := c.cmd(op, path, line)
+	if err == nil && r.code != 125 && r.code != 150 {
+		err = c.refused(op, path, r)
+		if r.code < 400 { // a reply that is not in any dialogue
+			err = c.broken(failf(op, path, KindProtocol, "%w", replyText(r)))
+		}
+	}
+	if err != nil {
+		_ = data.Close()
+		return nil, err
+	}
+	raw := data
+	if c.tls != nil {
+		t := tls.Client(data, c.tls)
+		err := data.SetDeadline(time.Now().Add(c.cfg.Timeout))
+		if err == nil {
+			err = t.HandshakeContext(ctx)
+		}
+		if err != nil {
+			_ = data.Close()
+			return nil, c.broken(fail(op, path, KindConnection, fmt.Errorf("data connection: %w", noEOF(err))))
+		}
+		data = t
+	}
+	t := &transfer{c: c, op: op, path: path, raw: raw, data: data}
+	end := context.AfterFunc(ctx, func() { _ = c.broken(ctx.Err()); _ = data.SetDeadline(time.Unix(1, 0)) })
+	t.unwatch = func() { end() }
+	return t, nil
+}
+
+// Read reads from the data connection. io.EOF says that the server has closed it in order
+// and that its final reply says that all was sent.
+func (t *transfer) Read(p []byte) (int, error) {
+	if t.finished {
+		return 0, io.EOF
+	}
+	// The deadline of an ended context must not be moved, so it is looked at after.
+	err := t.data.SetReadDeadline(time.Now().Add(t.c.cfg.Timeout))
+	if broken := t.c.Err(); broken != nil {
+		return 0, fail(t.op, t.path, KindConnection, broken)
+	}
+	n := 0
+	if err == nil {
+		n, err = t.data.Read(p)
+	}
+	switch {
+	case err == nil || n > 0:
+		return n, nil
+	case !errors.Is(err, io.EOF) && !(t.counted && errors.Is(err, io.ErrUnexpectedEOF)):
+		return n, t.c.broken(fail(t.op, t.path, KindConnection, noEOF(err)))
+	}
+	t.finished = true
+	_ = t.raw.Close()
+	r, err := t.c.reply(t.op)
+	if err != nil {
+		return 0, err
+	}
+	t.final = r
+	if r.code < 200 || r.code > 299 {
+		t.c.cwd = ""
+		if r.code == 426 || r.code == 425 || r.code == 451 {
+			return 0, t.c.broken(fail(t.op, t.path, KindConnection, replyText(r)))
+		}
+		return 0, t.c.refused(t.op, t.path, r)
+	}
+	return 0, io.EOF
+}
+
+// Close ends the transfer. The control connection ends with one that is not at its end: what
+// a server says then, and when, is not the same anywhere.
+func (t *transfer) Close() error {
+	t.unwatch()
+	if !t.finished {
+		t.finished = true
+		_ = t.c.broken(net.ErrClosed)
+		_ = t.raw.Close()
+	}
+	return nil
+}
+
+// lines calls each for every line of a listing.
+func (t *transfer) lines(each func(line string, whole bool) error) error {
+	in := bufio.NewReaderSize(t, maxListLine)
+	for {
+		b, err := in.ReadSlice('\n')
+		whole := true
+		if errors.Is(err, bufio.ErrBufferFull) {
+			whole = false
+			b = append([]byte(nil), b[:maxQuoted]...)
+			for errors.Is(err, bufio.ErrBufferFull) {
+				_, err = in.ReadSlice('\n')
+			}
+		}
+		if line := strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r"); line != "" {
+			if err := each(line, whole); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// ftpReader reads a file, for a goroutine at a time. It is a Stater at its end.
+type ftpReader struct {
+	f    *FTP
+	ctx  context.Context
+	conn *pooled[*ftpConn]
+	t    *transfer
+	full string // the path as the server has it
+	left int64
+	err  error
+}
+
+func (r *ftpReader) Read(p []byte) (int, error) {
+	if r.err != nil || len(p) == 0 {
+		return 0, r.err
+	}
+	var one [1]byte
+	if r.left == 0 { // what comes now is to be the end
+		p, r.t.counted = one[:], true
+	} else {
+		p = p[:min(int64(len(p)), r.left)]
+	}
+	n, err := r.t.Read(p)
+	if err != nil && r.ctx.Err() != nil {
+		err = r.ctx.Err()
+	}
+	if r.left == 0 && n > 0 {
+		n, err = 0, failf("read", r.t.path, KindChanged, "it is longer than it was listed")
+	}
+	r.left -= int64(n)
+	r.err = err
+	return n, err
+}
+
+// Stat describes the file after the last byte, on the connection of the reader: another one
+// may not be had.
+func (r *ftpReader) Stat(ctx context.Context) (Entry, error) {
+	c, path := r.conn.s, r.t.path
+	if !r.t.finished || c.Err() != nil {
+		return Entry{}, fail("stat", path, KindConnection, c.Err())
+	}
+	stop := c.watch(ctx)
+	defer stop()
+	if _, ok := c.feats["MLST"]; ok {
+		return c.mlst(path, r.full)
+	}
+	return r.f.statFile(ctx, c, path, r.full)
+}
+
+func (r *ftpReader) Close() error {
+	if r.conn != nil {
+		_ = r.t.Close()
+		r.f.pool.put(r.conn)
+		r.conn = nil
+		r.err = errPoolClosed
+	}
+	return nil
+}

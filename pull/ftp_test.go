@@ -1,0 +1,381 @@
+package pull
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+func TestFTP(t *testing.T) {
+	server, client := testTLS(t)
+	withTLS := func(implicit bool) func(*FTPConfig) {
+		return func(c *FTPConfig) { c.TLS, c.Implicit = client, implicit }
+	}
+	for _, tt := range []struct {
+		name   string
+		house  *ftpHouse
+		change func(*FTPConfig)
+	}{
+		{"MLSD", &ftpHouse{mlsd: true}, func(*FTPConfig) {}},
+		{"LIST", &ftpHouse{noEPSV: true}, func(*FTPConfig) {}},
+		{"MLSD without targets", &ftpHouse{mlsd: true, noTarget: true}, func(*FTPConfig) {}},
+		{"home", &ftpHouse{mlsd: true}, func(c *FTPConfig) { c.Root, c.Home = "", true }},
+		{"explicit TLS", &ftpHouse{tls: server, mlsd: true}, withTLS(false)},
+		{"implicit TLS", &ftpHouse{tls: server, implicit: true}, withTLS(true)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.house.dir = house(t)
+			h := tt.house.start(t)
+			r := h.remote(t, tt.change)
+			testRemote(t, r, h.dir)
+			if h.tls != nil && (h.resumed.Load() == 0 || h.fresh.Load() > 0) {
+				t.Errorf("%d data connections resumed a TLS session, %d did not", h.resumed.Load(), h.fresh.Load())
+			}
+			if n := h.logins.Load(); n > 4+10 { // an early end costs a connection
+				t.Errorf("%d logins", n)
+			}
+		})
+	}
+}
+
+// A server that lists like DOS shows names, sizes and times to the minute.
+func TestFTPDOS(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "a b.txt"), []byte("xyz"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(filepath.Join(dir, "a b.txt"), then, then); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h := (&ftpHouse{dir: dir, dos: true, noDashA: true}).start(t)
+	got := list(t, h.remote(t), "/")
+	want := Entry{Name: "a b.txt", Type: File, Size: 3, ModTime: then.Truncate(time.Minute), Precision: time.Minute}
+	if diff := cmp.Diff(want, got["a b.txt"]); diff != "" || got["sub"].Type != Dir || len(got) != 2 {
+		t.Errorf("%+v\n%s", got, diff)
+	}
+}
+
+// Hidden files are asked for where the server knows the option, and no listing is empty
+// because it took the option for a name.
+func TestFTPHidden(t *testing.T) {
+	h := (&ftpHouse{dir: house(t), noDashA: true}).start(t)
+	if got := list(t, h.remote(t), "/"); len(got) < 10 {
+		t.Errorf("%d entries", len(got))
+	}
+}
+
+// A transfer that is cut is never taken for a whole one, whatever the server says after it.
+func TestFTPCutTransfers(t *testing.T) {
+	data := randomBytes(100_000)
+	for name, tt := range map[string]struct {
+		end  func(p *ftpPeer, nc net.Conn)
+		size int64
+		want Kind
+	}{
+		"426":             {func(p *ftpPeer, nc net.Conn) { nc.Close(); p.say("426 aborted") }, 100_000, KindConnection},
+		"451":             {func(p *ftpPeer, nc net.Conn) { nc.Close(); p.say("451 disk error") }, 100_000, KindConnection},
+		"reset":           {func(p *ftpPeer, nc net.Conn) { _ = nc.(*net.TCPConn).SetLinger(0); nc.Close(); p.say("226 done") }, 100_000, KindConnection},
+		"control is gone": {func(p *ftpPeer, nc net.Conn) { p.nc.Close(); nc.Close() }, 100_000, KindConnection},
+		"more than it is": {func(p *ftpPeer, nc net.Conn) { nc.Write(data); nc.Close(); p.say("226 done") }, 60_000, KindChanged},
+		"a lie":           {func(p *ftpPeer, nc net.Conn) { nc.Close(); p.say("226 done") }, 100_000, KindShort},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := (&ftpHouse{dir: t.TempDir(), mlsd: true, hook: func(p *ftpPeer, cmd, _ string) bool {
+				if cmd != "RETR" {
+					return false
+				}
+				nc, err := p.connectData()
+				if err != nil {
+					return true
+				}
+				_, _ = nc.Write(data[:50_000])
+				tt.end(p, nc)
+				return true
+			}}).start(t)
+			got, err := readRange(t.Context(), h.remote(t), "/x", 0, tt.size)
+			if tt.want == KindShort { // the reader's count is what tells
+				if err != nil || len(got) != 50_000 {
+					t.Errorf("%d bytes, %v", len(got), err)
+				}
+				return
+			}
+			if err == nil || KindOf(err) != tt.want {
+				t.Errorf("%d bytes, %v; want %v", len(got), err, tt.want)
+			}
+		})
+	}
+}
+
+// A listing that is cut is an error, also when whole lines came before.
+func TestFTPCutListing(t *testing.T) {
+	for _, mlsd := range []bool{false, true} {
+		h := (&ftpHouse{dir: house(t), mlsd: mlsd, hook: func(p *ftpPeer, cmd, _ string) bool {
+			if cmd != "LIST" && cmd != "MLSD" {
+				return false
+			}
+			nc, err := p.connectData()
+			if err != nil {
+				return true
+			}
+			_, _ = io.WriteString(nc, "type=file;size=1;modify=20240101000000; a\r\n")
+			nc.Close()
+			p.say("426 aborted")
+			return true
+		}}).start(t)
+		if err := h.remote(t).ReadDir(t.Context(), "/", func(Entry) error { return nil }); err == nil || KindOf(err) != KindConnection {
+			t.Errorf("mlsd %v: %v", mlsd, err)
+		}
+	}
+}
+
+// A listing that the server cuts, and says so in a reply of success, is an error: pure-ftpd
+// shows 10,000 names.
+func TestFTPTruncatedListing(t *testing.T) {
+	h := (&ftpHouse{dir: t.TempDir(), mlsd: true, hook: func(p *ftpPeer, cmd, _ string) bool {
+		if cmd != "MLSD" {
+			return false
+		}
+		nc, err := p.connectData()
+		if err != nil {
+			return true
+		}
+		_, _ = io.WriteString(nc, "type=file;size=1;modify=20240101000000; a\r\n")
+		nc.Close()
+		p.say("226-Options: -a -l\r\n226 Output truncated to 1 matches")
+		return true
+	}}).start(t)
+	if err := h.remote(t).ReadDir(t.Context(), "/", func(Entry) error { return nil }); err == nil || KindOf(err) != KindListing {
+		t.Errorf("%v", err)
+	}
+}
+
+// What is hostile in a listing is an entry with an error, and the rest is there.
+func TestFTPHostileListing(t *testing.T) {
+	h := (&ftpHouse{dir: t.TempDir(), mlsd: true, hook: func(p *ftpPeer, cmd, _ string) bool {
+		if cmd == "MLSD" {
+			p.send([]byte("type=file;size=1;modify=20240101000000; ../etc/passwd\r\ntype=file;size=1; ..\r\ntype=dir; a/b\r\n" +
+				"type=file;size=-1; neg\r\ntype=file; nosize\r\nwhat is this\r\ntype=file;size=9;modify=2024; bad time\r\n" +
+				strings.Repeat("x", 3*maxListLine) + "\r\ntype=file;size=3; good\r\ntype=file;size=99999999999999999999; huge"))
+		}
+		return cmd == "MLSD"
+	}}).start(t)
+	good, bad := 0, map[Kind]int{}
+	err := h.remote(t).ReadDir(t.Context(), "/", func(e Entry) error {
+		if e.Err != nil {
+			bad[KindOf(e.Err)]++
+		} else if e.Name == "good" {
+			good++
+		} else {
+			t.Errorf("entry %q", e.Name)
+		}
+		return nil
+	})
+	if want := map[Kind]int{KindName: 3, KindListing: 5, KindLimit: 1}; err != nil || good != 1 || !cmp.Equal(bad, want) {
+		t.Errorf("%d good, bad %v, %v", good, bad, err)
+	}
+}
+
+// Replies that are none, and dialogues that do not end, do not keep a call for ever.
+func TestFTPHostileReplies(t *testing.T) {
+	for name, tt := range map[string]struct {
+		reply string
+		want  Kind
+	}{
+		"no code":     {"hello\r\n", KindProtocol},
+		"endless":     {"250-" + strings.Repeat("again\r\n", maxReplyLines+1), KindProtocol},
+		"long line":   {"250 " + strings.Repeat("x", 2*maxReplyLine), KindProtocol},
+		"closes":      {"421 going down\r\n", KindConnection},
+		"slow drip":   {"250 slo", KindConnection},
+		"unsupported": {"502 no\r\n", KindUnsupported},
+		"forbidden":   {"550 Permission denied\r\n", KindPermission},
+		"no facts":    {"250 ok\r\n", KindListing},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := (&ftpHouse{dir: t.TempDir(), mlsd: true, hook: func(p *ftpPeer, cmd, _ string) bool {
+				if cmd == "MLST" {
+					_, _ = io.WriteString(p.nc, tt.reply)
+				}
+				return cmd == "MLST"
+			}}).start(t)
+			r := h.remote(t, func(c *FTPConfig) { c.Timeout = 200 * time.Millisecond })
+			if _, err := r.Lstat(t.Context(), "/x"); err == nil || KindOf(err) != tt.want {
+				t.Errorf("%v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestFTPLogin(t *testing.T) {
+	server, _ := testTLS(t)
+	h := (&ftpHouse{dir: t.TempDir(), tls: server}).start(t)
+	_, err := h.remote(t, func(c *FTPConfig) { c.Password = "wrong" }).Lstat(t.Context(), "/")
+	if err == nil || KindOf(err) != KindPermission || strings.Contains(err.Error(), "wrong") {
+		t.Errorf("a wrong password: %v", err)
+	}
+	_, other := testTLS(t)
+	if _, err := h.remote(t, func(c *FTPConfig) { c.TLS = other }).Lstat(t.Context(), "/"); err == nil || KindOf(err) != KindPermission {
+		t.Errorf("an unknown certificate: %v", err)
+	}
+	for _, cfg := range []FTPConfig{{Addr: "host", Root: "/"}, {Addr: "h:21"}, {Addr: "h:21", Root: "/a\r\nDELE b"}, {Addr: "h:21", Root: "/", User: "a\nb"}} {
+		if _, err := NewFTP(cfg); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
+	r := h.remote(t)
+	if _, err := r.Lstat(t.Context(), "/a\r\nDELE b"); err == nil || KindOf(err) != KindName || h.count("DELE") > 0 {
+		t.Errorf("a line break in a path: %v", err)
+	}
+}
+
+// A server that refuses more connections gets all transfers over those that it allows.
+func TestFTPFewerConnections(t *testing.T) {
+	h := (&ftpHouse{dir: house(t), mlsd: true, limit: 2}).start(t)
+	r := h.remote(t)
+	var wg sync.WaitGroup
+	for i := range 24 {
+		wg.Go(func() {
+			name := fmt.Sprintf("/many/f%03d", i)
+			if got, err := readRange(t.Context(), r, name, 0, 1); err != nil || got[0] != byte(i) {
+				t.Errorf("%s: %x, %v", name, got, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := h.logins.Load(); n != 2 {
+		t.Errorf("%d logins, want 2", n)
+	}
+}
+
+// What was read is not read again, where the server can resume, and is dropped where not.
+func TestFTPResume(t *testing.T) {
+	for _, noREST := range []bool{false, true} {
+		h := (&ftpHouse{dir: house(t), mlsd: true, noREST: noREST}).start(t)
+		want := randomBytes(3<<20 + 17)[1<<20:]
+		got, err := readRange(t.Context(), h.remote(t), "/large", 1<<20, int64(len(want)))
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("noREST %v: %d bytes, %v", noREST, len(got), err)
+		}
+	}
+}
+
+func TestParseList(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	at := func(y int, m time.Month, d, h, mi int) time.Time { return time.Date(y, m, d, h, mi, 0, 0, time.UTC) }
+	for line, want := range map[string]Entry{
+		"-rw-r--r--   1 1000     100      1234 Nov 20 10:22  two  blanks ": {Name: " two  blanks ", Type: File, Size: 1234, Mode: 0o644, HasMode: true, ModTime: at(2025, 11, 20, 10, 22), Precision: time.Minute, UID: 1000, GID: 100, HasOwner: true},
+		"-rw-r--r-- 1 user group 5 Mar 02 11:00 tomorrow":                  {Name: "tomorrow", Type: File, Size: 5, Mode: 0o644, HasMode: true, ModTime: at(2026, 3, 2, 11, 0), Precision: time.Minute},
+		"-rw-r--r-- 1 user group 5 Mar 03 11:00 last year":                 {Name: "last year", Type: File, Size: 5, Mode: 0o644, HasMode: true, ModTime: at(2025, 3, 3, 11, 0), Precision: time.Minute},
+		"-rw-r--r-- 1 user group 5 Feb 29 11:00 leap":                      {Name: "leap", Type: File, Size: 5, Mode: 0o644, HasMode: true, ModTime: at(2024, 2, 29, 11, 0), Precision: time.Minute},
+		"drwxrwsr-t+  9 u g 4096 Feb 29  2024 d":                           {Name: "d", Type: Dir, Mode: 0o775 | fs.ModeSetgid | fs.ModeSticky, HasMode: true, ModTime: at(2024, 2, 29, 0, 0), Precision: day},
+		"lrwxrwxrwx 1 0 0 7 Jan  1  2020 a b -> ../c d":                    {Name: "a b", Type: Symlink, Target: "../c d", Mode: 0o777, HasMode: true, ModTime: at(2020, 1, 1, 0, 0), Precision: day, HasOwner: true},
+		"-rwsr-xr-x 1 owner 77 2024-02-29 13:14 iso":                       {Name: "iso", Type: File, Size: 77, Mode: 0o755 | fs.ModeSetuid, HasMode: true, ModTime: at(2024, 2, 29, 13, 14), Precision: time.Minute},
+		"-rw-r--r-- 1 u g 12 20 Nov 2020 day first":                        {Name: "day first", Type: File, Size: 12, Mode: 0o644, HasMode: true, ModTime: at(2020, 11, 20, 0, 0), Precision: day},
+		"crw-rw---- 1 root tty 4, 64 Nov 20 10:22 ttyS0":                   {Name: "ttyS0", Type: Special, Mode: 0o660, HasMode: true, ModTime: at(2025, 11, 20, 10, 22), Precision: time.Minute},
+		"-rw-r--r-- 1 u g 1 Nov 20 10:22 \xff\xfe":                         {Err: fs.ErrInvalid},
+		"11-20-25  10:22AM       <DIR>          My Dir":                    {Name: "My Dir", Type: Dir, ModTime: at(2025, 11, 20, 10, 22), Precision: time.Minute},
+		"11-20-2025  10:22PM                 1234 a b.txt":                 {Name: "a b.txt", Type: File, Size: 1234, ModTime: at(2025, 11, 20, 22, 22), Precision: time.Minute},
+		"11-20-25  10:22AM       <JUNCTION>     J [C:\\x]":                 {Name: "J", Type: Symlink, Target: `C:\x`, ModTime: at(2025, 11, 20, 10, 22), Precision: time.Minute},
+		"-rw-r--r-- 1 u g 1 Nov 20 10:22 ../x":                             {Err: fs.ErrInvalid},
+		"lrwxrwxrwx 1 u g 1 Nov 20 10:22 a -> b -> c":                      {Err: fs.ErrInvalid},
+		"-rw-r--r-- 1 u g 1 Brumaire 20 10:22 x":                           {Err: fs.ErrInvalid},
+		"-rw-r--r-- 1 u g 1 Feb 30 2024 x":                                 {Err: fs.ErrInvalid},
+		"-rw-r--r-- 1 u g -1 Feb 20 2024 x":                                {Err: fs.ErrInvalid},
+		"?????????? ? ? ? ? ? x":                                           {Err: fs.ErrInvalid},
+		"Nov 20 10:22 x":                                                   {Err: fs.ErrInvalid},
+	} {
+		got, ok := parseList("/", line, now)
+		if !ok || (got.Err != nil) != (want.Err != nil) {
+			t.Errorf("%q: %+v, %v", line, got, ok)
+			continue
+		}
+		if diff := cmp.Diff(want, got); got.Err == nil && diff != "" {
+			t.Errorf("%q (-want +got)\n%s", line, diff)
+		}
+	}
+	for _, line := range []string{"total 4", "insgesamt 12", "", "  ", "drwxr-xr-x 1 u g 1 Nov 20 10:22 .", "drwxr-xr-x 1 u g 1 Nov 20 10:22 .."} {
+		if e, ok := parseList("/", line, now); ok {
+			t.Errorf("%q is the entry %+v", line, e)
+		}
+	}
+}
+
+func TestParseMLSD(t *testing.T) {
+	when := time.Date(2024, 2, 29, 13, 14, 15, 0, time.UTC)
+	for line, want := range map[string]Entry{
+		"Type=file;Size=12;Modify=20240229131415;  lead; x=y ":           {Name: " lead; x=y ", Type: File, Size: 12, ModTime: when, Precision: time.Second},
+		"type=dir;size=4096;modify=20240229131415.25;UNIX.mode=02750; d": {Name: "d", Type: Dir, ModTime: when.Add(250 * time.Millisecond), Precision: 10 * time.Millisecond, Mode: 0o750 | fs.ModeSetgid, HasMode: true},
+		"type=OS.unix=symlink;size=3; l":                                 {Name: "l", Type: Symlink},
+		"type=OS.unix=slink:/a b;unix.uid=5;unix.gid=6; l":               {Name: "l", Type: Symlink, Target: "/a b", UID: 5, GID: 6, HasOwner: true},
+		"type=OS.unix=chr-1/3; null":                                     {Name: "null", Type: Special},
+		"type=file;size=1;modify=20241329131415; x":                      {Err: fs.ErrInvalid},
+		"size=1; x":          {Err: fs.ErrInvalid},
+		"type=file;size=1;x": {Err: fs.ErrInvalid},
+		"type=file;size=1; ": {Err: fs.ErrInvalid},
+		"type=file;size; x":  {Err: fs.ErrInvalid},
+		"":                   {Err: fs.ErrInvalid},
+	} {
+		got, ok := parseMLSD("/", line)
+		if !ok || (got.Err != nil) != (want.Err != nil) {
+			t.Errorf("%q: %+v, %v", line, got, ok)
+			continue
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); got.Err == nil && diff != "" {
+			t.Errorf("%q (-want +got)\n%s", line, diff)
+		}
+	}
+}
+
+// FuzzParseListing gives lines of a server to everything that reads them: an entry is one
+// that a path can be made of, or it has an error.
+func FuzzParseListing(f *testing.F) {
+	for _, s := range []string{
+		"-rw-r--r--   1 1000     100      1234 Nov 20 10:22 name", "drwxr-xr-x 2 u g 4096 Feb 29  2024 .", "lrwxrwxrwx 1 0 0 7 Jan  1  2020 a -> b",
+		"11-20-25  10:22AM       <DIR>          My Dir", "11-20-2025  10:22PM                 1234 a", "type=file;size=1;modify=20240229131415.123;UNIX.mode=0644; x",
+		"type=OS.unix=slink:../x; y", "229 (|||1|)", "227 1,2,3,4,5,6", `257 "/a""b"`,
+	} {
+		f.Add(s)
+	}
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, s string) {
+		mlsd, ok := parseMLSD("/d", s)
+		unix, uok := parseList("/d", s, now)
+		for _, e := range []Entry{mlsd, unix} {
+			if (!ok && !uok) || e == (Entry{}) {
+				continue
+			}
+			if e.Err != nil {
+				if KindOf(e.Err) == KindOther {
+					t.Fatalf("%q: %v", s, e.Err)
+				}
+				continue
+			}
+			if checkName("/d", e.Name) != nil || e.Size < 0 || e.Type == TypeUnknown || !strings.Contains(s, e.Name) || e.Type != File && e.Size != 0 {
+				t.Fatalf("%q is %+v", s, e)
+			}
+			if !e.ModTime.IsZero() && e.Precision <= 0 {
+				t.Fatalf("%q has the time %v within nothing", s, e.ModTime)
+			}
+		}
+		if p := epsvPort(s); p < 0 || p > 65535 {
+			t.Fatalf("%q: port %d", s, p)
+		}
+		if p := pasvPort(s); p < 0 || p > 65535 {
+			t.Fatalf("%q: port %d", s, p)
+		}
+		quotedPath(s)
+	})
+}

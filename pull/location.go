@@ -1,0 +1,316 @@
+package pull
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+)
+
+// Scheme is how a location is reached.
+type Scheme string
+
+// The schemes of locations.
+const (
+	SchemeFS   Scheme = "fs"   // a local directory
+	SchemeSFTP Scheme = "sftp" // SFTP over SSH
+	SchemeFTP  Scheme = "ftp"  // FTP; TLS by AUTH TLS where that is asked for (RFC 4217)
+	SchemeFTPS Scheme = "ftps" // FTP in TLS from the first byte ("implicit")
+)
+
+// Ports of the schemes, where the location names none.
+const (
+	portSFTP = 22
+	portFTP  = 21
+	portFTPS = 990
+)
+
+// Location says where a tree is. It never holds a secret.
+type Location struct {
+	Scheme Scheme
+	User   string // "" when the location names none
+	Host   string // without brackets; an alias of ssh_config when Alias is set
+	Port   int    // 0 when the location names none
+	Alias  bool   // "sftp://alias:/path": Host is looked up in ssh_config only
+	// Path is absolute on the server, without empty and "." elements, or, when Home is set,
+	// relative to where a login arrives ("" for that directory itself). Bytes, not text.
+	Path string
+	Home bool
+}
+
+// ErrLocation is in the chain of every error of ParseLocation.
+var ErrLocation = errors.New("invalid location")
+
+// ErrLocationSecret means that a location holds a password. The error does not repeat it.
+var ErrLocationSecret = fmt.Errorf("%w: a password does not belong in a location", ErrLocation)
+
+// LocationError is what ParseLocation returns: Hint says what to write instead and may be
+// empty.
+type LocationError struct {
+	Location string // without a password
+	Err      error
+	Hint     string
+}
+
+func (e *LocationError) Error() string {
+	return fmt.Sprintf("location %s: %v", quotePath(e.Location), e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *LocationError) Unwrap() error { return e.Err }
+
+// ParseLocation reads "sftp://[user@]host[:port]/path", "sftp://alias:/path", "ftp://…",
+// "ftps://…" and "fs:///path". Except after fs://, "%xx" stands for a byte. A path is
+// absolute on the server; one that begins "/~/" starts where a login arrives ("%7E" is an
+// ordinary tilde). Errors are
+// *LocationError with ErrLocation in their chain.
+func ParseLocation(s string) (Location, error) {
+	head, rest, ok := strings.Cut(s, "://")
+	if !ok || strings.Contains(head, "/") {
+		return Location{}, badLocation(s, "write sftp://host/path, ftp://host/path, ftps://host/path or fs:///path", "no scheme")
+	}
+	l := Location{Scheme: Scheme(head)}
+	switch l.Scheme {
+	case SchemeFS:
+		if strings.IndexByte(rest, 0) >= 0 {
+			return Location{}, badLocation(s, "", "NUL in the path")
+		}
+		if !strings.HasPrefix(rest, "/") {
+			return Location{}, badLocation(s, "write fs:///path", "the path is not absolute")
+		}
+		path, err := cleanPath(rest)
+		if err != nil {
+			return Location{}, badLocation(s, "", "%w", err)
+		}
+		l.Path = path
+		return l, nil
+	case SchemeSFTP, SchemeFTP, SchemeFTPS:
+	default:
+		return Location{}, badLocation(redact(s), "use sftp, ftp, ftps or fs", "scheme %q is not known", head)
+	}
+	authority, path, slash := strings.Cut(rest, "/")
+	if err := l.authority(s, authority); err != nil {
+		return Location{}, err
+	}
+	if !slash {
+		return Location{}, badLocation(s, "end it with / for the whole server, or with /~/ for where a login arrives", "no path")
+	}
+	l.Home = path == "~" || strings.HasPrefix(path, "~/")
+	if l.Home {
+		path = strings.TrimPrefix(path[1:], "/")
+	}
+	raw, err := unescape("/" + path)
+	if err == nil && strings.IndexByte(raw, 0) >= 0 {
+		err = errors.New("NUL in the path")
+	}
+	if err == nil && (l.Scheme != SchemeSFTP) && strings.ContainsAny(raw, "\r\n") {
+		err = errors.New("FTP cannot carry a line break in a path")
+	}
+	if err != nil {
+		return Location{}, badLocation(s, "", "%w", err)
+	}
+	if raw, err = cleanPath(raw); err != nil {
+		return Location{}, badLocation(s, "", "%w", err)
+	}
+	if l.Path = raw; l.Home {
+		l.Path = raw[1:]
+	}
+	return l, nil
+}
+
+// authority takes "[user@]host[:port]".
+func (l *Location) authority(s, authority string) error {
+	user, host, ok := lastCut(authority, "@")
+	if !ok {
+		user, host = "", authority
+	} else if strings.Contains(user, ":") {
+		return &LocationError{
+			Location: redact(s), Err: ErrLocationSecret,
+			Hint: "leave it out and set password_file or password_env",
+		}
+	}
+	var err error
+	if l.User, err = unescape(user); err != nil || strings.ContainsAny(l.User, "\x00\r\n") || ok && user == "" {
+		return badLocation(s, "", "the user name is not valid")
+	}
+	var port string
+	var hasPort bool
+	if v6, found := strings.CutPrefix(host, "["); found {
+		var after string
+		if host, after, found = strings.Cut(v6, "]"); !found {
+			return badLocation(s, "", "a [ without its ]")
+		}
+		host = strings.ReplaceAll(host, "%25", "%") // the zone (RFC 6874)
+		addr, _, _ := strings.Cut(host, "%")
+		if net.ParseIP(addr) == nil || !strings.Contains(addr, ":") {
+			return badLocation(s, "", "no IPv6 address between the brackets")
+		}
+		if port, hasPort = strings.CutPrefix(after, ":"); !hasPort && after != "" {
+			return badLocation(s, "", "%q after the address", after)
+		}
+	} else {
+		host, port, hasPort = strings.Cut(host, ":")
+		if strings.Contains(port, ":") {
+			return badLocation(s, "write an IPv6 address in brackets: [::1]", "more than one colon in the host")
+		}
+	}
+	// A leading "-" would be an option for programs that are given the host.
+	if l.Host = host; host == "" || strings.HasPrefix(host, "-") || !validHost(host) {
+		return badLocation(s, "", "no valid host")
+	}
+	switch {
+	case !hasPort:
+	case port == "" && l.Scheme == SchemeSFTP && !strings.Contains(host, ":"):
+		l.Alias = true
+	default:
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 || port[0] == '+' {
+			return badLocation(s, "", "port %q is not a number from 1 to 65535", port)
+		}
+		l.Port = int(n)
+	}
+	return nil
+}
+
+func validHost(host string) bool {
+	for _, c := range []byte(host) {
+		if c <= ' ' || c == 0x7f || strings.IndexByte(`"\/?#<>|^{}[]`+"`", c) >= 0 {
+			return false
+		}
+	}
+	return !strings.Contains(host, "%") || strings.Contains(host, ":") // a zone
+}
+
+// Addr is the "host:port" to dial, with the scheme's port when the location has none.
+func (l Location) Addr() string {
+	port := l.Port
+	if port == 0 {
+		switch l.Scheme {
+		case SchemeFTP:
+			port = portFTP
+		case SchemeFTPS:
+			port = portFTPS
+		default:
+			port = portSFTP
+		}
+	}
+	return net.JoinHostPort(l.Host, strconv.Itoa(port))
+}
+
+// String is the location as ParseLocation reads it.
+func (l Location) String() string {
+	s := string(l.Scheme) + "://"
+	if l.Scheme == SchemeFS {
+		return s + l.Path
+	}
+	if l.User != "" {
+		s += escape(l.User, ":@/") + "@"
+	}
+	if strings.Contains(l.Host, ":") {
+		s += "[" + strings.ReplaceAll(l.Host, "%", "%25") + "]"
+	} else {
+		s += l.Host
+	}
+	switch {
+	case l.Port != 0:
+		s += ":" + strconv.Itoa(l.Port)
+	case l.Alias:
+		s += ":"
+	}
+	switch {
+	case l.Home:
+		return s + "/~/" + escape(l.Path, "")
+	case l.Path == "/~" || strings.HasPrefix(l.Path, "/~/"):
+		return s + "/%7E" + escape(l.Path[2:], "")
+	}
+	return s + escape(l.Path, "")
+}
+
+// cleanPath drops empty and "." elements of an absolute path. ".." is refused: with symbolic
+// links, only the server knows what it means.
+func cleanPath(p string) (string, error) {
+	var b strings.Builder
+	for elem := range strings.SplitSeq(p, "/") {
+		switch elem {
+		case "", ".":
+		case "..":
+			return "", errors.New("the path has a .. in it")
+		default:
+			b.WriteByte('/')
+			b.WriteString(elem)
+		}
+	}
+	if b.Len() == 0 {
+		return "/", nil
+	}
+	return b.String(), nil
+}
+
+const hexDigits = "0123456789ABCDEF"
+
+// unescape replaces each "%xx" by its byte.
+func unescape(s string) (string, error) {
+	if !strings.Contains(s, "%") {
+		return s, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] != '%' {
+			b.WriteByte(s[i])
+			continue
+		}
+		if i+2 >= len(s) {
+			return "", errors.New("a % without two hexadecimal digits after it; write %25 for the character")
+		}
+		n, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
+		if err != nil {
+			return "", errors.New("a % without two hexadecimal digits after it; write %25 for the character")
+		}
+		b.WriteByte(byte(n))
+		i += 2
+	}
+	return b.String(), nil
+}
+
+// escape writes "%", what is not printable ASCII, and the bytes of also as "%xx".
+func escape(s, also string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		if c > ' ' && c < 0x7f && c != '%' && strings.IndexByte(also, c) < 0 {
+			b.WriteByte(c)
+			continue
+		}
+		b.Write([]byte{'%', hexDigits[c>>4], hexDigits[c&15]})
+	}
+	return b.String()
+}
+
+// lastCut cuts at the last sep.
+func lastCut(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
+
+// redact hides what may be a password: what is between the first ":" after the scheme and the
+// last "@".
+func redact(s string) string {
+	head, rest, ok := strings.Cut(s, "://")
+	if !ok {
+		return s
+	}
+	user, after, ok := lastCut(rest, "@")
+	if !ok {
+		return s
+	}
+	if name, _, secret := strings.Cut(user, ":"); secret {
+		return head + "://" + name + ":***@" + after
+	}
+	return s
+}
+
+func badLocation(s, hint, format string, args ...any) error {
+	return &LocationError{Location: redact(s), Err: fmt.Errorf("%w: "+format, append([]any{ErrLocation}, args...)...), Hint: hint}
+}

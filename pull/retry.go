@@ -1,0 +1,70 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+)
+
+// Retry says how often a call is made again after its connection was lost. The zero Retry
+// takes the defaults. It is a value and safe for concurrent use.
+type Retry struct {
+	// Attempts is how often a call is made altogether before the connection is given up;
+	// 0 for 6: with the pauses below, half a minute.
+	Attempts int
+	// First is the pause before the second attempt, doubled for each one after, up to Max:
+	// 0 for 1 s and 30 s. Half of each is random, so that many do not come back at once.
+	First, Max time.Duration
+}
+
+const (
+	defaultAttempts = 6
+	defaultFirst    = time.Second
+	defaultMax      = 30 * time.Second
+)
+
+// Do calls op until it returns something else than KindConnection, at most Attempts times.
+// Progress, where op reports it, makes the count begin anew.
+func (r Retry) Do(ctx context.Context, op func() (progress bool, err error)) error {
+	attempts, pause, most := r.Attempts, r.First, r.Max
+	if attempts <= 0 {
+		attempts = defaultAttempts
+	}
+	if pause <= 0 {
+		pause = defaultFirst
+	}
+	if most <= 0 {
+		most = defaultMax
+	}
+	first := pause
+	for n := 1; ; n++ {
+		progress, err := op()
+		if err == nil || !lost(err) {
+			return err
+		}
+		if cause := ctx.Err(); cause != nil {
+			return cause
+		}
+		if progress {
+			n, pause = 1, first
+		}
+		if n >= attempts {
+			return err
+		}
+		t := time.NewTimer(pause/2 + rand.N(pause/2+1))
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+		pause = min(2*pause, most)
+	}
+}
+
+// lost reports whether err says that a connection was lost.
+func lost(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Kind == KindConnection
+}

@@ -1,0 +1,392 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// scanAll collects a scan.
+func scanAll(t *testing.T, r Remote, cfg ScanConfig) ([]Item, *Report, error) {
+	t.Helper()
+	if cfg.Report == nil {
+		cfg.Report = &Report{}
+	}
+	cfg.Retry = quick
+	cfg.TempDir = t.TempDir()
+	var items []Item
+	var failed error
+	for i, err := range Scan(t.Context(), r, cfg) {
+		if err != nil {
+			failed = err
+			break
+		}
+		items = append(items, i)
+	}
+	for i := 1; i < len(items); i++ {
+		if comparePaths(items[i-1].Path, items[i].Path) >= 0 {
+			t.Fatalf("%q comes after %q", items[i].Path, items[i-1].Path)
+		}
+	}
+	return items, cfg.Report, failed
+}
+
+func paths(items []Item) []string {
+	var out []string
+	for _, i := range items {
+		out = append(out, i.Path)
+	}
+	return out
+}
+
+// kinds counts the problems of a report.
+func kinds(r *Report) map[Kind]int {
+	out := map[Kind]int{}
+	list, _ := r.Problems()
+	for _, p := range list {
+		out[p.Kind]++
+	}
+	return out
+}
+
+// A scan yields what is on the remote, over every protocol, in the order of a commit.
+func TestScan(t *testing.T) {
+	dir := house(t)
+	var want []string
+	err := filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+		want = append(want, "/"+strings.TrimPrefix(strings.TrimPrefix(p, dir), "/"))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(want, comparePaths)
+	local, err := NewFS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer local.Close()
+	_, overSFTP := newSFTPHouse(t, dir, 2)
+	for name, r := range map[string]Remote{
+		"fs": local, "sftp": overSFTP,
+		"MLSD": (&ftpHouse{dir: dir, mlsd: true}).start(t).remote(t),
+		"LIST": (&ftpHouse{dir: dir}).start(t).remote(t),
+	} {
+		t.Run(name, func(t *testing.T) {
+			items, report, err := scanAll(t, r, ScanConfig{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := paths(items); !slices.Equal(got, want) {
+				t.Errorf("got %d paths, want %d:\n%q\n%q", len(got), len(want), got, want)
+			}
+			if n := report.Failed(); n != 0 {
+				t.Errorf("%d problems: %v", n, kinds(report))
+			}
+			for _, i := range items {
+				if i.Entry.Type == Dir && !i.Whole {
+					t.Errorf("%s is not whole", i.Path)
+				}
+			}
+		})
+	}
+}
+
+// Directories that are longer than what is held in memory are sorted on disk, and a tree that
+// is larger is listed as it is walked.
+func TestScanBounded(t *testing.T) {
+	r := newFake()
+	want := []string{"/"}
+	put := func(path string, dir bool) {
+		want = append(want, path)
+		if dir {
+			r.dir(path)
+		} else {
+			r.file(path, "")
+		}
+	}
+	for i := range 40 {
+		top := fmt.Sprintf("/d%02d", i)
+		put(top, true)
+		for j := range 60 {
+			put(fmt.Sprintf("%s/%d", top, j), j%7 == 0)
+			if j%7 == 0 {
+				put(fmt.Sprintf("%s/%d/x", top, j), false)
+			}
+		}
+	}
+	slices.SortFunc(want, comparePaths)
+	for _, memory := range []int{1, 10, 100, 0} {
+		items, report, err := scanAll(t, r, ScanConfig{Memory: memory})
+		if err != nil || report.Failed() != 0 {
+			t.Fatalf("memory %d: %v, %d problems", memory, err, report.Failed())
+		}
+		if got := paths(items); !slices.Equal(got, want) {
+			t.Errorf("memory %d: %d paths, want %d", memory, len(got), len(want))
+		}
+	}
+}
+
+// A hundred thousand names in one directory, ahead of a walk that does not go on: no more is
+// listed than fits.
+func TestScanStaysInMemory(t *testing.T) {
+	const dirs, names, memory = 50, 1000, 2000
+	var listed atomic.Int64
+	r := newFake()
+	for i := range dirs {
+		r.dir(fmt.Sprintf("/d%02d", i))
+	}
+	r.list = func(_ context.Context, path string, each func(Entry) error) (bool, error) {
+		if path == "/" {
+			return false, nil
+		}
+		listed.Add(1)
+		for i := range names {
+			if err := each(Entry{Name: fmt.Sprint(i), Type: File}); err != nil {
+				return true, err
+			}
+		}
+		return true, nil
+	}
+	n := 0
+	for _, err := range Scan(t.Context(), r, ScanConfig{Report: &Report{}, Memory: memory, Retry: quick, TempDir: t.TempDir()}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+		// What is held, what eight workers had begun, and what was yielded.
+		if most := int64(memory/names + 8 + n/names + 2); listed.Load() > most {
+			t.Fatalf("%d directories listed after %d entries, want at most %d", listed.Load(), n, most)
+		}
+	}
+	if want := dirs*names + dirs + 1; n != want {
+		t.Errorf("%d entries, want %d", n, want)
+	}
+}
+
+func TestSpill(t *testing.T) {
+	s := &sorter{dir: t.TempDir(), run: 100}
+	var want []Entry
+	for i := range 1234 {
+		e := Entry{
+			Name: fmt.Sprintf("%x\xff%d", i*7919%1234, i), Type: Type(1 + i%3), Size: int64(i) << 33, Mode: 0o755 | fs.ModeSticky,
+			ModTime: then.AddDate(-i, 0, i), Precision: day, UID: 1 << 31, GID: uint32(i), HasMode: i%2 == 0, HasOwner: i%3 == 0,
+		}
+		if i%3 == 2 {
+			e.Target = strings.Repeat("t", i)
+		}
+		want = append(want, e)
+		if err := s.add(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	slices.SortFunc(want, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	src, err := s.finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.discard()
+	for i, w := range want {
+		got, err := src.next()
+		if err != nil || got != w {
+			t.Fatalf("entry %d: %+v, %v; want %+v", i, got, err, w)
+		}
+	}
+	if _, err := src.next(); err == nil {
+		t.Error("there is more")
+	}
+}
+
+// What a hostile server lists is a problem each, the directory is not whole where something
+// may be hidden, and the rest is there.
+func TestScanHostile(t *testing.T) {
+	r := newFake()
+	for _, d := range []string{"/names", "/twice", "/endless", "/loop", "/lines", "/forbidden"} {
+		r.dir(d)
+	}
+	r.list = func(_ context.Context, path string, each func(Entry) error) (bool, error) {
+		give := func(entries ...Entry) (bool, error) {
+			for _, e := range entries {
+				if err := each(e); err != nil {
+					return true, err
+				}
+			}
+			return true, nil
+		}
+		switch {
+		case path == "/names":
+			return give(Entry{Name: "../x", Type: File}, Entry{Name: "..", Type: Dir}, Entry{Name: "", Type: Dir}, Entry{Name: "a\x00", Type: File}, Entry{Name: "ok", Type: File})
+		case path == "/twice":
+			return give(Entry{Name: "a", Type: File}, Entry{Name: "a", Type: Dir}, Entry{Name: "b", Type: Special}, Entry{Name: "c"})
+		case path == "/endless":
+			for i := 0; ; i++ {
+				if err := each(Entry{Name: fmt.Sprint(i), Type: File}); err != nil {
+					return true, err
+				}
+			}
+		case strings.HasPrefix(path, "/loop"):
+			return give(Entry{Name: "loop", Type: Dir})
+		case path == "/lines":
+			return give(Entry{Name: "?", Err: errLine(path, "what")}, Entry{Name: "ok", Type: File})
+		case path == "/forbidden":
+			return true, fail("list", path, KindPermission, nil)
+		}
+		return false, nil
+	}
+	items, report, err := scanAll(t, r, ScanConfig{Names: 500, Depth: 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := map[string]bool{}
+	for _, i := range items {
+		whole[i.Path] = i.Whole
+		if strings.Contains(i.Path, "..") || strings.Contains(i.Path, "//") {
+			t.Errorf("path %q", i.Path)
+		}
+	}
+	for path, want := range map[string]bool{"/": true, "/names": true, "/endless": false, "/lines": false, "/forbidden": false, "/loop": true} {
+		if got, ok := whole[path]; !ok || got != want {
+			t.Errorf("%s: whole is %v (%v), want %v", path, got, ok, want)
+		}
+	}
+	want := map[Kind]int{KindName: 4, KindProtocol: 2, KindSpecial: 1, KindLimit: 2, KindListing: 1, KindPermission: 1}
+	if got := kinds(report); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("problems %v, want %v", got, want)
+	}
+	if n := report.Failed(); n != 10 {
+		t.Errorf("%d failed", n)
+	}
+}
+
+// A connection that is lost is made again; one that is lost for good ends the scan, or, with
+// Partial, leaves what was not listed as problems.
+func TestScanReconnects(t *testing.T) {
+	r := newFake()
+	for i := range 20 {
+		r.file(fmt.Sprintf("/d/%d", i), "x")
+	}
+	r.dir("/d")
+	r.dir("/e")
+	var left atomic.Int64
+	r.list = func(_ context.Context, path string, each func(Entry) error) (bool, error) {
+		if path == "/d" && left.Add(-1) >= 0 {
+			_ = each(Entry{Name: "ghost", Type: File}) // it came before the end, and is not taken
+			return true, fail("list", path, KindConnection, nil)
+		}
+		return false, nil
+	}
+	left.Store(2)
+	items, report, err := scanAll(t, r, ScanConfig{})
+	if err != nil || len(items) != 23 || report.Failed() > 0 {
+		t.Errorf("%d items, %v, %v", len(items), err, kinds(report))
+	}
+	left.Store(1000)
+	if _, _, err := scanAll(t, r, ScanConfig{}); err == nil || KindOf(err) != KindConnection {
+		t.Errorf("given up: %v", err)
+	}
+	items, report, err = scanAll(t, r, ScanConfig{Partial: true})
+	if err != nil || report.Failed() == 0 {
+		t.Errorf("partial: %d items, %v", len(items), err)
+	}
+	for _, i := range items {
+		if i.Path == "/d" && i.Whole {
+			t.Error("/d is whole")
+		}
+	}
+}
+
+// Leaving the loop, and cancelling, end everything (goleak looks at the end).
+func TestScanEnds(t *testing.T) {
+	r := newFake()
+	for i := range 100 {
+		r.dir(fmt.Sprintf("/%d", i))
+	}
+	for range Scan(t.Context(), r, ScanConfig{Report: &Report{}, TempDir: t.TempDir()}) {
+		break
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	r.list = func(ctx context.Context, path string, _ func(Entry) error) (bool, error) {
+		if path == "/" {
+			return false, nil
+		}
+		cancel()
+		<-ctx.Done()
+		return true, ctx.Err()
+	}
+	var last error
+	for _, err := range Scan(ctx, r, ScanConfig{Report: &Report{}, TempDir: t.TempDir()}) {
+		last = err
+	}
+	if !errors.Is(last, context.Canceled) {
+		t.Errorf("cancelled: %v", last)
+	}
+}
+
+func TestScanRoot(t *testing.T) {
+	r := newFake()
+	r.file("/", "x")
+	if _, _, err := scanAll(t, r, ScanConfig{}); err == nil || !strings.Contains(err.Error(), "not a directory") {
+		t.Errorf("a root that is a file: %v", err)
+	}
+}
+
+func TestExclude(t *testing.T) {
+	x, err := ParseExclude([]string{
+		"# comment", "", "*.tmp", "!keep.tmp", "/top", "cache/", "a/b", "doc/**/x", "in/**", "**/deep", "trail\\ ", "{a,b}", "[!0-9]z", "\\#hash", "blank   ",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		path      string
+		dir, want bool
+	}{
+		{"/x.tmp", false, true}, {"/d/x.tmp", false, true}, {"/d/keep.tmp", false, false}, {"/x.tmpl", false, false},
+		{"/top", false, true}, {"/d/top", false, false}, {"/cache", true, true}, {"/d/cache", true, true}, {"/cache", false, false},
+		{"/a/b", false, true}, {"/d/a/b", false, false}, {"/doc/x", false, true}, {"/doc/1/2/x", false, true}, {"/doc/1/x/3", false, false},
+		{"/in", true, false}, {"/in/1", true, true}, {"/1/2/deep", false, true}, {"/deep", true, true}, {"/trail ", false, true},
+		{"/{a,b}", false, true}, {"/a", false, false}, {"/xz", false, true}, {"/5z", false, false}, {"/#hash", false, true}, {"/blank", false, true},
+		{"/\xff\xfe.tmp", false, true},
+	} {
+		if got := x.Match(tt.path, tt.dir); got != tt.want {
+			t.Errorf("%q (dir %v) excluded: %v, want %v", tt.path, tt.dir, got, tt.want)
+		}
+	}
+	for _, bad := range []string{"[", "a[", "/", "!", "\\"} {
+		if _, err := ParseExclude([]string{bad}); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+	if (*Exclude)(nil).Match("/a", false) {
+		t.Error("nothing excludes")
+	}
+	r := newFake()
+	for _, p := range []string{"/cache", "/d"} {
+		r.dir(p)
+	}
+	r.file("/cache/x", "")
+	r.file("/d/x.tmp", "")
+	items, report, err := scanAll(t, r, ScanConfig{Exclude: x})
+	if err != nil || !slices.Equal(paths(items), []string{"/", "/d"}) || report.Counts().Excluded != 2 || r.lists.Load() != 2 {
+		t.Errorf("%q, %v, %+v, %d lists", paths(items), err, report.Counts(), r.lists.Load())
+	}
+}
+
+// FuzzExclude gives patterns and paths: what is valid does not fail later.
+func FuzzExclude(f *testing.F) {
+	f.Add("*.tmp", "a/b.tmp")
+	f.Add("!/a/**/[!x]{", "a/y")
+	f.Fuzz(func(t *testing.T, pattern, path string) {
+		x, err := ParseExclude([]string{pattern})
+		if err != nil {
+			return
+		}
+		x.Match("/"+path, true)
+	})
+}
