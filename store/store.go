@@ -397,6 +397,15 @@ func (s *Store) States(ctx context.Context) ([]objects.MAC, error) {
 	return ids, nil
 }
 
+// Packfiles counts the packfiles in the store.
+func (s *Store) Packfiles(ctx context.Context) (int, error) {
+	ids, err := s.conn.List(ctx, storage.StorageResourcePackfile)
+	if err != nil {
+		return 0, Unavailable("list packfiles", err)
+	}
+	return len(ids), nil
+}
+
 // Repository returns kloset's view of the store, as of the last Refresh.
 func (s *Store) Repository() *repository.Repository { return s.repo }
 

@@ -169,6 +169,13 @@ func TestServe(t *testing.T) {
 	if err != nil || !slices.Equal(ids(after), ids(before)) {
 		t.Errorf("snapshots without a gateway, %v:\n%s\nwith it:\n%s", err, after, before)
 	}
+	info, err := r.Command(t.Context(), "store", "info")
+	if want := "location    s3://" + r.proxy.Addr + "/" + bucket + "/pre/fix\n"; err != nil || !strings.Contains(info, want) {
+		t.Errorf("store info, %v:\n%s", err, info)
+	}
+	if out, err := r.Command(t.Context(), "store", "check"); err != nil || strings.Count(out, " main good\n") != len(ids(after)) {
+		t.Errorf("store check, %v:\n%s", err, out)
+	}
 	r.must(os.RemoveAll(filepath.Join(r.Dir, "data", "cache")))
 	r.start()
 	r.verify()
@@ -276,6 +283,37 @@ func (r *rig) back() {
 	})
 	r.must(err)
 	r.verify()
+}
+
+// TestServeLoss removes packfiles from the bucket under a running gateway: those with metadata
+// come back from the local copies, and what cannot come back is named.
+func TestServeLoss(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.must(r.put("/a", 8<<20))
+	r.commit()
+	dir := filepath.Join(r.server.Dir, bucket, "pre", "fix", "packfiles")
+	packs, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+	r.must(err)
+	if len(packs) < 2 {
+		t.Fatalf("packfiles: %v", packs)
+	}
+	for _, pack := range packs {
+		r.must(os.Remove(pack))
+	}
+	r.must(r.put("/b", 1000))
+	r.commit()
+	for _, want := range []string{"was put back from the local copy", "packfiles are missing from the store"} {
+		if !strings.Contains(r.Log(), want) {
+			t.Errorf("the log does not say: %s", want)
+		}
+	}
+	delete(r.held, "/a") // its content is lost
+	r.verify()
+	r.must(r.put("/a", 2000))
+	r.commit()
+	r.verify()
+	r.must(r.Stop())
 }
 
 // TestRefused starts gateways that do not get in: that is fatal, and says what to do.

@@ -253,15 +253,19 @@ func testReplace(t *testing.T, b backend.Backend) {
 
 func testLarge(t *testing.T, b backend.Backend) {
 	create(t, b)
+	largeBytes := largeBytes
+	if testing.Short() {
+		largeBytes /= 8
+	}
 	name, data := FileName(backend.PackfilesDir, 1), content(1, largeBytes)
 	// Not a bytes.Reader: what is put cannot be read a second time.
 	n, err := b.Put(t.Context(), name, io.MultiReader(bytes.NewReader(data[:12345]), bytes.NewReader(data[12345:])))
-	if err != nil || n != largeBytes {
+	if err != nil || n != int64(largeBytes) {
 		t.Fatalf("Put: %d, %v", n, err)
 	}
 	wantContent(t, b, name, data)
-	for _, offset := range []int64{0, 16<<20 - 10, 40<<20 + 3, largeBytes - 20} {
-		rd, err := b.Get(t.Context(), name, offset, 20)
+	for _, offset := range []int{0, largeBytes/4 - 1100, largeBytes / 2, largeBytes - 20} {
+		rd, err := b.Get(t.Context(), name, int64(offset), 20)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -521,7 +525,11 @@ func testCancel(t *testing.T, b backend.Backend) {
 	if err := b.Remove(ctx, there); !errors.Is(err, context.Canceled) {
 		t.Errorf("Remove: %v", err)
 	}
-	for _, size := range []int{1000, 40 << 20} {
+	sizes := []int{1000, 40 << 20}
+	if testing.Short() {
+		sizes[1] = 2 << 20
+	}
+	for _, size := range sizes {
 		ctx, cancel := context.WithCancel(t.Context())
 		data := content(1, size)
 		_, err := b.Put(ctx, name, &cancellingSource{bytes.NewReader(data), cancel})
@@ -567,7 +575,11 @@ func TestBackendFaults(t *testing.T, open func(t *testing.T) (backend.Backend, [
 	older := content(99, 50_000)
 	for i, fault := range faults {
 		t.Run(fault.Name, func(t *testing.T) {
-			for j, size := range []int{3000, 21 << 20} {
+			sizes := []int{3000, 21 << 20}
+			if testing.Short() {
+				sizes[1] = 2 << 20
+			}
+			for j, size := range sizes {
 				data := content(uint64(j), size)
 				existing := FileName(backend.PackfilesDir, uint64(100*i+10*j))
 				fresh := FileName(backend.PackfilesDir, uint64(100*i+10*j+1))

@@ -79,6 +79,9 @@ func unreachable(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
 	}
+	if errors.Is(err, errBroken) {
+		return true
+	}
 	var netErr net.Error // every error of net/http is one
 	return errors.As(err, &netErr)
 }

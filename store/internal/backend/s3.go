@@ -64,6 +64,7 @@ const (
 // sum, which every server checks.
 type S3 struct {
 	core    minio.Core
+	once    minio.Core // does not repeat requests; see again
 	cfg     S3Config
 	prefix  string // with a slash at its end unless it is empty
 	retries int
@@ -112,19 +113,22 @@ func NewS3(cfg S3Config) (*S3, error) {
 	if err != nil {
 		return nil, err
 	}
-	core, err := minio.NewCore(cfg.Endpoint, &minio.Options{
-		Creds:        creds,
-		Secure:       !cfg.NoTLS,
-		Transport:    transport,
-		Region:       cfg.Region,
-		BucketLookup: lookup,
-		MaxRetries:   cfg.Retries + 1,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("s3 endpoint %s: %w", cfg.Endpoint, err)
+	s := &S3{cfg: cfg, retries: cfg.Retries}
+	for core, tries := range map[*minio.Core]int{&s.core: cfg.Retries + 1, &s.once: 1} {
+		c, err := minio.NewCore(cfg.Endpoint, &minio.Options{
+			Creds:        creds,
+			Secure:       !cfg.NoTLS,
+			Transport:    transport,
+			Region:       cfg.Region,
+			BucketLookup: lookup,
+			MaxRetries:   tries,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("s3 endpoint %s: %w", cfg.Endpoint, err)
+		}
+		c.SetAppInfo("snapgate", "1")
+		*core = *c
 	}
-	core.SetAppInfo("snapgate", "1")
-	s := &S3{core: *core, cfg: cfg, retries: cfg.Retries}
 	if cfg.Prefix != "" {
 		s.prefix = cfg.Prefix + "/"
 	}

@@ -4,10 +4,18 @@ package backend_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -236,4 +244,81 @@ func TestS3Errors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestS3TLS has a server whose certificate no authority has signed.
+func TestS3TLS(t *testing.T) {
+	cert, key := certificate(t)
+	server := proctest.StartS3(t, "--cert", cert, "--key", key)
+	ca, err := os.ReadFile(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*backend.S3Config)
+		want   string
+	}{
+		{"unknown", func(*backend.S3Config) {}, "certificate signed by unknown authority"},
+		{"known", func(c *backend.S3Config) { c.CA = ca }, ""},
+		{"not looked at", func(c *backend.S3Config) { c.Insecure = true }, ""},
+		{"without TLS", func(c *backend.S3Config) { c.NoTLS = true }, "look for bucket"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := s3Config(server, "bucket")
+			cfg.NoTLS, cfg.Retries = false, 1
+			tt.change(&cfg)
+			b := newS3(t, cfg)
+			err := b.Create(t.Context())
+			if tt.want != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("got %v, want %s", err, tt.want)
+				}
+				return
+			}
+			name, data := storetest.FileName(backend.PackfilesDir, 1), bytes.Repeat([]byte("x"), 20<<20)
+			if err := errors.Join(err, backend.PutBytes(t.Context(), b, name, data)); err != nil {
+				t.Fatal(err)
+			}
+			got, err := backend.GetBytes(t.Context(), b, name, 1<<30)
+			if err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+			if err := b.Remove(t.Context(), name); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if _, err := backend.NewS3(backend.S3Config{Endpoint: "h", Bucket: "bucket", AccessKey: "a", SecretKey: "s", CA: []byte("no PEM")}); err == nil {
+		t.Error("CA without a certificate is taken")
+	}
+}
+
+// certificate makes a certificate for the loopback address.
+func certificate(t *testing.T) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert"), filepath.Join(dir, "key")
+	for name, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: raw}} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
 }

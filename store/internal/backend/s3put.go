@@ -8,11 +8,19 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// s3Pause is how long to wait before a request is repeated; it doubles up to s3MaxPause.
+	s3Pause    = 200 * time.Millisecond
+	s3MaxPause = 2 * time.Second
 )
 
 // Put implements Files. What fits into one part is one request; of more, parts are sent beside
@@ -43,8 +51,39 @@ func (s *S3) putOptions(name string) minio.PutObjectOptions {
 }
 
 func (s *S3) putWhole(ctx context.Context, name string, data []byte) error {
-	_, err := s.core.PutObject(ctx, s.cfg.Bucket, s.key(name), bytes.NewReader(data), int64(len(data)), md5Base64(data), "", s.putOptions(name))
-	return s.s3Error(ctx, "put", name, err)
+	sum := md5Base64(data)
+	_, err := s.again(ctx, func() error {
+		_, err := s.once.PutObject(ctx, s.cfg.Bucket, s.key(name), bytes.NewReader(data), int64(len(data)), sum, "", s.putOptions(name))
+		return s.s3Error(ctx, "put", name, err)
+	})
+	return err
+}
+
+// again makes a request that sends something, and repeats it with growing pauses. The library
+// would read from the same reader again, while the connection of the attempt before may still
+// do so: each attempt must have one of its own.
+func (s *S3) again(ctx context.Context, request func() error) (repeated bool, err error) {
+	for try := 0; ; try++ {
+		err := request()
+		if err == nil || try == s.retries || !mayPass(err) {
+			return try > 0, err
+		}
+		pause := min(s3Pause<<try, s3MaxPause)
+		select {
+		case <-ctx.Done():
+			return true, ctx.Err()
+		case <-time.After(pause/2 + rand.N(pause/2)):
+		}
+	}
+}
+
+// mayPass reports whether another attempt may succeed.
+func mayPass(err error) bool {
+	var answer *S3Error
+	if errors.As(err, &answer) && slices.Contains([]string{"RequestTimeout", "BadDigest", "IncompleteBody"}, answer.Code) {
+		return true // what was sent did not arrive
+	}
+	return unreachable(err)
 }
 
 func md5Base64(data []byte) string {
@@ -84,7 +123,10 @@ func (u *upload) sendAll(ctx context.Context, first []byte, rd io.Reader) (n int
 	group.SetLimit(s3Parts)
 	buffers := sync.Pool{New: func() any { b := make([]byte, s3PartSize); return &b }}
 	n = int64(len(first))
-	group.Go(func() error { return u.send(ctx, 1, first) })
+	group.Go(func() error {
+		_, err := u.send(ctx, 1, first)
+		return err
+	})
 	for number := 2; err == nil && ctx.Err() == nil; number++ {
 		buf := buffers.Get().(*[]byte)
 		var k int
@@ -92,8 +134,11 @@ func (u *upload) sendAll(ctx context.Context, first []byte, rd io.Reader) (n int
 		n += int64(k)
 		if k > 0 && (err == nil || errors.Is(err, io.ErrUnexpectedEOF)) {
 			group.Go(func() error {
-				defer buffers.Put(buf)
-				return u.send(ctx, number, (*buf)[:k])
+				repeated, err := u.send(ctx, number, (*buf)[:k])
+				if err == nil && !repeated { // else a connection may still read it
+					buffers.Put(buf)
+				}
+				return err
 			})
 		}
 	}
@@ -103,23 +148,30 @@ func (u *upload) sendAll(ctx context.Context, first []byte, rd io.Reader) (n int
 	return n, errors.Join(err, group.Wait())
 }
 
-func (u *upload) send(ctx context.Context, number int, data []byte) error {
-	part, err := u.s.core.PutObjectPart(ctx, u.s.cfg.Bucket, u.s.key(u.name), u.id, number,
-		bytes.NewReader(data), int64(len(data)), minio.PutObjectPartOptions{Md5Base64: md5Base64(data)})
-	if err != nil {
+func (u *upload) send(ctx context.Context, number int, data []byte) (repeated bool, err error) {
+	var part minio.ObjectPart
+	sum := md5Base64(data)
+	repeated, err = u.s.again(ctx, func() (err error) {
+		part, err = u.s.once.PutObjectPart(ctx, u.s.cfg.Bucket, u.s.key(u.name), u.id, number,
+			bytes.NewReader(data), int64(len(data)), minio.PutObjectPartOptions{Md5Base64: sum})
 		return u.s.s3Error(ctx, "put", u.name, err)
+	})
+	if err != nil {
+		return repeated, err
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.parts = append(u.parts, minio.CompletePart{PartNumber: part.PartNumber, ETag: part.ETag})
-	return nil
+	return repeated, nil
 }
 
 // complete makes an object of the parts.
 func (u *upload) complete(ctx context.Context, size int64) error {
 	slices.SortFunc(u.parts, func(a, b minio.CompletePart) int { return a.PartNumber - b.PartNumber })
-	_, err := u.s.core.CompleteMultipartUpload(ctx, u.s.cfg.Bucket, u.s.key(u.name), u.id, u.parts, u.s.putOptions(u.name))
-	err = u.s.s3Error(ctx, "put", u.name, err)
+	_, err := u.s.again(ctx, func() error {
+		_, err := u.s.once.CompleteMultipartUpload(ctx, u.s.cfg.Bucket, u.s.key(u.name), u.id, u.parts, u.s.putOptions(u.name))
+		return u.s.s3Error(ctx, "put", u.name, err)
+	})
 	if err == nil || ignoreNoUpload(err) != nil {
 		return err
 	}

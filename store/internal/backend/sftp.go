@@ -1,0 +1,495 @@
+package backend
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pkg/sftp"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// defaultSFTPConns is how many connections are used: one is held back by its window, about
+	// 38 MB/s at a round trip of 50 ms.
+	defaultSFTPConns = 4
+	// sftpRequests is how many requests of one kind are under way, on all connections.
+	sftpRequests = 32
+	// sftpReadSize is how much is asked for at once, in requests beside each other.
+	sftpReadSize = 1 << 20
+
+	defaultSFTPTimeout = 30 * time.Second
+	defaultSFTPRetries = 3
+	// sftpPause is how long to wait before another connection is tried; it doubles.
+	sftpPause = 200 * time.Millisecond
+)
+
+// The extensions of OpenSSH that a store is better with.
+const (
+	extRename = "posix-rename@openssh.com"
+	extSync   = "fsync@openssh.com"
+)
+
+// SFTPDialer opens connections to an SFTP server.
+type SFTPDialer interface {
+	// Dial opens a connection. hangUp ends it at once, whatever is under way on it.
+	Dial(ctx context.Context) (client *sftp.Client, hangUp func() error, err error)
+}
+
+// SFTPConfig says how a directory on an SFTP server is reached.
+type SFTPConfig struct {
+	Dialer SFTPDialer
+	Root   string // of the store, as the server takes it
+	Token  string // marks temporary files of this installation; see NewLocal
+
+	Connections int           // at most; 0: 4
+	Timeout     time.Duration // how long a request may stand still; 0: 30 s
+	Retries     int           // of what can be repeated; 0: 3
+}
+
+// SFTP is a Backend in a directory of an SFTP server, with the layout of plakar's connector. A
+// file is written to a temporary name in the same directory, synced and renamed over the other,
+// where the server can do so: one without posix-rename@openssh.com shows nothing for a moment
+// when a file is replaced, and one without fsync@openssh.com keeps its own time.
+type SFTP struct {
+	cfg   SFTPConfig
+	conns []*sftpConn
+}
+
+// NewSFTP returns the backend. It does not connect; Close ends its connections.
+func NewSFTP(cfg SFTPConfig) *SFTP {
+	if cfg.Connections == 0 {
+		cfg.Connections = defaultSFTPConns
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = defaultSFTPTimeout
+	}
+	if cfg.Retries == 0 {
+		cfg.Retries = defaultSFTPRetries
+	}
+	s := &SFTP{cfg: cfg}
+	for range cfg.Connections {
+		s.conns = append(s.conns, &sftpConn{})
+	}
+	return s
+}
+
+// Close ends all connections.
+func (s *SFTP) Close() error {
+	var errs []error
+	for _, c := range s.conns {
+		c.mu.Lock()
+		if c.hangUp != nil {
+			errs = append(errs, c.hangUp())
+		}
+		c.client, c.hangUp = nil, nil
+		c.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// sftpConn is a connection that is made when it is needed, and again when it breaks.
+type sftpConn struct {
+	dialing sync.Mutex // held while connecting: others wait for it
+
+	mu     sync.Mutex
+	client *sftp.Client // guarded by mu: nil when there is none
+	hangUp func() error // guarded by mu
+	users  int          // guarded by mu
+}
+
+// errBroken says that a connection could not be made, or broke.
+var errBroken = errors.New("connection to the SFTP server broke")
+
+// call makes a call on the connection with the fewest users. When the connection breaks and the
+// call may be repeated, it does so on another. call has to tell alive of what moves.
+func (s *SFTP) call(ctx context.Context, repeat bool, fn func(c *sftp.Client, alive func()) error) error {
+	return s.callOn(ctx, s.leastUsed, repeat, fn)
+}
+
+// callOn is call with a choice of the connection.
+func (s *SFTP) callOn(ctx context.Context, pick func() *sftpConn, repeat bool, fn func(c *sftp.Client, alive func()) error) error {
+	pause := sftpPause
+	for try := 0; ; try++ {
+		err := s.callOnce(ctx, pick(), fn)
+		if !errors.Is(err, errBroken) || !repeat || try == s.cfg.Retries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		pause *= 2
+	}
+}
+
+func (s *SFTP) callOnce(ctx context.Context, conn *sftpConn, fn func(c *sftp.Client, alive func()) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	conn.use(1)
+	defer conn.use(-1)
+	client, err := conn.open(ctx, s.cfg.Dialer)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("%w: %w", errBroken, err)
+	}
+	// There is no other way to end a request than to end the connection.
+	watch := time.AfterFunc(s.cfg.Timeout, func() { conn.drop(client) })
+	defer watch.Stop()
+	err = fn(client, func() { watch.Reset(s.cfg.Timeout) })
+	if isBroken(err) {
+		conn.drop(client)
+		return fmt.Errorf("%w: %w", errBroken, err)
+	}
+	return err
+}
+
+// isBroken reports whether an error is not an answer of the server.
+func isBroken(err error) bool {
+	var status *sftp.StatusError
+	var source *sourceError
+	switch {
+	case err == nil, errors.As(err, &source), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrExist):
+		return false
+	case errors.As(err, &status):
+		code := status.FxCode()
+		return code == sftp.ErrSSHFxConnectionLost || code == sftp.ErrSSHFxNoConnection
+	case errors.Is(err, errSize), errors.Is(err, errChanged):
+		return false
+	}
+	return true
+}
+
+func (s *SFTP) leastUsed() *sftpConn {
+	var best *sftpConn
+	fewest := 0
+	for _, c := range s.conns {
+		c.mu.Lock()
+		if best == nil || c.users < fewest {
+			best, fewest = c, c.users
+		}
+		c.mu.Unlock()
+	}
+	return best
+}
+
+func (c *sftpConn) use(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.users += n
+}
+
+func (c *sftpConn) current() *sftp.Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.client
+}
+
+// open returns the client, connecting when there is none.
+func (c *sftpConn) open(ctx context.Context, dialer SFTPDialer) (*sftp.Client, error) {
+	if client := c.current(); client != nil {
+		return client, nil
+	}
+	c.dialing.Lock()
+	defer c.dialing.Unlock()
+	if client := c.current(); client != nil {
+		return client, nil
+	}
+	client, hangUp, err := dialer.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.client, c.hangUp = client, hangUp
+	return client, nil
+}
+
+// drop ends a connection that is of no use any more.
+func (c *sftpConn) drop(client *sftp.Client) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.client == client && client != nil {
+		_ = c.hangUp() // it is broken
+		c.client, c.hangUp = nil, nil
+	}
+}
+
+func (s *SFTP) path(name string) string { return path.Join(s.cfg.Root, name) }
+
+// errChanged says that a file was replaced while it was read over a connection that broke.
+var errChanged = errors.New("it was replaced while it was read")
+
+// Get implements Files. When the connection breaks while it is read, it goes on with another.
+func (s *SFTP) Get(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error) {
+	r := &sftpReader{ctx: ctx, s: s, name: name, offset: offset, length: length}
+	if err := r.fill(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// sftpReader reads a file in large pieces.
+type sftpReader struct {
+	ctx    context.Context //nolint:containedctx // of the Get that it belongs to: reading ends with it
+	s      *SFTP
+	name   string
+	offset int64 // of what is asked for next
+	length int64 // of that; negative: to the end
+	buf    []byte
+	eof    bool
+
+	conn   *sftpConn // where file is open
+	client *sftp.Client
+	file   *sftp.File  // nil for none
+	info   os.FileInfo // of the file that was opened first
+}
+
+func (r *sftpReader) pick() *sftpConn {
+	if r.file == nil || r.conn.current() != r.client {
+		r.conn, r.file = r.s.leastUsed(), nil
+	}
+	return r.conn
+}
+
+// fill asks for the next piece.
+func (r *sftpReader) fill() error {
+	size := int64(sftpReadSize)
+	if r.length >= 0 {
+		size = min(size, r.length)
+	}
+	piece := make([]byte, size)
+	err := r.s.callOn(r.ctx, r.pick, true, func(c *sftp.Client, _ func()) error {
+		if err := r.open(c, r.length < 0 || r.length > size); err != nil {
+			return err
+		}
+		n, err := r.file.ReadAt(piece, r.offset)
+		if errors.Is(err, io.EOF) {
+			err, r.eof = nil, true
+		}
+		if err != nil {
+			return err
+		}
+		r.buf = piece[:n]
+		if r.eof || r.length == int64(n) { // that was all
+			err, r.file = r.file.Close(), nil
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("get %s: %w", r.name, err)
+	}
+	r.offset += int64(len(r.buf))
+	if r.length >= 0 {
+		r.length -= int64(len(r.buf))
+	}
+	return nil
+}
+
+// open opens the file unless it is open. When there is more than one piece, it must be the same
+// as before.
+func (r *sftpReader) open(c *sftp.Client, more bool) error {
+	if r.file != nil {
+		return nil
+	}
+	f, err := c.Open(r.s.path(r.name))
+	if err != nil {
+		return err
+	}
+	r.file, r.client = f, c
+	if !more && r.info == nil {
+		return nil
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if r.info != nil && (info.Size() != r.info.Size() || !info.ModTime().Equal(r.info.ModTime())) {
+		return errChanged
+	}
+	r.info = info
+	return nil
+}
+
+func (r *sftpReader) Read(p []byte) (int, error) {
+	if len(r.buf) == 0 && !r.eof && r.length != 0 {
+		if err := r.fill(); err != nil {
+			return 0, err
+		}
+	}
+	if len(r.buf) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, r.buf)
+	r.buf = r.buf[n:]
+	return n, nil
+}
+
+func (r *sftpReader) Close() error {
+	if r.file == nil || r.conn.current() != r.client {
+		return nil
+	}
+	f := r.file
+	r.file = nil
+	return r.s.callOnce(context.WithoutCancel(r.ctx), r.conn, func(*sftp.Client, func()) error { return f.Close() })
+}
+
+// Stat implements Files.
+func (s *SFTP) Stat(ctx context.Context, name string) (info Info, err error) {
+	err = s.call(ctx, true, func(c *sftp.Client, _ func()) error {
+		fi, err := c.Stat(s.path(name))
+		if err == nil {
+			info = Info{Name: name, Size: fi.Size(), ModTime: fi.ModTime()}
+		}
+		return err
+	})
+	if err != nil {
+		return Info{}, fmt.Errorf("stat %s: %w", name, err)
+	}
+	return info, nil
+}
+
+func (s *SFTP) readDir(ctx context.Context, dir string) (entries []os.FileInfo, err error) {
+	err = s.call(ctx, true, func(c *sftp.Client, _ func()) error {
+		entries, err = c.ReadDirContext(ctx, s.path(dir))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	return entries, nil
+}
+
+// List implements Files. Directories are read beside each other. Temporary files are left out.
+func (s *SFTP) List(ctx context.Context, dir string, each func(string) error) error {
+	var mu sync.Mutex
+	var ended error // guarded by mu
+	return s.walk(ctx, dir, func(name string, _ os.FileInfo) error {
+		if strings.HasPrefix(path.Base(name), tmpPrefix) {
+			return nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if ended == nil {
+			ended = each(name)
+		}
+		return ended
+	})
+}
+
+// walk calls each, from several goroutines, for all files in dir and below.
+func (s *SFTP) walk(ctx context.Context, dir string, each func(name string, fi os.FileInfo) error) error {
+	level := []string{dir}
+	for depth := 0; len(level) > 0; depth++ {
+		var mu sync.Mutex
+		var below []string
+		group, ctx := errgroup.WithContext(ctx)
+		group.SetLimit(sftpRequests)
+		for _, dir := range level {
+			group.Go(func() error {
+				entries, err := s.readDir(ctx, dir)
+				if err != nil {
+					if depth > 0 {
+						return ignoreNotExist(err) // it was removed
+					}
+					return err
+				}
+				for _, e := range entries {
+					name := path.Join(dir, e.Name())
+					switch {
+					case e.IsDir():
+						mu.Lock()
+						below = append(below, name)
+						mu.Unlock()
+					case e.Mode().IsRegular():
+						if err := each(name, e); err != nil {
+							return err
+						}
+					}
+				}
+				return nil
+			})
+		}
+		if err := group.Wait(); err != nil {
+			return err
+		}
+		level = below
+	}
+	return nil
+}
+
+// Remove implements Files; what is not there is fs.ErrNotExist.
+func (s *SFTP) Remove(ctx context.Context, name string) error {
+	err := s.call(ctx, true, func(c *sftp.Client, _ func()) error { return c.Remove(s.path(name)) })
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}
+
+// Create implements Backend.
+func (s *SFTP) Create(ctx context.Context) error {
+	if err := s.checkVacant(ctx); err != nil {
+		return err
+	}
+	dirs := []string{LocksDir}
+	for _, dir := range []string{PackfilesDir, StatesDir} {
+		for i := range Buckets {
+			dirs = append(dirs, Bucket(dir, byte(i)))
+		}
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(sftpRequests)
+	for _, dir := range dirs {
+		group.Go(func() error {
+			return s.call(groupCtx, true, func(c *sftp.Client, _ func()) error { return c.MkdirAll(s.path(dir)) })
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return s.call(ctx, true, func(c *sftp.Client, _ func()) error { return c.Chmod(s.cfg.Root, 0o700) })
+}
+
+// checkVacant refuses a directory that holds anything but the empty beginnings of a store.
+func (s *SFTP) checkVacant(ctx context.Context) error {
+	return ignoreNotExist(s.walk(ctx, "", func(name string, _ os.FileInfo) error {
+		top, _, below := strings.Cut(name, "/")
+		switch {
+		case below && (top == PackfilesDir || top == StatesDir):
+			return fmt.Errorf("directory %s: %w", s.path(top), ErrOrphaned)
+		case top == LocksDir, strings.HasPrefix(top, tmpPrefix):
+			return nil
+		}
+		return &OccupiedError{Place: "directory " + s.cfg.Root, Name: name}
+	}))
+}
+
+// Sweep implements Backend: see Local.
+func (s *SFTP) Sweep(ctx context.Context, now time.Time) error {
+	own := tmpPrefix + s.cfg.Token + "-"
+	return ignoreNotExist(s.walk(ctx, "", func(name string, fi os.FileInfo) error {
+		base := path.Base(name)
+		if !strings.HasPrefix(base, tmpPrefix) || !strings.HasPrefix(base, own) && now.Sub(fi.ModTime()) < tmpMaxAge {
+			return nil
+		}
+		return ignoreNotExist(s.Remove(ctx, name))
+	}))
+}
+
+func (s *SFTP) tmpName(dir string) string {
+	return path.Join(dir, tmpPrefix+s.cfg.Token+"-"+rand.Text())
+}

@@ -1,0 +1,229 @@
+package backend_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pkg/sftp"
+
+	"github.com/snapgate/gateway/store/internal/backend"
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+// pipeDialer connects to SFTP servers in this process, one for each connection, and makes
+// trouble on demand.
+type pipeDialer struct {
+	wg    sync.WaitGroup
+	stall atomic.Bool // requests arrive and are not answered
+
+	mu     sync.Mutex
+	dials  int                   // guarded by mu
+	refuse bool                  // guarded by mu
+	limit  int64                 // guarded by mu: bytes from the client after which a connection ends
+	down   int64                 // guarded by mu: bytes to the client
+	conns  map[net.Conn]struct{} // guarded by mu
+}
+
+var errNoServer = errors.New("no server there")
+
+func newPipeDialer(t *testing.T) *pipeDialer {
+	d := &pipeDialer{conns: make(map[net.Conn]struct{})}
+	t.Cleanup(func() {
+		d.hangUp()
+		d.wg.Wait()
+	})
+	return d
+}
+
+func (d *pipeDialer) Dial(context.Context) (*sftp.Client, func() error, error) {
+	d.mu.Lock()
+	refuse, limit, down := d.refuse, d.limit, d.down
+	d.dials++
+	d.mu.Unlock()
+	if refuse {
+		return nil, nil, errNoServer
+	}
+	near, far := net.Pipe()
+	d.mu.Lock()
+	d.conns[far] = struct{}{}
+	d.mu.Unlock()
+	server, err := sftp.NewServer(&limitedConn{Conn: far, stall: &d.stall, up: limit, down: down})
+	if err != nil {
+		return nil, nil, err
+	}
+	d.wg.Go(func() {
+		_ = server.Serve() // it ends with the connection
+		_ = server.Close()
+		_ = far.Close()
+	})
+	client, err := sftp.NewClientPipe(near, near)
+	if err != nil {
+		return nil, nil, errors.Join(err, near.Close())
+	}
+	return client, near.Close, nil
+}
+
+// hangUp ends all connections from the server's side.
+func (d *pipeDialer) hangUp() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for conn := range d.conns {
+		_ = conn.Close()
+	}
+	clear(d.conns)
+}
+
+// trouble sets what goes wrong, with all connections anew.
+func (d *pipeDialer) trouble(refuse bool, limit, down int64) {
+	d.mu.Lock()
+	d.refuse, d.limit, d.down = refuse, limit, down
+	d.mu.Unlock()
+	d.hangUp()
+}
+
+// limitedConn ends when a number of bytes was read or written; 0 is no limit.
+type limitedConn struct {
+	net.Conn
+	stall    *atomic.Bool
+	up, down int64
+	in, out  int64
+}
+
+func (c *limitedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	for err == nil && c.stall.Load() {
+		n, err = c.Conn.Read(p)
+	}
+	if c.in += int64(n); c.up > 0 && c.in > c.up {
+		return 0, errors.Join(io.ErrUnexpectedEOF, c.Close())
+	}
+	return n, err
+}
+
+func (c *limitedConn) Write(p []byte) (int, error) {
+	if c.out += int64(len(p)); c.down > 0 && c.out > c.down {
+		return 0, errors.Join(io.ErrClosedPipe, c.Close())
+	}
+	return c.Conn.Write(p)
+}
+
+func newSFTP(t *testing.T, d *pipeDialer) *backend.SFTP {
+	b := backend.NewSFTP(backend.SFTPConfig{Dialer: d, Root: filepath.Join(t.TempDir(), "store"), Token: "token", Retries: 1})
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}
+
+func TestSFTP(t *testing.T) {
+	storetest.TestBackend(t, func(t *testing.T) backend.Backend { return newSFTP(t, newPipeDialer(t)) })
+}
+
+// TestSFTPFaults has connections break at once and in the middle of files.
+func TestSFTPFaults(t *testing.T) {
+	storetest.TestBackendFaults(t, func(t *testing.T) (backend.Backend, []storetest.Fault) {
+		d := newPipeDialer(t)
+		var faults []storetest.Fault
+		for name, tt := range map[string]struct {
+			refuse   bool
+			up, down int64
+		}{
+			"refused":          {refuse: true},
+			"cut off at once":  {up: 10},
+			"cut off early":    {up: 400},
+			"upload cut off":   {up: 9 << 20},
+			"download cut off": {down: 3 << 20},
+			"answers cut off":  {down: 200},
+		} {
+			faults = append(faults, storetest.Fault{Name: name, Start: func() func() {
+				d.trouble(tt.refuse, tt.up, tt.down)
+				return func() { d.trouble(false, 0, 0) }
+			}})
+		}
+		return newSFTP(t, d), faults
+	})
+}
+
+// TestSFTPReconnects has connections end while nothing is under way.
+func TestSFTPReconnects(t *testing.T) {
+	d := newPipeDialer(t)
+	b := newSFTP(t, d)
+	if err := b.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(5) {
+		d.hangUp()
+		name := storetest.FileName(backend.PackfilesDir, i)
+		if err := backend.PutBytes(t.Context(), b, backend.ConfigName, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		d.hangUp()
+		if err := backend.PutBytes(t.Context(), b, name, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestSFTPHang has a server that does not answer: all ends in time, and goes on after that.
+func TestSFTPHang(t *testing.T) {
+	d := newPipeDialer(t)
+	b := backend.NewSFTP(backend.SFTPConfig{
+		Dialer: d, Root: filepath.Join(t.TempDir(), "store"), Timeout: time.Second / 2, Connections: 1, Retries: 1,
+	})
+	t.Cleanup(func() { _ = b.Close() })
+	if err := b.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	name := storetest.FileName(backend.PackfilesDir, 1)
+	put := func() error { return backend.PutBytes(t.Context(), b, name, make([]byte, 100_000)) }
+	for what, call := range map[string]func() error{
+		"put":    put,
+		"get":    func() error { _, err := b.Get(t.Context(), name, 0, -1); return err },
+		"stat":   func() error { _, err := b.Stat(t.Context(), name); return err },
+		"list":   func() error { return b.List(t.Context(), "", func(string) error { return nil }) },
+		"remove": func() error { return b.Remove(t.Context(), name) },
+	} {
+		if err := put(); err != nil { // there is a connection
+			t.Fatal(err)
+		}
+		d.stall.Store(true)
+		timer := time.AfterFunc(time.Second/4, func() { d.stall.Store(false) })
+		err := call()
+		timer.Stop()
+		d.stall.Store(false)
+		if errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// TestSFTPSweep leaves temporary files behind.
+func TestSFTPSweep(t *testing.T) {
+	d := newPipeDialer(t)
+	b := newSFTP(t, d)
+	if err := b.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	own, others := backend.Bucket(backend.PackfilesDir, 1)+"/tmp.token-1", backend.StatesDir+"/tmp.other-1"
+	for _, name := range []string{own, others} {
+		if err := backend.PutBytes(t.Context(), b, name, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	there := func(name string) bool {
+		_, err := b.Stat(t.Context(), name)
+		return err == nil
+	}
+	if err := b.Sweep(t.Context(), time.Now()); err != nil || there(own) || !there(others) {
+		t.Errorf("Sweep: %v, own there: %v, others' there: %v", err, there(own), there(others))
+	}
+	if err := b.Sweep(t.Context(), time.Now().Add(2*time.Hour)); err != nil || there(others) {
+		t.Errorf("Sweep: %v, others' there: %v", err, there(others))
+	}
+}
