@@ -22,6 +22,11 @@ import (
 // failed: a store that is away, full or being maintained stays so for a while.
 const earlyPause = 10 * time.Second
 
+// earlyWriters is how many packfiles are written at a time ahead of a commit. While an
+// upload arrives, each flush of one waits for much of the upload to reach the disk, too, and
+// they share that wait. Each has a packfile in memory.
+const earlyWriters = 3
+
 // errEarlyPause is what an Ingest fails with during earlyPause.
 var errEarlyPause = errors.New("not tried again so soon after a failure")
 
@@ -103,6 +108,9 @@ func (e *early) begin() error {
 	b.packer = newPacker(e.s.store.AppendEncoded, e.s.repo.GetMACHasher,
 		func(p packfile.Packfile) error { return e.write(rw, p) }, e.failpoint)
 	b.packer.room = packSize + packSize/8
+	for range earlyWriters - 1 {
+		b.packer.writer()
+	}
 	b.w = newWriter(rw, b.packer, e.has)
 	e.open = b
 	e.mu.Lock()

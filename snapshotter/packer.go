@@ -39,10 +39,10 @@ type packer struct {
 	buffers sync.Pool   // of *[]byte: encoded blobs
 	free    chan []byte // memory of packfiles that were written
 
-	full chan *pack    // to the writer
-	quit chan struct{} // tells the writer to end
-	done chan struct{} // closed when the writer has ended
-	stop sync.Once     // closes quit
+	full chan *pack     // to the writers
+	quit chan struct{}  // tells the writers to end
+	done sync.WaitGroup // of the writers
+	stop sync.Once      // closes quit
 
 	// order is held while a blob is added and while the packfile that it has made full waits
 	// for its turn: the others wait with their blobs, not with packfiles of their own.
@@ -62,12 +62,12 @@ type blobKey struct {
 func newPacker(encode func(dst, plain []byte) ([]byte, error), hf packfile.HashFactory, put func(packfile.Packfile) error, failpoint func(string)) *packer {
 	p := &packer{
 		encode: encode, hash: hf, put: put, failpoint: failpoint,
-		full: make(chan *pack), quit: make(chan struct{}), done: make(chan struct{}),
+		full: make(chan *pack), quit: make(chan struct{}),
 		free:     make(chan []byte, 2),
 		inflight: make(map[blobKey]struct{}),
 	}
 	p.buffers.New = func() any { return new([]byte) }
-	go p.write()
+	p.writer()
 	return p
 }
 
@@ -99,10 +99,10 @@ func (p *packer) finish() error {
 	return p.failed()
 }
 
-// end stops the writer and waits for it.
+// end stops the writers and waits for them.
 func (p *packer) end() {
 	p.stop.Do(func() { close(p.quit) })
-	<-p.done
+	p.done.Wait()
 }
 
 func (p *packer) fail(err error) {
@@ -121,9 +121,10 @@ func (p *packer) failed() error {
 	return p.err
 }
 
-// write writes packfiles one after the other.
+// writer starts another writer: each writes packfiles one after the other.
+func (p *packer) writer() { p.done.Go(p.write) }
+
 func (p *packer) write() {
-	defer close(p.done)
 	for {
 		select {
 		case <-p.quit:

@@ -214,7 +214,8 @@ func (a *ahead) ready() (size int64, whole bool, err error) {
 	done &^= spool.SectorBytes - 1 // the one at the end is written again by what comes next
 	if done-at < aheadStep {
 		a.rest()
-		a.next.Store(at + aheadStep + spool.SectorBytes)
+		// What is late may hold up what is hashed: not every write is to ask again.
+		a.next.Store(max(at+aheadStep+spool.SectorBytes, a.file.Size()+aheadStep/32))
 		a.running = false
 		return 0, false, nil
 	}

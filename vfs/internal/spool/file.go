@@ -371,7 +371,7 @@ func (f *File) Sync(force bool) error {
 func (f *File) ID() ID { return ID(f.id.Load()) }
 
 // Hash returns the BLAKE3-256 of the whole content when it is known: it is computed while
-// bytes arrive, in order but for a small reorder window (2 MiB, 64 MiB in all files); ok is
+// bytes arrive, in order but for a reorder window (16 MiB, 64 MiB in all files); ok is
 // false for what was written far out of order, written again, or cut below what was hashed.
 // A file that is cut to nothing starts afresh.
 func (f *File) Hash() (sum [32]byte, ok bool) {

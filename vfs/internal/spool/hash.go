@@ -6,17 +6,18 @@ import (
 	"github.com/zeebo/blake3"
 )
 
-// The bounds of the copies of bytes that arrived before their turn. SFTP servers
-// pass at most seven requests of up to 256 KiB out of order.
+// The bounds of the copies of bytes that arrived before their turn. OpenSSH's client has 64
+// requests of 255 KiB on their way, and while one waits for a processor or for the disk, all
+// others may overtake it.
 const (
-	reorderBytes  = 2 << 20
+	reorderBytes  = 16 << 20
 	reorderPieces = 256 // and in so many pieces, as each new one is compared with all
 	// reorderTotal bounds the copies of all files together: a client may keep thousands
 	// of files open, each with its first bytes missing.
 	reorderTotal = 64 << 20
 )
 
-// prefixHash hashes content while it arrives, in order but for a small window. It is not
+// prefixHash hashes content while it arrives, in order but for a window. It is not
 // safe for concurrent use.
 type prefixHash struct {
 	h       *blake3.Hasher // nil: given up

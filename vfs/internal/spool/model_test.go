@@ -290,7 +290,7 @@ func TestHashOfConcurrentCuts(t *testing.T) {
 }
 
 func TestHash(t *testing.T) {
-	const block = 128 << 10
+	const block = 1 << 20
 	data := pattern(20*block, 5)
 	at := func(i int) ([]byte, int64) { return data[i*block : (i+1)*block], int64(i) * block }
 	for _, tt := range []struct {
