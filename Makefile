@@ -104,9 +104,9 @@ faults: $(REPORT) $(BIN)/gateway $(BIN)/plakar ## run a gateway on disks that fi
 	$(REPORT) -out $(OUT)/counts/faults.json -- -count 1 -tags faults -timeout 10m ./internal/faults
 
 .PHONY: stores
-stores: $(REPORT) $(BIN)/gateway $(BIN)/plakar $(BIN)/versitygw ## run stores and gateways with a real S3 server
+stores: $(REPORT) $(BIN)/gateway $(BIN)/plakar $(BIN)/versitygw ## run stores and gateways with a real S3 server and sshd
 	@mkdir -p $(OUT)/counts
-	$(REPORT) -out $(OUT)/counts/stores.json -- -count 1 -tags stores -run 'S3|Serve|Kill|Away|Refused' -timeout 10m ./store/internal/backend ./internal/stores
+	$(REPORT) -out $(OUT)/counts/stores.json -- -count 1 -tags stores -run 'S3|Serve|Kill|Away|Refused' -timeout 20m ./store/internal/backend ./internal/stores
 
 .PHONY: peers-update
 peers-update: $(BIN)/gateway $(BIN)/plakar ## the same, and write docs/PEERS.md

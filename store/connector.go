@@ -61,6 +61,8 @@ func (c *connector) unavailable(op string, err error) error {
 	case err == nil || !c.remote || errors.Is(err, context.Canceled):
 	case errors.Is(err, fs.ErrPermission):
 		err = fmt.Errorf("%w: %w", ErrRefused, err)
+	case errors.Is(err, ErrLogin):
+		err = fmt.Errorf("%w: %w", ErrLogin, err)
 	default:
 		err = fmt.Errorf("%w: %w", ErrServer, err)
 	}

@@ -39,6 +39,9 @@ var (
 	ErrRefused = errors.New("its server refuses access")
 	// ErrCredentials means that there is nothing to log in with to the server of a store.
 	ErrCredentials = backend.ErrCredentials
+	// ErrLogin says, with ErrUnavailable, that the server of a store was reached, and that there
+	// is no login: it takes no key or password of ours, or its host key is not trusted.
+	ErrLogin = backend.ErrLogin
 	// ErrLocked means that another process holds the store exclusively (plakar
 	// maintenance). A *LockedError in the chain says who.
 	ErrLocked = errors.New("store is locked by another process")

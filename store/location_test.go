@@ -28,6 +28,19 @@ func TestParseLocation(t *testing.T) {
 		{"s3://host/bucket?x=y", "", ""},
 		{"s3://host/bucket#x", "", ""},
 		{"s3://access:topsecret@host/bucket", "", ""},
+		{"sftp://host/srv/store", "sftp://host/srv/store", "sftp://host/srv/store"},
+		{"sftp://me@host:2222/store/", "sftp://me@host:2222/store", "sftp://me@host:2222/store"},
+		{"sftp://me@[::1]:22/store", "sftp://me@[::1]:22/store", "sftp://me@[::1]:22/store"},
+		{"sftp://alias", "", ""},
+		{"sftp://host/", "", ""},
+		{"sftp:///store", "", ""},
+		{"sftp://host:0/store", "", ""},
+		{"sftp://host:99999/store", "", ""},
+		{"sftp://host/store/../other", "", ""},
+		{"sftp://host/a//b", "", ""},
+		{"sftp://host/store?x", "", ""},
+		{"sftp://me:topsecret@host/store", "", ""},
+		{"sftp://me:topsecret@ho st/store", "", ""},
 		{"s3://access:topsecret@ho st/bucket", "", ""},
 	}
 	for _, tt := range tests {
@@ -45,5 +58,13 @@ func TestParseLocation(t *testing.T) {
 	l, err := parseLocation("s3://host/bucket/pre/fix")
 	if bucket, prefix := l.bucket(); err != nil || bucket != "bucket" || prefix != "pre/fix" {
 		t.Errorf("bucket %q, prefix %q, %v", bucket, prefix, err)
+	}
+	l, err = parseLocation("sftp://a%40b@host:2222/store")
+	if user, host, port := l.account(); err != nil || user != "a@b" || host != "host" || port != 2222 {
+		t.Errorf("user %q, host %q, port %d, %v", user, host, port, err)
+	}
+	l, err = parseLocation("sftp://[::1]/store")
+	if user, host, port := l.account(); err != nil || user != "" || host != "::1" || port != 0 {
+		t.Errorf("user %q, host %q, port %d, %v", user, host, port, err)
 	}
 }

@@ -25,11 +25,12 @@ import (
 
 // Config says which store to open and how.
 type Config struct {
-	// Location is where the store is: "fs:///abs/path", an absolute path, or
-	// "s3://host[:port]/bucket[/prefix]".
+	// Location is where the store is: "fs:///abs/path", an absolute path,
+	// "s3://host[:port]/bucket[/prefix]" or "sftp://[user@]host[:port]/path".
 	Location string
-	// S3 says how a store in S3 is reached.
-	S3 S3
+	// S3 says how a store in S3 is reached, SFTP how one on an SFTP server.
+	S3   S3
+	SFTP SFTP
 	// Passphrase yields the passphrase of an encrypted store; it is asked once. Nil only
 	// with Plaintext.
 	Passphrase func(ctx context.Context) ([]byte, error)
@@ -64,6 +65,7 @@ type Store struct {
 	cache  *cacheDir
 	kctx   *kcontext.KContext
 	files  backend.Backend
+	hangUp func() error // ends the connections to the store, when it is elsewhere; or nil
 	conn   *conn
 	repo   *repository.Repository
 	config *storage.Configuration
@@ -93,7 +95,8 @@ type Store struct {
 // that cannot be reached but is known from cfg.KeepDir is opened too: Available says so.
 //
 // Errors: ErrNotExist, ErrWrongPassphrase, ErrNewerVersion, ErrDamaged, ErrReplaced;
-// ErrUnavailable for a store that cannot be reached and has never been seen.
+// ErrUnavailable for a store that cannot be reached and has never been seen; ErrLogin for a server
+// that can be reached and not be logged in to, whether its store was seen before or not.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	at, err := parseLocation(cfg.Location)
 	if err != nil {
@@ -120,27 +123,42 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		err = s.open(ctx, cfg.MirrorBytes)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", s.Location(), errors.Join(err, s.cache.close()))
+		return nil, fmt.Errorf("open store %s: %w", s.Location(), errors.Join(err, s.disconnect(), s.cache.close()))
 	}
 	return s, nil
 }
 
 // connect says how the store is reached. Nothing is read of it yet.
 func (s *Store) connect(ctx context.Context, cfg Config) error {
-	remote := s.at.scheme == schemeS3
-	if remote {
-		files, err := connectS3(ctx, s.at, cfg.S3)
-		if err != nil {
-			return err
-		}
-		s.files, s.listing = files, &remoteListing{files: files}
-	} else {
+	var err error
+	remote := true
+	switch s.at.scheme {
+	case schemeS3:
+		s.files, err = connectS3(ctx, s.at, cfg.S3)
+	case schemeSFTP:
+		s.files, s.hangUp, err = connectSFTP(s.at, cfg.SFTP, s.cache.token, s.log)
+	default:
+		remote = false
 		local := backend.NewLocal(s.fsys, s.at.path, s.cache.token)
 		s.files, s.listing = local, newListing(local, backend.PackfilesDir)
+	}
+	if err != nil {
+		return err
+	}
+	if remote {
+		s.listing = &remoteListing{files: s.files}
 	}
 	s.conn = newConn(&connector{files: s.files, at: s.at, remote: remote})
 	s.conn.mirrorFirst = remote
 	return nil
+}
+
+// disconnect ends the connections to a store that is elsewhere.
+func (s *Store) disconnect() error {
+	if s.hangUp == nil {
+		return nil
+	}
+	return s.hangUp()
 }
 
 // unlock finds the configuration, in the store or kept, creates a missing store, and
@@ -153,6 +171,9 @@ func (s *Store) unlock(ctx context.Context, cfg Config) error {
 	wrapped, err := s.conn.Open(ctx)
 	switch {
 	case err == nil:
+	case errors.Is(err, ErrLogin):
+		// It does not get better by waiting, and whoever starts the gateway is there to see it.
+		return err
 	case kept != nil && (errors.Is(err, ErrNotExist) || errors.Is(err, ErrUnavailable)):
 		// It was here before, so it is away, however that looks from here: a file system
 		// that is not mounted looks like a missing directory. Never create it anew.
@@ -459,7 +480,8 @@ func (s *Store) ID() string { return s.config.RepositoryID.String() }
 // Location returns where the store is, as plakar takes it.
 func (s *Store) Location() string { return s.at.String() }
 
-// Close releases the cache directory. Nothing may use the store after that.
+// Close releases the cache directory and ends the connections to the store. Nothing may use the
+// store after that.
 func (s *Store) Close() error {
-	return errors.Join(s.locator.close(), s.ingester.close(), s.kctx.GetCache().Close(), s.cache.close())
+	return errors.Join(s.locator.close(), s.ingester.close(), s.kctx.GetCache().Close(), s.disconnect(), s.cache.close())
 }

@@ -106,6 +106,8 @@ func hintFor(err error) string {
 		return h.hint
 	case errors.As(err, &remote):
 		return remote.Hint
+	case store.Hint(err) != "":
+		return store.Hint(err)
 	case errors.As(err, &network) && errors.Is(err, fs.ErrPermission):
 		return "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE: give it, or change listen in the configuration"
 	}
@@ -116,8 +118,8 @@ func hintFor(err error) string {
 	}{
 		{store.ErrCredentials, "set store.access_key with secret_key_file or secret_key_env, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or make ~/.aws/credentials"},
 		{config.ErrSecretKey, "see store.secret_key_file and secret_key_env in the configuration"},
-		{store.ErrRefused, "are store.access_key and its secret right, and may they list, read, write and delete in the bucket?"},
-		{store.ErrServer, "is the server of store.location up, and can it be reached from here? see store.use_tls, ca_file and region, too"},
+		{store.ErrRefused, "are store.access_key and its secret right, and may they list, read, write and delete in the bucket? on an SFTP server: does store.location's directory belong to the account?"},
+		{store.ErrServer, "is the server of store.location up, and can it be reached from here? in S3 see store.use_tls, ca_file and region, too"},
 		{syscall.ENOSPC, "the disk is full: make room"},
 		{syscall.EROFS, "the file system is read-only: mount it for writing, or change data_dir or store.location"},
 		{fs.ErrPermission, "run the gateway as the user that owns this file, or give the file to that user"},

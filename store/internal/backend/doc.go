@@ -1,4 +1,4 @@
-// Package backend keeps the files of kloset stores: on a local disk, in S3. It knows names
+// Package backend keeps the files of kloset stores: on a local disk, in S3, on an SFTP server. It knows names
 // and bytes; what they mean is package store's business.
 //
 // Every Backend passes the suite of storetest.TestBackend, behind faults too. What they

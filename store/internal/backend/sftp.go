@@ -40,7 +40,8 @@ const (
 
 // SFTPDialer opens connections to an SFTP server.
 type SFTPDialer interface {
-	// Dial opens a connection. hangUp ends it at once, whatever is under way on it.
+	// Dial opens a connection. hangUp ends it at once, whatever is under way on it. Errors:
+	// ErrLogin; no error may be one of package fs, which would pass for one of a file.
 	Dial(ctx context.Context) (client *sftp.Client, hangUp func() error, err error)
 }
 
@@ -107,7 +108,11 @@ type sftpConn struct {
 }
 
 // errBroken says that a connection could not be made, or broke.
-var errBroken = errors.New("connection to the SFTP server broke")
+var errBroken = errors.New("no connection to the SFTP server")
+
+// ErrLogin is what errors of an SFTPDialer are when trying again is of no use, and may get us
+// banned: there is a server, and no login.
+var ErrLogin = errors.New("no login at its server")
 
 // call makes a call on the connection with the fewest users. When the connection breaks and the
 // call may be repeated, it does so on another. call has to tell alive of what moves.
@@ -120,7 +125,7 @@ func (s *SFTP) callOn(ctx context.Context, pick func() *sftpConn, repeat bool, f
 	pause := sftpPause
 	for try := 0; ; try++ {
 		err := s.callOnce(ctx, pick(), fn)
-		if !errors.Is(err, errBroken) || !repeat || try == s.cfg.Retries {
+		if !errors.Is(err, errBroken) || errors.Is(err, ErrLogin) || !repeat || try == s.cfg.Retries {
 			return err
 		}
 		select {

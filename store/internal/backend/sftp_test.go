@@ -227,3 +227,25 @@ func TestSFTPSweep(t *testing.T) {
 		t.Errorf("Sweep: %v, others' there: %v", err, there(others))
 	}
 }
+
+// lockedOut is a dialer of a server that does not let us in.
+type lockedOut struct{ dials atomic.Int32 }
+
+func (d *lockedOut) Dial(context.Context) (*sftp.Client, func() error, error) {
+	d.dials.Add(1)
+	return nil, nil, backend.ErrLogin
+}
+
+// TestSFTPLogin has a login fail, which is not repeated: that may get us banned.
+func TestSFTPLogin(t *testing.T) {
+	d := &lockedOut{}
+	b := backend.NewFailFast(backend.NewSFTP(backend.SFTPConfig{Dialer: d, Root: "/store"}), time.Hour)
+	for range 3 {
+		if _, err := b.Stat(t.Context(), backend.ConfigName); !errors.Is(err, backend.ErrLogin) {
+			t.Errorf("Stat: %v", err)
+		}
+	}
+	if n := d.dials.Load(); n != 1 {
+		t.Errorf("%d logins were tried, want 1", n)
+	}
+}

@@ -29,9 +29,10 @@ type Config struct {
 
 // Store says where the store is and how its passphrase is found.
 type Store struct {
-	Location          string // fs:///absolute/path or s3://host/bucket/prefix
-	Path              string // of a store on a local file system
-	S3                *S3    // nil for a store that is not in S3
+	Location          string     // fs:///absolute/path, s3://host/bucket/prefix or sftp://host/path
+	Path              string     // of a store on a local file system
+	S3                *S3        // nil for a store that is not in S3
+	SFTP              *SFTPStore // nil for a store that is not on an SFTP server
 	PassphraseFile    string
 	PassphraseEnv     string
 	PassphraseCommand []string // program and arguments
@@ -54,6 +55,21 @@ type S3 struct {
 	CAFile        string
 	Timeout       time.Duration
 	Retries       int
+}
+
+// SFTPStore says how a store on an SFTP server is reached; a zero value is the default of
+// ssh_config, or of docs/REMOTES.md.
+type SFTPStore struct {
+	IdentityFiles []string
+	PasswordFile  string
+	PasswordEnv   string
+	KnownHosts    string
+	HostKey       string // strict or accept-new
+	Insecure      bool   // any host key is good
+	ConfigFile    string // of ssh_config
+	Transport     string // native or openssh
+	Timeout       time.Duration
+	Connections   int
 }
 
 // SFTP are the settings of the SFTP server; a zero value is the server's default.

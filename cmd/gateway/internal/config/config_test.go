@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/snapgate/gateway/ftpsrv"
+	"github.com/snapgate/gateway/store"
 	"github.com/snapgate/gateway/vfs"
 )
 
@@ -360,6 +361,40 @@ func TestS3(t *testing.T) {
 	}
 	if sc := cfg.StoreConfig(slog.New(slog.DiscardHandler), false); sc.S3.AccessKey != want.AccessKey || sc.S3.SecretKey == nil {
 		t.Errorf("what the store gets: %+v", sc.S3)
+	}
+}
+
+func TestSFTPStore(t *testing.T) {
+	cfg := load(t, "testdata/good/sftpstore.yaml")
+	dir, err := filepath.Abs("testdata/good")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := cfg.Store.Location, "sftp://backup@nas.example.com:2222/srv/store"; got != want || cfg.Store.Path != "" {
+		t.Errorf("location %q, want %q; path %q", got, want, cfg.Store.Path)
+	}
+	want := &SFTPStore{
+		IdentityFiles: []string{dir + "/id_ed25519", "/etc/gateway/id_rsa"}, PasswordFile: dir + "/password",
+		KnownHosts: dir + "/known_hosts", HostKey: "accept-new", ConfigFile: dir + "/ssh_config", Transport: "native",
+		Timeout: time.Minute, Connections: 2,
+	}
+	if diff := cmp.Diff(want, cfg.Store.SFTP); diff != "" || cfg.Store.S3 != nil || len(cfg.Warnings) != 0 {
+		t.Errorf("sftp (-want +got):\n%s\nwarnings: %q", diff, cfg.Warnings)
+	}
+	sc := cfg.StoreConfig(slog.New(slog.DiscardHandler), false).SFTP
+	got := store.SFTP{
+		IdentityFiles: want.IdentityFiles, PasswordFile: want.PasswordFile, KnownHosts: want.KnownHosts, HostKey: "accept-new",
+		ConfigFile: want.ConfigFile, Transport: "native", Timeout: time.Minute, Connections: 2,
+	}
+	if diff := cmp.Diff(got, sc); diff != "" {
+		t.Errorf("what the store gets (-want +got):\n%s", diff)
+	}
+	cfg = load(t, "testdata/good/sftpinsecure.yaml")
+	if len(cfg.Warnings) != 1 || !strings.Contains(cfg.Warnings[0], "insecure_ignore_host_key") {
+		t.Errorf("warnings: %q", cfg.Warnings)
+	}
+	if got := cfg.StoreConfig(slog.New(slog.DiscardHandler), false).SFTP.HostKey; got != "insecure" {
+		t.Errorf("host key policy %q", got)
 	}
 }
 

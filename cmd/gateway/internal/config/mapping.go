@@ -35,6 +35,16 @@ func (c *Config) StoreConfig(logger *slog.Logger, create bool) store.Config {
 			sc.S3.SecretKey = s.SecretKey
 		}
 	}
+	if s := c.Store.SFTP; s != nil {
+		sc.SFTP = store.SFTP{
+			IdentityFiles: s.IdentityFiles, PasswordFile: s.PasswordFile, PasswordEnv: s.PasswordEnv,
+			KnownHosts: s.KnownHosts, HostKey: s.HostKey, ConfigFile: s.ConfigFile, Transport: s.Transport,
+			Timeout: s.Timeout, Connections: s.Connections,
+		}
+		if s.Insecure {
+			sc.SFTP.HostKey = "insecure"
+		}
+	}
 	return sc
 }
 

@@ -5,20 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/snapgate/gateway/store"
 )
 
 // ErrSecretKey means that the secret key of a store could not be had, or is empty.
 var ErrSecretKey = errors.New("no secret key")
-
-// s3MinTimeout is the least that a request may be given: servers are allowed to think.
-const s3MinTimeout = time.Second
 
 // s3Fields adds the keys of the store section that are for S3 alone, and notes in used which
 // were there. Names that plakar has too mean the same.
@@ -52,13 +46,9 @@ func (l *loader) s3Fields(known fields, s3 *S3) (used map[string]node) {
 				s3.CAFile = n.path(s)
 			}
 		}},
-		"timeout": intoDuration(&s3.Timeout, s3MinTimeout),
 		"retries": intoInt(&s3.Retries, 100),
 	} {
-		known[key] = field{func(n node) {
-			used[key] = n
-			f.read(n)
-		}}
+		known[key] = noting(used, key, f)
 	}
 	known["secret_access_key"] = field{func(n node) {
 		n.failHint("put it into a file of mode 0600 and write secret_key_file: FILE, or secret_key_env: NAME",
@@ -70,11 +60,7 @@ func (l *loader) s3Fields(known fields, s3 *S3) (used map[string]node) {
 // finishS3 checks what the keys mean together.
 func (l *loader) finishS3(n node, s3 S3, used map[string]node) {
 	if !strings.HasPrefix(l.cfg.Store.Location, "s3://") {
-		if n.clean() {
-			for _, key := range slices.Sorted(maps.Keys(used)) {
-				used[key].fail("is for stores in S3 alone")
-			}
-		}
+		n.refuse(used, "is for stores in S3 alone")
 		return
 	}
 	l.cfg.Store.S3 = &s3

@@ -1,12 +1,18 @@
 package config
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/snapgate/gateway/store"
 )
+
+// remoteMinTimeout is the least that a request may be given: servers are allowed to think.
+const remoteMinTimeout = time.Second
 
 // readStore reads the store section.
 func (l *loader) readStore(n node) {
@@ -30,9 +36,17 @@ func (l *loader) readStore(n node) {
 		"create":             intoBool(&st.Create),
 	}
 	var s3 S3
-	used := l.s3Fields(known, &s3)
-	n.fields(known.later("identity_file", "known_hosts"))
-	l.finishS3(n, s3, used)
+	var sftp SFTPStore
+	var timeout time.Duration
+	ofS3, ofSFTP, ofRemote := l.s3Fields(known, &s3), l.sftpFields(known, &sftp), make(map[string]node)
+	known["timeout"] = noting(ofRemote, "timeout", intoDuration(&timeout, remoteMinTimeout))
+	n.fields(known)
+	s3.Timeout, sftp.Timeout = timeout, timeout
+	l.finishS3(n, s3, ofS3)
+	l.finishSFTPStore(n, sftp, ofSFTP)
+	if st.S3 == nil && st.SFTP == nil {
+		n.refuse(ofRemote, "is for stores in S3 or on SFTP servers alone")
+	}
 
 	given := 0
 	for _, set := range []bool{st.PassphraseFile != "", st.PassphraseEnv != "", st.PassphraseCommand != nil} {
@@ -51,6 +65,23 @@ func (l *loader) readStore(n node) {
 	}
 }
 
+// noting is a field that notes in used that it was there.
+func noting(used map[string]node, key string, f field) field {
+	return field{func(n node) {
+		used[key] = n
+		f.read(n)
+	}}
+}
+
+// refuse refuses the keys that were used below n, unless something else is wrong there.
+func (n node) refuse(used map[string]node, why string) {
+	if n.clean() {
+		for _, key := range slices.Sorted(maps.Keys(used)) {
+			used[key].fail("%s", why)
+		}
+	}
+}
+
 // clean reports whether nothing below n was refused so far, so that a value that is
 // missing because it was refused is not called missing too.
 func (n node) clean() bool {
@@ -62,22 +93,19 @@ func (n node) clean() bool {
 	return true
 }
 
-// readLocation reads a path, fs:// followed by one, or s3://host/bucket/prefix.
+// readLocation reads a path, fs:// followed by one, s3://host/bucket/prefix or sftp://host/path.
 func (l *loader) readLocation(n node, s string) {
-	const hint = "use a directory, fs:///path or ./path, or s3://host[:port]/bucket[/prefix]"
+	const hint = "use a directory, fs:///path or ./path, s3://host[:port]/bucket[/prefix], or sftp://[user@]host[:port]/path"
 	scheme, rest, hasScheme := strings.Cut(s, "://")
 	switch {
 	case !hasScheme:
 		rest = s
-	case scheme == "s3":
+	case scheme == "s3", scheme == "sftp":
 		if err := store.CheckLocation(s); err != nil {
 			n.fail("%w", err)
 			return
 		}
 		l.cfg.Store.Location = strings.TrimSuffix(s, "/")
-		return
-	case scheme == "sftp":
-		n.failHint(hint, "%s stores are not available yet", scheme)
 		return
 	case scheme != "fs":
 		n.failHint(hint, "unknown kind of store %q", scheme)

@@ -4,6 +4,7 @@ package stores
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -19,37 +20,81 @@ import (
 	"github.com/snapgate/gateway/internal/proctest"
 )
 
-// rig is a gateway with its store in S3.
+// rig is a gateway with its store on another server.
 type rig struct {
 	*proctest.Gateway
 	t      *testing.T
-	server *proctest.S3
-	proxy  *proctest.Proxy // between the two
+	server interface {
+		Start(ctx context.Context) error
+		Stop() error
+	}
+	proxy *proctest.Proxy // between the two
+	at    string          // the store's location
+	dir   string          // the store's files, as the server keeps them
+	hint  string          // what is said to try while the server is away
 
 	held map[string][]byte // what was acknowledged
 	rng  *rand.ChaCha8
 }
 
-const bucket = "snapgate"
+// each runs a test with each kind of server.
+func each(t *testing.T, test func(t *testing.T, r *rig)) {
+	for name, newRig := range map[string]func(t *testing.T) *rig{
+		"S3":      newS3Rig,
+		"SFTP":    func(t *testing.T) *rig { return newSFTPRig(t, "native") },
+		"openssh": func(t *testing.T) *rig { return newSFTPRig(t, "openssh") },
+	} {
+		t.Run(name, func(t *testing.T) { test(t, newRig(t)) })
+	}
+}
 
-func newRig(t *testing.T) *rig {
+// newRig makes a gateway for a server, with further keys of its store section.
+func newRig(t *testing.T, addr string, locate func(addr string) string, keys string) *rig {
 	t.Helper()
-	r := &rig{t: t, server: proctest.StartS3(t), held: make(map[string][]byte), rng: rand.NewChaCha8([32]byte{1})}
-	r.proxy = proctest.StartProxy(t, r.server.Addr)
+	r := &rig{t: t, held: make(map[string][]byte), rng: rand.NewChaCha8([32]byte{1})}
+	r.proxy = proctest.StartProxy(t, addr)
+	r.at = locate(r.proxy.Addr)
 	r.Gateway = proctest.NewGateway(t, proctest.Options{
-		Store: fmt.Sprintf(`{ location: "s3://%s/%s/pre/fix", passphrase_file: ./pass, create: true, use_tls: false,
-  access_key: %s, secret_key_file: ./secret, timeout: 2s, retries: 1 }`, r.proxy.Addr, bucket, r.server.AccessKey),
+		Store:  fmt.Sprintf(`{ location: "%s", passphrase_file: ./pass, create: true, %s }`, r.at, keys),
 		Shares: map[string]string{"main": "{ snapshot: { when: close, quiet: 100ms } }"},
 	})
-	if err := os.WriteFile(filepath.Join(r.Dir, "secret"), []byte(r.server.SecretKey+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	return r
+}
+
+const bucket = "snapgate"
+
+func newS3Rig(t *testing.T) *rig {
+	t.Helper()
+	server := proctest.StartS3(t)
+	r := newRig(t, server.Addr, func(addr string) string { return "s3://" + addr + "/" + bucket + "/pre/fix" },
+		fmt.Sprintf("use_tls: false, access_key: %s, secret_key_file: ./secret, timeout: 2s, retries: 1", server.AccessKey))
+	r.server, r.dir = server, filepath.Join(server.Dir, bucket, "pre", "fix")
+	r.hint = "hint: is the server of store.location up"
+	r.write("secret", server.SecretKey+"\n")
 	t.Cleanup(func() {
-		if strings.Contains(r.Log(), r.server.SecretKey) {
+		if strings.Contains(r.Log(), server.SecretKey) {
 			t.Error("the log shows the secret key")
 		}
 	})
 	return r
+}
+
+func newSFTPRig(t *testing.T, transport string) *rig {
+	t.Helper()
+	server := proctest.StartSSHD(t)
+	dir := filepath.Join(proctest.ShortDir(t), "pre", "fix")
+	r := newRig(t, server.Addr, func(addr string) string { return "sftp://" + server.User + "@" + addr + dir },
+		fmt.Sprintf("identity_file: %s, known_hosts: ./store_hosts, ssh_config: ./store_ssh, transport: %s, timeout: 5s", server.KeyFile, transport))
+	r.server, r.dir, r.hint = server, dir, "hint: "
+	r.write("store_hosts", "sshd "+server.HostKey)
+	r.write("store_ssh", "HostKeyAlias sshd\nIdentitiesOnly yes\n")
+	return r
+}
+
+// write writes a file of the gateway.
+func (r *rig) write(name, text string) {
+	r.t.Helper()
+	r.must(os.WriteFile(filepath.Join(r.Dir, name), []byte(text), 0o600))
 }
 
 func (r *rig) must(err error) {
@@ -118,15 +163,14 @@ func (r *rig) commit() {
 	r.must(err)
 }
 
-// plakar is stock plakar on the bucket. The server drops directories that become empty;
-// plakar's connector for local directories wants them.
+// plakar is stock plakar on the store's files. A server of S3 drops directories that become
+// empty; plakar's connector for local directories wants them.
 func (r *rig) plakar() *proctest.Plakar {
 	r.t.Helper()
-	dir := filepath.Join(r.server.Dir, bucket, "pre", "fix")
 	for _, sub := range []string{"locks", "packfiles", "states"} {
-		r.must(os.MkdirAll(filepath.Join(dir, sub), 0o700))
+		r.must(os.MkdirAll(filepath.Join(r.dir, sub), 0o700))
 	}
-	return proctest.NewPlakar(r.t, dir, r.PassFile)
+	return proctest.NewPlakar(r.t, r.dir, r.PassFile)
 }
 
 // check has stock plakar, a fresh process with a cold cache, check all snapshots.
@@ -146,8 +190,9 @@ func ids(list string) []string {
 	return regexp.MustCompile(`\b[0-9a-f]{64}\b`).FindAllString(list, -1)
 }
 
-func TestServe(t *testing.T) {
-	r := newRig(t)
+func TestServe(t *testing.T) { each(t, testServe) }
+
+func testServe(t *testing.T, r *rig) {
 	r.start()
 	for i, size := range []int{0, 100, 70_000, 3 << 20, 40 << 20} {
 		r.must(r.put(fmt.Sprintf("/file%d", i), size))
@@ -170,7 +215,7 @@ func TestServe(t *testing.T) {
 		t.Errorf("snapshots without a gateway, %v:\n%s\nwith it:\n%s", err, after, before)
 	}
 	info, err := r.Command(t.Context(), "store", "info")
-	if want := "location    s3://" + r.proxy.Addr + "/" + bucket + "/pre/fix\n"; err != nil || !strings.Contains(info, want) {
+	if want := "location    " + r.at + "\n"; err != nil || !strings.Contains(info, want) {
 		t.Errorf("store info, %v:\n%s", err, info)
 	}
 	if out, err := r.Command(t.Context(), "store", "check"); err != nil || strings.Count(out, " main good\n") != len(ids(after)) {
@@ -192,8 +237,9 @@ func TestServe(t *testing.T) {
 }
 
 // TestKill kills a gateway while it uploads and commits.
-func TestKill(t *testing.T) {
-	r := newRig(t)
+func TestKill(t *testing.T) { each(t, testKill) }
+
+func testKill(t *testing.T, r *rig) {
 	r.start()
 	for round := range 4 {
 		killed := make(chan error, 1)
@@ -216,8 +262,9 @@ func TestKill(t *testing.T) {
 }
 
 // TestAway takes the store away while a gateway runs, and when it starts.
-func TestAway(t *testing.T) {
-	r := newRig(t)
+func TestAway(t *testing.T) { each(t, testAway) }
+
+func testAway(t *testing.T, r *rig) {
 	r.start()
 	r.must(r.put("/stored", 2<<20))
 	r.commit()
@@ -269,7 +316,7 @@ func (r *rig) away(name string) {
 		r.t.Errorf("what is in the spool: %d bytes, %v", len(got), err)
 	}
 	_, err = r.Command(r.t.Context(), "snapshot", "main")
-	if err == nil || !strings.Contains(err.Error(), "store unavailable") || !strings.Contains(err.Error(), "hint: is the server of store.location up") {
+	if err == nil || !strings.Contains(err.Error(), "store unavailable") || !strings.Contains(err.Error(), r.hint) {
 		r.t.Errorf("gateway snapshot while the store is away: %v", err)
 	}
 }
@@ -285,15 +332,15 @@ func (r *rig) back() {
 	r.verify()
 }
 
-// TestServeLoss removes packfiles from the bucket under a running gateway: those with metadata
+// TestServeLoss removes packfiles from the store under a running gateway: those with metadata
 // come back from the local copies, and what cannot come back is named.
-func TestServeLoss(t *testing.T) {
-	r := newRig(t)
+func TestServeLoss(t *testing.T) { each(t, testServeLoss) }
+
+func testServeLoss(t *testing.T, r *rig) {
 	r.start()
 	r.must(r.put("/a", 8<<20))
 	r.commit()
-	dir := filepath.Join(r.server.Dir, bucket, "pre", "fix", "packfiles")
-	packs, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+	packs, err := filepath.Glob(filepath.Join(r.dir, "packfiles", "*", "*"))
 	r.must(err)
 	if len(packs) < 2 {
 		t.Fatalf("packfiles: %v", packs)
@@ -326,20 +373,92 @@ func TestRefused(t *testing.T) {
 		"no secret":    {"", []string{"no secret key", "hint: see store.secret_key_file"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			r.must(os.WriteFile(filepath.Join(r.Dir, "secret"), []byte(tt.secret), 0o600))
-			_, err := r.Start(t.Context())
-			if !errors.Is(err, proctest.ErrEnded) {
-				t.Fatalf("start: %v", err)
-			}
-			for _, want := range tt.want {
-				if !strings.Contains(r.Log(), want) {
-					t.Errorf("the log does not say %q", want)
-				}
-			}
+			r := newS3Rig(t)
+			r.write("secret", tt.secret)
+			r.refused(tt.want)
 			if tt.secret != "" && strings.Contains(r.Log(), tt.secret) {
 				t.Error("the log shows the secret")
 			}
 		})
+	}
+}
+
+// TestRefusedSFTP starts gateways that have seen their store, and do not log in any more.
+func TestRefusedSFTP(t *testing.T) {
+	for _, transport := range []string{"native", "openssh"} {
+		r := newSFTPRig(t, transport)
+		r.start()
+		r.must(r.Stop())
+		known, err := os.ReadFile(filepath.Join(r.Dir, "store_hosts"))
+		r.must(err)
+		other := proctest.StartSSHD(t)
+		for name, tt := range map[string]struct {
+			known, key string
+			want       []string
+		}{
+			"unknown host": {want: []string{"host key unknown", "hint: ", "host_key: accept-new"}},
+			"changed host": {known: "sshd " + other.HostKey, want: []string{"host key changed", "hint: "}},
+			"wrong key":    {known: string(known), key: other.KeyFile, want: []string{"authentication failed", "hint: "}},
+		} {
+			t.Run(transport+" "+name, func(t *testing.T) {
+				r.t = t
+				r.write("store_hosts", tt.known)
+				if tt.key != "" {
+					config, err := os.ReadFile(r.Config)
+					r.must(err)
+					text := regexp.MustCompile(`identity_file: [^,]*,`).ReplaceAllString(string(config), "identity_file: "+tt.key+",")
+					r.must(os.WriteFile(r.Config, []byte(text), 0o600))
+					defer func() { r.must(os.WriteFile(r.Config, config, 0o600)) }()
+				}
+				r.refused(tt.want)
+			})
+		}
+		r.t = t
+		r.write("store_hosts", string(known))
+		r.start()
+		r.must(r.put("/file", 1000))
+		r.commit()
+		r.must(r.Stop())
+	}
+}
+
+// refused starts a gateway, which must end and say why.
+func (r *rig) refused(want []string) {
+	r.t.Helper()
+	before := len(r.Log())
+	_, err := r.Start(r.t.Context())
+	if !errors.Is(err, proctest.ErrEnded) {
+		r.t.Fatalf("start: %v", err)
+	}
+	for _, text := range want {
+		if !strings.Contains(r.Log()[before:], text) {
+			r.t.Errorf("the log does not say %q", text)
+		}
+	}
+}
+
+// TestServeGateway has the store of one gateway on another one.
+func TestServeGateway(t *testing.T) {
+	server := proctest.NewGateway(t, proctest.Options{})
+	if _, err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, server.Client.Addr(), func(addr string) string { return "sftp://alice@" + addr + "/store" },
+		fmt.Sprintf("ssh_config: %s, timeout: 10s", filepath.Join(server.Dir, "ssh_config")))
+	r.start()
+	r.must(r.put("/small", 100))
+	r.must(r.put("/large", 5<<20))
+	r.commit()
+	r.must(r.Stop())
+	r.must(server.Stop())
+	if _, err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.must(os.RemoveAll(filepath.Join(r.Dir, "data", "cache")))
+	r.start()
+	r.verify()
+	r.must(r.Stop())
+	if out, err := r.Command(t.Context(), "store", "check"); err != nil || !strings.Contains(out, " main good\n") {
+		t.Errorf("store check, %v:\n%s", err, out)
 	}
 }

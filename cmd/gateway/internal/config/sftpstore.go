@@ -1,0 +1,90 @@
+package config
+
+import "strings"
+
+// The ways to an SFTP server, and what an unknown host key is, as the configuration has them.
+const (
+	transportNative  = "native"
+	transportOpenSSH = "openssh"
+
+	hostKeyStrict    = "strict"
+	hostKeyAcceptNew = "accept-new"
+)
+
+// maxSFTPConnections is how many connections a store may be given: an OpenSSH server begins to
+// refuse at ten logins at a time (MaxStartups).
+const maxSFTPConnections = 64
+
+// sftpFields adds the keys of the store section that are for SFTP alone, and notes in used which
+// were there. Names that plakar has too mean the same.
+func (l *loader) sftpFields(known fields, s *SFTPStore) (used map[string]node) {
+	used = make(map[string]node)
+	path := func(dst *string) field {
+		return field{func(n node) {
+			if text, ok := n.text(); ok {
+				*dst = n.path(text)
+			}
+		}}
+	}
+	for key, f := range map[string]field{
+		"identity_file": {func(n node) {
+			read := func(n node) {
+				if text, ok := n.text(); ok {
+					s.IdentityFiles = append(s.IdentityFiles, n.path(text))
+					l.checkSecretMode(n, n.path(text))
+				}
+			}
+			if n.isList() {
+				n.list(read)
+			} else {
+				read(n)
+			}
+		}},
+		"password_file": {func(n node) {
+			path(&s.PasswordFile).read(n)
+			l.checkSecretMode(n, s.PasswordFile)
+		}},
+		"password_env": intoText(&s.PasswordEnv),
+		"known_hosts":  path(&s.KnownHosts),
+		"host_key": {func(n node) {
+			words := []string{hostKeyStrict, hostKeyAcceptNew}
+			intoChoice(&s.HostKey, words, words).read(n)
+		}},
+		"insecure_ignore_host_key": intoBool(&s.Insecure),
+		"ssh_config":               path(&s.ConfigFile),
+		"transport": {func(n node) {
+			words := []string{transportNative, transportOpenSSH}
+			intoChoice(&s.Transport, words, words).read(n)
+		}},
+		"connections": intoInt(&s.Connections, maxSFTPConnections),
+	} {
+		known[key] = noting(used, key, f)
+	}
+	known["password"] = field{func(n node) {
+		n.failHint("put it into a file of mode 0600 and write password_file: FILE, or password_env: NAME; better, log in with a key: identity_file",
+			"a secret does not belong into the configuration")
+	}}
+	return used
+}
+
+// finishSFTPStore checks what the keys mean together.
+func (l *loader) finishSFTPStore(n node, s SFTPStore, used map[string]node) {
+	if !strings.HasPrefix(l.cfg.Store.Location, "sftp://") {
+		n.refuse(used, "is for stores on SFTP servers alone")
+		return
+	}
+	l.cfg.Store.SFTP = &s
+	password := s.PasswordFile != "" || s.PasswordEnv != ""
+	switch {
+	case !n.clean():
+	case s.PasswordFile != "" && s.PasswordEnv != "":
+		n.fail("password_file and password_env exclude each other")
+	case s.Transport == transportOpenSSH && password:
+		n.failHint("use a key that is not encrypted, or an agent", "transport: openssh takes no password")
+	case s.Insecure && (s.KnownHosts != "" || s.HostKey != ""):
+		n.fail("known_hosts and host_key have no use with insecure_ignore_host_key: true")
+	}
+	if s.Insecure {
+		l.warn("%s: insecure_ignore_host_key: whoever is between here and the server can read and change what is sent, and gets the password", n.key)
+	}
+}
