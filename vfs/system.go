@@ -1,19 +1,13 @@
 package vfs
 
 import (
-	"bytes"
 	"context"
 	"crypto/hkdf"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -164,13 +158,6 @@ func (s *System) allShares() []*share {
 // GatewayID is the random name that this data directory's snapshots carry.
 func (s *System) GatewayID() string { return s.gatewayID }
 
-// The names of files and directories in a data directory that others need to know.
-const (
-	gatewayIDName = "gateway-id"
-	shareIDName   = "share-id"
-	sharesDir     = "shares"
-)
-
 // Lineage names the snapshots of a share of this System, which is none for a share that it
 // does not have.
 func (s *System) Lineage(share string) snapshotter.Lineage {
@@ -180,21 +167,6 @@ func (s *System) Lineage(share string) snapshotter.Lineage {
 		return sh.lineage()
 	}
 	return snapshotter.Lineage{}
-}
-
-// StoredLineage is what Lineage would return if a System were open on a data directory. It
-// makes nothing there.
-func StoredLineage(dataDir, share string) snapshotter.Lineage {
-	gateway, err := os.ReadFile(filepath.Join(dataDir, gatewayIDName))
-	if err != nil || share == "" || share != filepath.Base(share) {
-		return snapshotter.Lineage{}
-	}
-	id, err := os.ReadFile(filepath.Join(dataDir, sharesDir, share, shareIDName))
-	if err != nil {
-		return snapshotter.Lineage{}
-	}
-	// As loadID has them: a newline follows.
-	return snapshotter.Lineage{GatewayID: string(bytes.TrimSpace(gateway)), ShareID: string(bytes.TrimSpace(id))}
 }
 
 // Recovered says in one line what Open recovered, "" when there was nothing.
@@ -330,57 +302,4 @@ func (s *System) key(purpose, shareID string) ([]byte, error) {
 		return nil, nil
 	}
 	return hkdf.Key(sha256.New, s.cfg.SpoolKey, []byte(shareID), "snapgate "+purpose+" v1", 32)
-}
-
-// idBytes is the length of gateway and share ids: random, so they never meet by chance.
-const idBytes = 16
-
-// loadID reads an id from a file of dir, and makes both durably when they are missing.
-func loadID(d disk.FS, dir, name string) (string, error) {
-	if err := disk.MkdirDurable(d, dir, 0o700); err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, name)
-	f, err := d.OpenFile(path, os.O_RDONLY, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return makeID(d, dir, path)
-	}
-	if err != nil {
-		return "", err
-	}
-	id := make([]byte, 2*idBytes)
-	_, err = f.ReadAt(id, 0)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
-	}
-	if _, err := hex.DecodeString(string(id)); err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
-	}
-	// The process that made it may have been killed before its name was durable.
-	return string(id), d.SyncDir(dir)
-}
-
-// makeID writes a new id beside its place and renames it there, so that a crash leaves
-// either none or a whole one.
-func makeID(d disk.FS, dir, path string) (string, error) {
-	raw := make([]byte, idBytes)
-	if _, err := rand.Read(raw); err != nil {
-		return "", err
-	}
-	id := hex.EncodeToString(raw)
-	f, err := d.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return "", err
-	}
-	_, err = f.WriteAt([]byte(id+"\n"), 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return "", err
-	}
-	if err := d.Rename(path+".new", path); err != nil {
-		return "", err
-	}
-	return id, d.SyncDir(dir)
 }

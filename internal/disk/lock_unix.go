@@ -30,13 +30,7 @@ func Lock(path string) (*DirLock, error) {
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
+	if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		cerr := f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("lock %s: %w", path, ErrLocked)
@@ -48,3 +42,33 @@ func Lock(path string) (*DirLock, error) {
 
 // Unlock releases the lock.
 func (l *DirLock) Unlock() error { return l.f.Close() }
+
+// Alone calls f while this process, and no other that uses the same name, holds a lock on
+// the file name, which it makes and removes. It waits for the others. What f makes sure of
+// must be there when it returns nil: a process that comes later need not find the same file.
+func Alone(name string, f func() error) (err error) {
+	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := flock(file, unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", name, err)
+	}
+	if err := f(); err != nil {
+		return err // those that wait must try it one by one
+	}
+	if err := os.Remove(name); !errors.Is(err, os.ErrNotExist) {
+		return err // else one that waited has removed it
+	}
+	return nil
+}
+
+// flock is flock(2), whatever signals arrive.
+func flock(f *os.File, how int) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), how); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
