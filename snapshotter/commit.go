@@ -106,7 +106,7 @@ func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 	}
 	defer end()
 	b := a.builder
-	a.source = &merge{ctx: ctx, share: meta.Share, now: a.time(), changes: changes, failed: a.packer.failed, damage: d}
+	a.source = &merge{ctx: ctx, importer: meta.importer(), now: a.time(), changes: changes, failed: a.packer.failed, damage: d}
 	if !base.IsZero() {
 		if err := a.useBase(b, base); err != nil {
 			return nil, err
@@ -172,6 +172,10 @@ func (a *attempt) options() *snapshot.BuilderOptions {
 	if m.Reason != "" {
 		tags = append(tags, "reason="+m.Reason)
 	}
+	if m.Source.Location != "" {
+		tags = append(tags, "location="+m.Source.Location)
+	}
+	tags = append(tags, m.Tags...)
 	const unset = "default" // as kloset itself fills these in
 	return &snapshot.BuilderOptions{
 		Name: m.Share, Dataset: m.Share, Job: importerType, Tags: tags,
@@ -179,6 +183,14 @@ func (a *attempt) options() *snapshot.BuilderOptions {
 		// With checkpoints a ticker writes states in the middle of the commit.
 		NoCheckpoint: true, NoXattr: true,
 	}
+}
+
+// importer is what the header names as the origin of the tree.
+func (m *Meta) importer() header.Importer {
+	if m.Source.Type == "" {
+		return header.Importer{Type: importerType, Origin: m.Share, Directory: "/"}
+	}
+	return header.Importer{Type: m.Source.Type, Origin: m.Source.Origin, Directory: "/"}
 }
 
 // useBase makes the base the tree that the changes apply to and, if it is ours, the cache

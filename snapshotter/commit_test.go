@@ -270,3 +270,38 @@ func TestCommitMeta(t *testing.T) {
 		t.Errorf("latest of another share: %v %v", ok, err)
 	}
 }
+
+// TestCommitSource: a snapshot tells where its tree was pulled from, whichever way made it, and
+// is of its lineage all the same.
+func TestCommitSource(t *testing.T) {
+	r := newRig(t)
+	for name, commit := range map[string]func(*snapshotter.Snapshotter) commitFunc{
+		"incremental": func(s *snapshotter.Snapshotter) commitFunc { return s.Commit },
+		"Builder":     func(s *snapshotter.Snapshotter) commitFunc { return s.Rebuild },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.n++
+			m := meta(r.n)
+			m.ShareID = name
+			m.Source = snapshotter.Source{Type: "sftp", Origin: "web1", Location: "sftp://bob@web1:22/srv"}
+			m.Tags = []string{"partial=true", "x=y"}
+			id, err := commit(r.Snapshotter)(t.Context(), snapshotter.ID{}, seq(baseTree().all()), m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			other := newSnapshotter(t, r.store)
+			got, ok, err := other.Latest(t.Context(), m.GatewayID, m.ShareID)
+			if err != nil || !ok || got.ID != id {
+				t.Fatalf("latest: %v %v %v, want %v", got.ID, ok, err, id)
+			}
+			if got.Foreign() || got.Share != "main" || got.Root != "/" || got.Source != "sftp://web1/" {
+				t.Errorf("got %+v", got)
+			}
+			want := "reason=close location=sftp://bob@web1:22/srv partial=true x=y"
+			if tags := strings.Join(got.Tags, " "); tags != want {
+				t.Errorf("tags %q, want %q", tags, want)
+			}
+			r.expect(id, baseTree())
+		})
+	}
+}

@@ -433,7 +433,7 @@ func (c *increment) ingested(in *ingester, ch *change) (obj object, ok bool, err
 	}
 	if !g.done || g.s != c.s || missing > 0 || g.file.size != ch.Content.Size() {
 		c.s.log.Info("a file that was put into the store while it arrived is read again",
-			"share", c.share, "path", ch.Path, "missing_chunks", missing)
+			"share", c.meta.Share, "path", ch.Path, "missing_chunks", missing)
 		return obj, false, nil
 	}
 	obj, err = in.putFile(ch.Path, g.file)

@@ -50,7 +50,7 @@ func (s *Snapshotter) Stock(ctx context.Context, changes iter.Seq2[Change, error
 		return err
 	}
 	defer b.Close()
-	a.source = &merge{ctx: ctx, share: meta.Share, now: a.time(), changes: changes, failed: func() error { return nil }}
+	a.source = &merge{ctx: ctx, importer: meta.importer(), now: a.time(), changes: changes, failed: func() error { return nil }}
 	src, err := snapshot.NewSource(ctx, a.source)
 	if err != nil {
 		return err

@@ -106,6 +106,9 @@ func seq(changes []snapshotter.Change) iter.Seq2[snapshotter.Change, error] {
 	}
 }
 
+// commitFunc is a way to commit.
+type commitFunc func(context.Context, snapshotter.ID, iter.Seq2[snapshotter.Change, error], snapshotter.Meta) (snapshotter.ID, error)
+
 func meta(n uint64) snapshotter.Meta {
 	return snapshotter.Meta{
 		Share: "main", ShareID: "share-1", GatewayID: "gateway-1", Sequence: n, Journal: 10 * n,

@@ -50,7 +50,7 @@ func (s *Snapshotter) incremental(ctx context.Context, base *record, changes ite
 		return written.has(typ, mac) || s.store.Has(typ, mac)
 	})
 	c := &increment{
-		s: s, w: w, old: h, share: meta.Share, now: a.time(),
+		s: s, w: w, old: h, meta: meta, now: a.time(),
 		paths: map[string]indexEdit{}, types: map[string]indexEdit{}, dirs: map[string]indexEdit{}, summaries: map[string]indexEdit{},
 	}
 	src, err := c.build(ctx, changes)
@@ -86,12 +86,12 @@ func (s *Snapshotter) incremental(ctx context.Context, base *record, changes ite
 
 // increment is an incremental commit under way.
 type increment struct {
-	s     *Snapshotter
-	w     *writer
-	old   *head
-	new   *head
-	share string
-	now   time.Time
+	s    *Snapshotter
+	w    *writer
+	old  *head
+	new  *head
+	meta Meta
+	now  time.Time
 
 	in      *ingester // for directories
 	changes []change
@@ -139,7 +139,7 @@ func (c *increment) build(ctx context.Context, changes iter.Seq2[Change, error])
 	}
 	c.s.failpoint(FailCommitIndexes)
 	src := header.NewSource()
-	src.Importer = header.Importer{Type: importerType, Origin: c.share, Directory: "/"}
+	src.Importer = c.meta.importer()
 	src.VFS = header.VFS{Root: c.new.paths.mac, Xattrs: c.new.vfs.Xattrs, Errors: c.new.vfs.Errors}
 	src.Summary = *sum
 	src.Indexes = []header.Index{

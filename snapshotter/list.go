@@ -22,7 +22,7 @@ import (
 	"github.com/snapgate/gateway/store"
 )
 
-// importerType is the importer type of our snapshots.
+// importerType is the importer type of snapshots of uploads.
 const importerType = "gateway"
 
 // Keys in the Context of a snapshot's header. They are never indexes of the snapshot:
@@ -206,12 +206,13 @@ func newRecord(h *header.Header) (*record, error) {
 		Time:   h.Timestamp.UTC(),
 		Share:  shareOf(h),
 		Files:  src.Summary.Directory.Files + src.Summary.Below.Files,
+		Errors: src.Summary.Directory.Errors + src.Summary.Below.Errors,
 		Size:   src.Summary.Directory.Size + src.Summary.Below.Size,
 		Tags:   slices.Clone(h.Tags),
 		Root:   "/",
 		Source: src.Importer.Type + "://" + src.Importer.Origin + src.Importer.Directory,
 	}
-	if src.Importer.Type != importerType || h.GetContext(keyGateway) == "" {
+	if h.GetContext(keyGateway) == "" {
 		if dir := src.Importer.Directory; strings.HasPrefix(dir, "/") {
 			r.snap.Root = path.Clean(dir)
 		}

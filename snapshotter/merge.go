@@ -16,6 +16,7 @@ import (
 	"github.com/PlakarKorp/kloset/connectors"
 	"github.com/PlakarKorp/kloset/location"
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/snapshot/header"
 )
 
 // mergePage is how many entries of a base directory are held at a time.
@@ -24,11 +25,11 @@ const mergePage = 512
 // merge is a kloset importer that plays the tree which a base and changes to it make.
 type merge struct {
 	//nolint:containedctx // Import gets kloset's context, which is never cancelled
-	ctx     context.Context
-	share   string
-	base    *snapTree // nil: the empty tree
-	now     time.Time
-	changes iter.Seq2[Change, error]
+	ctx      context.Context
+	importer header.Importer
+	base     *snapTree // nil: the empty tree
+	now      time.Time
+	changes  iter.Seq2[Change, error]
 	// failed says that the commit has failed elsewhere and playing on is pointless.
 	failed func() error
 	damage *damage // what base may have lost; nil for nothing
@@ -46,9 +47,9 @@ type merge struct {
 }
 
 // Origin, Type, Root, Flags, Ping and Close are kloset's importer.Importer.
-func (m *merge) Origin() string              { return m.share }
-func (m *merge) Type() string                { return importerType }
-func (m *merge) Root() string                { return "/" }
+func (m *merge) Origin() string              { return m.importer.Origin }
+func (m *merge) Type() string                { return m.importer.Type }
+func (m *merge) Root() string                { return m.importer.Directory }
 func (m *merge) Flags() location.Flags       { return 0 }
 func (m *merge) Ping(context.Context) error  { return nil }
 func (m *merge) Close(context.Context) error { return nil }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"time"
 
 	"github.com/snapgate/gateway/store"
@@ -121,6 +122,27 @@ type Meta struct {
 	Protocols []string
 	Reason    string // "close", "batch", "session", "schedule", "manual", "seal", "shutdown", "import", …
 	LeftOut   uint64 // files that were accepted and that the snapshot lacks, as their bytes were lost
+
+	Source Source   // where a tree was pulled from; zero for uploads
+	Tags   []string // further ones, "key=value"
+
+	// Errors lists what could not be captured, all of it: nothing is taken over from the
+	// base. It is called at most once, after the changes were consumed; nil for none.
+	Errors func() iter.Seq[Failure]
+}
+
+// Source says where a tree was pulled from. What lay in the directory that was pulled lies at
+// the root of the snapshot.
+type Source struct {
+	Type     string // of the remote: "sftp", "ftp", "ftps" or "fs"
+	Origin   string // the host
+	Location string // the whole, without a password
+}
+
+// Failure is something that could not be captured, or not as it is.
+type Failure struct {
+	Path string // as in Change; what the snapshot has there, if anything, is older
+	Text string // why
 }
 
 // Snapshot describes a stored snapshot.
@@ -136,6 +158,7 @@ type Snapshot struct {
 	Journal   uint64
 	Lost      uint64 // files and directories that this snapshot, or one before it, has left out because they were lost
 	Files     uint64
+	Errors    uint64   // paths that could not be captured as they were
 	Size      uint64   // logical bytes
 	Tags      []string // "key=value"
 	Root      string   // where a view is rooted: "/" for our own, the source directory else

@@ -276,6 +276,7 @@ func snapshotOf(id snapshotter.ID, m snapshotter.Meta, root *node) snapshotter.S
 	for _, p := range m.Protocols {
 		tags = append(tags, "protocol="+p)
 	}
+	tags = append(tags, m.Tags...)
 	return snapshotter.Snapshot{
 		ID: id, Time: m.Time.UTC(), Share: m.Share, Suffix: m.Suffix, ShareID: m.ShareID, GatewayID: gatewayOf(m),
 		Sequence: m.Sequence, Parent: m.Parent, Journal: m.Journal, Files: files, Size: size, Tags: tags, Root: "/",
