@@ -198,6 +198,30 @@ func (l Location) Addr() string {
 	return net.JoinHostPort(l.Host, strconv.Itoa(port))
 }
 
+// Below is the location of a directory below this one. A slash at the beginning of the path
+// means nothing.
+func (l Location) Below(path string) (Location, error) {
+	if strings.IndexByte(path, 0) >= 0 {
+		return l, fmt.Errorf("%w: NUL in the path", ErrLocation)
+	}
+	if (l.Scheme == SchemeFTP || l.Scheme == SchemeFTPS) && strings.ContainsAny(path, "\r\n") {
+		return l, fmt.Errorf("%w: FTP cannot carry a line break in a path", ErrLocation)
+	}
+	below, err := cleanPath("/" + path)
+	switch {
+	case err != nil:
+		return l, fmt.Errorf("%w: %w", ErrLocation, err)
+	case below == "/":
+	case l.Path == "/":
+		l.Path = below
+	case l.Path == "":
+		l.Path = below[1:]
+	default:
+		l.Path += below
+	}
+	return l, nil
+}
+
 // String is the location as ParseLocation reads it.
 func (l Location) String() string {
 	s := string(l.Scheme) + "://"

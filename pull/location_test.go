@@ -104,6 +104,35 @@ func TestLocationAddr(t *testing.T) {
 	}
 }
 
+func TestLocationBelow(t *testing.T) {
+	for _, tt := range []struct{ at, path, want string }{
+		{"sftp://h/a", "b/c", "sftp://h/a/b/c"},
+		{"sftp://h/a", "/b//./c/", "sftp://h/a/b/c"},
+		{"sftp://h/", "b", "sftp://h/b"},
+		{"sftp://h/a", "/", "sftp://h/a"},
+		{"sftp://h/~/", "b/c", "sftp://h/~/b/c"},
+		{"sftp://h/~/a", "b", "sftp://h/~/a/b"},
+		{"sftp://h/a", "b/../..", ""},
+		{"ftp://h/a", "b\nc", ""},
+		{"sftp://h/a", "b\x00c", ""},
+	} {
+		l, err := ParseLocation(tt.at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		below, err := l.Below(tt.path)
+		if tt.want == "" {
+			if !errors.Is(err, ErrLocation) {
+				t.Errorf("%s below %s: %v, %v; want an error", tt.path, tt.at, below, err)
+			}
+			continue
+		}
+		if err != nil || below.String() != tt.want {
+			t.Errorf("%s below %s: %s, %v; want %s", tt.path, tt.at, below, err, tt.want)
+		}
+	}
+}
+
 func FuzzParseLocation(f *testing.F) {
 	for _, s := range []string{
 		"sftp://me@host:22/a%20b", "sftp://alias:/~/x", "sftp://[fe80::1%25e]:1/", "ftps://a@b@c/%7E/", "fs:///x/./y", "sftp://u:p@h/",

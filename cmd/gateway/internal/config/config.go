@@ -14,17 +14,20 @@ const Version = 1
 
 // Config is a checked configuration. All paths in it are absolute.
 type Config struct {
-	File     string   // the main file, absolute
-	Files    []string // the main file and all included ones, absolute
-	DataDir  string
-	Store    Store
-	SFTP     *SFTP // nil: no port is opened
-	FTP      *FTP  // nil: no port is opened
-	Shares   []vfs.ShareConfig
-	Users    []User
-	Limits   Limits
-	Log      Log
-	Warnings []string // what is allowed but unwise; one line each
+	File    string   // the main file, absolute
+	Files   []string // the main file and all included ones, absolute
+	DataDir string
+	Store   Store
+	SFTP    *SFTP // nil: no port is opened
+	FTP     *FTP  // nil: no port is opened
+	Shares  []vfs.ShareConfig
+	Users   []User
+	Sources []Source
+	// Destinations are what is restored to.
+	Destinations []Remote
+	Limits       Limits
+	Log          Log
+	Warnings     []string // what is allowed but unwise; one line each
 }
 
 // Store says where the store is and how its passphrase is found.

@@ -24,8 +24,10 @@ type loader struct {
 	home string
 
 	version, dataDir bool            // seen
-	shareAt          map[string]node // where each share and user was first given
+	shareAt          map[string]node // where each share, user, source and destination was first given
 	userAt           map[string]node
+	sourceAt         map[string]node
+	destinationAt    map[string]node
 	users            []*userSection
 }
 
@@ -41,12 +43,7 @@ func Load(name string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration file %s: %w", name, err)
 	}
-	l := &loader{
-		cfg:     &Config{File: abs, Files: []string{abs}, Limits: Limits{Drain: defaultDrain}},
-		home:    os.Getenv("HOME"),
-		shareAt: map[string]node{},
-		userAt:  map[string]node{},
-	}
+	l := newLoader(&Config{File: abs, Files: []string{abs}, Limits: Limits{Drain: defaultDrain}})
 	l.checkMode(name)
 	root, ok := l.parse(name, filepath.Dir(abs), data)
 	if ok {
@@ -57,6 +54,13 @@ func Load(name string) (*Config, error) {
 		return nil, l.errs
 	}
 	return l.cfg, nil
+}
+
+func newLoader(cfg *Config) *loader {
+	return &loader{
+		cfg: cfg, home: os.Getenv("HOME"),
+		shareAt: map[string]node{}, userAt: map[string]node{}, sourceAt: map[string]node{}, destinationAt: map[string]node{},
+	}
 }
 
 func readFile(name string) ([]byte, error) {
@@ -134,7 +138,10 @@ func (l *loader) main(root node) {
 		"include":  {l.readInclude},
 		"limits":   {l.readLimits},
 		"log":      {l.readLog},
-	}.later("http", "sources", "destinations", "stores", "retention", "sync", "hooks",
+
+		"sources":      {l.readSources},
+		"destinations": {l.readDestinations},
+	}.later("http", "stores", "retention", "sync", "hooks",
 		"expect", "gateway_id", "metrics", "quota"))
 }
 
@@ -150,9 +157,12 @@ func (l *loader) finish(root node) {
 	for _, u := range l.users {
 		l.finishUser(u)
 	}
+	l.checkSources()
 	slices.Sort(l.cfg.Warnings)
 	slices.SortFunc(l.cfg.Shares, func(a, b share) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(l.cfg.Users, func(a, b User) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(l.cfg.Sources, func(a, b Source) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(l.cfg.Destinations, func(a, b Remote) int { return strings.Compare(a.Name, b.Name) })
 }
 
 func (l *loader) readVersion(n node) {
@@ -182,7 +192,7 @@ func (l *loader) readDataDir(n node) {
 	}
 }
 
-// readInclude reads more files of shares and users: a name or pattern, or a list of them.
+// readInclude reads more files of shares, users, sources and destinations: a name or pattern, or a list of them.
 func (l *loader) readInclude(n node) {
 	if n.isList() {
 		n.list(l.include)
@@ -234,6 +244,9 @@ func (l *loader) includeFile(n node, name string) {
 		"version": {l.readVersion},
 		"shares":  {l.readShares},
 		"users":   {l.readUsers},
+
+		"sources":      {l.readSources},
+		"destinations": {l.readDestinations},
 	})
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"path"
 	"strings"
 	"time"
@@ -17,26 +18,29 @@ type share = vfs.ShareConfig
 const maxShareName = 64
 
 // readShares reads the shares section.
-func (l *loader) readShares(n node) {
+func (l *loader) readShares(n node) { l.named(n, "share", l.shareAt, l.readShare) }
+
+// named calls read for every entry of a section, with its name. at is where each was first given.
+func (l *loader) named(n node, what string, at map[string]node, read func(name string, value node)) {
 	n.entries(func(name string, keyNode, value node) {
-		if err := checkShareName(name); err != nil {
+		if err := checkName(what, name); err != nil {
 			keyNode.fail("%w", err)
 			return
 		}
-		if first, ok := l.shareAt[name]; ok {
-			keyNode.fail("share given twice, first in %s:%d", first.src.name, first.tok.Position.Line)
+		if first, ok := at[name]; ok {
+			keyNode.fail("%s given twice, first in %s:%d", what, first.src.name, first.tok.Position.Line)
 			return
 		}
-		l.shareAt[name] = keyNode
-		l.readShare(name, value)
+		at[name] = keyNode
+		read(name, value)
 	})
 }
 
-// checkShareName allows what is one plain directory name everywhere.
-func checkShareName(s string) error {
+// checkName allows what is one plain directory name everywhere.
+func checkName(what, s string) error {
 	const chars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 	if s == "" || len(s) > maxShareName || strings.Trim(s, chars) != "" || strings.ContainsAny(s[:1], "._-") {
-		return errors.New("a share's name has 1 to 64 letters, digits, dots, underscores and hyphens, and starts with a letter or digit")
+		return fmt.Errorf("a %s's name has 1 to %d letters, digits, dots, underscores and hyphens, and starts with a letter or digit", what, maxShareName)
 	}
 	return nil
 }
@@ -101,7 +105,7 @@ func (l *loader) readSnapshot(n node, s *share) string {
 			intoText(&c.cron).read(n)
 			c.cronNode = n
 		}},
-		"time_zone":     {c.readZone},
+		"time_zone":     {func(n node) { c.zone = readZone(n) }},
 		"session_grace": intoDuration(&s.SessionGrace, time.Millisecond),
 		"quiet":         intoDuration(&s.Quiet, time.Millisecond),
 		"max_delay":     intoDuration(&s.MaxDelay, time.Millisecond),
@@ -125,17 +129,18 @@ func (l *loader) readSnapshot(n node, s *share) string {
 	return c.when
 }
 
-func (c *snapshotSection) readZone(n node) {
+// readZone reads a time zone; nil when it is not known.
+func readZone(n node) *time.Location {
 	s, ok := n.text()
 	if !ok {
-		return
+		return nil
 	}
 	loc, err := time.LoadLocation(s)
 	if err != nil {
 		n.failHint("want as UTC or Europe/Paris", "unknown time zone %q", s)
-		return
+		return nil
 	}
-	c.zone = loc
+	return loc
 }
 
 // warnTiming notes settings that the chosen way of committing does not look at. They are
