@@ -17,6 +17,8 @@ import (
 type SFTP struct {
 	// IdentityFiles are private keys to log in with. An agent is asked as ssh does it.
 	IdentityFiles []string
+	// PassphraseFile (its first line) or PassphraseEnv (a variable) opens encrypted keys.
+	PassphraseFile, PassphraseEnv string
 	// PasswordFile (its first line) or PasswordEnv (a variable) is a password to log in with.
 	PasswordFile, PasswordEnv string
 	// KnownHosts replaces all other known_hosts files; "" leaves them.
@@ -25,6 +27,8 @@ type SFTP struct {
 	HostKey string
 	// ConfigFile is the ssh_config file, "" for ~/.ssh/config and /etc/ssh/ssh_config.
 	ConfigFile string
+	// Legacy allows algorithms that servers of about 2010 need.
+	Legacy bool
 	// Transport is "native" (also when empty), or "openssh" for processes of ssh.
 	Transport string
 	// Timeout bounds connecting and logging in, and how long a request may stand still; 0: 30 s.
@@ -45,8 +49,9 @@ func connectSFTP(at location, cfg SFTP, token string, log *slog.Logger) (b backe
 	user, host, port := at.account()
 	sc := sshclient.Config{
 		Host: host, Port: port, User: user, IdentityFiles: cfg.IdentityFiles,
-		Password: sshclient.Secret{File: cfg.PasswordFile, Env: cfg.PasswordEnv},
-		Timeout:  cfg.Timeout, LoginTimeout: cfg.Timeout, Log: log,
+		Password:   sshclient.Secret{File: cfg.PasswordFile, Env: cfg.PasswordEnv},
+		Passphrase: sshclient.Secret{File: cfg.PassphraseFile, Env: cfg.PassphraseEnv}, Legacy: cfg.Legacy,
+		Timeout: cfg.Timeout, LoginTimeout: cfg.Timeout, Log: log,
 	}
 	if cfg.KnownHosts != "" {
 		sc.KnownHosts = []string{cfg.KnownHosts}

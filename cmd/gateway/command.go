@@ -64,7 +64,7 @@ Exit status: 0 success, 1 failure, 2 wrong usage, 3 an import that left files ou
 		p.quickstartCommand(),
 		group("config", "Look at the configuration", p.configCheckCommand()),
 		group("user", "Users and their passwords", p.hashPasswordCommand(), p.userListCommand()),
-		group("store", "The store", p.storeInfoCommand(), p.storeCheckCommand(), p.storeCreateCommand()),
+		group("store", "The stores", p.storeInfoCommand(), p.storeListCommand(), p.storeCheckCommand(), p.storeCreateCommand()),
 		p.snapshotCommand(),
 		p.snapshotsCommand(),
 		p.importCommand(),

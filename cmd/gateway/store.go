@@ -5,36 +5,39 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
 )
 
 func (p *program) storeCreateCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "create",
-		Short: "Make the store",
-		Long: `Makes the store that the configuration describes, whatever store.create says. It fails when
-there is one.`,
-		Example: "  gateway store create -c /etc/gateway.yaml",
-		Args:    arguments(0, 0),
-		RunE:    func(c *cobra.Command, _ []string) error { return p.storeCreate(c.Context()) },
+		Use:   "create [NAME]",
+		Short: "Make a store",
+		Long: `Makes the store that the configuration describes, or the one of that name among its stores,
+whatever its create says. It fails when there is one.`,
+		Example: `  gateway store create -c /etc/gateway.yaml
+  gateway store create -c /etc/gateway.yaml offsite`,
+		Args: arguments(0, 1),
+		RunE: func(c *cobra.Command, args []string) error { return p.storeCreate(c.Context(), args) },
 	}
 }
 
-func (p *program) storeCreate(ctx context.Context) (err error) {
-	cfg, err := p.load()
+func (p *program) storeCreate(ctx context.Context, args []string) (err error) {
+	cfg, named, err := p.loadStore(args)
 	if err != nil {
 		return err
 	}
-	sc := cfg.StoreConfig(slog.New(slog.DiscardHandler), true)
+	sc := cfg.StoreConfigOf(named, slog.New(slog.DiscardHandler), true)
 	sc.Create, sc.CacheDir, sc.CheapKDF = true, "", p.cheapKDF
 	st, err := store.Open(ctx, sc)
 	if err != nil {
-		return err
+		return storeError(named, err)
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 	if !st.Created() {
@@ -43,12 +46,45 @@ func (p *program) storeCreate(ctx context.Context) (err error) {
 		}
 		return fmt.Errorf("store create: %s: there is a store", st.Location())
 	}
-	_, err = fmt.Fprintf(p.stdout, "%s: made, %s\n", st.Location(), encryption(st))
+	_, err = fmt.Fprintf(p.stdout, "%s: made, %s\n", st.Location(), encryption(st.Encrypted()))
 	return err
 }
 
-func encryption(st *store.Store) string {
-	if st.Encrypted() {
+// loadStore loads the configuration and finds the store that args name, or the one that is
+// served.
+func (p *program) loadStore(args []string) (*config.Config, *config.Store, error) {
+	cfg, err := p.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(args) == 0 {
+		return cfg, &cfg.Store, nil
+	}
+	st, err := namedStore(cfg, args[0])
+	return cfg, st, err
+}
+
+// namedStore finds a configured store.
+func namedStore(cfg *config.Config, name string) (*config.Store, error) {
+	if st := cfg.StoreNamed(name); st != nil {
+		return st, nil
+	}
+	return nil, &hintedError{
+		err:  fmt.Errorf("store %q: not in %s", name, cfg.File),
+		hint: "the stores are: " + strings.Join(cfg.StoreNames(), ", "),
+	}
+}
+
+// storeError says of which of several stores an error is.
+func storeError(st *config.Store, err error) error {
+	if err == nil || st.Name == config.DefaultStore {
+		return err
+	}
+	return fmt.Errorf("store %s: %w", st.Name, err)
+}
+
+func encryption(encrypted bool) string {
+	if encrypted {
 		return "encrypted"
 	}
 	return "not encrypted"
@@ -56,25 +92,31 @@ func encryption(st *store.Store) string {
 
 func (p *program) storeInfoCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "info",
-		Short: "Describe the store",
-		Long: `Reads the store, with and without a running gateway, and prints where it is, its id, whether
+		Use:   "info [NAME]",
+		Short: "Describe a store",
+		Long: `Reads the store, or the one of that name, with and without a running gateway, and prints where it is, its id, whether
 it is encrypted, and how many snapshots, states and packfiles it has. It changes nothing.`,
-		Example: "  gateway store info -c /etc/gateway.yaml",
-		Args:    arguments(0, 0),
-		RunE: func(c *cobra.Command, _ []string) error {
-			return p.readStore(c.Context(), p.storeInfo)
+		Example: `  gateway store info -c /etc/gateway.yaml
+  gateway store info -c /etc/gateway.yaml offsite`,
+		Args: arguments(0, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return p.readStore(c.Context(), args, p.storeInfo)
 		},
 	}
 }
 
-// readStore opens the store for a command that only reads it, beside whatever else uses it.
-func (p *program) readStore(ctx context.Context, read func(context.Context, *store.Store, *snapshotter.Snapshotter) error) (err error) {
-	cfg, err := p.load()
+// readStore opens the store that args name, or the one that is served, for a command that only
+// reads it, beside whatever else uses it.
+func (p *program) readStore(ctx context.Context, args []string, read func(context.Context, *store.Store, *snapshotter.Snapshotter) error) error {
+	cfg, named, err := p.loadStore(args)
 	if err != nil {
 		return err
 	}
-	sc := cfg.StoreConfig(slog.New(slog.DiscardHandler), false)
+	return storeError(named, readConfigured(ctx, cfg, named, read))
+}
+
+func readConfigured(ctx context.Context, cfg *config.Config, named *config.Store, read func(context.Context, *store.Store, *snapshotter.Snapshotter) error) (err error) {
+	sc := cfg.StoreConfigOf(named, slog.New(slog.DiscardHandler), false)
 	sc.CacheDir, sc.KeepDir = "", ""
 	st, err := store.Open(ctx, sc)
 	if err != nil {
@@ -105,7 +147,7 @@ func (p *program) storeInfo(ctx context.Context, st *store.Store, snaps *snapsho
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "location\t%s\n", st.Location())
 	fmt.Fprintf(w, "id\t%s\n", st.ID())
-	fmt.Fprintf(w, "encryption\t%s\n", encryption(st))
+	fmt.Fprintf(w, "encryption\t%s\n", encryption(st.Encrypted()))
 	fmt.Fprintf(w, "snapshots\t%d\n", len(list))
 	fmt.Fprintf(w, "states\t%d\n", len(states))
 	fmt.Fprintf(w, "packfiles\t%d\n", packfiles)
@@ -114,15 +156,16 @@ func (p *program) storeInfo(ctx context.Context, st *store.Store, snaps *snapsho
 
 func (p *program) storeCheckCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "check",
-		Short: "Check all snapshots of the store",
+		Use:   "check [NAME]",
+		Short: "Check all snapshots of a store",
 		Long: `Reads all snapshots, those of plakar too, and compares every index, entry, object and chunk
 with its checksum, as plakar check does. It changes nothing, and goes on after a snapshot
 that is damaged; then its exit status is 1.`,
-		Example: "  gateway store check -c /etc/gateway.yaml",
-		Args:    arguments(0, 0),
-		RunE: func(c *cobra.Command, _ []string) error {
-			return p.readStore(c.Context(), p.storeCheck)
+		Example: `  gateway store check -c /etc/gateway.yaml
+  gateway store check -c /etc/gateway.yaml offsite`,
+		Args: arguments(0, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return p.readStore(c.Context(), args, p.storeCheck)
 		},
 	}
 }

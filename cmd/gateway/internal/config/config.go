@@ -17,9 +17,10 @@ type Config struct {
 	File    string   // the main file, absolute
 	Files   []string // the main file and all included ones, absolute
 	DataDir string
-	Store   Store
-	SFTP    *SFTP // nil: no port is opened
-	FTP     *FTP  // nil: no port is opened
+	Store   Store   // its name is DefaultStore
+	Stores  []Store // more of them, by name
+	SFTP    *SFTP   // nil: no port is opened
+	FTP     *FTP    // nil: no port is opened
 	Shares  []vfs.ShareConfig
 	Users   []User
 	Sources []Source
@@ -32,6 +33,7 @@ type Config struct {
 
 // Store says where the store is and how its passphrase is found.
 type Store struct {
+	Name              string
 	Location          string     // fs:///absolute/path, s3://host/bucket/prefix or sftp://host/path
 	Path              string     // of a store on a local file system
 	S3                *S3        // nil for a store that is not in S3
@@ -63,16 +65,19 @@ type S3 struct {
 // SFTPStore says how a store on an SFTP server is reached; a zero value is the default of
 // ssh_config, or of docs/REMOTES.md.
 type SFTPStore struct {
-	IdentityFiles []string
-	PasswordFile  string
-	PasswordEnv   string
-	KnownHosts    string
-	HostKey       string // strict or accept-new
-	Insecure      bool   // any host key is good
-	ConfigFile    string // of ssh_config
-	Transport     string // native or openssh
-	Timeout       time.Duration
-	Connections   int
+	IdentityFiles  []string
+	PassphraseFile string // of encrypted identities
+	PassphraseEnv  string
+	PasswordFile   string
+	PasswordEnv    string
+	KnownHosts     string
+	HostKey        string // strict or accept-new
+	Insecure       bool   // any host key is good
+	ConfigFile     string // of ssh_config
+	Legacy         bool   // algorithms of about 2010
+	Transport      string // native or openssh
+	Timeout        time.Duration
+	Connections    int
 }
 
 // SFTP are the settings of the SFTP server; a zero value is the server's default.

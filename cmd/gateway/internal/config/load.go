@@ -43,7 +43,7 @@ func Load(name string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration file %s: %w", name, err)
 	}
-	l := newLoader(&Config{File: abs, Files: []string{abs}, Limits: Limits{Drain: defaultDrain}})
+	l := newLoader(&Config{File: abs, Files: []string{abs}, Store: Store{Name: DefaultStore}, Limits: Limits{Drain: defaultDrain}})
 	l.checkMode(name)
 	root, ok := l.parse(name, filepath.Dir(abs), data)
 	if ok {
@@ -131,6 +131,7 @@ func (l *loader) main(root node) {
 		"version":  {l.readVersion},
 		"data_dir": {l.readDataDir},
 		"store":    {l.readStore},
+		"stores":   {l.readStores},
 		"sftp":     {l.readSFTP},
 		"ftp":      {l.readFTP},
 		"shares":   {l.readShares},
@@ -141,7 +142,7 @@ func (l *loader) main(root node) {
 
 		"sources":      {l.readSources},
 		"destinations": {l.readDestinations},
-	}.later("http", "stores", "retention", "sync", "hooks",
+	}.later("http", "retention", "sync", "hooks",
 		"expect", "gateway_id", "metrics", "quota"))
 }
 

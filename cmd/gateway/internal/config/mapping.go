@@ -12,21 +12,29 @@ import (
 	"github.com/snapgate/gateway/vfs"
 )
 
-// StoreConfig says how to open the store. A command that only reads sets create to false:
-// then nothing is created whatever the configuration says.
+// StoreConfig says how to open the store that is served. A command that only reads sets create
+// to false: then nothing is created whatever the configuration says.
 func (c *Config) StoreConfig(logger *slog.Logger, create bool) store.Config {
+	return c.StoreConfigOf(&c.Store, logger, create)
+}
+
+// StoreConfigOf is StoreConfig of any store.
+func (c *Config) StoreConfigOf(st *Store, logger *slog.Logger, create bool) store.Config {
 	sc := store.Config{
-		Location:  c.Store.Location,
-		Plaintext: c.Store.Plaintext,
-		Create:    c.Store.Create && create,
+		Location:  st.Location,
+		Plaintext: st.Plaintext,
+		Create:    st.Create && create,
 		Logger:    logger,
 		CacheDir:  filepath.Join(c.DataDir, "cache"),
 		KeepDir:   c.DataDir,
 	}
-	if !c.Store.Plaintext {
-		sc.Passphrase = c.Store.Passphrase
+	if st != &c.Store {
+		sc.CacheDir = filepath.Join(c.DataDir, "stores", st.Name, "cache")
 	}
-	if s := c.Store.S3; s != nil {
+	if !st.Plaintext {
+		sc.Passphrase = st.Passphrase
+	}
+	if s := st.S3; s != nil {
 		sc.S3 = store.S3{
 			AccessKey: s.AccessKey, Region: s.Region, StorageClass: s.StorageClass, VirtualHost: s.VirtualHost,
 			NoTLS: s.NoTLS, Insecure: s.Insecure, CAFile: s.CAFile, Timeout: s.Timeout, Retries: s.Retries,
@@ -35,11 +43,12 @@ func (c *Config) StoreConfig(logger *slog.Logger, create bool) store.Config {
 			sc.S3.SecretKey = s.SecretKey
 		}
 	}
-	if s := c.Store.SFTP; s != nil {
+	if s := st.SFTP; s != nil {
 		sc.SFTP = store.SFTP{
 			IdentityFiles: s.IdentityFiles, PasswordFile: s.PasswordFile, PasswordEnv: s.PasswordEnv,
 			KnownHosts: s.KnownHosts, HostKey: s.HostKey, ConfigFile: s.ConfigFile, Transport: s.Transport,
-			Timeout: s.Timeout, Connections: s.Connections,
+			Timeout: s.Timeout, Connections: s.Connections, Legacy: s.Legacy,
+			PassphraseFile: s.PassphraseFile, PassphraseEnv: s.PassphraseEnv,
 		}
 		if s.Insecure {
 			sc.SFTP.HostKey = "insecure"

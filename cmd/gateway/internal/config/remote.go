@@ -67,21 +67,6 @@ type remoteReader struct {
 // fields are the keys of remotes. Names that plakar has too mean the same.
 func (rr *remoteReader) fields() fields {
 	l, r := rr.l, rr.r
-	path := func(dst *string) field {
-		return field{func(n node) {
-			if s, ok := n.text(); ok {
-				*dst = n.path(s)
-			}
-		}}
-	}
-	secret := func(dst *string) field {
-		return field{func(n node) {
-			if s, ok := n.text(); ok {
-				*dst = n.path(s)
-				l.checkSecretMode(n, *dst)
-			}
-		}}
-	}
 	hostKeys := []string{hostKeyStrict, hostKeyAcceptNew}
 	transports := []string{transportNative, transportOpenSSH}
 	known := fields{
@@ -90,24 +75,24 @@ func (rr *remoteReader) fields() fields {
 		"port":     intoInt(&rr.port, 65535),
 		"root":     intoText(&rr.root),
 
-		"password_file": secret(&r.PasswordFile),
+		"password_file": l.intoSecretFile(&r.PasswordFile),
 		"password_env":  intoText(&r.PasswordEnv),
 
 		"identity":                 {func(n node) { l.readIdentities(n, &r.Identities) }},
 		"ssh_private_key_env":      intoText(&r.PrivateKeyEnv),
-		"passphrase_file":          secret(&r.PassphraseFile),
+		"passphrase_file":          l.intoSecretFile(&r.PassphraseFile),
 		"passphrase_env":           intoText(&r.PassphraseEnv),
 		"agent":                    {func(n node) { readAgent(n, &r.Agent) }},
-		"known_hosts":              path(&r.KnownHosts),
+		"known_hosts":              intoPath(&r.KnownHosts),
 		"host_key":                 intoChoice(&r.HostKey, hostKeys, hostKeys),
 		"insecure_ignore_host_key": intoBool(&r.Insecure),
-		"ssh_config":               path(&r.SSHConfig),
+		"ssh_config":               intoPath(&r.SSHConfig),
 		"transport":                intoChoice(&r.Transport, transports, transports),
 		"jump":                     intoText(&r.Jump),
 		"legacy":                   intoBool(&r.Legacy),
 
 		"tls":                    intoChoice(&r.TLS, []string{"explicit", "off", "implicit"}, []TLSMode{TLSExplicit, TLSOff, TLSImplicit}),
-		"ca_file":                path(&r.CAFile),
+		"ca_file":                intoPath(&r.CAFile),
 		"tls_insecure_no_verify": intoBool(&r.TLSInsecure),
 
 		"connections": intoInt(&r.Connections, maxRemoteConnections),

@@ -20,15 +20,10 @@ func (l *loader) s3Fields(known fields, s3 *S3) (used map[string]node) {
 	used = make(map[string]node)
 	useTLS := true
 	for key, f := range map[string]field{
-		"access_key": intoText(&s3.AccessKey),
-		"secret_key_file": {func(n node) {
-			if s, ok := n.text(); ok {
-				s3.SecretKeyFile = n.path(s)
-				l.checkSecretMode(n, s3.SecretKeyFile)
-			}
-		}},
-		"secret_key_env": intoText(&s3.SecretKeyEnv),
-		"region":         intoText(&s3.Region),
+		"access_key":      intoText(&s3.AccessKey),
+		"secret_key_file": l.intoSecretFile(&s3.SecretKeyFile),
+		"secret_key_env":  intoText(&s3.SecretKeyEnv),
+		"region":          intoText(&s3.Region),
 		"storage_class": {func(n node) {
 			intoChoice(&s3.StorageClass, store.StorageClasses(), store.StorageClasses()).read(n)
 		}},
@@ -41,29 +36,22 @@ func (l *loader) s3Fields(known fields, s3 *S3) (used map[string]node) {
 			s3.NoTLS = !useTLS
 		}},
 		"tls_insecure_no_verify": intoBool(&s3.Insecure),
-		"ca_file": {func(n node) {
-			if s, ok := n.text(); ok {
-				s3.CAFile = n.path(s)
-			}
-		}},
-		"retries": intoInt(&s3.Retries, 100),
+		"ca_file":                intoPath(&s3.CAFile),
+		"retries":                intoInt(&s3.Retries, 100),
 	} {
 		known[key] = noting(used, key, f)
 	}
-	known["secret_access_key"] = field{func(n node) {
-		n.failHint("put it into a file of mode 0600 and write secret_key_file: FILE, or secret_key_env: NAME",
-			"a secret does not belong into the configuration")
-	}}
+	known["secret_access_key"] = noSecret("put it into a file of mode 0600 and write secret_key_file: FILE, or secret_key_env: NAME")
 	return used
 }
 
 // finishS3 checks what the keys mean together.
-func (l *loader) finishS3(n node, s3 S3, used map[string]node) {
-	if !strings.HasPrefix(l.cfg.Store.Location, "s3://") {
+func (l *loader) finishS3(n node, st *Store, s3 S3, used map[string]node) {
+	if !strings.HasPrefix(st.Location, "s3://") {
 		n.refuse(used, "is for stores in S3 alone")
 		return
 	}
-	l.cfg.Store.S3 = &s3
+	st.S3 = &s3
 	secrets := 0
 	for _, set := range []bool{s3.SecretKeyFile != "", s3.SecretKeyEnv != ""} {
 		if set {

@@ -15,21 +15,18 @@ import (
 const remoteMinTimeout = time.Second
 
 // readStore reads the store section.
-func (l *loader) readStore(n node) {
-	st := &l.cfg.Store
+func (l *loader) readStore(n node) { l.readStoreInto(n, &l.cfg.Store) }
+
+// readStoreInto reads the settings of a store.
+func (l *loader) readStoreInto(n node, st *Store) {
 	st.dir = n.src.dir
 	known := fields{
 		"location": {func(n node) {
 			if s, ok := n.text(); ok {
-				l.readLocation(n, s)
+				l.readLocation(n, s, st)
 			}
 		}},
-		"passphrase_file": {func(n node) {
-			if s, ok := n.text(); ok {
-				st.PassphraseFile = n.path(s)
-				l.checkSecretMode(n, st.PassphraseFile)
-			}
-		}},
+		"passphrase_file":    l.intoSecretFile(&st.PassphraseFile),
 		"passphrase_env":     intoText(&st.PassphraseEnv),
 		"passphrase_command": {func(n node) { st.PassphraseCommand = readCommand(n) }},
 		"plaintext":          intoBool(&st.Plaintext),
@@ -42,8 +39,8 @@ func (l *loader) readStore(n node) {
 	known["timeout"] = noting(ofRemote, "timeout", intoDuration(&timeout, remoteMinTimeout))
 	n.fields(known)
 	s3.Timeout, sftp.Timeout = timeout, timeout
-	l.finishS3(n, s3, ofS3)
-	l.finishSFTPStore(n, sftp, ofSFTP)
+	l.finishS3(n, st, s3, ofS3)
+	l.finishSFTPStore(n, st, sftp, ofSFTP)
 	if st.S3 == nil && st.SFTP == nil {
 		n.refuse(ofRemote, "is for stores in S3 or on SFTP servers alone")
 	}
@@ -94,7 +91,7 @@ func (n node) clean() bool {
 }
 
 // readLocation reads a path, fs:// followed by one, s3://host/bucket/prefix or sftp://host/path.
-func (l *loader) readLocation(n node, s string) {
+func (l *loader) readLocation(n node, s string, st *Store) {
 	const hint = "use a directory, fs:///path or ./path, s3://host[:port]/bucket[/prefix], or sftp://[user@]host[:port]/path"
 	scheme, rest, hasScheme := strings.Cut(s, "://")
 	switch {
@@ -105,7 +102,7 @@ func (l *loader) readLocation(n node, s string) {
 			n.fail("%w", err)
 			return
 		}
-		l.cfg.Store.Location = strings.TrimSuffix(s, "/")
+		st.Location = strings.TrimSuffix(s, "/")
 		return
 	case scheme != "fs":
 		n.failHint(hint, "unknown kind of store %q", scheme)
@@ -115,8 +112,8 @@ func (l *loader) readLocation(n node, s string) {
 		n.fail("has no path")
 		return
 	}
-	l.cfg.Store.Path = n.path(rest)
-	l.cfg.Store.Location = "fs://" + filepath.ToSlash(l.cfg.Store.Path)
+	st.Path = n.path(rest)
+	st.Location = "fs://" + filepath.ToSlash(st.Path)
 }
 
 // readCommand reads a program with its arguments: a list, or text that is split at white
@@ -138,6 +135,25 @@ func readCommand(n node) []string {
 		return nil
 	}
 	return argv
+}
+
+// intoPath reads the name of a file or directory.
+func intoPath(dst *string) field {
+	return field{func(n node) {
+		if s, ok := n.text(); ok {
+			*dst = n.path(s)
+		}
+	}}
+}
+
+// intoSecretFile reads the name of a file with a secret.
+func (l *loader) intoSecretFile(dst *string) field {
+	return field{func(n node) {
+		if s, ok := n.text(); ok {
+			*dst = n.path(s)
+			l.checkSecretMode(n, *dst)
+		}
+	}}
 }
 
 // checkSecretMode is as strict as sshd's StrictModes: a secret that others may write is
