@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"github.com/snapgate/gateway/internal/sshclient"
 )
 
 // Kind classifies an Error.
@@ -110,7 +112,10 @@ func failOS(op, path string, err error) error {
 		return err
 	}
 	kind := KindOther
+	var ssh *sshclient.Error
 	switch {
+	case errors.As(err, &ssh):
+		kind = sshKind(ssh)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		kind = KindNotFound
 	case errors.Is(err, fs.ErrPermission):
@@ -119,6 +124,24 @@ func failOS(op, path string, err error) error {
 		kind = KindConnection
 	}
 	return fail(op, path, kind, err)
+}
+
+// sshKind sorts an error of the SSH client: what may be over by itself is a lost connection, and
+// what either side refuses is not.
+func sshKind(e *sshclient.Error) Kind {
+	switch e.Kind {
+	case sshclient.KindTimeout, sshclient.KindDNS, sshclient.KindRefused, sshclient.KindUnreachable, sshclient.KindClosed:
+		return KindConnection
+	case sshclient.KindAuth, sshclient.KindHostKeyUnknown, sshclient.KindHostKeyChanged, sshclient.KindHostKeyRevoked:
+		return KindPermission
+	case sshclient.KindProtocol:
+		return KindProtocol
+	case sshclient.KindOther:
+		if e.Err != nil && isConnection(e.Err) {
+			return KindConnection
+		}
+	}
+	return KindOther
 }
 
 // isConnection reports whether err says that a connection broke, or could not be made for a

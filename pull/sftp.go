@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/snapgate/gateway/internal/sshclient"
 	"github.com/snapgate/gateway/pull/internal/sftpclient"
 )
 
@@ -149,8 +150,11 @@ func sftpError(ctx context.Context, op, path string, err error) error {
 		return cause
 	}
 	var st *sftpclient.StatusError
+	var ssh *sshclient.Error
 	kind := KindOther
 	switch {
+	case errors.As(err, &ssh):
+		kind = sshKind(ssh)
 	case errors.Is(err, errStop):
 		return err
 	case errors.As(err, &st):

@@ -198,11 +198,16 @@ func (c *Client) SFTP(ctx context.Context) (*sftp.Client, error) {
 		err = s.explain(err)
 		_ = s.Close()
 	}
+	return nil, c.sessionError(ctx, err)
+}
+
+// sessionError is why a session cannot be had. ctx is that of its start.
+func (c *Client) sessionError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil, connectError(ctx, c.String(), context.Cause(ctx))
+		return connectError(ctx, c.String(), context.Cause(ctx))
 	}
 	if cause := c.Err(); cause != nil && KindOf(cause) == KindTimeout {
-		return nil, cause
+		return cause
 	}
-	return nil, connectError(ctx, c.String(), err)
+	return connectError(ctx, c.String(), err)
 }

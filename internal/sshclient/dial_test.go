@@ -618,6 +618,7 @@ func TestSessions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			failure(t, newServer(t, test.change).client(), test.kind, test.parts...)
+			streamFailure(t, newServer(t, test.change).client(), test.kind, test.parts...)
 		})
 	}
 }

@@ -30,7 +30,7 @@ type process struct {
 
 // dialOpenSSH starts the first process, since only a session shows whether the login works.
 func (d *Dialer) dialOpenSSH(ctx context.Context) (*Client, error) {
-	c := &Client{d: d, ended: make(chan struct{}), processes: map[*process]bool{}}
+	c := d.newProcesses()
 	limit := pick(d.cfg.LoginTimeout, DefaultLoginTimeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, &stageTimeout{stage: "login", limit: limit})
 	defer cancel()
@@ -40,6 +40,11 @@ func (d *Dialer) dialOpenSSH(ctx context.Context) (*Client, error) {
 	}
 	c.first = first
 	return c, nil
+}
+
+// newProcesses makes a Client of the openssh transport, without a process yet.
+func (d *Dialer) newProcesses() *Client {
+	return &Client{d: d, ended: make(chan struct{}), processes: map[*process]bool{}}
 }
 
 // sshArgs are the arguments of ssh(1). Nothing secret is ever among them: other users of the
@@ -117,6 +122,26 @@ func wholeSeconds(d time.Duration) string {
 
 // startProcess starts ssh and a session on it.
 func (c *Client) startProcess(ctx context.Context) (*sftp.Client, error) {
+	p, err := c.launch()
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, p.kill)
+	client, err := sftp.NewClientPipe(p, p, c.d.cfg.SFTP...)
+	ended := !stop()
+	if err == nil && !ended {
+		p.running.Store(true)
+		return client, nil
+	}
+	_ = p.end()
+	if ended {
+		return nil, connectError(ctx, c.String(), context.Cause(ctx))
+	}
+	return nil, sshError(c.String(), p.stderr.text(), err)
+}
+
+// launch starts ssh.
+func (c *Client) launch() (*process, error) {
 	if c.d.cfg.HostKeys == Insecure {
 		c.d.log.Warn("host key is not checked: anybody in between can read and change everything", "host", c.String())
 	}
@@ -131,18 +156,7 @@ func (c *Client) startProcess(ctx context.Context) (*sftp.Client, error) {
 	if err != nil {
 		return nil, &Error{Kind: KindConfig, Host: c.String(), Detail: "transport: openssh", Err: err, Hint: "is the program ssh (openssh-client) installed?"}
 	}
-	stop := context.AfterFunc(ctx, p.kill)
-	client, err := sftp.NewClientPipe(p, p, c.d.cfg.SFTP...)
-	ended := !stop()
-	if err == nil && !ended {
-		p.running.Store(true)
-		return client, nil
-	}
-	_ = p.end()
-	if ended {
-		return nil, connectError(ctx, c.String(), context.Cause(ctx))
-	}
-	return nil, sshError(c.String(), p.stderr.text(), err)
+	return p, nil
 }
 
 // run starts the process, and a task that waits for it.

@@ -67,6 +67,7 @@ func TestOpenSSHErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := s.viaSSH()
 			test.change(&cfg)
+			streamFailure(t, cfg, test.kind, test.parts...)
 			e := failure(t, cfg, test.kind, test.parts...)
 			if test.kind == KindAuth && !slices.Equal(e.Offered, []string{"publickey"}) {
 				t.Errorf("offered methods are %v", e.Offered)

@@ -42,6 +42,11 @@ func (p PEM) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[private ke
 // LogValue logs no key.
 func (p PEM) LogValue() slog.Value { return slog.StringValue("[private key]") }
 
+// Get gets the secret, from a person with a question. The caller must not change it.
+func (s Secret) Get(ctx context.Context, question string) ([]byte, error) {
+	return s.read(ctx, os.Getenv, question)
+}
+
 // read gets the secret. The caller must not change it.
 func (s Secret) read(ctx context.Context, getenv func(string) string, question string) ([]byte, error) {
 	switch {

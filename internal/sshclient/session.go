@@ -127,10 +127,14 @@ func (c *Client) noSFTP(detail string) *Error {
 // explain makes the error when the session was opened but did not become SFTP.
 func (s *session) explain(err error) error {
 	// What the server has to say about it comes before the end of the channel, if it ends.
-	s.c.tasks.Go(func() { _, _ = io.Copy(io.Discard, s) })
+	drained := make(chan struct{})
+	s.c.tasks.Go(func() {
+		defer close(drained)
+		_, _ = io.Copy(io.Discard, s)
+	})
 	timer := time.NewTimer(explainLimit)
 	defer timer.Stop()
-	for _, over := range []chan struct{}{s.closed, s.said} {
+	for _, over := range []chan struct{}{s.closed, s.said, drained} {
 		select {
 		case <-over:
 		case <-timer.C:

@@ -1,0 +1,42 @@
+package remote
+
+import (
+	"crypto/tls"
+	"errors"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/internal/sshclient"
+	"github.com/snapgate/gateway/pull"
+)
+
+// Hint says what to try about an error of a remote, "" when nothing is known that the error
+// does not say.
+func Hint(r *config.Remote, err error) string {
+	if hint := sshclient.HintOf(err); hint != "" {
+		return hint
+	}
+	var e *pull.Error
+	var cert *tls.CertificateVerificationError
+	ftp := r.Location.Scheme == pull.SchemeFTP || r.Location.Scheme == pull.SchemeFTPS
+	switch {
+	case errors.Is(err, ErrNoPassword):
+		return "set password_file or password_env"
+	case errors.As(err, &cert):
+		return "the server's certificate is not of an authority that this machine knows, or of another name: name its authority with ca_file"
+	case !errors.As(err, &e):
+		return ""
+	case e.Op == "log in" && e.Kind != pull.KindConnection:
+		return "are username and password right, and may the account log in from here?"
+	case ftp && e.Op == "connect" && e.Kind == pull.KindUnsupported:
+		return "the server has no TLS; only with tls: off, which sends the password in plain text, it can be reached"
+	case ftp && e.Op == "connect" && e.Kind == pull.KindProtocol:
+		return "is it the right port, and an FTP server that listens there? a server with TLS from the first byte needs ftps://"
+	case e.Kind == pull.KindConnection && e.Op == "connect":
+		return "is the server up, and does a firewall let this machine through?"
+	case e.Kind == pull.KindNotFound:
+		return "does the location's path exist, as the account sees it?"
+	case e.Kind == pull.KindPermission:
+		return "may the account read the directory of the location?"
+	}
+	return ""
+}

@@ -1,0 +1,124 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/internal/sshclient"
+	"github.com/snapgate/gateway/pull"
+)
+
+// settings reads a remote as a command line gives it.
+func settings(t *testing.T, s map[string]any) *config.Remote {
+	t.Helper()
+	src, _, err := config.AdHoc(t.TempDir(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &src.Remote
+}
+
+func TestOpenFS(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Open(t.Context(), settings(t, map[string]any{"location": "fs://" + dir}), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if e, err := r.Lstat(t.Context(), "/f"); err != nil || e.Size != 4 {
+		t.Errorf("%+v, %v", e, err)
+	}
+	at := settings(t, map[string]any{"location": "fs://" + dir + "/none"})
+	if _, err := Open(t.Context(), at, Options{}); pull.KindOf(err) != pull.KindNotFound || Hint(at, err) == "" {
+		t.Errorf("a missing directory: %v, hint %q", err, Hint(at, err))
+	}
+}
+
+func TestFTPConfig(t *testing.T) {
+	t.Setenv("GATEWAY_TEST_PASSWORD", "sesame")
+	cfg, err := FTPConfig(t.Context(), settings(t, map[string]any{
+		"location": "ftp://h/~/a", "username": "u", "password_env": "GATEWAY_TEST_PASSWORD", "connections": 3,
+	}), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Addr != "h:21" || cfg.User != "u" || cfg.Password != "sesame" || cfg.Root != "a" || !cfg.Home || cfg.Connections != 3 ||
+		cfg.TLS == nil || cfg.TLS.InsecureSkipVerify || cfg.Implicit {
+		t.Errorf("%+v", cfg)
+	}
+	if cfg, err = FTPConfig(t.Context(), settings(t, map[string]any{"location": "ftps://h/"}), Options{}); err != nil || !cfg.Implicit || cfg.Addr != "h:990" {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+	if cfg, err = FTPConfig(t.Context(), settings(t, map[string]any{"location": "ftp://h/", "tls": "off"}), Options{}); err != nil || cfg.TLS != nil {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+	at := settings(t, map[string]any{"location": "ftp://u@h/"})
+	if _, err := FTPConfig(t.Context(), at, Options{}); !errors.Is(err, ErrNoPassword) || Hint(at, err) == "" {
+		t.Errorf("no password, and nobody there: %v", err)
+	}
+	ask := func(_ context.Context, question string) ([]byte, error) {
+		if question != "password of u at h:21" {
+			t.Errorf("asked for %q", question)
+		}
+		return []byte("typed"), nil
+	}
+	if cfg, err = FTPConfig(t.Context(), at, Options{Ask: ask}); err != nil || cfg.Password != "typed" {
+		t.Errorf("asked: %+v, %v", cfg, err)
+	}
+	file := filepath.Join(t.TempDir(), "ca")
+	if err := os.WriteFile(file, []byte("nothing\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at = settings(t, map[string]any{"location": "ftp://h/", "ca_file": file})
+	if _, err := FTPConfig(t.Context(), at, Options{}); err == nil || !strings.Contains(err.Error(), "no certificate") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDialer(t *testing.T) {
+	t.Setenv("GATEWAY_TEST_KEY", "")
+	if _, err := Dialer(settings(t, map[string]any{"location": "sftp://h/", "ssh_private_key_env": "GATEWAY_TEST_KEY"}), Options{}); err == nil {
+		t.Error("an empty key is taken")
+	}
+	if _, err := Dialer(settings(t, map[string]any{"location": "sftp://h/", "jump": "-x"}), Options{}); sshclient.KindOf(err) != sshclient.KindConfig {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What nobody listens on may come back, so it is a lost connection, and the SSH client's hint
+// is ours.
+func TestRefused(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = ln.Close()
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []map[string]any{
+		{"location": "sftp://" + ln.Addr().String() + "/", "ssh_config": empty, "known_hosts": empty},
+		{"location": "ftp://" + ln.Addr().String() + "/"},
+	} {
+		at := settings(t, s)
+		r, err := Open(t.Context(), at, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = r.Capabilities(t.Context())
+		if pull.KindOf(err) != pull.KindConnection || Hint(at, err) == "" {
+			t.Errorf("%s: %v, hint %q", at.Location, err, Hint(at, err))
+		}
+		_ = r.Close()
+	}
+}
