@@ -299,8 +299,13 @@ const trimBytes = 8 << 20
 // trimAt is that size. With a small spool it is less, so that what the journals of all
 // shares still hold of committed changes leaves room for new ones.
 func (s *share) trimAt() int64 {
-	shares := max(int64(len(s.system.allShares())), 1)
-	return min(trimBytes, s.system.cfg.Limits.SpoolBytes/(16*shares))
+	var shares int64
+	for _, sh := range s.system.allShares() {
+		if sh.source == nil {
+			shares++
+		}
+	}
+	return min(trimBytes, s.system.cfg.Limits.SpoolBytes/(16*max(shares, 1)))
 }
 
 // noteCommit writes down that a set is in a snapshot, and frees what that set held. When

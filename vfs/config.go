@@ -76,7 +76,11 @@ const (
 // ShareConfig are the settings of one share. The zero value of each field is its default
 // where the comment names one.
 type ShareConfig struct {
-	Name         string
+	Name string
+	// Source makes it the read-only share of a pulled source: it shows the newest snapshot
+	// that a pull has made with SourceLineage, and has no journal. Of the other settings,
+	// VisibleHistory and Aliases mean something then.
+	Source       bool
 	When         When
 	SessionGrace time.Duration // batch, session: after the last session ended; 5 s
 	Quiet        time.Duration // batch: without a change; 60 s. close: before a commit of other changes; 2 s
@@ -113,7 +117,7 @@ type Limits struct {
 
 // Config configures a System.
 type Config struct {
-	DataDir    string // shares live in DataDir/shares/NAME/{journal,spool}
+	DataDir    string // shares live in DataDir/shares/NAME/{journal,spool}, sources in DataDir/sources/NAME
 	Disk       disk.FS
 	Repository Repository
 	SpoolKey   []byte // 32 bytes from which spool and journal keys are derived; nil leaves them plain

@@ -94,7 +94,7 @@ func (d *Dir) read(ctx context.Context, n int) ([]Info, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			page = append(page, nodeInfo(e.node, e.name))
+			page = append(page, d.at.nodeInfo(e.node, e.name))
 		}
 		got = len(entries)
 	}

@@ -120,7 +120,7 @@ func (s *Session) openRead(ctx context.Context, f *File, p *place) error {
 
 // replaced reports whether the live name leads to another version now than was found there.
 func (p *place) replaced(ctx context.Context) bool {
-	now, err := p.mount.share.current().lookup(ctx, p.dir)
+	now, err := p.mount.share.shown(ctx).lookup(ctx, p.dir)
 	return err == nil && now.version != p.node.version
 }
 

@@ -28,6 +28,13 @@ type Recovery struct {
 func openShare(ctx context.Context, sys *System, cfg ShareConfig) (_ *share, rec Recovery, err error) {
 	cfg = cfg.withDefaults()
 	rec.Share = cfg.Name
+	if cfg.Source {
+		s, err := openSource(sys, cfg)
+		if err != nil {
+			return nil, rec, fmt.Errorf("source %s: %w", cfg.Name, err)
+		}
+		return s, rec, nil
+	}
 	s, err := newShare(ctx, sys, cfg)
 	if err != nil {
 		return nil, rec, fmt.Errorf("share %s: %w", cfg.Name, err)

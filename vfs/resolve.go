@@ -101,10 +101,10 @@ func (w *walker) release() {
 	w.undo, w.held = nil, nil
 }
 
-func (w *walker) tree(s *share) *tree {
+func (w *walker) tree(ctx context.Context, s *share) *tree {
 	t := w.trees[s]
 	if t == nil {
-		t = s.current()
+		t = s.shown(ctx)
 		w.trees[s] = t
 	}
 	return t
@@ -259,7 +259,7 @@ func (w *walker) direct(ctx context.Context, name Name, follow bool) *place {
 	if m == nil || strings.Contains(name.String(), "/"+historyDir) {
 		return nil
 	}
-	p := w.live(m, name, name.Rebase(m.At, m.Root))
+	p := w.live(ctx, m, name, name.Rebase(m.At, m.Root))
 	n, err := p.tree.lookup(ctx, p.dir)
 	if err != nil || n.typ == TypeSymlink && follow || n.typ != TypeDir && p.isMount() {
 		return nil
@@ -268,8 +268,8 @@ func (w *walker) direct(ctx context.Context, name Name, follow bool) *place {
 	return p
 }
 
-func (w *walker) live(m *mountPoint, name, dir Name) *place {
-	return &place{kind: placeLive, name: name, mount: m, dir: dir, tree: w.tree(m.share)}
+func (w *walker) live(ctx context.Context, m *mountPoint, name, dir Name) *place {
+	return &place{kind: placeLive, name: name, mount: m, dir: dir, tree: w.tree(ctx, m.share)}
 }
 
 // root is the place "/".
@@ -283,7 +283,7 @@ func (w *walker) root(ctx context.Context) (*place, error) {
 // mounted is the root of a mount. A share whose directory has not been made yet shows an
 // empty one; a link there is not followed, since it could lead anywhere.
 func (w *walker) mounted(ctx context.Context, m *mountPoint) (*place, error) {
-	p := w.live(m, m.At, m.Root)
+	p := w.live(ctx, m, m.At, m.Root)
 	n, err := p.tree.lookup(ctx, p.dir)
 	switch {
 	case err != nil && KindOf(err) == KindNotExist:
@@ -327,7 +327,7 @@ func (w *walker) stepLive(ctx context.Context, cur *place, name Name, elem strin
 	if kind != 0 && elem == historyDir {
 		return w.history(cur, name, kind, rest)
 	}
-	p := w.live(cur.mount, name, cur.dir.Join(elem))
+	p := w.live(ctx, cur.mount, name, cur.dir.Join(elem))
 	if cur.node != nil {
 		n, err := p.tree.lookup(ctx, p.dir)
 		if err == nil {
@@ -413,8 +413,8 @@ func (p *place) info(base string, started time.Time) Info {
 	case p.kind == placeView:
 		return entryInfo(&p.entry, base)
 	case p.kind == placeLive && p.node != nil:
-		return nodeInfo(p.node, base)
-	case p.kind == placeLive:
+		return p.nodeInfo(p.node, base)
+	case p.kind == placeLive && p.mount.share.source == nil:
 		i := syntheticDir(base, started)
 		i.Mode = 0o755
 		return i
@@ -422,8 +422,8 @@ func (p *place) info(base string, started time.Time) Info {
 	return syntheticDir(base, started)
 }
 
-// nodeInfo describes a live node.
-func nodeInfo(n *node, base string) Info {
+// nodeInfo describes a node of the live tree that p is in.
+func (p *place) nodeInfo(n *node, base string) Info {
 	i := Info{
 		Name: base, Type: n.typ, Mode: n.attr.Mode & modeBits, Size: n.size,
 		ModTime: n.attr.ModTime, UID: n.attr.UID, GID: n.attr.GID,
@@ -434,6 +434,9 @@ func nodeInfo(n *node, base string) Info {
 		i.Size = 0
 	case TypeSymlink:
 		i.Size = int64(len(n.target))
+	}
+	if p.mount.share.source != nil {
+		i.Mode = readOnlyMode(i.Mode)
 	}
 	return i
 }

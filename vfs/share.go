@@ -28,6 +28,7 @@ type share struct {
 	spool   *spool.Spool
 	uploads *uploads // open uploads and partials by name: newUploads
 	views   *views   // snapshots that are open for reading: newViews
+	source  *source  // of a share that is only read; nil, and all that follows, elsewhere
 
 	live     atomic.Pointer[tree]
 	requests chan *request
@@ -44,6 +45,8 @@ type share struct {
 	mu     sync.Mutex // guards what follows; a leaf, never held across I/O
 	ledger ledger
 	people sessionCount
+	// retired says that a source is no longer configured: it ends with its last session.
+	retired bool
 	// doubtful are spool files of uploads whose record may be in the journal although it
 	// failed: without them a restart could not go on. They go with the next record.
 	doubtful []spool.ID
@@ -189,14 +192,18 @@ func (s *share) sessionEnded(bulk bool) {
 		s.people.bulk--
 	}
 	s.people.lastEnd = time.Now().UTC()
+	last := s.retired && s.people.open == 0
 	s.mu.Unlock()
 	s.pulse()
+	if last {
+		s.endSource()
+	}
 }
 
 // config returns the share's settings as of now.
 func (s *share) config() *ShareConfig { return s.cfg.Load() }
 
-// current returns the tree as of now.
+// current returns the tree as of now of a share that can be written.
 func (s *share) current() *tree { return s.live.Load() }
 
 // do submits an operation and waits until it is durable and visible (opSetattr: visible,
@@ -305,6 +312,9 @@ func (s *share) pendingSets() int {
 
 // pending is what the share holds against the spool limit, in bytes.
 func (s *share) pending() int64 {
+	if s.source != nil {
+		return 0
+	}
 	s.mu.Lock()
 	nodes := s.ledger.bytes
 	s.mu.Unlock()

@@ -207,7 +207,7 @@ func (s *Session) StatFS(ctx context.Context, path string) (StatFS, error) {
 	}
 	out := mount.share.space()
 	out.NameMax = uint64(s.limits.NameBytes)
-	out.ReadOnly = out.ReadOnly || p.kind != placeLive
+	out.ReadOnly = out.ReadOnly || p.refuseWrite("statfs") != nil
 	return out, nil
 }
 
@@ -219,7 +219,11 @@ const statBlock = 4096
 func (s *share) space() StatFS {
 	limits := s.system.cfg.Limits
 	left := uint64(max(0, limits.SpoolBytes-s.system.pending()))
-	du, err := disk.Usage(filepath.Join(s.system.cfg.DataDir, "shares"))
+	dir := filepath.Join(s.system.cfg.DataDir, sharesDir)
+	if s.source != nil {
+		dir = s.system.cfg.DataDir // there may be no other share
+	}
+	du, err := disk.Usage(dir)
 	if err != nil {
 		// Where the system does not tell, the limit is all there is.
 		n := uint64(limits.SpoolBytes)

@@ -195,14 +195,20 @@ func (s *System) Commit(ctx context.Context, share string) (snapshotter.ID, erro
 	if !ok {
 		return snapshotter.ID{}, errCause("commit", Name{}, KindNotExist, fmt.Errorf("no share %q", share))
 	}
+	if sh.source != nil {
+		return snapshotter.ID{}, errCause("commit", Name{}, KindPermission, fmt.Errorf("share %q: %w", share, ErrSource))
+	}
 	if err := sh.committer.request(ctx, "manual"); err != nil {
 		return snapshotter.ID{}, err
 	}
 	return sh.head().id, nil
 }
 
+// ErrSource says that a share is that of a source: only pulls make its snapshots.
+var ErrSource = errors.New("only pulls make snapshots of a source")
+
 // Reload takes over changed share settings and new shares. A share that is no longer
-// listed stays open until the next start.
+// listed stays open until the next start, that of a source until its last session ends.
 func (s *System) Reload(ctx context.Context, shares []ShareConfig) error {
 	for _, cfg := range shares {
 		if err := cfg.check(); err != nil {
@@ -217,14 +223,36 @@ func (s *System) Reload(ctx context.Context, shares []ShareConfig) error {
 	if closed {
 		return errKind("reload", Name{}, KindClosed)
 	}
+	s.retireSources(shares)
 	for _, cfg := range shares {
-		if sh, ok := s.share(cfg.Name); ok {
-			cfg = cfg.withDefaults()
-			sh.cfg.Store(&cfg)
+		sh, ok := s.share(cfg.Name)
+		if !ok || (sh.source != nil) != cfg.Source {
+			continue // new; or a share that became a source and still has to commit
+		}
+		cfg = cfg.withDefaults()
+		sh.cfg.Store(&cfg)
+		if sh.source == nil {
 			sh.committer.reload(cfg)
 		}
 	}
 	return s.openShares(ctx, shares)
+}
+
+// retireSources takes the sources away that are not among shares.
+func (s *System) retireSources(shares []ShareConfig) {
+	listed := map[string]bool{}
+	for _, cfg := range shares {
+		listed[cfg.Name] = cfg.Source
+	}
+	for _, sh := range s.allShares() {
+		if sh.source == nil || listed[sh.name] {
+			continue
+		}
+		s.mu.Lock()
+		delete(s.shares, sh.name)
+		s.mu.Unlock()
+		sh.retire()
+	}
 }
 
 // Close ends all sessions, commits what is pending until ctx ends, and releases the
@@ -284,6 +312,9 @@ func (s *share) housekeep(ctx context.Context) {
 
 // close commits what is pending until ctx ends and stops the share.
 func (s *share) close(ctx context.Context) error {
+	if s.source != nil {
+		return s.source.close()
+	}
 	if err := s.committer.request(ctx, "shutdown"); err != nil {
 		// The changes are in the journal: the next start commits them.
 		s.log.Warn("not everything is committed, the next start goes on with it", "share", s.name, "err", err)

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"cmp"
 	"context"
 	"io/fs"
 	"path"
@@ -48,10 +49,10 @@ func historyAlias(cfg *ShareConfig, elem string) (kind placeKind, rest string) {
 }
 
 // refuseWrite is the one place where it is decided that a place cannot be written: views,
-// the directories that lead to them, and the root above several mounts are read-only,
-// whatever the principal may do elsewhere.
+// the directories that lead to them, the shares of sources, and the root above several
+// mounts are read-only, whatever the principal may do elsewhere.
 func (p *place) refuseWrite(op string) error {
-	if p.kind == placeLive {
+	if p.kind == placeLive && p.mount.share.source == nil {
 		return nil
 	}
 	return errKind(op, p.name, KindPermission)
@@ -69,7 +70,7 @@ func viewPath(s *snapshotter.Snapshot, name Name) string {
 // latestFirst orders a history, newest first, by what "latest" prefers: the share's own
 // snapshots come before those of another gateway on the same store, and these before
 // foreign ones (synced, restored): they may be newer by the clock without being newer in
-// content.
+// content. Of its own, the one with the highest number comes first, as for the head.
 func (s *share) latestFirst(snaps []snapshotter.Snapshot) []snapshotter.Snapshot {
 	rank := func(snap *snapshotter.Snapshot) int {
 		switch {
@@ -81,7 +82,12 @@ func (s *share) latestFirst(snaps []snapshotter.Snapshot) []snapshotter.Snapshot
 		return 2
 	}
 	out := slices.Clone(snaps)
-	slices.SortStableFunc(out, func(a, b snapshotter.Snapshot) int { return rank(&a) - rank(&b) })
+	slices.SortStableFunc(out, func(a, b snapshotter.Snapshot) int {
+		if r := rank(&a); r > 0 || rank(&b) > 0 {
+			return r - rank(&b)
+		}
+		return cmp.Compare(b.Sequence, a.Sequence)
+	})
 	return out
 }
 
