@@ -13,7 +13,8 @@
 // A principal sees one mount at "/", or several below a read-only root. Symbolic links
 // are followed within that name space as in a chroot; in a view, within the view. The
 // name .snapshots leads, in every directory, to the versions of that directory. All that
-// is not a live tree is read-only, which place.refuseWrite decides alone.
+// is not a live tree is read-only, which place.refuseWrite decides alone; so is the share of
+// a source (source.go), whose tree is the newest snapshot that a pull has made.
 //
 // # Locks
 //
@@ -25,6 +26,7 @@
 // Leaves are uploads.mu, creations.mu, upload.meta, content.mu, views.mu, Session.mu and
 // ahead.mu, in which aheads.mu and those of a spool file are taken. File.mu, upload.mu,
 // uploadBase.mu and Dir.mu are held across I/O, which their comments explain; no other is.
+// source.turn is, too, but nobody waits for it who has something to show.
 // The sequencer waits for nobody: an operation's check may take uploads.mu and creations.mu
 // and nothing else.
 package vfs

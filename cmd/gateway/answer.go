@@ -64,6 +64,8 @@ func commitNow(ctx context.Context, sys *vfs.System, share string) (snapshotter.
 			err:  fmt.Errorf("share %q: the running gateway does not have it", share),
 			hint: "gateway config check lists what is wrong with a configuration; SIGHUP makes the gateway take it over",
 		}
+	case errors.Is(err, vfs.ErrSource):
+		return id, &hintedError{err: fmt.Errorf("%s: %w", share, vfs.ErrSource), hint: "run: gateway pull " + share}
 	case err != nil:
 		return id, notCommitted(share, err)
 	case id.IsZero():

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/vfs"
 )
 
 // program is one run of the command: what it reads and writes, and the seams for tests.
@@ -149,17 +150,33 @@ func (p *program) load() (*config.Config, error) {
 	return cfg, err
 }
 
-// share checks that the configuration has a share of this name.
+// knownShare checks that the configuration has a share or source of this name.
 func knownShare(cfg *config.Config, name string) error {
-	if slices.ContainsFunc(cfg.Shares, func(s shareConfig) bool { return s.Name == name }) {
+	all := cfg.AllShares()
+	if slices.ContainsFunc(all, func(s shareConfig) bool { return s.Name == name }) {
 		return nil
 	}
-	names := make([]string, len(cfg.Shares))
-	for i, s := range cfg.Shares {
+	names := make([]string, len(all))
+	for i, s := range all {
 		names[i] = s.Name
+	}
+	what := "shares"
+	if len(cfg.Sources) > 0 {
+		what = "shares and sources"
 	}
 	return &hintedError{
 		err:  fmt.Errorf("share %q: not in %s", name, cfg.File),
-		hint: fmt.Sprintf("its shares are: %s", joinOr(names, "none")),
+		hint: fmt.Sprintf("its %s are: %s", what, joinOr(names, "none")),
 	}
+}
+
+// writableShare checks that the configuration has a share of this name that is no source.
+func (p *program) writableShare(cfg *config.Config, name string) error {
+	if _, ok := cfg.Source(name); ok {
+		return &hintedError{
+			err:  fmt.Errorf("%s: %w", name, vfs.ErrSource),
+			hint: fmt.Sprintf("run: gateway pull -c %s %s", shellQuote(p.configFile), name),
+		}
+	}
+	return knownShare(cfg, name)
 }

@@ -3,8 +3,11 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 )
 
 func (p *program) configCheckCommand() *cobra.Command {
@@ -41,6 +44,18 @@ func (p *program) configCheck() error {
 	for _, w := range warnings {
 		_, _ = fmt.Fprintf(p.stderr, "gateway: warning: %s\n", w)
 	}
-	_, err = fmt.Fprintf(p.stdout, "%s: good: %d shares, %d users\n", p.configFile, len(cfg.Shares), len(cfg.Users))
+	_, err = fmt.Fprintf(p.stdout, "%s: good: %d shares, %d users%s\n", p.configFile, len(cfg.Shares), len(cfg.Users), sourceNames(cfg))
 	return err
+}
+
+// sourceNames is ", 2 sources (read-only shares: mail, web)", "" without sources.
+func sourceNames(cfg *config.Config) string {
+	if len(cfg.Sources) == 0 {
+		return ""
+	}
+	var names []string
+	for _, s := range cfg.Sources {
+		names = append(names, s.Name)
+	}
+	return fmt.Sprintf(", %d sources (read-only shares: %s)", len(names), strings.Join(names, ", "))
 }

@@ -85,7 +85,7 @@ func (g *gateway) open(ctx context.Context, p *program, point func(string)) erro
 		DataDir:    g.cfg.DataDir,
 		Repository: vfs.FromSnapshotter(g.snapshots),
 		SpoolKey:   key,
-		Shares:     g.cfg.Shares,
+		Shares:     g.cfg.AllShares(),
 		Limits:     g.cfg.VFSLimits(),
 		Logger:     g.log,
 		Failpoint:  point,

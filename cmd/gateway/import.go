@@ -42,7 +42,7 @@ func (p *program) importDir(ctx context.Context, dir, share string) error {
 	if err != nil {
 		return err
 	}
-	if err := knownShare(cfg, share); err != nil {
+	if err := p.writableShare(cfg, share); err != nil {
 		return err
 	}
 	abs, err := filepath.Abs(dir)

@@ -9,7 +9,7 @@ import (
 )
 
 // reload reads the configuration again and takes over what can be taken over while
-// sessions are open: shares, users, certificates, log.level and limits.drain. Everything else that
+// sessions are open: shares, sources, users, certificates, log.level and limits.drain. Everything else that
 // changed is logged as waiting for a restart. When anything is wrong nothing changes.
 func (s *serving) reload(ctx context.Context) {
 	cfg, err := config.Load(s.cfg.File)
@@ -31,7 +31,7 @@ func (s *serving) reload(ctx context.Context) {
 		s.log.Warn("this change needs a restart", "key", key)
 	}
 	// Shares first: a user of a new share must find it.
-	if err := s.system.Reload(ctx, cfg.Shares); err != nil {
+	if err := s.system.Reload(ctx, cfg.AllShares()); err != nil {
 		s.log.Error("configuration not taken over", "err", err)
 		return
 	}
@@ -47,6 +47,7 @@ func (s *serving) reload(ctx context.Context) {
 	// The rest of the old configuration stays in force.
 	now := *s.cfg
 	now.Shares, now.Users, now.Warnings, now.Files = cfg.Shares, cfg.Users, cfg.Warnings, cfg.Files
+	now.Sources, now.Destinations = cfg.Sources, cfg.Destinations
 	now.Log.Level, now.Limits.Drain = cfg.Log.Level, cfg.Limits.Drain
 	if now.FTP != nil && cfg.FTP != nil {
 		ftp := *now.FTP

@@ -28,7 +28,7 @@ func (p *program) snapshot(ctx context.Context, share string) error {
 	if err != nil {
 		return err
 	}
-	if err := knownShare(cfg, share); err != nil {
+	if err := p.writableShare(cfg, share); err != nil {
 		return err
 	}
 	rep, err := control.Call(ctx, cfg.DataDir, control.Request{Op: control.OpSnapshot, Share: share}, nil)

@@ -107,6 +107,9 @@ func (p *program) readSnapshots(ctx context.Context, cfg *config.Config, share s
 	}
 	defer func() { err = errors.Join(err, snaps.Close()) }()
 	list, err = listSnapshots(ctx, snaps, share, func(share string) snapshotter.Lineage {
+		if _, ok := cfg.Source(share); ok {
+			return vfs.StoredSourceLineage(cfg.DataDir, share)
+		}
 		return vfs.StoredLineage(cfg.DataDir, share)
 	})
 	return slices.Clip(list), err

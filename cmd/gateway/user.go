@@ -119,7 +119,7 @@ func (p *program) userListCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List the users of the configuration",
 		Long: `Lists the users of the configuration: what they see of which share, what they may do,
-how they log in, and what keeps them out.`,
+how they log in, and what keeps them out. A source can only be read, whatever a user may do.`,
 		Example: "  gateway user list -c /etc/gateway.yaml",
 		Args:    arguments(0, 0),
 		RunE:    func(*cobra.Command, []string) error { return p.userList() },
@@ -135,22 +135,27 @@ func (p *program) userList() error {
 	_, _ = fmt.Fprintln(w, "USER\tSHARES\tPERMISSIONS\tLOGIN\tSTATE")
 	for i := range cfg.Users {
 		u := &cfg.Users[i]
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", u.Name, userShares(u), u.Permissions, userLogin(u), userState(u))
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", u.Name, userShares(cfg, u), u.Permissions, userLogin(u), userState(u))
 	}
 	return w.Flush() // keeps the errors of the lines
 }
 
-// userShares is "main", "main:/in" with a root, and "/mount=share" for several.
-func userShares(u *config.User) string {
+// userShares is "main", "main:/in" with a root, and "/mount=share" for several; a source is
+// "web(read-only)".
+func userShares(cfg *config.Config, u *config.User) string {
 	var out []string
 	for _, m := range u.Principal.Mounts {
+		share := m.Share
+		if _, ok := cfg.Source(share); ok {
+			share += "(read-only)"
+		}
 		switch {
 		case !m.At.IsRoot():
-			out = append(out, m.At.String()+"="+m.Share)
+			out = append(out, m.At.String()+"="+share)
 		case !m.Root.IsRoot():
-			out = append(out, m.Share+":"+m.Root.String())
+			out = append(out, share+":"+m.Root.String())
 		default:
-			out = append(out, m.Share)
+			out = append(out, share)
 		}
 	}
 	return strings.Join(out, ",")

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/snapgate/gateway/pull"
+	"github.com/snapgate/gateway/vfs"
 )
 
 func TestRemotes(t *testing.T) {
@@ -37,6 +39,13 @@ func TestRemotes(t *testing.T) {
 	}
 	if !web1.Unchanged || !web1.Checksum || !web1.Partial {
 		t.Errorf("web1: %+v", web1)
+	}
+	shown := vfs.ShareConfig{Name: "web1", Source: true, VisibleHistory: true, Aliases: []string{"~snapshot"}}
+	all := cfg.AllShares()
+	if i := slices.IndexFunc(all, func(s vfs.ShareConfig) bool { return s.Name == "web1" }); i < 0 {
+		t.Errorf("no share of web1 in %+v", all)
+	} else if diff := cmp.Diff(shown, all[i]); diff != "" || len(all) != 1+len(cfg.Sources) {
+		t.Errorf("share of web1 (-want +got):\n%s\n%d shares", diff, len(all))
 	}
 	for path, excluded := range map[string]bool{"/a.tmp": true, "/cache": true, "/b/cache": false, "/x.o": true, "/keep.o": false} {
 		if got := web1.Exclude.Match(path, true); got != excluded {

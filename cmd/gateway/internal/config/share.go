@@ -65,17 +65,8 @@ func (l *loader) readShare(name string, n node) {
 		"acknowledge":         intoChoice(&s.AckStored, []string{"spooled", "stored"}, []bool{false, true}),
 		"acknowledge_timeout": intoDuration(&s.AckTimeout, time.Second),
 		"visible":             intoBool(&s.VisibleHistory),
-		"aliases": {func(n node) {
-			n.list(func(e node) {
-				known := []string{".zfs/snapshot", ".snapshot", "~snapshot", "@GMT"}
-				var a string
-				intoChoice(&a, known, known).read(e)
-				if a != "" {
-					s.Aliases = append(s.Aliases, a)
-				}
-			})
-		}},
-		"max_pending": intoInt(&s.MaxPending, 1_000_000),
+		"aliases":             intoAliases(&s.Aliases),
+		"max_pending":         intoInt(&s.MaxPending, 1_000_000),
 	}.later("retention", "hooks", "expect", "quota", "lock", "sync", "compression", "exclude"))
 
 	if s.AckStored && (s.When == vfs.WhenSession || s.When == vfs.WhenSchedule || s.When == vfs.WhenManual) {
@@ -83,6 +74,20 @@ func (l *loader) readShare(name string, n node) {
 			"acknowledge: stored cannot wait for snapshot.when: %s", when)
 	}
 	l.cfg.Shares = append(l.cfg.Shares, s)
+}
+
+// intoAliases reads other names of .snapshots.
+func intoAliases(dst *[]string) field {
+	known := []string{".zfs/snapshot", ".snapshot", "~snapshot", "@GMT"}
+	return field{func(n node) {
+		n.list(func(e node) {
+			var a string
+			intoChoice(&a, known, known).read(e)
+			if a != "" {
+				*dst = append(*dst, a)
+			}
+		})
+	}}
 }
 
 // snapshotSection is what the snapshot section says besides ShareConfig's fields.

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/snapgate/gateway/pull"
+	"github.com/snapgate/gateway/vfs"
 )
 
 // Source is a remote that is pulled from.
@@ -21,6 +23,9 @@ type Source struct {
 	Unchanged bool
 	Checksum  bool // read all files, whatever their size and time say
 	Partial   bool // make a snapshot also when the connection is lost for good
+	// Of the read-only share that shows its snapshots.
+	VisibleHistory bool
+	Aliases        []string
 }
 
 // Source returns the source of a name.
@@ -41,6 +46,15 @@ func (c *Config) Destination(name string) (Remote, bool) {
 		}
 	}
 	return Remote{}, false
+}
+
+// AllShares are the shares and, read-only, the sources.
+func (c *Config) AllShares() []vfs.ShareConfig {
+	all := slices.Clone(c.Shares)
+	for _, s := range c.Sources {
+		all = append(all, vfs.ShareConfig{Name: s.Name, Source: true, VisibleHistory: s.VisibleHistory, Aliases: s.Aliases})
+	}
+	return all
 }
 
 // readSources reads the sources section.
@@ -90,6 +104,8 @@ func (sr *sourceReader) fields() fields {
 		"unchanged": intoChoice(&sr.s.Unchanged, []string{"skip", "snapshot"}, []bool{false, true}),
 		"checksum":  intoBool(&sr.s.Checksum),
 		"partial":   intoBool(&sr.s.Partial),
+		"visible":   intoBool(&sr.s.VisibleHistory),
+		"aliases":   intoAliases(&sr.s.Aliases),
 	}
 	sr.at = make(map[string]node, len(known))
 	for key, f := range known {

@@ -213,7 +213,7 @@ func (l *loader) finishUser(u *userSection) {
 	case several:
 		for _, name := range u.order {
 			at := u.seen["shares."+name]
-			l.checkShare(at, name)
+			l.checkShare(at, name, u.perms)
 			p.Mounts = append(p.Mounts, vfs.Mount{At: parseName(at, u.mounts[name]), Share: name, Root: vfs.Root()})
 		}
 		if len(u.order) == 0 && u.at.clean() {
@@ -224,7 +224,7 @@ func (l *loader) finishUser(u *userSection) {
 			u.at.failHint("add share: NAME", "no share")
 		}
 	default:
-		l.checkShare(shareNode, u.share)
+		l.checkShare(shareNode, u.share, u.perms)
 		root := vfs.Root()
 		if hasRoot {
 			if !strings.HasPrefix(u.root, "/") {
@@ -241,13 +241,22 @@ func (l *loader) finishUser(u *userSection) {
 	l.cfg.Users = append(l.cfg.Users, u.User)
 }
 
-// checkShare refuses a share that does not exist.
-func (l *loader) checkShare(n node, name string) {
+// checkShare refuses a share that does not exist. One that is a source's can only be read.
+func (l *loader) checkShare(n node, name string, perms vfs.Perm) {
 	if _, ok := l.shareAt[name]; ok || name == "" {
+		return
+	}
+	if _, ok := l.sourceAt[name]; ok {
+		if !perms.Has(vfs.PermRead) {
+			l.warn("%s: %s is a source, which can only be read, and the user may not read", n.label(), name)
+		}
 		return
 	}
 	known := fields{}
 	for s := range l.shareAt {
+		known[s] = field{}
+	}
+	for s := range l.sourceAt {
 		known[s] = field{}
 	}
 	hint := "add it to shares"
