@@ -63,7 +63,7 @@ func openShare(ctx context.Context, sys *System, cfg ShareConfig) (_ *share, rec
 func newShare(ctx context.Context, sys *System, cfg ShareConfig) (*share, error) {
 	s := &share{
 		system: sys, name: cfg.Name, log: sys.log, started: time.Now().UTC(),
-		uploads:  newUploads(nil),
+		uploads:  newUploads(),
 		aheads:   newAheads(),
 		requests: make(chan *request, queueLength),
 		stop:     make(chan struct{}),

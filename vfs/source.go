@@ -42,7 +42,7 @@ type shown struct {
 func openSource(sys *System, cfg ShareConfig) (*share, error) {
 	s := &share{
 		system: sys, name: cfg.Name, log: sys.log, started: time.Now().UTC(),
-		uploads: newUploads(nil), // none, ever
+		uploads: newUploads(), // none, ever
 	}
 	s.source = &source{share: s, pause: lookPause, turn: make(chan struct{}, 1)}
 	s.cfg.Store(&cfg)

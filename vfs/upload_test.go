@@ -19,7 +19,7 @@ func big(c string) string { return strings.Repeat(c, 100_000) }
 
 func TestUploadsTable(t *testing.T) {
 	name := func(s string) Name { return mustName(t, s) }
-	table := newUploads(nil)
+	table := newUploads()
 	idle := 0
 	table.idle = func() { idle++ }
 	add := func(at string, onto, exclusive bool) *upload {
@@ -70,7 +70,7 @@ func TestUploadsTable(t *testing.T) {
 
 func TestUploadsOrphans(t *testing.T) {
 	at := mustName(t, "/p")
-	table := newUploads(nil)
+	table := newUploads()
 	table.put(partial{name: at, user: "u", spool: 1})
 	table.put(partial{name: at, user: "u", spool: 1, size: 2})
 	want(t, "a newer checkpoint frees nothing", len(table.sweep()), 0)

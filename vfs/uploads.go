@@ -29,16 +29,14 @@ type partKey struct {
 	name Name
 }
 
-// newUploads makes an empty table. idle, which may be nil, is called each time when the
-// last open upload has ended.
-func newUploads(idle func()) *uploads {
+// newUploads makes an empty table.
+func newUploads() *uploads {
 	return &uploads{
 		made:    newCreations(),
 		open:    map[Name][]*upload{},
 		parts:   map[partKey]partial{},
 		orphans: map[spool.ID]bool{},
 		cut:     map[partKey]time.Time{},
-		idle:    idle,
 	}
 }
 
