@@ -118,24 +118,12 @@ func readID(d disk.FS, path string) (string, error) {
 	return string(id), nil
 }
 
-// makeID writes a new id beside its place and renames it there, so that a crash leaves
-// either none or a whole one.
+// makeID writes a new id durably; a crash leaves either none or a whole one.
 func makeID(d disk.FS, path string) (string, error) {
 	raw := make([]byte, idBytes)
 	if _, err := rand.Read(raw); err != nil {
 		return "", err
 	}
 	id := hex.EncodeToString(raw)
-	f, err := d.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return "", err
-	}
-	_, err = f.WriteAt([]byte(id+"\n"), 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return "", err
-	}
-	return id, d.Rename(path+".new", path)
+	return id, disk.WriteFile(d, path, []byte(id+"\n"), 0o600)
 }

@@ -246,3 +246,28 @@ func TestMkdirDurableAfterAKill(t *testing.T) {
 		}
 	}
 }
+
+// A power loss while a file is written anew leaves what was there before or all of the new.
+func TestWriteFileAfterAPowerLoss(t *testing.T) {
+	root := t.TempDir()
+	path := filepath.Join(root, "f")
+	must(t, os.WriteFile(path, []byte("before, and longer than the new one"), 0o600))
+	r, err := disktest.NewRecorder(root)
+	must(t, err)
+	first := r.Point()
+	must(t, disk.WriteFile(r, path, []byte("after"), 0o600))
+	for point := first; point <= r.Point(); point++ {
+		for _, v := range disktest.Variants(8) {
+			dest := t.TempDir()
+			must(t, r.Materialize(point, v, dest))
+			got, err := disk.ReadFile(disk.OS{}, filepath.Join(dest, "f"), 100)
+			must(t, err)
+			if s := string(got); s != "after" && (s != "before, and longer than the new one" || point == r.Point()) {
+				t.Errorf("at %d with %v: got %q\n%s", point, v, got, r.Log(point))
+			}
+		}
+	}
+	if _, err := disk.ReadFile(disk.OS{}, path, 4); !errors.Is(err, disk.ErrTooLarge) {
+		t.Errorf("5 bytes where 4 are allowed: got %v, want %v", err, disk.ErrTooLarge)
+	}
+}
