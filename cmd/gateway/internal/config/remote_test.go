@@ -52,11 +52,17 @@ func TestRemotes(t *testing.T) {
 			t.Errorf("%s is excluded: %v, want %v", path, got, excluded)
 		}
 	}
-	next := web1.Next(time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC))
+	next := web1.Schedule.Times.Next(time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC))
 	if want := time.Date(2026, 7, 2, 0, 0, 0, 0, time.UTC); !next.Equal(want) { // 2:00 in Paris
 		t.Errorf("due at %v, want %v", next, want)
 	}
-	if alias, _ := cfg.Source("alias"); !alias.Location.Alias || !alias.Location.Home || alias.Next != nil || alias.Exclude != nil {
+	if got, want := web1.Schedule.Jitter, 10*time.Minute; got != want {
+		t.Errorf("jitter %v, want %v", got, want)
+	}
+	if s, _ := cfg.Source("path"); s.Schedule.Times.String() != "@hourly UTC" || s.Schedule.Jitter >= 0 {
+		t.Errorf("path: %v with jitter %v, want none", s.Schedule.Times, s.Schedule.Jitter)
+	}
+	if alias, _ := cfg.Source("alias"); !alias.Location.Alias || !alias.Location.Home || alias.Schedule.Times != nil || alias.Exclude != nil {
 		t.Errorf("alias: %+v", alias)
 	}
 	for name, want := range map[string]string{
@@ -78,6 +84,7 @@ func TestRemotes(t *testing.T) {
 	warned := []string{
 		"destinations.dr2: insecure_ignore_host_key: whoever is between here and the server can read and change what is sent, and gets the password",
 		"sources.legacy: tls: off: password and files cross the network in plain text",
+		"sources.local.jitter has no effect without schedule",
 		"sources.odd: tls_insecure_no_verify: whoever is between here and the server can read and change what is sent, and gets the password",
 	}
 	if diff := cmp.Diff(warned, cfg.Warnings); diff != "" {

@@ -1,13 +1,10 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"strings"
 	"time"
-
-	"github.com/robfig/cron/v3"
 
 	"github.com/snapgate/gateway/vfs"
 )
@@ -124,28 +121,12 @@ func (l *loader) readSnapshot(n node, s *share) string {
 	case !scheduled && c.cron != "":
 		n.failHint("add when: schedule, or remove cron", "cron has no effect with when: %s", c.when)
 	case scheduled:
-		next, err := schedule(c.cron, c.zone)
-		if err != nil {
-			c.cronNode.failHint(`want minute, hour, day, month, weekday, as "0 2 * * *"`, "%w", err)
+		if times := c.cronNode.cron(c.cron, c.zone); times != nil {
+			s.Next = times.Next
 		}
-		s.Next = next
 	}
 	l.warnTiming(n, &c, s)
 	return c.when
-}
-
-// readZone reads a time zone; nil when it is not known.
-func readZone(n node) *time.Location {
-	s, ok := n.text()
-	if !ok {
-		return nil
-	}
-	loc, err := time.LoadLocation(s)
-	if err != nil {
-		n.failHint("want as UTC or Europe/Paris", "unknown time zone %q", s)
-		return nil
-	}
-	return loc
 }
 
 // warnTiming notes settings that the chosen way of committing does not look at. They are
@@ -162,24 +143,4 @@ func (l *loader) warnTiming(n node, c *snapshotSection, s *share) {
 			l.warn("%s.%s has no effect with when: %s", n.key, key, c.when)
 		}
 	}
-}
-
-// schedule turns a cron line into the function that a share's committer wants; a nil zone
-// is UTC.
-func schedule(line string, zone *time.Location) (func(time.Time) time.Time, error) {
-	// The library reads a time zone prefix too, but trips over a malformed one.
-	if strings.Contains(line, "TZ=") {
-		return nil, errors.New("put the time zone into time_zone")
-	}
-	if zone == nil {
-		zone = time.UTC
-	}
-	sched, err := cron.ParseStandard(line)
-	if err != nil {
-		return nil, err
-	}
-	if sched.Next(time.Now().In(zone)).IsZero() {
-		return nil, errors.New("that time never comes")
-	}
-	return func(after time.Time) time.Time { return sched.Next(after.In(zone)) }, nil
 }

@@ -3,10 +3,10 @@ package config
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/snapgate/gateway/pull"
@@ -17,8 +17,8 @@ import (
 type Source struct {
 	Remote
 	Exclude *pull.Exclude // nil excludes nothing
-	// Next tells when a scheduled run is due after a time; nil for none.
-	Next func(time.Time) time.Time
+	// Schedule says when serve pulls from it.
+	Schedule Schedule
 	// Unchanged makes a snapshot also when nothing has changed.
 	Unchanged bool
 	Checksum  bool // read all files, whatever their size and time say
@@ -86,8 +86,7 @@ type sourceReader struct {
 
 	patterns    []string
 	excludeFile string
-	cron        string
-	zone        *time.Location
+	schedule    scheduleReader
 	at          map[string]node
 }
 
@@ -99,8 +98,6 @@ func (sr *sourceReader) fields() fields {
 				sr.excludeFile = n.path(s)
 			}
 		}},
-		"schedule":  intoText(&sr.cron),
-		"time_zone": {func(n node) { sr.zone = readZone(n) }},
 		"unchanged": intoChoice(&sr.s.Unchanged, []string{"skip", "snapshot"}, []bool{false, true}),
 		"checksum":  intoBool(&sr.s.Checksum),
 		"partial":   intoBool(&sr.s.Partial),
@@ -111,6 +108,7 @@ func (sr *sourceReader) fields() fields {
 	for key, f := range known {
 		known[key] = noting(sr.at, key, f)
 	}
+	maps.Copy(known, sr.schedule.fields())
 	return known
 }
 
@@ -119,16 +117,7 @@ func (l *loader) readSource(n node, s *Source) {
 	sr := &sourceReader{l: l, s: s}
 	l.readRemote(n, &s.Remote, sr.fields())
 	sr.readExclude()
-	switch {
-	case sr.cron != "":
-		next, err := schedule(sr.cron, sr.zone)
-		if err != nil {
-			sr.at["schedule"].failHint(`want minute, hour, day, month, weekday, as "0 2 * * *"`, "%w", err)
-		}
-		s.Next = next
-	case sr.zone != nil:
-		l.warn("%s.time_zone has no effect without schedule", n.label())
-	}
+	s.Schedule = sr.schedule.schedule(l, n)
 }
 
 // maxExcludeBytes bounds an exclude_file.
