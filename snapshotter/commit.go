@@ -25,8 +25,9 @@ import (
 // Errors: ErrNoSnapshot when the base does not exist any more (removed by plakar): the
 // caller may look for another base or commit everything on a zero one. ErrBusy while
 // another process maintains the store. ErrUnavailable, with the system's error wrapped,
-// when the store cannot be read or written. fs.ErrInvalid for changes that contradict
-// each other or the base. Errors of Content are wrapped.
+// when the store cannot be read or written. MissingError when the store lacks what Stored
+// says is there. fs.ErrInvalid for changes that contradict each other or the base. Errors of
+// Content are wrapped.
 func (s *Snapshotter) Commit(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta) (id ID, err error) {
 	s.write.Lock()
 	defer s.write.Unlock()
@@ -106,7 +107,10 @@ func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 	}
 	defer end()
 	b := a.builder
-	a.source = &merge{ctx: ctx, importer: meta.importer(), now: a.time(), changes: changes, failed: a.packer.failed, damage: d}
+	a.source = &merge{
+		ctx: ctx, s: s, importer: meta.importer(), now: a.time(), changes: changes,
+		failed: a.packer.failed, damage: d, exists: s.committed,
+	}
 	if !base.IsZero() {
 		if err := a.useBase(b, base); err != nil {
 			return nil, err

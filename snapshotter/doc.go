@@ -44,9 +44,11 @@
 //
 // # Ahead of a commit
 //
-// An Ingest puts the chunks of a file into the store while it arrives; see early. No state
-// tells of them until a commit does. The failpoints around their packfiles are
-// early-packfile-put-before and early-packfile-put-after.
+// An Ingest puts the chunks of a file into the store while it arrives, and Store those of a
+// whole file; see early. What a commit needs to know of such a file can be kept elsewhere (Seal),
+// and costs some 70 bytes for a small one. No state tells of the chunks until a commit does,
+// which fails with a MissingError rather than refer to what is not there. The failpoints around
+// their packfiles are early-packfile-put-before and early-packfile-put-after.
 //
 // # Views
 //

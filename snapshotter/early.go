@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -44,10 +45,12 @@ type early struct {
 	closed bool   // guarded by use
 	open   *batch // guarded by use: nil for none
 
-	mu      sync.Mutex // guards the rest; a leaf
-	batches []*batch   // the open one among them
-	adopted []*batch   // by the last commit that was tried
-	retry   time.Time  // when to try again after a failure
+	mu      sync.Mutex               // guards the rest; a leaf
+	batches []*batch                 // the open one among them
+	adopted []*batch                 // by the last commit that was tried
+	retry   time.Time                // when to try again after a failure
+	cause   error                    // of that failure
+	gone    map[objects.MAC]struct{} // packfiles of batches that are not in the store any more
 }
 
 // batch is a row of packfiles that no state tells of yet. It ends with a commit, or when the
@@ -88,7 +91,7 @@ func (e *early) begin() error {
 	e.use.Lock()
 	defer e.use.Unlock()
 	e.mu.Lock()
-	pause := time.Now().Before(e.retry)
+	pause, cause := time.Now().Before(e.retry), e.cause
 	e.mu.Unlock()
 	switch {
 	case e.closed:
@@ -96,7 +99,7 @@ func (e *early) begin() error {
 	case e.open != nil:
 		return nil
 	case pause:
-		return errEarlyPause
+		return fmt.Errorf("%w: %w", errEarlyPause, cause)
 	}
 	b := &batch{id: objects.RandomMAC()}
 	var err error
@@ -152,11 +155,17 @@ func (e *early) write(rw *repository.RepositoryWriter, p packfile.Packfile) erro
 // of a batch.
 func (e *early) has(typ resources.Type, mac objects.MAC) bool {
 	e.mu.Lock()
-	batches := e.batches
+	batches, gone := e.batches, e.gone
 	e.mu.Unlock()
 	for _, b := range batches {
-		for range b.delta.GetDelta(typ, mac) {
-			return true
+		for _, buf := range b.delta.GetDelta(typ, mac) {
+			if len(gone) == 0 {
+				return true
+			}
+			entry, err := state.DeltaEntryFromBytes(buf)
+			if _, lost := gone[entry.Location.Packfile]; err == nil && !lost {
+				return true
+			}
 		}
 	}
 	return e.s.store.Has(typ, mac)
@@ -164,12 +173,16 @@ func (e *early) has(typ resources.Type, mac objects.MAC) bool {
 
 // failed ends a batch that cannot be written. What it has written stays known.
 func (e *early) failed(b *batch) {
-	e.mu.Lock()
-	e.retry = time.Now().Add(earlyPause)
-	e.mu.Unlock()
+	e.pause(b.packer.failed())
 	e.turn.Lock()
 	defer e.turn.Unlock()
 	e.seal(b)
+}
+
+func (e *early) pause(cause error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.retry, e.cause = time.Now().Add(earlyPause), cause
 }
 
 // seal ends a batch when it is the open one, nil for any: what it has in memory is written,
@@ -188,6 +201,7 @@ func (e *early) seal(b *batch) {
 	b.w.close()
 	// Which blobs are in the store is in the delta, whatever went wrong.
 	if err := b.packer.finish(); err != nil {
+		e.pause(err)
 		e.s.log.Info("chunks were not put into the store ahead of a commit", "err", err)
 	}
 }
@@ -222,6 +236,7 @@ func (e *early) adopt(ctx context.Context, id objects.MAC, into *caching.ScanCac
 	}
 	if n := len(macs) - len(live); n > 0 {
 		e.s.log.Info("packfiles that were put into the store ahead of a commit are gone", "gone", n)
+		e.lose(macs, live)
 	}
 	for _, b := range batches {
 		if err := b.copyTo(id, into, live); err != nil {
@@ -230,6 +245,20 @@ func (e *early) adopt(ctx context.Context, id objects.MAC, into *caching.ScanCac
 	}
 	e.s.failpoint(FailEarlyAdopt)
 	return nil
+}
+
+// lose notes packfiles that are not live, so that what was in them is put again.
+func (e *early) lose(macs []objects.MAC, live map[objects.MAC]struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	gone := make(map[objects.MAC]struct{}) // a new one: has looks into the old one
+	maps.Copy(gone, e.gone)
+	for _, mac := range macs {
+		if _, ok := live[mac]; !ok {
+			gone[mac] = struct{}{}
+		}
+	}
+	e.gone = gone
 }
 
 // copyTo copies what a batch has in live packfiles to the delta of a state.
@@ -266,6 +295,9 @@ func (e *early) settle() {
 	e.adopted = nil
 	// A new slice: has goes through the old one.
 	e.batches = slices.DeleteFunc(slices.Clone(e.batches), func(b *batch) bool { return slices.Contains(done, b) })
+	if len(e.batches) == 0 {
+		e.gone = nil
+	}
 }
 
 // close ends everything; what is in memory is dropped.
@@ -296,6 +328,7 @@ type Ingest struct {
 	sum  *contentSum
 	file *fileObject
 	done bool
+	once bool // nobody will write a part of the file
 
 	chunker *chunkers.Chunker // nil while resting
 	src     source
@@ -330,7 +363,7 @@ func (g *Ingest) Feed(ctx context.Context, r io.ReaderAt, size int64, whole bool
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		if len(piece) > 0 {
+		if len(piece) > 0 || size == 0 { // of nothing, one piece without a byte, as kloset has it
 			if err := g.add(piece); err != nil {
 				return err
 			}
@@ -356,13 +389,15 @@ func (g *Ingest) add(piece []byte) error {
 // end completes the object of a file of a size.
 func (g *Ingest) end(size int64, whole bool) error {
 	if !whole || g.file.size != size {
-		return fmt.Errorf("%d bytes announced, %d read: %w", size, g.file.size, io.ErrUnexpectedEOF)
+		return sizeError(size, g.file.size)
 	}
 	mac, err := g.sum.finish(size)
 	if err != nil {
 		return err
 	}
-	g.s.sums.keep(mac, g.sum.sums, mac)
+	if !g.once {
+		g.s.sums.keep(mac, g.sum.sums, mac)
+	}
 	g.file.obj.ContentMAC, g.done = mac, true
 	g.Rest()
 	return nil
@@ -419,18 +454,7 @@ func (c *increment) ingested(in *ingester, ch *change) (obj object, ok bool, err
 	if g == nil {
 		return obj, false, nil
 	}
-	missing := 0
-	seen := make(map[objects.MAC]struct{}, len(g.file.obj.Chunks))
-	for i := range g.file.obj.Chunks {
-		mac := g.file.obj.Chunks[i].ContentMAC
-		if _, ok := seen[mac]; ok {
-			continue
-		}
-		seen[mac] = struct{}{}
-		if !c.w.exists(resources.RT_CHUNK, mac) {
-			missing++
-		}
-	}
+	missing := g.file.missing(c.w.exists)
 	if !g.done || g.s != c.s || missing > 0 || g.file.size != ch.Content.Size() {
 		c.s.log.Info("a file that was put into the store while it arrived is read again",
 			"share", c.meta.Share, "path", ch.Path, "missing_chunks", missing)

@@ -50,7 +50,7 @@ func (s *Snapshotter) Stock(ctx context.Context, changes iter.Seq2[Change, error
 		return err
 	}
 	defer b.Close()
-	a.source = &merge{ctx: ctx, importer: meta.importer(), now: a.time(), changes: changes, failed: func() error { return nil }}
+	a.source = &merge{ctx: ctx, s: s, importer: meta.importer(), now: a.time(), changes: changes, failed: func() error { return nil }}
 	src, err := snapshot.NewSource(ctx, a.source)
 	if err != nil {
 		return err
@@ -151,6 +151,7 @@ func (s *Snapshotter) FlushEarly() {
 
 // SetChunkSizes makes chunks small, so that small files have many.
 func SetChunkSizes(s *Snapshotter, least, normal, most int) {
+	s.oneChunk = int64(least)
 	s.newChunker = func(rd io.Reader) (*chunkers.Chunker, error) {
 		return chunkers.NewChunker(s.repo.Configuration().Chunking.Algorithm, rd,
 			&chunkers.ChunkerOpts{MinSize: least, NormalSize: normal, MaxSize: most})
@@ -221,4 +222,20 @@ func (s *Snapshotter) ContentMAC(content, before []byte, rng *rand.Rand) objects
 		panic(err)
 	}
 	return mac
+}
+
+// Reseal gives a sealed file that was changed the check that belongs to it.
+func (s *Snapshotter) Reseal(data []byte) []byte {
+	if len(data) < sealCheck {
+		return data
+	}
+	data = data[:len(data)-sealCheck]
+	mac := s.repo.ComputeMAC(data)
+	return append(bytes.Clone(data), mac[:sealCheck]...)
+}
+
+// Unseals reports whether data is a sealed file.
+func (s *Snapshotter) Unseals(data []byte) bool {
+	_, err := s.unseal(data)
+	return err == nil
 }

@@ -45,10 +45,7 @@ func (s *Snapshotter) incremental(ctx context.Context, base *record, changes ite
 		}
 		a.lostBefore = base.snap.Lost
 	}
-	written := s.uncommitted.Load()
-	w := newWriter(a.rw, a.packer, func(typ resources.Type, mac objects.MAC) bool {
-		return written.has(typ, mac) || s.store.Has(typ, mac)
-	})
+	w := newWriter(a.rw, a.packer, s.committed)
 	c := &increment{
 		s: s, w: w, old: h, meta: meta, now: a.time(),
 		paths: map[string]indexEdit{}, types: map[string]indexEdit{}, dirs: map[string]indexEdit{}, summaries: map[string]indexEdit{},
@@ -96,6 +93,7 @@ type increment struct {
 	in      *ingester // for directories
 	changes []change
 	at      int // of the next change
+	missing missing
 
 	paths, types, dirs, summaries map[string]indexEdit
 }
@@ -106,8 +104,10 @@ type change struct {
 	obj object
 }
 
-// hasContent reports whether there are bytes to be read.
-func (ch *change) hasContent() bool { return ch.Kind == File && ch.Content != nil }
+// hasContent reports whether there are bytes that the base does not have.
+func (ch *change) hasContent() bool {
+	return ch.Kind == File && (ch.Content != nil || ch.Stored != nil)
+}
 
 // build makes all of the snapshot but its header.
 func (c *increment) build(ctx context.Context, changes iter.Seq2[Change, error]) (*header.Source, error) {
@@ -211,11 +211,25 @@ func (c *increment) ingest(ctx context.Context) error {
 	}
 	close(work)
 	wg.Wait()
-	return context.Cause(ctx)
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return c.missing.err()
 }
 
 func (c *increment) content(ctx context.Context, in *ingester, ch *change) (err error) {
 	var ok bool
+	if ch.Stored != nil {
+		f := c.s.unsealed(ch.Path, ch.Stored, c.w.exists)
+		if f != nil {
+			ch.obj, err = in.putFile(ch.Path, f)
+			return err
+		}
+		if ch.Content == nil {
+			c.missing.add(ch.Path)
+			return nil
+		}
+	}
 	if ch.obj, ok, err = c.ingested(in, ch); ok || err != nil {
 		return err
 	}
@@ -456,7 +470,7 @@ func (c *increment) changedFile(ch *change, sum *vfs.Summary) (dirEntry, error) 
 		return dirEntry{}, fmt.Errorf("change %q: %w: symbolic link to nothing", ch.Path, fs.ErrInvalid)
 	case ch.Kind == Symlink:
 		obj, target = object{contentType: notRegular, size: int64(len(ch.Target))}, ch.Target
-	case ch.Content == nil:
+	case !ch.hasContent():
 		var err error
 		if obj, err = c.stored(ch); err != nil {
 			return dirEntry{}, err

@@ -152,7 +152,7 @@ func (in *ingester) file(ctx context.Context, name string, rd io.Reader, size in
 	case err != nil:
 		return object{}, err
 	case n != size:
-		return object{}, fmt.Errorf("%d bytes announced, %d read: %w", size, n, io.ErrUnexpectedEOF)
+		return object{}, sizeError(size, n)
 	}
 	return in.putFile(name, f)
 }

@@ -1,6 +1,7 @@
 package snapshotter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/PlakarKorp/kloset/connectors"
 	"github.com/PlakarKorp/kloset/location"
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/resources"
 	"github.com/PlakarKorp/kloset/snapshot/header"
 )
 
@@ -26,6 +28,7 @@ const mergePage = 512
 type merge struct {
 	//nolint:containedctx // Import gets kloset's context, which is never cancelled
 	ctx      context.Context
+	s        *Snapshotter
 	importer header.Importer
 	base     *snapTree // nil: the empty tree
 	now      time.Time
@@ -42,6 +45,10 @@ type merge struct {
 
 	mu  sync.Mutex
 	err error // guarded by mu: the first error of a content reader
+
+	// exists reports whether the store has a blob, or this commit has written it.
+	exists  func(resources.Type, objects.MAC) bool
+	missing missing
 
 	files, dirs, others atomic.Uint64 // what was played
 }
@@ -67,6 +74,12 @@ func (m *merge) Import(_ context.Context, records chan<- *connectors.Record, _ <
 		return err
 	}
 	if err := m.root(); err != nil {
+		return err
+	}
+	if err := m.missing.err(); err != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.err = cmp.Or(m.err, err)
 		return err
 	}
 	if m.change != nil {
@@ -269,6 +282,17 @@ func (m *merge) changedDir(c *Change) error {
 }
 
 func (m *merge) changedFile(c *Change) error {
+	if c.Stored != nil {
+		if f := m.s.unsealed(c.Path, c.Stored, m.exists); f != nil {
+			m.files.Add(1)
+			rec := &connectors.Record{Pathname: c.Path, FileInfo: fileInfo(c, 0, f.size)}
+			return m.send(rec, func() (io.ReadCloser, error) { return readAll(newReader(m.s.chunks, f.obj)), nil })
+		}
+		if c.Content == nil {
+			m.missing.add(c.Path)
+			return nil
+		}
+	}
 	if c.Content != nil {
 		m.files.Add(1)
 		rec := &connectors.Record{Pathname: c.Path, FileInfo: fileInfo(c, 0, c.Content.Size())}
@@ -325,11 +349,16 @@ func (m *merge) opener(e *storedEntry) func() (io.ReadCloser, error) {
 		if err != nil {
 			return nil, err
 		}
-		return struct {
-			io.Reader
-			io.Closer
-		}{io.NewSectionReader(r, 0, r.Size()), r}, nil
+		return readAll(r), nil
 	}
+}
+
+// readAll reads a stored file from its beginning to its end.
+func readAll(r *Reader) io.ReadCloser {
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.NewSectionReader(r, 0, r.Size()), r}
 }
 
 // send hands a record to the Builder, which asks open for the bytes of a file if it does

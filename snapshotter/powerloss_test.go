@@ -50,8 +50,12 @@ func recordCommits(t *testing.T, ignore func(op disktest.Op, path string) bool) 
 		log.ids = append(log.ids, id)
 		log.trees = append(log.trees, want)
 		p := fmt.Sprintf("/new%d", i)
-		want = with(map[string]*item{p: ptr(file(uint64(50+i), strings.Repeat(p, 100_000)))})
-		changes = []snapshotter.Change{put(p, want[p])}
+		q := p + "s"
+		want = with(map[string]*item{
+			p: ptr(file(uint64(50+i), strings.Repeat(p, 100_000))),
+			q: ptr(file(uint64(60+i), strings.Repeat(q, 1000))),
+		})
+		changes = []snapshotter.Change{put(p, want[p]), r.store1(put(q, want[q]))}
 		changes[0].Ingested = r.ingest([]byte(want[p].Data)) // while it arrived
 	}
 	return log

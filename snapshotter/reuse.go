@@ -89,13 +89,20 @@ func (s *Snapshotter) fileObject(ctx context.Context, id ID, path string) (*obje
 	return s.object(e.Object)
 }
 
+// fastCDC reports whether the store's chunker is one that reuse.keeps is about.
+func (s *Snapshotter) fastCDC() bool {
+	switch strings.ToLower(s.repo.Configuration().Chunking.Algorithm) {
+	case "fastcdc", "kfastcdc", "fastcdc-v1.0.0":
+		return true
+	}
+	return false
+}
+
 // cutsAlike reports whether an object looks as if the chunker of this store had made it.
 // With another one's cuts, the new object would hold the right bytes, but share fewer chunks
 // with others.
 func (in *ingester) cutsAlike(o *objects.Object) bool {
-	switch strings.ToLower(in.s.repo.Configuration().Chunking.Algorithm) {
-	case "fastcdc", "kfastcdc", "fastcdc-v1.0.0": // what reuse.keeps is about
-	default:
+	if !in.s.fastCDC() {
 		return false
 	}
 	today := objects.NewChunk()

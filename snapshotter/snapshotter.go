@@ -97,6 +97,8 @@ type Snapshotter struct {
 	chunkers   chunkerPool
 	newChunker func(io.Reader) (*chunkers.Chunker, error)
 	sums       *sumCache
+	oneChunk   int64     // up to which size a content is one chunk for certain
+	small      sync.Pool // of *[]byte: contents of one chunk
 	indexBytes int64
 	shape      indexShape
 
@@ -153,6 +155,10 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 		s.indexBytes = defaultIndexBytes
 	}
 	s.newChunker = s.repo.Chunker
+	s.small.New = func() any { return new([]byte) }
+	if s.fastCDC() {
+		s.oneChunk = int64(s.repo.Configuration().Chunking.MinSize)
+	}
 	if err := s.makeCaches(); err != nil {
 		return nil, err
 	}

@@ -80,8 +80,8 @@ type Change struct {
 
 	// From is the base path that this entry continues, "" when it is new.
 	// Dir: what no Change below Path mentions is taken from the base directory From, so
-	// that a renamed directory is one Change. File: when Content is nil, the bytes are
-	// those of the base file From (an attribute change or a rename).
+	// that a renamed directory is one Change. File: when Content and Stored are nil, the
+	// bytes are those of the base file From (an attribute change or a rename).
 	From string
 
 	Attr Attr
@@ -96,6 +96,11 @@ type Change struct {
 	// Ingested may have put the bytes of Content into the store already, all of them: they
 	// are read only when that is of no use any more. Nil for none.
 	Ingested *Ingest
+
+	// Stored, of a File, is what Store or Ingest.Seal has returned: the bytes are in the
+	// store already. Content may be nil then. Otherwise it is read when they are not there
+	// after all; without it the commit fails with a MissingError.
+	Stored []byte
 
 	// Target is where a Symlink points.
 	Target string

@@ -164,6 +164,13 @@ type uncommitted struct {
 	delta *caching.ScanCache
 }
 
+// committed reports whether a blob is in the store, or in a packfile that the commit that is
+// running has written or taken over.
+func (s *Snapshotter) committed(typ resources.Type, mac objects.MAC) bool {
+	u := s.uncommitted.Load()
+	return u != nil && u.has(typ, mac) || s.store.Has(typ, mac)
+}
+
 // has reports whether a blob is in a packfile that the commit has written.
 func (u *uncommitted) has(typ resources.Type, mac objects.MAC) bool {
 	for range u.delta.GetDelta(typ, mac) {
