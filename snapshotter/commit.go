@@ -50,7 +50,7 @@ func (s *Snapshotter) Commit(ctx context.Context, base ID, changes iter.Seq2[Cha
 	if err != nil {
 		return ID{}, fmt.Errorf("commit: %w", err)
 	}
-	r, err := s.make(ctx, base, changes, meta, lock, d)
+	r, err := s.make(ctx, base, changes, meta, newFailures(meta.Errors), lock, d)
 	if err != nil {
 		return ID{}, fmt.Errorf("commit: %w", s.store.CacheError(err))
 	}
@@ -75,33 +75,34 @@ type attempt struct {
 	base    *snapTree // whose unchanged directories need no check; nil for none
 
 	lostBefore uint64 // Snapshot.Lost of the base
+	failures   *failures
 }
 
 // make makes a snapshot, by an incremental commit where that is possible. d is what the
 // base has lost, nil for nothing.
-func (s *Snapshotter) make(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta, lock *store.Lock, d *damage) (*record, error) {
+func (s *Snapshotter) make(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta, f *failures, lock *store.Lock, d *damage) (*record, error) {
 	var r *record
 	if !base.IsZero() {
 		if r = s.known(base); r == nil {
 			return nil, fmt.Errorf("base %s: %w", base, ErrNoSnapshot)
 		}
 		if r.snap.Foreign() || d != nil {
-			return s.rebuild(ctx, base, changes, meta, lock, d)
+			return s.rebuild(ctx, base, changes, meta, f, lock, d)
 		}
 	}
-	made, err := s.incremental(ctx, r, changes, meta, lock)
+	made, err := s.incremental(ctx, r, changes, meta, f, lock)
 	if !errors.Is(err, errInconsistent) && !errors.Is(err, errTooMuch) {
 		return made, err
 	}
 	s.log.Warn("incremental commit not possible, the snapshot is made anew", "share", meta.Share, "err", err)
-	return s.rebuild(ctx, base, changes, meta, lock, nil)
+	return s.rebuild(ctx, base, changes, meta, f, lock, nil)
 }
 
 // rebuild makes a snapshot with kloset's Builder.
-func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta, lock *store.Lock, d *damage) (*record, error) {
+func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta, f *failures, lock *store.Lock, d *damage) (*record, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	a, end, err := s.begin(ctx, meta)
+	a, end, err := s.begin(ctx, meta, f)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +110,7 @@ func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 	b := a.builder
 	a.source = &merge{
 		ctx: ctx, s: s, importer: meta.importer(), now: a.time(), changes: changes,
-		failed: a.packer.failed, damage: d, exists: s.committed,
+		failed: a.packer.failed, damage: d, exists: s.committed, failures: f,
 	}
 	if !base.IsZero() {
 		if err := a.useBase(b, base); err != nil {
@@ -119,12 +120,15 @@ func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 	if err := a.play(ctx, b); err != nil {
 		return nil, err
 	}
+	if err := a.indexFailures(b.Header); err != nil {
+		return nil, err
+	}
 	return a.publish(b, lock)
 }
 
 // begin readies an attempt; end gives up what it holds.
-func (s *Snapshotter) begin(ctx context.Context, meta Meta) (a *attempt, end func(), err error) {
-	a = &attempt{s: s, id: objects.RandomMAC(), meta: meta, began: time.Now()}
+func (s *Snapshotter) begin(ctx context.Context, meta Meta, f *failures) (a *attempt, end func(), err error) {
+	a = &attempt{s: s, id: objects.RandomMAC(), meta: meta, failures: f, began: time.Now()}
 	// The delta of the state, in memory. The Builder makes itself another one that it
 	// leaves empty.
 	delta, err := s.repo.AppContext().GetCache().Scan(objects.RandomMAC())
@@ -253,14 +257,27 @@ func (a *attempt) verify(h *header.Header) error {
 		return fmt.Errorf("build: %d sources", len(h.Sources))
 	}
 	d, below := &h.Sources[0].Summary.Directory, &h.Sources[0].Summary.Below
-	if n := d.Errors + below.Errors; n != 0 {
-		return fmt.Errorf("build: kloset noted %d errors", n)
+	if n, sent := d.Errors+below.Errors, a.source.counted.Load(); n != sent {
+		return fmt.Errorf("build: kloset noted %d errors of %d", n, sent)
 	}
 	files, dirs := d.Files+below.Files, d.Directories+below.Directories+1 // the root
 	if files != a.source.files.Load() || dirs != a.source.dirs.Load() {
 		return fmt.Errorf("build: %d files and %d directories arrived of %d and %d",
 			files, dirs, a.source.files.Load(), a.source.dirs.Load())
 	}
+	return nil
+}
+
+// indexFailures puts the index of failures in place of the Builder's, which lacks those of
+// the root whose names begin with byte 0xff.
+func (a *attempt) indexFailures(h *header.Header) error {
+	w := newWriter(a.rw, a.packer, a.s.committed)
+	mac, err := a.failures.index(a.s, w)
+	w.close()
+	if err != nil {
+		return err
+	}
+	h.Sources[0].VFS.Errors = mac
 	return nil
 }
 
@@ -317,6 +334,9 @@ func (a *attempt) fillHeader(h *header.Header) {
 	}
 	if lost += a.lostBefore; lost > 0 {
 		h.SetContext(keyLost, strconv.FormatUint(lost, 10))
+	}
+	if n := a.failures.total; n > 0 {
+		h.SetContext(keyErrors, strconv.FormatUint(n, 10))
 	}
 }
 

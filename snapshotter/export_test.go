@@ -25,7 +25,7 @@ func (s *Snapshotter) Rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 		return ID{}, err
 	}
 	defer lock.Unlock()
-	r, err := s.rebuild(ctx, base, changes, meta, lock, nil)
+	r, err := s.rebuild(ctx, base, changes, meta, newFailures(meta.Errors), lock, nil)
 	if err != nil {
 		return ID{}, err
 	}
@@ -38,7 +38,7 @@ func (s *Snapshotter) Rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 func (s *Snapshotter) Stock(ctx context.Context, changes iter.Seq2[Change, error], meta Meta) (err error) {
 	s.write.Lock()
 	defer s.write.Unlock()
-	a := &attempt{s: s, id: objects.RandomMAC(), meta: meta, began: time.Now()}
+	a := &attempt{s: s, id: objects.RandomMAC(), meta: meta, failures: new(failures), began: time.Now()}
 	delta, err := s.repo.AppContext().GetCache().Scan(objects.RandomMAC())
 	if err != nil {
 		return err
@@ -50,7 +50,7 @@ func (s *Snapshotter) Stock(ctx context.Context, changes iter.Seq2[Change, error
 		return err
 	}
 	defer b.Close()
-	a.source = &merge{ctx: ctx, s: s, importer: meta.importer(), now: a.time(), changes: changes, failed: func() error { return nil }}
+	a.source = &merge{ctx: ctx, s: s, importer: meta.importer(), failures: a.failures, now: a.time(), changes: changes, failed: func() error { return nil }}
 	src, err := snapshot.NewSource(ctx, a.source)
 	if err != nil {
 		return err
@@ -118,7 +118,8 @@ func (s *Snapshotter) Contents(id ID) (map[string]string, error) {
 		return nil, err
 	}
 	out["paths by links"] = fmt.Sprint(n)
-	out["xattrs"], out["errors"] = emptyIndex(s, r.vfs.Xattrs), emptyIndex(s, r.vfs.Errors)
+	out["xattrs"] = emptyIndex(s, r.vfs.Xattrs)
+	out["errors"] = fmt.Sprintf("%d %x", r.snap.Errors, r.vfs.Errors[:8])
 	return out, nil
 }
 
@@ -238,4 +239,34 @@ func (s *Snapshotter) Reseal(data []byte) []byte {
 func (s *Snapshotter) Unseals(data []byte) bool {
 	_, err := s.unseal(data)
 	return err == nil
+}
+
+// ErrorCounts returns how many errors the summary of a directory has in it and below it, for
+// directories that have some.
+func (s *Snapshotter) ErrorCounts(ctx context.Context, id ID) (map[string]uint64, error) {
+	r, err := s.record(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	h, err := s.head(r)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]uint64{}
+	for _, l := range h.summaries.leaves {
+		n, err := h.summaries.decode(s, l)
+		if err != nil {
+			return nil, err
+		}
+		for _, dir := range n.Keys {
+			sum, err := h.summary(s, dir)
+			if err != nil {
+				return nil, err
+			}
+			if k := sum.Directory.Errors + sum.Below.Errors; k > 0 {
+				out[dir] = k
+			}
+		}
+	}
+	return out, nil
 }

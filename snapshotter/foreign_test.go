@@ -1,9 +1,11 @@
 package snapshotter_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/PlakarKorp/integrations/fs/importer"
 	"github.com/PlakarKorp/kloset/connectors"
+	klosetimporter "github.com/PlakarKorp/kloset/connectors/importer"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/snapshot"
@@ -20,9 +23,22 @@ import (
 	"github.com/snapgate/gateway/store/storetest"
 )
 
+// failingImporter is an importer that cannot read some paths.
+type failingImporter struct {
+	klosetimporter.Importer
+	unreadable []string
+}
+
+func (i failingImporter) Import(ctx context.Context, records chan<- *connectors.Record, results <-chan *connectors.Result) error {
+	for _, p := range i.unreadable {
+		records <- connectors.NewError(p, fs.ErrPermission)
+	}
+	return i.Importer.Import(ctx, records, results)
+}
+
 // backup does what plakar backup does: kloset's Builder with its own packer and commit, in
 // what stands for another process.
-func backup(t *testing.T, s *store.Store, dir, dataset string) snapshotter.ID {
+func backup(t *testing.T, s *store.Store, dir, dataset string, unreadable ...string) snapshotter.ID {
 	t.Helper()
 	other := storetest.Open(t, otherConfig(s))
 	repo := other.Repository()
@@ -37,7 +53,7 @@ func backup(t *testing.T, s *store.Store, dir, dataset string) snapshotter.ID {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, err := snapshot.NewSource(t.Context(), imp)
+	src, err := snapshot.NewSource(t.Context(), failingImporter{imp, unreadable})
 	if err != nil {
 		t.Fatal(err)
 	}

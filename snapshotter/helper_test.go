@@ -161,6 +161,31 @@ func (r *rig) commit(base snapshotter.ID, changes ...snapshotter.Change) snapsho
 	return id
 }
 
+// failures reads what a snapshot says could not be captured, and makes sure that it says so in
+// order, and how many there are.
+func (r *rig) failures(id snapshotter.ID) map[string]string {
+	r.t.Helper()
+	v, err := r.View(r.t.Context(), id)
+	if err != nil {
+		r.t.Fatalf("view: %v", err)
+	}
+	defer v.Close()
+	got, last := make(map[string]string), ""
+	for f, err := range v.Errors(r.t.Context()) {
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if f.Path <= last {
+			r.t.Errorf("error of %q after %q", f.Path, last)
+		}
+		got[f.Path], last = f.Text, f.Path
+	}
+	if n := v.Snapshot().Errors; n != uint64(len(got)) {
+		r.t.Errorf("%d errors listed, %d counted", len(got), n)
+	}
+	return got
+}
+
 // read reads the tree of a snapshot through a View.
 func (r *rig) read(id snapshotter.ID) tree {
 	r.t.Helper()

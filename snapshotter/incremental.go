@@ -9,12 +9,10 @@ import (
 	"io/fs"
 	"iter"
 	"path"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/PlakarKorp/kloset/connectors"
-	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/PlakarKorp/kloset/snapshot/header"
 	"github.com/PlakarKorp/kloset/snapshot/vfs"
@@ -32,8 +30,8 @@ var errTooMuch = errors.New("too many entries for an incremental commit")
 // incremental makes a snapshot that differs from base by changes, and writes only what
 // differs. Errors: those of Commit, and errInconsistent and errTooMuch, after which a full
 // rebuild may do.
-func (s *Snapshotter) incremental(ctx context.Context, base *record, changes iter.Seq2[Change, error], meta Meta, lock *store.Lock) (*record, error) {
-	a, end, err := s.begin(ctx, meta)
+func (s *Snapshotter) incremental(ctx context.Context, base *record, changes iter.Seq2[Change, error], meta Meta, f *failures, lock *store.Lock) (*record, error) {
+	a, end, err := s.begin(ctx, meta, f)
 	if err != nil {
 		return nil, err
 	}
@@ -45,10 +43,15 @@ func (s *Snapshotter) incremental(ctx context.Context, base *record, changes ite
 		}
 		a.lostBefore = base.snap.Lost
 	}
+	count, err := s.newRecount(base, f)
+	if err != nil {
+		return nil, err
+	}
 	w := newWriter(a.rw, a.packer, s.committed)
 	c := &increment{
-		s: s, w: w, old: h, meta: meta, now: a.time(),
-		paths: map[string]indexEdit{}, types: map[string]indexEdit{}, dirs: map[string]indexEdit{}, summaries: map[string]indexEdit{},
+		s: s, w: w, old: h, meta: meta, now: a.time(), failures: f, recount: count,
+		failuresToo: base != nil && base.snap.Errors > 0 || len(f.list) > 0,
+		paths:       map[string]indexEdit{}, types: map[string]indexEdit{}, dirs: map[string]indexEdit{}, summaries: map[string]indexEdit{},
 	}
 	src, err := c.build(ctx, changes)
 	w.close()
@@ -89,6 +92,10 @@ type increment struct {
 	new  *head
 	meta Meta
 	now  time.Time
+
+	failures    *failures
+	recount     *recount
+	failuresToo bool // there are some, or were in the base
 
 	in      *ingester // for directories
 	changes []change
@@ -333,6 +340,7 @@ func (c *increment) dir(ctx context.Context, p, from string) (*vfs.Summary, erro
 			out = append(out, e)
 		}
 	}
+	sum.Below.Errors += c.failures.in[p]
 	sum.UpdateAverages()
 	if err := c.putSummary(p, sum); err != nil {
 		return nil, err
@@ -357,7 +365,7 @@ func (c *increment) kept(ctx context.Context, p, from string, e dirEntry, sum *v
 			addFile(sum, &e)
 			return e, nil
 		}
-		below, err := c.old.summary(c.s, below(from)+e.name)
+		below, err := c.recounted(below(from) + e.name)
 		if err != nil {
 			return e, err
 		}
@@ -585,91 +593,6 @@ func (c *increment) removeBelow(p string) error {
 		if err := c.remove(below(p)+d.entries[i].name, &d.entries[i]); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// index makes the indexes of the new snapshot, whose root has the summary sum.
-func (c *increment) index(sum *vfs.Summary) error {
-	names, dirs := sizes(sum)
-	c.new = c.s.emptyHead()
-	c.new.vfs = c.old.vfs
-	for _, x := range []struct {
-		old   *leafIndex
-		new   **leafIndex
-		edits map[string]indexEdit
-		size  int
-	}{
-		{c.old.paths, &c.new.paths, c.paths, names}, {c.old.types, &c.new.types, c.types, names - dirs},
-		{c.old.dirs, &c.new.dirs, c.dirs, dirs}, {c.old.summaries, &c.new.summaries, c.summaries, dirs},
-	} {
-		old := *x.old
-		old.shape = c.s.shape.fit(x.size)
-		edit := old.edit
-		if !c.old.converted {
-			edit = old.convert
-		}
-		made, err := edit(c.s, sortEdits(x.edits, x.old.cmp), c.w)
-		if err != nil {
-			return err
-		}
-		*x.new = made
-	}
-	if c.new.vfs.Xattrs == (objects.MAC{}) {
-		return c.emptyIndexes()
-	}
-	return nil
-}
-
-// sizes are the numbers of names and of directories below a directory.
-func sizes(s *vfs.Summary) (names, dirs int) {
-	return int(s.Directory.Children + s.Below.Children), int(s.Directory.Directories + s.Below.Directories)
-}
-
-// count compares how much the indexes have grown with what the summaries of the root, old
-// and new, say: those were made from the directories.
-func (c *increment) count(sum *vfs.Summary) error {
-	old := new(vfs.Summary)
-	names, dirs := 1, 1 // the root, when there was no tree
-	if len(c.old.paths.leaves) > 0 {
-		var err error
-		if old, err = c.old.summary(c.s, "/"); err != nil {
-			return err
-		}
-		names, dirs = 0, 0
-	}
-	n1, d1 := sizes(sum)
-	n0, d0 := sizes(old)
-	names, dirs = names+n1-n0, dirs+d1-d0
-	for _, x := range []struct {
-		index *leafIndex
-		want  int
-	}{
-		{c.new.paths, names}, {c.new.types, names - dirs}, {c.new.dirs, dirs}, {c.new.summaries, dirs},
-	} {
-		if x.index.grown != x.want {
-			return fmt.Errorf("%w: an index grew by %d entries, the directories by %d", errInconsistent, x.index.grown, x.want)
-		}
-	}
-	return nil
-}
-
-// emptyIndexes makes the indexes of extended attributes and of errors, which have no
-// entries here.
-func (c *increment) emptyIndexes() error {
-	for _, x := range []struct {
-		root, node resources.Type
-		mac        *objects.MAC
-	}{
-		{resources.RT_XATTR_BTREE, resources.RT_XATTR_NODE, &c.new.vfs.Xattrs},
-		{resources.RT_ERROR_BTREE, resources.RT_ERROR_NODE, &c.new.vfs.Errors},
-	} {
-		i := &leafIndex{root: x.root, node: x.node, cmp: strings.Compare, shape: c.s.shape}
-		made, err := i.edit(c.s, nil, c.w)
-		if err != nil {
-			return err
-		}
-		*x.mac = made.mac
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package snapshotter_test
 import (
 	"bytes"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store/storetest"
@@ -24,10 +26,11 @@ type history struct {
 	rng     *rand.Rand
 	version uint64
 	now     tree
+	failed  map[string]string // what could not be captured
 }
 
 func newHistory(seed uint64) *history {
-	return &history{rng: rand.New(rand.NewPCG(seed, 1)), now: tree{"/": dir(0)}}
+	return &history{rng: rand.New(rand.NewPCG(seed, 1)), now: tree{"/": dir(0)}, failed: map[string]string{}}
 }
 
 // dirs lists the directories, / first.
@@ -96,6 +99,51 @@ func (h *history) next() []snapshotter.Change {
 		}
 	}
 	return h.diff(base, origin)
+}
+
+// fail makes other things impossible to capture than before, now and then.
+func (h *history) fail() {
+	switch h.rng.IntN(6) {
+	case 0:
+		clear(h.failed)
+	case 1, 2:
+	default:
+		for range 1 + h.rng.IntN(6) {
+			p := h.pick(h.now.paths())
+			switch h.rng.IntN(4) {
+			case 0: // there is no such entry
+				p = h.name(h.pick(h.dirs()))
+			case 1: // nor such a directory
+				p = path.Join(h.name(h.pick(h.dirs())), "x", "y")
+			}
+			h.failed[p] = fmt.Sprint("reason ", h.rng.IntN(9))
+		}
+		for _, p := range slices.Sorted(maps.Keys(h.failed)) {
+			if h.rng.IntN(3) == 0 {
+				delete(h.failed, p)
+			}
+		}
+	}
+}
+
+// failures lists them in any order, some of them in two parts.
+func (h *history) failures() func() iter.Seq[snapshotter.Failure] {
+	var list []snapshotter.Failure
+	for _, p := range slices.Sorted(maps.Keys(h.failed)) {
+		text := h.failed[p]
+		if h.rng.IntN(8) == 0 {
+			list = append(list, snapshotter.Failure{Path: p, Text: text[:3]})
+			h.failed[p] = text[:3] + "; " + text[3:]
+			text = text[3:]
+		}
+		list = append(list, snapshotter.Failure{Path: p, Text: text})
+	}
+	return failed(list...)
+}
+
+// failed makes Meta.Errors.
+func failed(list ...snapshotter.Failure) func() iter.Seq[snapshotter.Failure] {
+	return func() iter.Seq[snapshotter.Failure] { return slices.Values(list) }
 }
 
 func (h *history) put(origin map[string]string) {
@@ -255,11 +303,19 @@ func TestIncrementalEqualsBuilder(t *testing.T) {
 			if seed%5 == 4 {
 				r.ForgetHeads()
 			}
-			a = r.commit(a, changes...)
 			r.n++
 			m := meta(r.n)
-			m.Parent = b
+			m.Parent = a
+			if seed%3 > 0 {
+				h.fail()
+				m.Errors = h.failures()
+			}
 			var err error
+			if a, err = r.Commit(t.Context(), a, seq(changes), m); err != nil {
+				t.Fatalf("seed %d, commit %d: %v", seed, n, err)
+			}
+			r.n++
+			m.Parent, m.Sequence = b, r.n
 			if b, err = r.Rebuild(t.Context(), b, seq(changes), m); err != nil {
 				t.Fatalf("seed %d, commit %d: Builder: %v", seed, n, err)
 			}
@@ -276,6 +332,9 @@ func TestIncrementalEqualsBuilder(t *testing.T) {
 			}
 			if d := cmp.Diff(h.now, r.read(a)); d != "" {
 				t.Fatalf("seed %d, commit %d (-want +got):\n%s", seed, n, d)
+			}
+			if d := cmp.Diff(h.failed, r.failures(a), cmpopts.EquateEmpty()); d != "" {
+				t.Fatalf("seed %d, commit %d, errors (-want +got):\n%s", seed, n, d)
 			}
 		}
 		if seed%10 == 0 {

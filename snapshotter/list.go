@@ -35,6 +35,7 @@ const (
 	keyJournal  = "snapgate.journal"
 	keySuffix   = "snapgate.suffix"
 	keyLost     = "snapgate.lost"
+	keyErrors   = "snapgate.errors"
 )
 
 // record is what is kept in memory of every snapshot.
@@ -233,6 +234,9 @@ func newRecord(h *header.Header) (*record, error) {
 	r.snap.Suffix = int(number(keySuffix))
 	if h.GetContext(keyLost) != "" {
 		r.snap.Lost = number(keyLost)
+	}
+	if h.GetContext(keyErrors) != "" { // with those that summaries do not count
+		r.snap.Errors = number(keyErrors)
 	}
 	if err != nil {
 		return nil, err

@@ -36,6 +36,9 @@ type merge struct {
 	// failed says that the commit has failed elsewhere and playing on is pointless.
 	failed func() error
 	damage *damage // what base may have lost; nil for nothing
+	// failures are noted as kloset does it; counted is how many of them summaries have.
+	failures *failures
+	counted  atomic.Uint64
 
 	records chan<- *connectors.Record
 	pending sync.WaitGroup // records that are being worked on
@@ -74,6 +77,9 @@ func (m *merge) Import(_ context.Context, records chan<- *connectors.Record, _ <
 		return err
 	}
 	if err := m.root(); err != nil {
+		return err
+	}
+	if err := m.note(); err != nil {
 		return err
 	}
 	if err := m.missing.err(); err != nil {
@@ -187,9 +193,22 @@ func below(dir string) string {
 	return dir + "/"
 }
 
+// note plays the failures.
+func (m *merge) note() error {
+	for _, f := range m.failures.list {
+		rec := connectors.NewError(f.Path, errors.New(f.Text))
+		rec.Reader = &content{m: m}
+		if err := m.hand(rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // children plays what is below dir: the entries of the base directory from ("" for none)
 // with the changes applied.
 func (m *merge) children(dir, from string) error {
+	m.counted.Add(m.failures.in[dir])
 	base := &dirCursor{tree: m.base, dir: from, end: from == "" || m.base == nil, damage: m.damage}
 	e, err := base.next()
 	if err != nil {
@@ -372,6 +391,11 @@ func (m *merge) send(rec *connectors.Record, open func() (io.ReadCloser, error))
 		return err
 	}
 	rec.Reader = &content{m: m, path: rec.Pathname, open: open, size: rec.FileInfo.Lsize}
+	return m.hand(rec)
+}
+
+// hand hands over a record, whose Reader ends the work on it.
+func (m *merge) hand(rec *connectors.Record) error {
 	m.pending.Add(1)
 	select {
 	case m.records <- rec:

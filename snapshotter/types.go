@@ -132,7 +132,8 @@ type Meta struct {
 	Tags   []string // further ones, "key=value"
 
 	// Errors lists what could not be captured, all of it: nothing is taken over from the
-	// base. It is called at most once, after the changes were consumed; nil for none.
+	// base. The order does not matter; texts of one path are joined. It is called once, when
+	// the commit begins; nil for none.
 	Errors func() iter.Seq[Failure]
 }
 
@@ -147,7 +148,7 @@ type Source struct {
 // Failure is something that could not be captured, or not as it is.
 type Failure struct {
 	Path string // as in Change; what the snapshot has there, if anything, is older
-	Text string // why
+	Text string // why; a snapshot has one line of it, of 1 KiB at most
 }
 
 // Snapshot describes a stored snapshot.

@@ -7,14 +7,17 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+
+	"github.com/PlakarKorp/kloset/objects"
 )
 
 // View is a snapshot as a read-only tree. Paths are canonical ("/", "/a/b"); symbolic
 // links are not followed. A foreign snapshot is shown from its source directory. Safe for
 // concurrent use.
 type View struct {
-	tree *snapTree
-	snap Snapshot
+	tree   *snapTree
+	snap   Snapshot
+	errors objects.MAC // root of the index of errors; zero when there is none
 }
 
 // View opens a snapshot for reading. Errors: ErrNoSnapshot, ErrUnavailable.
@@ -27,7 +30,7 @@ func (s *Snapshotter) View(ctx context.Context, id ID) (*View, error) {
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", id, err)
 	}
-	return &View{tree: t, snap: r.snap}, nil
+	return &View{tree: t, snap: r.snap, errors: r.vfs.Errors}, nil
 }
 
 // Snapshot describes the snapshot that the view shows.
