@@ -103,6 +103,9 @@ type remote struct{ server *testServer }
 // Commit implements vfstest.System.
 func (r *remote) Commit() error { return r.server.local.Commit() }
 
+// Pull implements vfstest.System.
+func (r *remote) Pull() error { return r.server.local.Pull() }
+
 // Restart implements vfstest.Restarter.
 func (r *remote) Restart() error { return r.server.local.Restart() }
 

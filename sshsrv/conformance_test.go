@@ -73,6 +73,9 @@ type remote struct {
 // Commit implements vfstest.System.
 func (r *remote) Commit() error { return r.local.Commit() }
 
+// Pull implements vfstest.System.
+func (r *remote) Pull() error { return r.local.Pull() }
+
 // Restart implements vfstest.Restarter.
 func (r *remote) Restart() error { return r.local.Restart() }
 

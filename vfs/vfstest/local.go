@@ -13,18 +13,22 @@ import (
 	"github.com/snapgate/gateway/vfs"
 )
 
-// shareName is the share of a Local.
-const shareName = "main"
+// shareName is the share of a Local, sourceName its source.
+const (
+	shareName  = "main"
+	sourceName = "pulled"
+)
 
-// Local is a vfs.System with one share, policy manual, in this process. It is a System for
+// Local is a vfs.System with one share, policy manual, and a source, in this process. It is a System for
 // the conformance suite, and a part of one for servers, whose tests call System and
 // Principal.
 type Local struct {
 	Repo   *Repository
 	config vfs.Config
 
-	mu     sync.Mutex // guards system
+	mu     sync.Mutex // guards the rest
 	system *vfs.System
+	pulls  int
 }
 
 // StartLocal opens a System in a new directory that ends with t. share changes the share's
@@ -38,7 +42,7 @@ func StartLocal(t testing.TB, share func(*vfs.ShareConfig)) *Local {
 	}
 	l := &Local{Repo: NewRepository()}
 	l.config = vfs.Config{
-		DataDir: t.TempDir(), Disk: unsynced{disk.OS{}}, Repository: l.Repo, Shares: []vfs.ShareConfig{cfg},
+		DataDir: t.TempDir(), Disk: unsynced{disk.OS{}}, Repository: l.Repo, Shares: []vfs.ShareConfig{cfg, {Name: sourceName, Source: true}},
 	}
 	if err := l.open(); err != nil {
 		t.Fatalf("open: %v", err)
@@ -82,11 +86,16 @@ func (l *Local) System() *vfs.System {
 	return l.system
 }
 
-// Principal returns a user who may do everything in the share.
+// Principal returns a user who may do everything in the share, or, if it is Reader, in the
+// source.
 func (l *Local) Principal(user string) *vfs.Principal {
+	share := shareName
+	if user == Reader {
+		share = sourceName
+	}
 	return &vfs.Principal{
 		User:   user,
-		Mounts: []vfs.Mount{{At: vfs.Root(), Share: shareName, Root: vfs.Root()}},
+		Mounts: []vfs.Mount{{At: vfs.Root(), Share: share, Root: vfs.Root()}},
 		Perms:  vfs.PermFull,
 	}
 }
@@ -104,6 +113,26 @@ func (l *Local) Client(t testing.TB, user string) Client {
 // Commit implements System.
 func (l *Local) Commit() error {
 	_, err := l.System().Commit(context.Background(), shareName)
+	return err
+}
+
+// Pull implements System.
+func (l *Local) Pull() error {
+	head, err := l.Head(context.Background())
+	if err != nil {
+		return err
+	}
+	lineage, err := vfs.SourceLineage(l.config.DataDir, sourceName)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pulls++
+	_, err = l.Repo.Copy(head, snapshotter.Meta{
+		Share: sourceName, GatewayID: lineage.GatewayID, ShareID: lineage.ShareID, Sequence: uint64(l.pulls),
+		Time: time.Date(2026, 11, 26, 8, 0, l.pulls, 0, time.UTC), Reason: "pull",
+	})
 	return err
 }
 

@@ -60,6 +60,8 @@ type System interface {
 	Client(t testing.TB, user string) Client
 	// Commit returns when everything accepted so far is in a snapshot.
 	Commit() error
+	// Pull makes what was committed last the newest snapshot of the source that Reader sees.
+	Pull() error
 }
 
 // Holder is a System in which a commit can be stopped half-way.
@@ -154,9 +156,16 @@ func Run(t *testing.T, target Target) {
 		modes = []mode{asItStands, after}
 	}
 	cases := slices.Concat(fileCases(), uploadCases(), treeCases(), nameCases(), linkCases(), historyCases())
-	for _, problem := range checkLeftOut(cases, target.LeftOut) {
+	ofSources := sourceCases()
+	for _, problem := range checkLeftOut(slices.Concat(cases, ofSources), target.LeftOut) {
 		t.Error(problem)
 	}
+	runCases(t, target, cases, modes...)
+	runCases(t, target, ofSources, asItStands) // what is only read has no commits
+}
+
+func runCases(t *testing.T, target Target, cases []testCase, modes ...mode) {
+	t.Helper()
 	for _, tc := range cases {
 		if _, ok := target.LeftOut[tc.name]; ok {
 			continue

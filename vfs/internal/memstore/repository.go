@@ -301,6 +301,18 @@ func (r *Repository) Add(share, root string, when time.Time, files fstest.MapFS)
 	return id, nil
 }
 
+// Copy makes a snapshot with the tree of another one, as a process beside this one might: it
+// checks nothing of meta.
+func (r *Repository) Copy(id snapshotter.ID, meta snapshotter.Meta) (snapshotter.ID, error) {
+	r.mu.Lock()
+	from := r.snapshots[id]
+	r.mu.Unlock()
+	if from == nil {
+		return snapshotter.ID{}, fmt.Errorf("memstore: copy of %s: %w", id, snapshotter.ErrNoSnapshot)
+	}
+	return r.publish(&stored{meta: meta, root: from.root})
+}
+
 // Remove takes a snapshot away, as a prune does. Open views keep working.
 func (r *Repository) Remove(id snapshotter.ID) {
 	r.mu.Lock()
