@@ -351,6 +351,7 @@ func (s *Snapshotter) published(ctx context.Context, r *record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.records[r.snap.ID] = r
+	s.insert(r)
 	if s.states != nil {
 		s.states[id] = struct{}{}
 	}

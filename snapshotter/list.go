@@ -89,8 +89,33 @@ func (s *Snapshotter) list(ctx context.Context, anew bool) error {
 	}
 	s.mu.Lock()
 	s.records, s.states, s.loaded, s.looked = records, states, true, time.Now()
+	s.byShare = map[string][]*record{}
+	for _, r := range records {
+		s.byShare[r.snap.Share] = append(s.byShare[r.snap.Share], r)
+	}
+	for _, list := range s.byShare {
+		slices.SortFunc(list, newestFirst)
+	}
 	s.mu.Unlock()
 	return nil
+}
+
+// insert puts a new record where it belongs among those of its share, mostly first; mu is
+// held for writing.
+func (s *Snapshotter) insert(r *record) {
+	if s.byShare == nil {
+		s.byShare = map[string][]*record{}
+	}
+	list := s.byShare[r.snap.Share]
+	at, there := slices.BinarySearchFunc(list, r, newestFirst)
+	if !there {
+		s.byShare[r.snap.Share] = slices.Insert(list, at, r)
+	}
+}
+
+// newestFirst orders records.
+func newestFirst(a, b *record) int {
+	return -cmp.Or(a.snap.Time.Compare(b.snap.Time), cmp.Compare(a.snap.Sequence, b.snap.Sequence), slices.Compare(a.snap.ID[:], b.snap.ID[:]))
 }
 
 // loadRecords returns the records of snapshots: those that are known, and the others from
@@ -266,16 +291,15 @@ func (s *Snapshotter) Snapshots(ctx context.Context, share string) ([]Snapshot, 
 		return nil, err
 	}
 	s.mu.RLock()
-	var list []Snapshot
-	for _, r := range s.records {
-		if share == "" || r.snap.Share == share {
-			list = append(list, r.snap)
-		}
+	defer s.mu.RUnlock()
+	records := s.byShare[share]
+	if share == "" {
+		records = slices.SortedFunc(maps.Values(s.records), newestFirst)
 	}
-	s.mu.RUnlock()
-	slices.SortFunc(list, func(a, b Snapshot) int {
-		return -cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Sequence, b.Sequence), slices.Compare(a.ID[:], b.ID[:]))
-	})
+	list := make([]Snapshot, len(records))
+	for i, r := range records {
+		list[i] = r.snap
+	}
 	return list, nil
 }
 

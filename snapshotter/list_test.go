@@ -37,3 +37,32 @@ func TestViewNamesOfSeveralGateways(t *testing.T) {
 		})
 	}
 }
+
+// Snapshots of a share are listed newest first, whatever order they become known in; others
+// do not matter.
+func TestSnapshotsNewestFirst(t *testing.T) {
+	s := &Snapshotter{records: map[ID]*record{}, loaded: true, looked: time.Now()}
+	day := func(n int) time.Time { return time.Date(2026, 11, n, 0, 0, 0, 0, time.UTC) }
+	for _, snap := range []Snapshot{
+		{ID: ID{1}, Share: "web", Time: day(3)}, {ID: ID{2}, Share: "web", Time: day(1)}, {ID: ID{3}, Share: "mail", Time: day(9)},
+		{ID: ID{4}, Share: "web", Time: day(2), Sequence: 1}, {ID: ID{5}, Share: "web", Time: day(2), Sequence: 2}, {ID: ID{6}, Share: "web", Time: day(4)},
+	} {
+		r := &record{snap: snap}
+		s.records[snap.ID] = r
+		s.insert(r)
+		s.insert(r) // known already
+	}
+	for share, want := range map[string][]byte{"web": {6, 1, 5, 4, 2}, "mail": {3}, "none": nil, "": {3, 6, 1, 5, 4, 2}} {
+		list, err := s.Snapshots(t.Context(), share)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []byte
+		for _, snap := range list {
+			got = append(got, snap.ID[0])
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("%q (-want +got):\n%s", share, d)
+		}
+	}
+}

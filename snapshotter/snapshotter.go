@@ -116,6 +116,7 @@ type Snapshotter struct {
 
 	mu      sync.RWMutex
 	records map[ID]*record           // guarded by mu
+	byShare map[string][]*record     // guarded by mu: records by Share, newest first
 	states  map[objects.MAC]struct{} // guarded by mu: what records was made from
 	loaded  bool                     // guarded by mu: records were read at least once
 	looked  time.Time                // guarded by mu: when states was last compared
