@@ -8,6 +8,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/snapgate/gateway/snapshotter"
 )
 
 const (
@@ -29,7 +31,8 @@ type file struct {
 	caps  Capabilities
 	retry Retry
 	path  string
-	seen  Entry // as it was listed
+	seen  Entry              // as it was listed
+	base  *snapshotter.Entry // what the base has at the path, when that is a file
 }
 
 // Size is the size that was listed.

@@ -32,6 +32,10 @@ type FetchConfig struct {
 	// the same with a Content that needs no reading. It is called by several goroutines.
 	// Errors of the Content are to be in the chain of its own.
 	Ingest func(ctx context.Context, c snapshotter.Change) (snapshotter.Change, error)
+	// Same reports whether the base has the content of a change that Ingest has returned, at
+	// its path, where it has a file of that size; then no new content is committed. Nil for
+	// never.
+	Same   func(ctx context.Context, c snapshotter.Change) (bool, error)
 	Report *Report
 	// Ingests is how many calls of Ingest there are at a time; 0 for twice the cores. A
 	// large file is one of them while it is transferred.
@@ -104,7 +108,7 @@ func (f *fetcher) fetch(ctx context.Context, c snapshotter.Change) (*snapshotter
 		if out, err = f.ingest(ctx, c, content); err == nil {
 			f.cfg.Report.read.Add(1)
 			f.cfg.Report.readBytes.Add(content.seen.Size)
-			return &out, nil
+			return f.settle(ctx, out, content)
 		}
 		if k := KindOf(err); n == readAttempts || k != KindChanged && k != KindShort {
 			break
@@ -129,6 +133,25 @@ func (f *fetcher) fetch(ctx context.Context, c snapshotter.Change) (*snapshotter
 	}
 	f.cfg.Report.note(c.Path, e)
 	return nil, nil
+}
+
+// settle looks whether the base has the very content, nil when nothing else has changed.
+func (f *fetcher) settle(ctx context.Context, c snapshotter.Change, content *file) (*snapshotter.Change, error) {
+	if f.cfg.Same == nil || content.base == nil || content.base.Size != content.seen.Size {
+		return &c, nil
+	}
+	same, err := f.cfg.Same(ctx, c)
+	if err != nil || !same {
+		return &c, err
+	}
+	f.cfg.Report.changed.Add(-1)
+	if sameAttr(c.Attr, content.base.Attr) {
+		f.cfg.Report.unchanged.Add(1)
+		return nil, nil
+	}
+	f.cfg.Report.attributes.Add(1)
+	c.From, c.Version, c.Content, c.Stored = c.Path, content.base.Version, nil, nil
+	return &c, nil
 }
 
 func (f *fetcher) ingest(ctx context.Context, c snapshotter.Change, content *file) (snapshotter.Change, error) {

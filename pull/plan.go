@@ -33,10 +33,11 @@ type PlanConfig struct {
 	Report *Report
 	// Checksum reads every file, whatever its size and time say.
 	Checksum bool
-	// Settled is a time of the server before which nothing that Base has was written after
-	// it was read. A file of a later time is read even if size and time are those of the
-	// base: it may have been written twice in a tick of the server's clock. Zero trusts all.
-	Settled time.Time
+	// Settled is a time of the server before which nothing that Base has at a path was
+	// written after it was read. A file of a later time is read even if size and time are
+	// those of the base: it may have been written twice in a tick of the server's clock.
+	// Nil trusts all, the zero time nothing.
+	Settled func(path string) time.Time
 	// FirstVersion is the snapshotter.Change.Version of the first new content; the others
 	// count on. None of them may be in the base. 0 takes the clock, in nanoseconds.
 	FirstVersion uint64
@@ -302,10 +303,14 @@ func (p *planner) compare(c candidate, e Entry) *snapshotter.Change {
 			ch.Version = 0
 		}
 	case snapshotter.File:
-		if !had || p.cfg.Checksum || !p.unchanged(e, c.base) {
+		if !had || p.cfg.Checksum || !p.unchanged(c.path, e, c.base) {
 			ch.From, ch.Version = "", 0
-			ch.Content = &file{r: p.r, caps: p.caps, retry: p.cfg.Retry, path: c.path, seen: e}
+			f := &file{r: p.r, caps: p.caps, retry: p.cfg.Retry, path: c.path, seen: e}
+			ch.Content = f
+			p.cfg.Report.wanted.Add(1)
+			p.cfg.Report.wantedBytes.Add(e.Size)
 			if had {
+				f.base = c.base
 				count = &p.cfg.Report.changed
 			}
 		}
@@ -319,9 +324,9 @@ func (p *planner) compare(c candidate, e Entry) *snapshotter.Change {
 }
 
 // unchanged reports whether a file is, by size and time, the one that the base has.
-func (p *planner) unchanged(e Entry, base *snapshotter.Entry) bool {
+func (p *planner) unchanged(path string, e Entry, base *snapshotter.Entry) bool {
 	return e.Size == base.Size && e.Precision > 0 && sameTime(e, base.Attr.ModTime, 1) &&
-		(p.cfg.Settled.IsZero() || e.ModTime.Add(e.Precision).Before(p.cfg.Settled))
+		(p.cfg.Settled == nil || e.ModTime.Add(e.Precision).Before(p.cfg.Settled(path)))
 }
 
 func kindOf(t Type) snapshotter.ChangeKind {

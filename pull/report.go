@@ -69,6 +69,10 @@ type Report struct {
 	files, dirs, symlinks, bytes, excluded, special  atomic.Int64
 	added, changed, attributes, unchanged, rem, kept atomic.Int64
 	read, readBytes                                  atomic.Int64
+	wanted, wantedBytes, moved                       atomic.Int64
+	current                                          atomic.Pointer[string]
+	listed                                           atomic.Bool // all of the tree
+	expected                                         atomic.Int64
 	mu                                               sync.Mutex // guards what follows
 	began, ended                                     time.Time
 	problems                                         []Problem
@@ -115,6 +119,30 @@ func (r *Report) Counts() Counts {
 		Removed: r.rem.Load(), Kept: r.kept.Load(),
 		Read: r.read.Load(), ReadBytes: r.readBytes.Load(), Problems: total,
 	}
+}
+
+// Progress is how far a pull is.
+type Progress struct {
+	Counts
+	Moved int64 // bytes of contents that came so far, those of files under way and of second attempts, too
+	// Wanted are the files to be read, as far as that is known: when Listed is set, it is.
+	Wanted, WantedBytes int64
+	Listed              bool
+	Expected            int64  // files of the snapshot before, which may tell how many there are
+	Path                string // the file that was opened last
+}
+
+// Progress returns how far the pull is.
+func (r *Report) Progress() Progress {
+	p := Progress{
+		Listed:   r.listed.Load(), // first: what is counted then is all
+		Expected: r.expected.Load(),
+		Moved:    r.moved.Load(), Wanted: r.wanted.Load(), WantedBytes: r.wantedBytes.Load(), Counts: r.Counts(),
+	}
+	if path := r.current.Load(); path != nil {
+		p.Path = *path
+	}
+	return p
 }
 
 // Failed is how many problems there are without those of KindSpecial: 0 means that all that

@@ -114,24 +114,14 @@ func (s *share) changes(set *changeSet) iter.Seq2[snapshotter.Change, error] {
 func (s *share) meta(set *changeSet, last committedRecord) snapshotter.Meta {
 	m := snapshotter.Meta{
 		Share: s.name, ShareID: s.id, GatewayID: s.system.gatewayID,
-		Sequence: last.sequence + 1, Parent: last.id, Journal: uint64(set.upTo),
+		Journal:   uint64(set.upTo),
 		Time:      time.Now().UTC(),
 		Users:     slices.Sorted(maps.Keys(set.users)),
 		Protocols: slices.Sorted(maps.Keys(set.protocol)),
 		Reason:    set.reason,
 		LeftOut:   set.leftOut,
 	}
-	// View names have seconds and must be unique and in order, whatever the clock does.
-	lastSecond := last.time.Truncate(time.Second)
-	if last.time.IsZero() || m.Time.Truncate(time.Second).After(lastSecond) {
-		return m
-	}
-	if !m.Time.After(last.time) {
-		m.Time = last.time.Add(1)
-	}
-	if m.Time.Truncate(time.Second).Equal(lastSecond) {
-		m.Suffix = last.suffix + 1
-	}
+	m.Follow(snapshotter.Snapshot{ID: last.id, Sequence: last.sequence, Time: last.time, Suffix: last.suffix})
 	return m
 }
 

@@ -24,7 +24,7 @@ const (
 	statusOK      = 0
 	statusFailure = 1
 	statusUsage   = 2
-	statusPartial = 3 // import: some files were left out
+	statusPartial = 3 // import, pull: something was left out
 )
 
 // hintedError is an error with what to try.

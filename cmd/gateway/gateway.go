@@ -135,10 +135,22 @@ func ownPlace(dir string, info fs.FileInfo) error {
 	}
 }
 
-// prepareDataDir makes the data directory, mode 0700, and refuses one that another
-// gateway holds: at once, before a key is derived for nothing. Whoever comes between this
-// and the real lock is refused there.
+// prepareDataDir makes the data directory and refuses one that another gateway holds: at once,
+// before a key is derived for nothing. Whoever comes between this and the real lock is refused
+// there.
 func prepareDataDir(dir string, log *slog.Logger) error {
+	if err := makeDataDir(dir, log); err != nil {
+		return err
+	}
+	lock, err := disk.Lock(dir)
+	if err != nil {
+		return fmt.Errorf("data_dir %s: %w", dir, err)
+	}
+	return lock.Unlock()
+}
+
+// makeDataDir makes the data directory, mode 0700.
+func makeDataDir(dir string, log *slog.Logger) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
@@ -155,9 +167,5 @@ func prepareDataDir(dir string, log *slog.Logger) error {
 		}
 		log.Info("data_dir was open to others; it is closed now", "data_dir", dir)
 	}
-	lock, err := disk.Lock(dir)
-	if err != nil {
-		return fmt.Errorf("data_dir %s: %w", dir, err)
-	}
-	return lock.Unlock()
+	return nil
 }

@@ -33,6 +33,9 @@ func (l *loader) named(n node, what string, at map[string]node, read func(name s
 	})
 }
 
+// CheckSourceName allows the names that a source may have.
+func CheckSourceName(name string) error { return checkName("source", name) }
+
 // checkName allows what is one plain directory name everywhere.
 func checkName(what, s string) error {
 	const chars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"

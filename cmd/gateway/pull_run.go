@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/cmd/gateway/internal/remote"
+	"github.com/snapgate/gateway/internal/sshclient"
+	"github.com/snapgate/gateway/pull"
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/vfs"
+)
+
+// pullOptions are what a run of a source may be told besides its settings.
+type pullOptions struct {
+	reason string       // of the snapshot; "" for "pull"
+	report *pull.Report // where progress and problems go; nil for one of its own
+	log    *slog.Logger // gets warnings; nil drops them
+	dryRun func(pull.Planned) error
+	ask    func(ctx context.Context, question string) ([]byte, error) // nil: nobody is there
+}
+
+// runPull pulls a source into the store, beside whatever else uses it. Errors have a hint of
+// what to try with the source. What could not be captured is in the report.
+func runPull(ctx context.Context, snaps *snapshotter.Snapshotter, dataDir string, src *config.Source, opt pullOptions) (res pull.Result, err error) {
+	if opt.report == nil {
+		opt.report = &pull.Report{}
+	}
+	cfg := pull.RunConfig{
+		Snapshots: snaps, Name: src.Name, Dir: filepath.Join(dataDir, "sources", src.Name),
+		Source: sourceOf(&src.Remote), Reason: opt.reason, Exclude: src.Exclude, Checksum: src.Checksum, Partial: src.Partial,
+		Unchanged: src.Unchanged, Bandwidth: src.Bandwidth, DryRun: opt.dryRun, Report: opt.report, Log: opt.log,
+	}
+	if cfg.Lineage, err = lineageOf(dataDir, src.Name, opt.dryRun != nil); err != nil {
+		return res, err
+	}
+	r, err := remote.Open(ctx, &src.Remote, remote.Options{Ask: opt.ask, Log: opt.log})
+	if err != nil {
+		return res, pullError(&src.Remote, err)
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	res, err = pull.Run(ctx, r, cfg)
+	return res, pullError(&src.Remote, err)
+}
+
+// lineageOf names the snapshots of a source. A run that stores nothing makes nothing, either.
+func lineageOf(dataDir, source string, dry bool) (snapshotter.Lineage, error) {
+	if dry {
+		return vfs.StoredSourceLineage(dataDir, source), nil
+	}
+	return vfs.SourceLineage(dataDir, source)
+}
+
+// sourceOf is what the snapshots say of where they come from.
+func sourceOf(r *config.Remote) snapshotter.Source {
+	origin := r.Location.Host
+	if r.Location.Scheme == pull.SchemeFS {
+		origin = "localhost"
+		if name, err := os.Hostname(); err == nil {
+			origin = name
+		}
+	}
+	return snapshotter.Source{Type: string(r.Location.Scheme), Origin: origin, Location: r.Location.String()}
+}
+
+// pullError gives an error its hint, and says what the operator is to know of it.
+func pullError(r *config.Remote, err error) error {
+	if err == nil {
+		return nil
+	}
+	hint := remote.Hint(r, err)
+	var ssh *sshclient.Error
+	switch {
+	case errors.Is(err, context.Canceled):
+		return &hintedError{err: errors.New("interrupted"), hint: "nothing was stored; the next run begins anew"}
+	case errors.Is(err, pull.ErrRunning):
+		hint = "wait for its end, or look for a scheduled one in the gateway's log"
+	case errors.Is(err, snapshotter.ErrNoSnapshot):
+		hint = "somebody has removed the snapshot that the run was based on: run it again"
+	case errors.As(err, &ssh):
+		err = ssh // it says all, and the rest is how we came to it
+	case pull.KindOf(err) == pull.KindConnection:
+		err = fmt.Errorf("%s: %w", r.Location, err)
+	}
+	if hint == "" {
+		return err
+	}
+	return &hintedError{err: err, hint: hint}
+}
