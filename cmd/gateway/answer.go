@@ -40,6 +40,10 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 			rep.ID = sum.head.String()
 		}
 		return rep
+	case control.OpJobs:
+		return s.answerJobs(send)
+	case control.OpRunJob:
+		return s.answerRunJob(ctx, req.Job, send)
 	}
 	return control.Reply{Error: fmt.Sprintf("the running gateway does not know %q", req.Op), Hint: "is it of another version? restart it"}
 }

@@ -70,6 +70,7 @@ Exit status: 0 success, 1 failure, 2 wrong usage, 3 an import or a pull that lef
 		p.snapshotsCommand(),
 		p.importCommand(),
 		p.pullCommand(),
+		p.jobsCommand(),
 		p.versionCommand(),
 	)
 	needsCommand(root)

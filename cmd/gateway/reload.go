@@ -55,6 +55,9 @@ func (s *serving) reload(ctx context.Context) {
 		now.FTP = &ftp
 	}
 	s.cfg = &now
+	if err := s.jobs.Set(s.jobsOf(s.cfg)); err != nil {
+		s.log.Error("jobs not taken over", "err", err)
+	}
 	s.log.Info("configuration taken over", "shares", len(cfg.Shares), "users", len(cfg.Users))
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/snapgate/gateway/cmd/gateway/internal/auth"
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/internal/jobs"
 	"github.com/snapgate/gateway/sshsrv"
 	"github.com/snapgate/gateway/vfs"
 )
@@ -68,6 +69,8 @@ type serving struct {
 	listener net.Listener
 	ftp      *ftpServing // nil without an ftp section
 	control  *control.Server
+	jobs     *jobs.Scheduler
+	progress jobProgress
 	keys     []ssh.Signer
 
 	reloadDue bool // SIGHUP came while everything was opened
@@ -110,6 +113,7 @@ func (p *program) serve(ctx context.Context, cfg *config.Config, ready func(*ser
 	if s.reloadDue {
 		s.reload(ctx)
 	}
+	s.startJobs(ctx, ended)
 	if ready != nil {
 		if err := ready(s); err != nil {
 			return errors.Join(err, s.stop(ended))
@@ -191,6 +195,9 @@ func (s *serving) openServers(ctx context.Context) error {
 		}
 		s.warnOfCertificate()
 	}
+	if err := s.openJobs(); err != nil {
+		return err
+	}
 	s.control, err = control.Listen(s.cfg.DataDir, s.log)
 	return err
 }
@@ -231,6 +238,9 @@ type servers struct {
 	wg     sync.WaitGroup
 	cancel context.CancelFunc
 	failed chan error // one from each server that ends with an error
+
+	stopJobs  context.CancelFunc // nil: jobs were not started
+	jobsEnded chan struct{}      // closed when none runs any more
 }
 
 // supervise handles signals until the end.
@@ -269,7 +279,7 @@ wait:
 // stop lets transfers end, commits, and closes everything. It uses contexts of its own:
 // the caller's has ended when it comes to this.
 func (s *serving) stop(e *servers) error {
-	s.drain()
+	s.drain(e)
 	e.cancel()
 	e.wg.Wait()
 	commit, cancel := context.WithTimeout(context.Background(), commitDeadline)
@@ -281,8 +291,8 @@ func (s *serving) stop(e *servers) error {
 	return nil
 }
 
-// drain lets the transfers of all servers end.
-func (s *serving) drain() {
+// drain lets the transfers of all servers end, and ends the jobs.
+func (s *serving) drain(e *servers) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Limits.Drain)
 	defer cancel()
 	var all sync.WaitGroup
@@ -292,6 +302,9 @@ func (s *serving) drain() {
 				s.log.Warn("transfers were cut off; they can be resumed", "after", s.cfg.Limits.Drain)
 			}
 		})
+	}
+	if e.stopJobs != nil {
+		all.Go(func() { s.drainJobs(e) })
 	}
 	if s.server != nil {
 		shutdown(s.server.Shutdown)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"text/tabwriter"
@@ -60,14 +61,7 @@ func (p *program) listSnapshots(ctx context.Context, share string, asJSON bool) 
 		}
 	}
 	if asJSON {
-		enc := json.NewEncoder(p.stdout)
-		enc.SetEscapeHTML(false)
-		for i := range list {
-			if err := enc.Encode(&list[i]); err != nil {
-				return err
-			}
-		}
-		return nil
+		return printJSON(p.stdout, list)
 	}
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "SHARE\tNAME\tFILES\tSIZE\tID")
@@ -75,6 +69,18 @@ func (p *program) listSnapshots(ctx context.Context, share string, asJSON bool) 
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", printable(s.Share), s.Name, s.Files, humanize.IBytes(s.Size), s.ID)
 	}
 	return w.Flush() // keeps the errors of the lines
+}
+
+// printJSON prints one JSON object a line.
+func printJSON[T any](w io.Writer, list []T) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	for i := range list {
+		if err := enc.Encode(&list[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // findSnapshots asks the running gateway, which has the keys at hand, or reads the store.

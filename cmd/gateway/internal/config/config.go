@@ -117,6 +117,7 @@ type Limits struct {
 	LoginTries         int
 	HandshakeTimeout   time.Duration
 	PasswordChecks     int
+	Jobs               int           // that run at once
 	Drain              time.Duration // how long a shutdown waits for transfers
 }
 

@@ -109,6 +109,7 @@ func (l *loader) readLimits(n node) {
 		"login_tries":             intoInt(&m.LoginTries, 100),
 		"handshake_timeout":       intoDuration(&m.HandshakeTimeout, time.Second),
 		"password_checks":         intoInt(&m.PasswordChecks, 64),
+		"jobs":                    intoInt(&m.Jobs, 64),
 		"drain":                   intoDuration(&m.Drain, 0),
 	}.later("bandwidth", "quota", "memory"))
 	if m.Inline > smallest {

@@ -24,6 +24,8 @@ const (
 	OpSnapshot  = "snapshot"  // commit Share now
 	OpSnapshots = "snapshots" // list the snapshots of Share, of all shares without one
 	OpImport    = "import"    // store the directory Dir in Share
+	OpJobs      = "jobs"      // list the jobs
+	OpRunJob    = "run-job"   // run Job now
 )
 
 // ErrNoServer means that no gateway answers on the socket.
@@ -34,6 +36,7 @@ type Request struct {
 	Op    string `json:"op"`
 	Share string `json:"share,omitempty"`
 	Dir   string `json:"dir,omitempty"` // absolute, on the gateway's machine
+	Job   string `json:"job,omitempty"`
 }
 
 // Reply is one line of an answer. The last line has Done set; Error is set in it when the
@@ -45,6 +48,7 @@ type Reply struct {
 	ID       string    `json:"id,omitempty"`       // of the snapshot
 	Snapshot *Snapshot `json:"snapshot,omitempty"` // one of a list
 	Import   *Import   `json:"import,omitempty"`   // progress, and in the last line the sum
+	Job      *Job      `json:"job,omitempty"`      // one of a list; of a run: that it has begun, and how it has ended
 }
 
 // Snapshot describes a snapshot as `gateway snapshots --json` prints it.
@@ -56,6 +60,26 @@ type Snapshot struct {
 	Files uint64   `json:"files"`
 	Size  uint64   `json:"size"` // logical bytes
 	Tags  []string `json:"tags"` // key=value
+}
+
+// Job describes a job as `gateway jobs --json` prints it. Times are RFC 3339, UTC.
+type Job struct {
+	Name     string `json:"name"`
+	Kind     string `json:"kind"`
+	Schedule string `json:"schedule"` // cron, with its time zone
+	Words    string `json:"words"`    // the same for people
+	State    string `json:"state"`    // idle, waiting (others run) or running
+	Result   string `json:"result"`   // of the last run, "" before the first
+	Start    string `json:"start,omitempty"`
+	End      string `json:"end,omitempty"`
+	Success  string `json:"success,omitempty"` // end of the last good run
+	Failures int    `json:"failures"`          // in a row
+	Error    string `json:"error,omitempty"`
+	Hint     string `json:"hint,omitempty"`
+	Snapshot string `json:"snapshot,omitempty"` // 64 hexadecimal digits
+	Summary  string `json:"summary,omitempty"`
+	Next     string `json:"next,omitempty"`
+	Retry    bool   `json:"retry,omitempty"` // Next repeats a failed run
 }
 
 // Import counts what an import has done so far.
