@@ -8,46 +8,29 @@ import (
 	stdsubtle "crypto/subtle"
 	"encoding/binary"
 	"errors"
-	"math/bits"
 
 	"github.com/ericlagergren/polyval"
 	"github.com/ericlagergren/subtle"
-	"golang.org/x/sys/cpu"
+
+	"github.com/snapgate/gateway/internal/aes8"
 )
 
 const (
 	blockSize = aes.BlockSize
-	// lanes is how many blocks xorBlocks encrypts at a time: AES instructions have a latency
-	// of four cycles, and two start in one.
-	lanes = 8
+	lanes     = aes8.Lanes
 	// maxBytes bounds plaintext and additional data (section 6).
 	maxBytes = 1 << 36
 )
 
 var errOpen = errors.New("message authentication failed")
 
-// roundKeys is the key schedule of AES-256 (FIPS 197 section 5.2).
-type roundKeys [60]uint32
-
-// xorBlocks XORs blocks with the key stream that begins at counter, which it advances;
-// blocks is a multiple of lanes. dst may be src.
-//
-//go:noescape
-func xorBlocks(keys *roundKeys, counter *[blockSize]byte, dst, src *byte, blocks int)
-
-// subWord is SubWord of FIPS 197 section 5.2, without a table that would leave traces of the
-// key in the cache.
-//
-//go:noescape
-func subWord(w uint32) uint32
-
-// fast is AES-256-GCM-SIV with xorBlocks.
+// fast is AES-256-GCM-SIV with the kernel of package aes8.
 type fast struct {
 	block cipher.Block // of the key that the keys of messages are derived from
 }
 
 func newFast(key []byte) (cipher.AEAD, error) {
-	if !cpu.X86.HasAES {
+	if !aes8.Usable() {
 		return nil, nil
 	}
 	block, err := aes.NewCipher(key)
@@ -105,37 +88,22 @@ func check(nonce, text, additionalData []byte) {
 // message has the keys of one message.
 type message struct {
 	hash [blockSize]byte
-	keys roundKeys
+	keys aes8.Schedule
 }
 
 // message derives the keys of a message (section 4).
 func (f *fast) message(nonce []byte) *message {
 	var block, out [blockSize]byte
 	copy(block[4:], nonce)
-	var half [6]uint64
-	for i := range half {
+	var keys [blockSize + KeySize]byte // of the hash, of the cipher
+	for i := range len(keys) / 8 {
 		block[0] = byte(i)
 		f.block.Encrypt(out[:], block[:])
-		half[i] = binary.LittleEndian.Uint64(out[:])
+		copy(keys[8*i:], out[:8])
 	}
 	m := new(message)
-	binary.LittleEndian.PutUint64(m.hash[:], half[0])
-	binary.LittleEndian.PutUint64(m.hash[8:], half[1])
-	for i, h := range half[2:] {
-		m.keys[2*i], m.keys[2*i+1] = uint32(h), uint32(h>>32)
-	}
-	rcon := uint32(1)
-	for i := KeySize / 4; i < len(m.keys); i++ {
-		w := m.keys[i-1]
-		switch i % 8 {
-		case 0:
-			w = bits.RotateLeft32(subWord(w), -8) ^ rcon
-			rcon <<= 1
-		case 4:
-			w = subWord(w)
-		}
-		m.keys[i] = m.keys[i-8] ^ w
-	}
+	copy(m.hash[:], keys[:])
+	m.keys.Expand(keys[blockSize:])
 	return m
 }
 
@@ -158,7 +126,7 @@ func (m *message) tag(nonce, plaintext, additionalData []byte) (tag [TagSize]byt
 	// The tag is one block encrypted: the key stream at a counter of its value.
 	counter := tag
 	var stream [lanes * blockSize]byte
-	xorBlocks(&m.keys, &counter, &stream[0], &stream[0], lanes)
+	m.keys.XORStream(&counter, stream[:], stream[:])
 	return [TagSize]byte(stream[:TagSize])
 }
 
@@ -177,13 +145,12 @@ func update(p *polyval.Polyval, data []byte) {
 func (m *message) xor(tag *[TagSize]byte, dst, src []byte) {
 	counter := *tag
 	counter[15] |= 0x80
-	if n := len(src) / (lanes * blockSize) * lanes; n > 0 {
-		xorBlocks(&m.keys, &counter, &dst[0], &src[0], n)
-		dst, src = dst[n*blockSize:], src[n*blockSize:]
-	}
+	n := len(src) &^ (lanes*blockSize - 1)
+	m.keys.XORStream(&counter, dst, src[:n])
+	dst, src = dst[n:], src[n:]
 	if len(src) > 0 {
 		var stream [lanes * blockSize]byte
-		xorBlocks(&m.keys, &counter, &stream[0], &stream[0], lanes)
+		m.keys.XORStream(&counter, stream[:], stream[:])
 		stdsubtle.XORBytes(dst, src, stream[:])
 	}
 }

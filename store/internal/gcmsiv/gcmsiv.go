@@ -1,5 +1,5 @@
 // Package gcmsiv is AES-256-GCM-SIV (RFC 8452), which kloset encrypts blobs with. On amd64
-// it encrypts eight counters at a time; github.com/ericlagergren/siv, which is used elsewhere,
+// it encrypts eight counters at a time (package aes8); github.com/ericlagergren/siv, which is used elsewhere,
 // does that on arm64 alone, and takes six times as long here. POLYVAL is from
 // github.com/ericlagergren/polyval on all of them. The tests compare it with Tink, which is
 // what kloset uses.
