@@ -14,6 +14,7 @@ import (
 	"github.com/PlakarKorp/kloset/snapshot/header"
 	"github.com/PlakarKorp/kloset/snapshot/vfs"
 
+	"github.com/snapgate/gateway/internal/background"
 	"github.com/snapgate/gateway/store"
 )
 
@@ -29,6 +30,11 @@ import (
 // says is there. fs.ErrInvalid for changes that contradict each other or the base. Errors of
 // Content are wrapped.
 func (s *Snapshotter) Commit(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta) (id ID, err error) {
+	background.Do(func() { id, err = s.commit(ctx, base, changes, meta) })
+	return id, err
+}
+
+func (s *Snapshotter) commit(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta) (id ID, err error) {
 	s.write.Lock()
 	defer s.write.Unlock()
 	if err := s.store.Available(ctx); err != nil {

@@ -10,6 +10,7 @@ import (
 	"iter"
 	"path"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/PlakarKorp/kloset/connectors"
@@ -17,6 +18,7 @@ import (
 	"github.com/PlakarKorp/kloset/snapshot/header"
 	"github.com/PlakarKorp/kloset/snapshot/vfs"
 
+	"github.com/snapgate/gateway/internal/background"
 	"github.com/snapgate/gateway/store"
 )
 
@@ -179,44 +181,35 @@ func (c *increment) collect(changes iter.Seq2[Change, error]) error {
 
 // ingest makes the objects of changed files, on all cores.
 func (c *increment) ingest(ctx context.Context) error {
-	files := 0
+	var files []*change
 	for i := range c.changes {
 		if c.changes[i].hasContent() {
-			files++
+			files = append(files, &c.changes[i])
 		}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	work := make(chan *change)
+	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range min(cores(), files) { // each has a chunker, of 8 MiB
+	for range min(cores(), len(files)) { // each has a chunker, of 8 MiB
 		in, release, err := c.s.ingester(c.w)
 		if err != nil {
 			cancel(err)
 			break
 		}
-		wg.Go(func() {
-			defer release()
-			for ch := range work {
+		work := func() {
+			for n := next.Add(1); n <= int64(len(files)) && ctx.Err() == nil; n = next.Add(1) {
+				ch := files[n-1]
 				if err := c.content(ctx, in, ch); err != nil {
 					cancel(fmt.Errorf("content of %q: %w", ch.Path, err))
 				}
 			}
+		}
+		wg.Go(func() {
+			defer release()
+			background.Do(work)
 		})
 	}
-	for i := range c.changes {
-		ch := &c.changes[i]
-		if !ch.hasContent() {
-			continue
-		}
-		select {
-		case work <- ch:
-			continue
-		case <-ctx.Done():
-		}
-		break
-	}
-	close(work)
 	wg.Wait()
 	if err := context.Cause(ctx); err != nil {
 		return err

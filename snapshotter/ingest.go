@@ -17,6 +17,8 @@ import (
 	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/gabriel-vasile/mimetype"
+
+	"github.com/snapgate/gateway/internal/background"
 )
 
 // object is what an entry says of the content of a file.
@@ -29,7 +31,7 @@ type object struct {
 }
 
 // writer puts the blobs of a commit. Whether a blob is new is decided by the caller's
-// goroutine; encoding, the expensive part, is done by as many as there are cores. Safe for
+// goroutine; encoding, the expensive part of a large one, is done by as many as there are cores. Safe for
 // concurrent use until close.
 type writer struct {
 	rw     *repository.RepositoryWriter
@@ -53,16 +55,15 @@ func newWriter(rw *repository.RepositoryWriter, p *packer, exists func(resources
 	w := &writer{rw: rw, packer: p, exists: exists, jobs: make(chan writeJob, n)}
 	w.copies.New = func() any { return new([]byte) }
 	for range n {
-		w.wg.Go(func() {
-			for j := range w.jobs {
-				_ = p.Put(0, j.typ, j.mac, j.data, j.hot) // always nil: packer.failed tells
-				if j.copy != nil {
-					w.copies.Put(j.copy)
-				}
-			}
-		})
+		w.wg.Go(func() { background.Do(w.work) })
 	}
 	return w
+}
+
+func (w *writer) work() {
+	for j := range w.jobs {
+		w.encode(j)
+	}
 }
 
 // close waits for what was put.
@@ -76,7 +77,28 @@ func (w *writer) computeMAC(data []byte) objects.MAC { return w.rw.ComputeMAC(da
 // put takes a blob of metadata; data must not be changed until close has returned.
 func (w *writer) put(typ resources.Type, mac objects.MAC, data []byte) {
 	if w.isNew(typ, mac) {
-		w.jobs <- writeJob{typ: typ, mac: mac, data: data, hot: true}
+		w.send(writeJob{typ: typ, mac: mac, data: data, hot: true})
+	}
+}
+
+// atOnce is up to which size a blob is encoded by the goroutine that has it: that takes no
+// longer than to hand it over to one that has to be woken.
+const atOnce = 16 << 10
+
+// send has a blob encoded.
+func (w *writer) send(j writeJob) {
+	if len(j.data) > atOnce {
+		w.jobs <- j
+		return
+	}
+	w.encode(j)
+}
+
+// encode encodes a blob and adds it to a packfile.
+func (w *writer) encode(j writeJob) {
+	_ = w.packer.Put(0, j.typ, j.mac, j.data, j.hot) // always nil: packer.failed tells
+	if j.copy != nil {
+		w.copies.Put(j.copy)
 	}
 }
 
@@ -89,6 +111,10 @@ func (w *writer) has(typ resources.Type, mac objects.MAC) bool {
 // putChunk takes a chunk; data is the caller's again when it returns.
 func (w *writer) putChunk(mac objects.MAC, data []byte, hot bool) {
 	if !w.isNew(resources.RT_CHUNK, mac) {
+		return
+	}
+	if len(data) <= atOnce {
+		w.send(writeJob{typ: resources.RT_CHUNK, mac: mac, data: data, hot: hot})
 		return
 	}
 	buf := w.copies.Get().(*[]byte)

@@ -15,6 +15,8 @@ import (
 	"github.com/PlakarKorp/kloset/packfile"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/PlakarKorp/kloset/versioning"
+
+	"github.com/snapgate/gateway/internal/background"
 )
 
 const (
@@ -122,7 +124,7 @@ func (p *packer) failed() error {
 }
 
 // writer starts another writer: each writes packfiles one after the other.
-func (p *packer) writer() { p.done.Go(p.write) }
+func (p *packer) writer() { p.done.Go(func() { background.Do(p.write) }) }
 
 func (p *packer) write() {
 	for {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/zeebo/blake3"
 
+	"github.com/snapgate/gateway/internal/background"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/vfs/internal/spool"
 )
@@ -351,7 +352,7 @@ func (g *aheads) serve(ctx context.Context) {
 		}
 		last := ctx.Err() != nil
 		for _, run := range g.take(last) {
-			running.Go(func() { run(ctx) })
+			running.Go(func() { background.Do(func() { run(ctx) }) })
 		}
 		if last {
 			return
