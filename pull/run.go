@@ -29,6 +29,11 @@ const (
 	awayPatience = 2 * time.Minute
 	// storePause is between attempts.
 	storePause = 5 * time.Second
+	// keepInterval is how often a long run makes what it has stored so far known to the runs
+	// after it: that is what is stored twice when it is killed.
+	keepInterval = 10 * time.Minute
+	// keepLimit is how long doing so may hold up the end of a run that has failed.
+	keepLimit = time.Minute
 )
 
 // ErrRunning means that another run of the same source is under way.
@@ -209,16 +214,9 @@ func (r *run) pull(ctx context.Context) (Result, error) {
 		return &file{r: r.r, caps: r.caps, retry: r.cfg.Retry, path: path, seen: seen}
 	}}
 	defer list.close()
-	fetched := Fetch(ctx, r.plan(ctx), FetchConfig{
-		Ingest: r.ingest, Same: r.same, Report: r.cfg.Report, Partial: r.cfg.Partial,
-	})
-	for c, err := range fetched {
-		if err == nil {
-			err = list.add(c)
-		}
-		if err != nil {
-			return Result{}, err
-		}
+	if err := r.fetch(ctx, list); err != nil {
+		r.keep(ctx)
+		return Result{}, err
 	}
 	out := Result{ID: r.base.ID, Partial: r.partial()}
 	problems := hashProblems(r.cfg.Report)
@@ -228,6 +226,7 @@ func (r *run) pull(ctx context.Context) (Result, error) {
 			return err
 		})
 		if err != nil {
+			r.keep(ctx)
 			return Result{}, err
 		}
 		out.New = true
@@ -237,6 +236,37 @@ func (r *run) pull(ctx context.Context) (Result, error) {
 		r.cfg.Log.Warn("what a run leaves for the next one is not written", "source", r.cfg.Name, "err", err)
 	}
 	return out, nil
+}
+
+// fetch stores the contents that have changed, and lists the changes.
+func (r *run) fetch(ctx context.Context, list *changeList) error {
+	fetched := Fetch(ctx, r.plan(ctx), FetchConfig{
+		Ingest: r.ingest, Same: r.same, Report: r.cfg.Report, Partial: r.cfg.Partial,
+	})
+	kept := time.Now()
+	for c, err := range fetched {
+		if err == nil {
+			err = list.add(c)
+		}
+		if err != nil {
+			return err
+		}
+		if time.Since(kept) >= keepInterval {
+			r.keep(ctx)
+			kept = time.Now()
+		}
+	}
+	return nil
+}
+
+// keep makes what was stored so far known to the runs after this one. When that is not
+// possible, they store it again.
+func (r *run) keep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepLimit)
+	defer cancel()
+	if err := r.cfg.Snapshots.Keep(ctx); err != nil {
+		r.cfg.Log.Info("what was stored so far is not known to others", "source", r.cfg.Name, "err", err)
+	}
 }
 
 // partial reports whether the connection was lost for good.

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store/storetest"
 )
 
 // runs makes runs of one source.
@@ -186,6 +189,60 @@ func TestRunLost(t *testing.T) {
 	whole, report := r.run(f, true)
 	if slices.Contains(whole.Tags, PartialTag) || whole.Files != 20 || report.Failed() != 0 || report.Counts().Read != 1 {
 		t.Errorf("whole: %+v, %+v", whole, report.Counts())
+	}
+}
+
+// What a run has stored that failed is not stored again, also by another process.
+func TestRunLostKeepsWhatIsStored(t *testing.T) {
+	cfg := storetest.Config(t.TempDir())
+	r := newRuns(t)
+	size := func() (bytes int64) {
+		err := filepath.WalkDir(strings.TrimPrefix(cfg.Location, "fs://")+"/packfiles", func(_ string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() {
+				return err
+			}
+			info, err := e.Info()
+			bytes += info.Size()
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes
+	}
+	open := func() {
+		t.Helper()
+		s, err := snapshotter.New(t.Context(), snapshotter.Config{Store: storetest.Open(t, cfg)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		r.Snapshotter, r.cfg.Snapshots = s, s
+	}
+	f := newFake()
+	var lost atomic.Bool
+	lost.Store(true)
+	f.file("/large", string(randomBytes(4<<20)))
+	f.file("/z", "text")
+	f.reader = func(path string, _ int64, in io.Reader) io.Reader {
+		if path == "/z" && lost.Load() {
+			return lostReader{}
+		}
+		return in
+	}
+	open()
+	if _, _, err := r.tryRun(f); KindOf(err) != KindConnection {
+		t.Fatalf("got %v", err)
+	}
+	lost.Store(false)
+	first := size()
+	cfg.CacheDir, cfg.KeepDir = "", ""
+	open()
+	if s, _ := r.run(f, true); s.Files != 2 {
+		t.Errorf("%d files", s.Files)
+	}
+	if first < 4<<20 || size() > first+1<<20 {
+		t.Errorf("%d bytes of packfiles after the failed run, %d after the next", first, size())
 	}
 }
 

@@ -37,21 +37,11 @@ func (s *Snapshotter) Commit(ctx context.Context, base ID, changes iter.Seq2[Cha
 func (s *Snapshotter) commit(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta) (id ID, err error) {
 	s.write.Lock()
 	defer s.write.Unlock()
-	if err := s.store.Available(ctx); err != nil {
-		return ID{}, fmt.Errorf("commit: %w", err)
-	}
-	lock, err := s.store.Lock(ctx)
+	lock, unlock, err := s.lockStore(ctx)
 	if err != nil {
 		return ID{}, fmt.Errorf("commit: %w", err)
 	}
-	defer func() {
-		if uerr := lock.Unlock(); uerr != nil {
-			s.log.Warn("store lock not removed", "err", uerr)
-		}
-	}()
-	if err := s.refreshLocked(ctx); err != nil {
-		return ID{}, fmt.Errorf("commit: %w", err)
-	}
+	defer unlock()
 	d, err := s.reconcile(ctx, base)
 	if err != nil {
 		return ID{}, fmt.Errorf("commit: %w", err)
@@ -65,6 +55,27 @@ func (s *Snapshotter) commit(ctx context.Context, base ID, changes iter.Seq2[Cha
 	s.sound(r, d)
 	s.failpoint(FailCommitDone)
 	return r.snap.ID, nil
+}
+
+// lockStore takes the store's shared lock, and over what others did in the store. It needs
+// s.write.
+func (s *Snapshotter) lockStore(ctx context.Context) (lock *store.Lock, unlock func(), err error) {
+	if err := s.store.Available(ctx); err != nil {
+		return nil, nil, err
+	}
+	if lock, err = s.store.Lock(ctx); err != nil {
+		return nil, nil, err
+	}
+	unlock = func() {
+		if uerr := lock.Unlock(); uerr != nil {
+			s.log.Warn("store lock not removed", "err", uerr)
+		}
+	}
+	if err := s.refreshLocked(ctx); err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return lock, unlock, nil
 }
 
 // attempt is one try to make a snapshot.
@@ -348,16 +359,22 @@ func (a *attempt) fillHeader(h *header.Header) {
 
 // published makes a snapshot that is in the store known to this process.
 func (s *Snapshotter) published(ctx context.Context, r *record) {
-	id := objects.MAC(r.snap.ID)
-	if err := s.store.Ingest(id); err != nil {
-		// The snapshot exists all the same; reading the states again finds it.
-		err = errors.Join(err, s.store.DropState(id), s.store.Refresh(ctx))
-		s.log.Warn("state not ingested at once", "snapshot", r.snap.ID.String(), "err", err)
-	}
+	s.ingested(ctx, objects.MAC(r.snap.ID))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.records[r.snap.ID] = r
 	s.insert(r)
+}
+
+// ingested makes a state that is in the store part of kloset's index.
+func (s *Snapshotter) ingested(ctx context.Context, id objects.MAC) {
+	if err := s.store.Ingest(id); err != nil {
+		// The state exists all the same; reading the states again finds it.
+		err = errors.Join(err, s.store.DropState(id), s.store.Refresh(ctx))
+		s.log.Warn("state not ingested at once", "state", ID(id).String(), "err", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.states != nil {
 		s.states[id] = struct{}{}
 	}

@@ -77,7 +77,7 @@ func pullError(r *config.Remote, err error) error {
 	var ssh *sshclient.Error
 	switch {
 	case errors.Is(err, context.Canceled):
-		return &hintedError{err: errors.New("interrupted"), hint: "nothing was stored; the next run begins anew"}
+		return &hintedError{err: errors.New("interrupted"), hint: "there is no new snapshot; the next run takes over what was stored already"}
 	case errors.Is(err, pull.ErrRunning):
 		hint = "wait for its end, or look for a scheduled one in the gateway's log"
 	case errors.Is(err, snapshotter.ErrNoSnapshot):
