@@ -158,15 +158,13 @@ func (s *System) allShares() []*share {
 // GatewayID is the random name that this data directory's snapshots carry.
 func (s *System) GatewayID() string { return s.gatewayID }
 
-// Lineage names the snapshots of a share of this System, which is none for a share that it
-// does not have.
+// Lineage names the snapshots of a share of this System, or else of a source that was pulled
+// without being configured; it is none for others.
 func (s *System) Lineage(share string) snapshotter.Lineage {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if sh := s.shares[share]; sh != nil {
+	if sh, ok := s.share(share); ok {
 		return sh.lineage()
 	}
-	return snapshotter.Lineage{}
+	return StoredSourceLineage(s.cfg.DataDir, share)
 }
 
 // Recovered says in one line what Open recovered, "" when there was nothing.

@@ -112,11 +112,15 @@ func (p *program) readSnapshots(ctx context.Context, cfg *config.Config, share s
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, snaps.Close()) }()
-	list, err = listSnapshots(ctx, snaps, share, func(share string) snapshotter.Lineage {
-		if _, ok := cfg.Source(share); ok {
-			return vfs.StoredSourceLineage(cfg.DataDir, share)
-		}
-		return vfs.StoredLineage(cfg.DataDir, share)
-	})
+	list, err = listSnapshots(ctx, snaps, share, func(share string) snapshotter.Lineage { return storedLineage(cfg, share) })
 	return slices.Clip(list), err
+}
+
+// storedLineage is what a running gateway's System.Lineage says.
+func storedLineage(cfg *config.Config, share string) snapshotter.Lineage {
+	isShare := slices.ContainsFunc(cfg.Shares, func(s shareConfig) bool { return s.Name == share })
+	if isShare {
+		return vfs.StoredLineage(cfg.DataDir, share)
+	}
+	return vfs.StoredSourceLineage(cfg.DataDir, share)
 }
