@@ -87,7 +87,7 @@ func TestFTPCutTransfers(t *testing.T) {
 		want Kind
 	}{
 		"426":             {func(p *ftpPeer, nc net.Conn) { nc.Close(); p.say("426 aborted") }, 100_000, KindConnection},
-		"451":             {func(p *ftpPeer, nc net.Conn) { nc.Close(); p.say("451 disk error") }, 100_000, KindConnection},
+		"451":             {func(p *ftpPeer, nc net.Conn) { nc.Close(); p.say("451 disk error") }, 100_000, KindOther},
 		"reset":           {func(p *ftpPeer, nc net.Conn) { _ = nc.(*net.TCPConn).SetLinger(0); nc.Close(); p.say("226 done") }, 100_000, KindConnection},
 		"control is gone": {func(p *ftpPeer, nc net.Conn) { p.nc.Close(); nc.Close() }, 100_000, KindConnection},
 		"more than it is": {func(p *ftpPeer, nc net.Conn) { nc.Write(data); nc.Close(); p.say("226 done") }, 60_000, KindChanged},
