@@ -76,6 +76,7 @@ func TestScripts(t *testing.T) {
 			"mode":       cmdMode,
 			"signal":     cmdSignal,
 			"sftp":       cmdSFTP,
+			"await-sftp": cmdAwaitSFTP,
 			"ftp":        cmdFTP,
 			"status":     cmdStatus,
 			"listen":     cmdListen,
@@ -284,6 +285,24 @@ func scriptSFTP(ts *testscript.TestScript, user, op string, args []string) (err 
 		return err
 	}
 	return fmt.Errorf("unknown operation %q", op)
+}
+
+// cmdAwaitSFTP waits until a file has the bytes of a local one: await-sftp USER REMOTE LOCAL
+func cmdAwaitSFTP(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: await-sftp USER REMOTE LOCAL")
+	}
+	want, got := ts.ReadFile(args[2]), ts.MkAbs("await-sftp.got")
+	var err error
+	_, werr := proctest.Wait(context.Background(), readyLimit, func() bool {
+		if err = scriptSFTP(ts, args[0], "get", []string{args[1], got}); err != nil {
+			return false
+		}
+		return ts.ReadFile(got) == want
+	})
+	if werr != nil {
+		ts.Fatalf("%s is not %s after %v: %v", args[1], args[2], readyLimit, err)
+	}
 }
 
 // cmdCertificate makes a self-signed certificate and its key: certificate CERT KEY
