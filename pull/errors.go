@@ -29,6 +29,8 @@ const (
 	KindSpecial                 // neither file, directory nor symbolic link
 	KindProtocol                // the server does not keep to the protocol
 	KindUnsupported             // not a thing that this server or protocol does
+	KindConflict                // something else is there, which is not replaced
+	KindDiffers                 // what was written reads back differently
 )
 
 // String is the word of reports.
@@ -56,6 +58,10 @@ func (k Kind) String() string {
 		return "protocol violated"
 	case KindUnsupported:
 		return "not supported"
+	case KindConflict:
+		return "something else is there"
+	case KindDiffers:
+		return "reads back differently"
 	default:
 		return "failure"
 	}
@@ -120,6 +126,8 @@ func failOS(op, path string, err error) error {
 		kind = KindNotFound
 	case errors.Is(err, fs.ErrPermission):
 		kind = KindPermission
+	case errors.Is(err, fs.ErrExist):
+		kind = KindConflict
 	case isConnection(err):
 		kind = KindConnection
 	}

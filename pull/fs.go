@@ -20,7 +20,10 @@ const (
 
 // FS is a Remote on a local directory. Nothing outside of it is reached, whatever symbolic
 // links are put into it meanwhile.
-type FS struct{ root *os.Root }
+type FS struct {
+	root *os.Root // nil before MakeRoot, when NewFSTarget has found nothing
+	dir  string   // for MakeRoot
+}
 
 var _ Remote = (*FS)(nil)
 
@@ -49,6 +52,9 @@ func (f *FS) Lstat(ctx context.Context, path string) (Entry, error) {
 func (f *FS) lstat(ctx context.Context, op, path string) (fs.FileInfo, error) {
 	if err := errors.Join(ctx.Err(), checkPath(op, path)); err != nil {
 		return nil, err
+	}
+	if f.root == nil {
+		return nil, fail(op, path, KindNotFound, fs.ErrNotExist)
 	}
 	fi, err := f.root.Lstat(local(path))
 	if err != nil {
@@ -210,4 +216,9 @@ func (f *FS) Capabilities(context.Context) (Capabilities, error) {
 }
 
 // Close implements Remote.
-func (f *FS) Close() error { return f.root.Close() }
+func (f *FS) Close() error {
+	if f.root == nil {
+		return nil
+	}
+	return f.root.Close()
+}

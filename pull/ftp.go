@@ -53,8 +53,9 @@ type FTP struct {
 	pool *pool[*ftpConn]
 	cfg  FTPConfig
 
-	mu  sync.Mutex // guards all
-	all *bool      // whether "LIST -a" shows hidden files; nil when not tried
+	mu   sync.Mutex // guards what follows
+	all  *bool      // whether "LIST -a" shows hidden files; nil when not tried
+	able ftpAbilities
 }
 
 var _ Remote = (*FTP)(nil)

@@ -48,6 +48,9 @@ type SFTP struct {
 
 	mu  sync.Mutex // guards top
 	top string     // Root as the server names it, "" while that is not known
+
+	links sync.Mutex // guards order
+	order *bool      // whether SYMLINK takes the link first; nil while that is not known
 }
 
 var _ Remote = (*SFTP)(nil)

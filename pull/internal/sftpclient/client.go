@@ -15,7 +15,7 @@ const (
 	version = 3
 	// defaultRead is what every server answers in one packet (section 3: 34,000 bytes).
 	defaultRead = 32 << 10
-	// maxRead is the most that is asked for at once: what OpenSSH allows.
+	// maxRead is the most that is asked for, or sent, at once: what OpenSSH allows.
 	maxRead = 255 << 10
 	// defaultHandles is how many open handles a server is taken to allow: what OpenSSH had
 	// before it knew limits.
@@ -38,6 +38,7 @@ var ErrTimeout = errors.New("sftp: no answer in time")
 // Limits are what the server allows, or what is taken for it.
 type Limits struct {
 	Read    int // bytes of one READ
+	Write   int // bytes of one WRITE
 	Handles int // open at a time
 }
 
@@ -78,7 +79,7 @@ func New(ctx context.Context, rw io.ReadWriteCloser, timeout time.Duration) (*Cl
 		timeout = defaultTimeout
 	}
 	c := &Client{
-		rw: rw, timeout: timeout, limits: Limits{Read: defaultRead, Handles: defaultHandles},
+		rw: rw, timeout: timeout, limits: Limits{Read: defaultRead, Write: defaultRead, Handles: defaultHandles},
 		exts: map[string]string{}, pending: map[uint32]*call{},
 		out: make(chan []byte, queue), done: make(chan struct{}),
 	}
@@ -138,7 +139,7 @@ func (c *Client) askLimits(ctx context.Context) error {
 	}
 	d.uint64() // of packets
 	read := d.uint64()
-	d.uint64() // of writes
+	write := d.uint64()
 	handles := d.uint64()
 	if d.err != nil {
 		return c.fail(d.err)
@@ -146,6 +147,9 @@ func (c *Client) askLimits(ctx context.Context) error {
 	// 0 is no limit.
 	if c.limits.Read = maxRead; read > 0 {
 		c.limits.Read = int(min(read, maxRead))
+	}
+	if c.limits.Write = maxRead; write > 0 {
+		c.limits.Write = int(min(write, maxRead))
 	}
 	if handles > 0 {
 		c.limits.Handles = int(min(handles, 1<<16))
@@ -402,6 +406,11 @@ func (c *Client) oneName(ctx context.Context, typ byte, path string) (string, er
 // Lstat asks for the attributes of a path, and of a symbolic link itself.
 func (c *Client) Lstat(ctx context.Context, path string) (Attrs, error) {
 	return c.attrs(ctx, typeLstat, path)
+}
+
+// Stat asks for the attributes of a path, and follows a symbolic link.
+func (c *Client) Stat(ctx context.Context, path string) (Attrs, error) {
+	return c.attrs(ctx, typeStat, path)
 }
 
 func (c *Client) attrs(ctx context.Context, typ byte, what string) (Attrs, error) {

@@ -1,5 +1,5 @@
-// Package sftpclient is the reading half of an SFTP version 3 client
-// (draft-ietf-secsh-filexfer-02), for backups of servers that are not trusted.
+// Package sftpclient is an SFTP version 3 client (draft-ietf-secsh-filexfer-02), for backups
+// of servers that are not trusted, and for restoring to them.
 //
 // It is not github.com/pkg/sftp's client because a backup needs what that one hides: names
 // as the server sends them (it keeps what comes after the last slash of "../etc"), which

@@ -15,12 +15,21 @@ const (
 	typeOpen          = 3
 	typeClose         = 4
 	typeRead          = 5
+	typeWrite         = 6
 	typeLstat         = 7
 	typeFstat         = 8
+	typeSetstat       = 9
+	typeFsetstat      = 10
 	typeOpendir       = 11
 	typeReaddir       = 12
+	typeRemove        = 13
+	typeMkdir         = 14
+	typeRmdir         = 15
 	typeRealpath      = 16
+	typeStat          = 17
+	typeRename        = 18
 	typeReadlink      = 19
+	typeSymlink       = 20
 	typeStatus        = 101
 	typeHandle        = 102
 	typeData          = 103
@@ -37,7 +46,10 @@ const (
 	statusNoConn     = 6
 	statusNotThere   = 8 // operation unsupported
 
-	openRead = 1
+	openRead  = 1
+	openWrite = 2
+	openCreat = 8
+	openExcl  = 32
 )
 
 // Attribute flags (section 5).

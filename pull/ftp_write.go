@@ -1,0 +1,395 @@
+package pull
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// ftpAbilities is what a server has shown that it can, or cannot, do; nil says that nobody has
+// tried.
+type ftpAbilities struct {
+	chmod   *bool
+	setTime *string // the command, "" for none
+	dirTime *bool
+}
+
+// MakeRoot implements Target: what is missing cannot be told from what is forbidden, so all
+// that can be made is, until the directory is there.
+func (f *FTP) MakeRoot(ctx context.Context) (made bool, err error) {
+	err = f.with(ctx, "make", "/", func(c *ftpConn, full string) error {
+		if c.chdir("make", "/", full) == nil || c.Err() != nil {
+			return c.Err()
+		}
+		for i := 1; i <= len(full); i++ {
+			if i < len(full) && full[i] != '/' {
+				continue
+			}
+			r, err := c.cmd("make", full[:i], "MKD "+full[:i])
+			if err != nil {
+				return err
+			}
+			made = r.code == 257 || r.code == 250
+		}
+		return c.chdir("make", "/", full)
+	})
+	return made && err == nil, err
+}
+
+// Mkdir implements Target. The mode is the server's choice.
+func (f *FTP) Mkdir(ctx context.Context, path string) error {
+	return f.with(ctx, "make", path, func(c *ftpConn, full string) error {
+		r, err := c.cmd("make", path, "MKD "+full)
+		if err == nil && r.code != 257 && r.code != 250 {
+			err = c.refused("make", path, r)
+		}
+		return err
+	})
+}
+
+// Create implements Target: STOR, which replaces what is there, and REST before it.
+func (f *FTP) Create(ctx context.Context, path string, offset int64) (Writer, error) {
+	conn, full, err := f.get(ctx, "write", path)
+	if err != nil {
+		return nil, err
+	}
+	w := &ftpWriter{f: f, conn: conn, full: full, path: path}
+	if offset > 0 {
+		err = f.resumable(ctx, conn.s, path, full, offset)
+	}
+	if err == nil {
+		w.t, err = conn.s.start(ctx, "write", path, "STOR "+full, offset)
+	}
+	if err != nil {
+		f.pool.put(conn)
+		if cause := ctx.Err(); cause != nil {
+			return nil, cause
+		}
+		return nil, err
+	}
+	return w, nil
+}
+
+// resumable returns nil when an upload may go on at offset: FTP cannot cut a file.
+func (f *FTP) resumable(ctx context.Context, c *ftpConn, path, full string, offset int64) error {
+	stop := c.watch(ctx)
+	defer stop()
+	r, err := c.cmd("write", path, "SIZE "+full)
+	if err != nil {
+		return err
+	}
+	if size, serr := parseSize(strings.TrimSpace(r.text())); r.code != 213 || serr != nil || size != offset {
+		return failf("write", path, KindUnsupported, "it cannot be cut at %d bytes", offset)
+	}
+	return nil
+}
+
+// ftpWriter is a Writer.
+type ftpWriter struct {
+	f    *FTP
+	conn *pooled[*ftpConn] // nil when it was closed
+	t    *transfer
+	full string
+	path string
+}
+
+func (w *ftpWriter) Write(ctx context.Context, p []byte) error {
+	err := w.t.data.SetWriteDeadline(time.Now().Add(w.f.cfg.Timeout))
+	if broken := w.conn.s.Err(); broken != nil { // the deadline of an ended context was moved
+		err = broken
+	}
+	if err == nil {
+		_, err = w.t.data.Write(p)
+	}
+	if err == nil {
+		return nil
+	}
+	if cause := ctx.Err(); cause != nil {
+		return cause
+	}
+	// A server that has no room closes the data connection and says why.
+	w.t.finished = true
+	_ = w.t.raw.Close()
+	if w.conn.s.Err() == nil {
+		if r, rerr := w.conn.s.reply("write"); rerr == nil && r.code >= 400 {
+			return w.conn.s.refused("write", w.path, r)
+		}
+	}
+	return w.conn.s.broken(fail("write", w.path, KindConnection, noEOF(err)))
+}
+
+// Sync implements Writer: FTP acknowledges a whole file only.
+func (w *ftpWriter) Sync(ctx context.Context) (bool, error) { return false, ctx.Err() }
+
+func (w *ftpWriter) Finish(ctx context.Context, a Attributes) error {
+	defer w.Abort()
+	c := w.conn.s
+	w.t.finished = true
+	err := w.t.data.SetWriteDeadline(time.Now().Add(w.f.cfg.Timeout))
+	if err == nil {
+		err = w.t.data.Close() // of TLS, with the alert that says it is the end
+	}
+	_ = w.t.raw.Close()
+	if err == nil {
+		var r ftpReply
+		if r, err = c.reply("write"); err == nil && (r.code < 200 || r.code > 299) {
+			err = c.refused("write", w.path, r)
+		}
+	} else {
+		err = c.broken(fail("write", w.path, KindConnection, noEOF(err)))
+	}
+	if err == nil {
+		err = w.f.attributes(c, w.path, w.full, File, a)
+	}
+	if cause := ctx.Err(); err != nil && cause != nil {
+		return cause
+	}
+	return err
+}
+
+func (w *ftpWriter) Abort() {
+	if w.conn != nil {
+		_ = w.t.Close()
+		w.f.pool.put(w.conn)
+		w.conn = nil
+	}
+}
+
+// Rename implements Target. When the server refuses to replace a file, that is removed first.
+func (f *FTP) Rename(ctx context.Context, from, to string) error {
+	if err := checkPath("rename", from); err != nil {
+		return err
+	}
+	return f.with(ctx, "rename", to, func(c *ftpConn, full string) error {
+		old := strings.TrimSuffix(full, to) + from
+		rename := func() error {
+			_, err := c.want("rename", to, 350, "RNFR "+old)
+			if err == nil {
+				_, err = c.want("rename", to, 250, "RNTO "+full)
+			}
+			return err
+		}
+		err := rename()
+		if err == nil || c.Err() != nil || KindOf(err) == KindNotFound {
+			return err
+		}
+		if _, derr := c.want("rename", to, 250, "DELE "+full); derr != nil {
+			if c.Err() != nil {
+				return derr
+			}
+			return err
+		}
+		return rename()
+	})
+}
+
+// Symlink implements Target: FTP has no such thing.
+func (f *FTP) Symlink(_ context.Context, _, path string) error {
+	return failf("link", path, KindUnsupported, "FTP has no symbolic links")
+}
+
+// Remove implements Target. What is listed as a directory may be a symbolic link to one, so it
+// is removed as a file first.
+func (f *FTP) Remove(ctx context.Context, path string, t Type) error {
+	return f.with(ctx, "remove", path, func(c *ftpConn, full string) error {
+		if path == "/" {
+			return failf("remove", path, KindName, "it is the root")
+		}
+		_, err := c.want("remove", path, 250, "DELE "+full)
+		if t == Dir && err != nil && c.Err() == nil {
+			_, err = c.want("remove", path, 250, "RMD "+full)
+		}
+		return err
+	})
+}
+
+// SetAttributes implements Target.
+func (f *FTP) SetAttributes(ctx context.Context, path string, t Type, a Attributes) error {
+	return f.with(ctx, "set attributes of", path, func(c *ftpConn, full string) error {
+		return f.attributes(c, path, full, t, a)
+	})
+}
+
+// attributes sets what the server lets us. The first refusal of a command says that it does
+// not, as the file is ours.
+func (f *FTP) attributes(c *ftpConn, path, full string, t Type, a Attributes) error {
+	if a.HasMode {
+		if err := f.chmod(c, path, full, a); err != nil {
+			return err
+		}
+	}
+	if a.ModTime.IsZero() {
+		return nil
+	}
+	return f.setTime(c, path, full, t, a.ModTime)
+}
+
+func (f *FTP) abilities() ftpAbilities {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.able
+}
+
+func (f *FTP) learn(fn func(*ftpAbilities)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fn(&f.able)
+}
+
+func (f *FTP) chmod(c *ftpConn, path, full string, a Attributes) error {
+	can := f.abilities().chmod
+	if can != nil && !*can {
+		return nil
+	}
+	r, err := c.cmd("set the mode of", path, fmt.Sprintf("SITE CHMOD %03o %s", modeNumber(a.Mode), full))
+	if err != nil {
+		return err
+	}
+	ok := r.code == 200 || r.code == 250
+	if can == nil {
+		f.learn(func(b *ftpAbilities) { b.chmod = &ok })
+		return nil
+	}
+	if !ok {
+		return c.refused("set the mode of", path, r)
+	}
+	return nil
+}
+
+// setTime sets a time by the first command that works: MFMT (draft-somers-ftp-mfxx), MDTM with
+// a time, as vsftpd has it, or SITE UTIME, as pure-ftpd has it.
+func (f *FTP) setTime(c *ftpConn, path, full string, t Type, at time.Time) error {
+	able := f.abilities()
+	if t == Dir && able.dirTime != nil && !*able.dirTime || able.setTime != nil && *able.setTime == "" {
+		return nil
+	}
+	if able.setTime == nil {
+		return f.findSetTime(c, path, full, t, at)
+	}
+	r, err := c.cmd("set the time of", path, timeCommand(*able.setTime, full, at))
+	if err != nil {
+		return err
+	}
+	ok := r.code >= 200 && r.code < 300
+	if t == Dir && able.dirTime == nil {
+		f.learn(func(b *ftpAbilities) { b.dirTime = &ok })
+		return nil
+	}
+	if !ok {
+		return c.refused("set the time of", path, r)
+	}
+	return nil
+}
+
+func timeCommand(command, full string, at time.Time) string {
+	stamp := at.UTC().Format("20060102150405")
+	if command == "SITE UTIME" {
+		return fmt.Sprintf("SITE UTIME %s %s %s %s UTC", full, stamp, stamp, stamp)
+	}
+	return command + " " + stamp + " " + full
+}
+
+// findSetTime tries the commands, and believes the one after which MDTM agrees. Those that fail
+// with a directory may work with files.
+func (f *FTP) findSetTime(c *ftpConn, path, full string, t Type, at time.Time) error {
+	commands := []string{"MDTM", "SITE UTIME"}
+	if _, ok := c.feats["MFMT"]; ok {
+		commands = append([]string{"MFMT"}, commands...)
+	}
+	found := ""
+	for _, command := range commands {
+		r, err := c.cmd("set the time of", path, timeCommand(command, full, at))
+		if err != nil {
+			return err
+		}
+		if r.code < 200 || r.code > 299 {
+			continue
+		}
+		r, err = c.cmd("set the time of", path, "MDTM "+full)
+		if err != nil {
+			return err
+		}
+		got, _, perr := parseFTPTime(strings.TrimSpace(r.text()))
+		if r.code == 213 && perr == nil && got.Unix() == at.Unix() {
+			found = command
+			break
+		}
+	}
+	if found != "" || t != Dir {
+		f.learn(func(b *ftpAbilities) { b.setTime = &found })
+	}
+	return nil
+}
+
+// Writes implements Target. What nobody has tried yet is taken for possible.
+func (f *FTP) Writes(context.Context) (Writes, error) {
+	b := f.abilities()
+	return Writes{
+		Mode:    b.chmod == nil || *b.chmod,
+		ModTime: (b.setTime == nil || *b.setTime != "") && (b.dirTime == nil || *b.dirTime),
+	}, nil
+}
+
+// ftpHashes are the names of hashes in the order of our choice, and how long they are.
+func ftpHashes() []struct {
+	name, ours, command string
+	size                int
+} {
+	return []struct {
+		name, ours, command string
+		size                int
+	}{
+		{"SHA-256", "sha256", "XSHA256", 32}, {"SHA-512", "sha512", "XSHA512", 64},
+		{"SHA-1", "sha1", "XSHA1", 20}, {"MD5", "md5", "XMD5", 16},
+	}
+}
+
+// Hash implements Hasher, by HASH (draft-bryan-ftpext-hash) or one of the older commands.
+func (f *FTP) Hash(ctx context.Context, path string) (hash string, sum []byte, err error) {
+	err = f.with(ctx, "hash", path, func(c *ftpConn, full string) error {
+		offered, has := c.feats["HASH"]
+		for _, h := range ftpHashes() {
+			line := ""
+			if _, old := c.feats[h.command]; old {
+				line = h.command + " " + full
+			}
+			if has && strings.Contains(";"+strings.ReplaceAll(strings.ToUpper(offered), "*", "")+";", ";"+h.name+";") {
+				if r, err := c.cmd("hash", path, "OPTS HASH "+h.name); err != nil {
+					return err
+				} else if r.code == 200 {
+					line = "HASH " + full
+				}
+			}
+			if line == "" {
+				continue
+			}
+			r, err := c.cmd("hash", path, line)
+			if err != nil {
+				return err
+			}
+			if sum = hashIn(r, h.size); sum != nil {
+				hash = h.ours
+				return nil
+			}
+		}
+		return fail("hash", path, KindUnsupported, nil)
+	})
+	return hash, sum, err
+}
+
+// hashIn finds a hash of so many bytes in a reply.
+func hashIn(r ftpReply, size int) []byte {
+	if r.code < 200 || r.code > 299 {
+		return nil
+	}
+	for _, line := range r.lines {
+		for _, word := range strings.Fields(line) {
+			if sum, err := hex.DecodeString(word); err == nil && len(sum) == size {
+				return sum
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,271 @@
+package sftpclient
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math"
+	"time"
+)
+
+// writeAhead is how many bytes of a file are sent before the first of them is acknowledged: the
+// window of a channel of x/crypto/ssh and OpenSSH.
+const writeAhead = 2 << 20
+
+// Set says which attributes are set.
+type Set struct {
+	HasSize, HasOwner, HasMode bool
+
+	Size     uint64
+	UID, GID uint32
+	Mode     uint32 // permission bits, setuid, setgid and sticky
+	// ModTime is the time of access, too; zero to leave both.
+	ModTime time.Time
+}
+
+func (s Set) empty() bool { return !s.HasSize && !s.HasOwner && !s.HasMode && s.ModTime.IsZero() }
+
+// append writes the attributes as section 5 has them.
+func (s Set) append(b []byte) []byte {
+	flags := uint32(0)
+	for flag, on := range map[uint32]bool{attrSize: s.HasSize, attrOwner: s.HasOwner, attrMode: s.HasMode, attrTimes: !s.ModTime.IsZero()} {
+		if on {
+			flags |= flag
+		}
+	}
+	b = binary.BigEndian.AppendUint32(b, flags)
+	if s.HasSize {
+		b = binary.BigEndian.AppendUint64(b, s.Size)
+	}
+	if s.HasOwner {
+		b = binary.BigEndian.AppendUint32(b, s.UID)
+		b = binary.BigEndian.AppendUint32(b, s.GID)
+	}
+	if s.HasMode {
+		b = binary.BigEndian.AppendUint32(b, s.Mode)
+	}
+	if !s.ModTime.IsZero() {
+		t := uint32(min(max(s.ModTime.Unix(), 0), math.MaxUint32))
+		b = binary.BigEndian.AppendUint32(b, t)
+		b = binary.BigEndian.AppendUint32(b, t)
+	}
+	return b
+}
+
+// Has reports whether the server offers an extension.
+func (c *Client) Has(extension string) bool {
+	_, ok := c.exts[extension]
+	return ok
+}
+
+// status is ask for requests that are answered by a status.
+func (c *Client) status(ctx context.Context, typ byte, payload []byte) error {
+	k, err := c.start(ctx, typ, payload)
+	if err != nil {
+		return err
+	}
+	return c.acknowledged(ctx, k)
+}
+
+// acknowledged waits for the status of one request.
+func (c *Client) acknowledged(ctx context.Context, k *call) error {
+	d, err := c.wait(ctx, k, typeStatus)
+	if err != nil {
+		return err
+	}
+	err = d.status()
+	switch {
+	case d.err != nil:
+		return c.fail(d.err)
+	case errors.Is(err, io.EOF): // no end of anything here
+		return &StatusError{Code: statusEOF}
+	}
+	return err
+}
+
+// Mkdir makes a directory.
+func (c *Client) Mkdir(ctx context.Context, path string, mode uint32) error {
+	return c.status(ctx, typeMkdir, Set{HasMode: true, Mode: mode}.append(appendString(nil, path)))
+}
+
+// Rmdir removes an empty directory.
+func (c *Client) Rmdir(ctx context.Context, path string) error {
+	return c.status(ctx, typeRmdir, appendString(nil, path))
+}
+
+// Remove removes what is no directory. It does not follow symbolic links.
+func (c *Client) Remove(ctx context.Context, path string) error {
+	return c.status(ctx, typeRemove, appendString(nil, path))
+}
+
+// Rename renames, and replaces what has the new name where the server offers
+// posix-rename@openssh.com; others refuse then.
+func (c *Client) Rename(ctx context.Context, from, to string) error {
+	if c.Has("posix-rename@openssh.com") {
+		b := appendString(nil, "posix-rename@openssh.com")
+		return c.status(ctx, typeExtended, appendString(appendString(b, from), to))
+	}
+	return c.status(ctx, typeRename, appendString(appendString(nil, from), to))
+}
+
+// Symlink makes a symbolic link. The arguments are in OpenSSH's order, which is not the one of
+// section 6.10, unless reversed is set.
+func (c *Client) Symlink(ctx context.Context, target, link string, reversed bool) error {
+	first, second := target, link
+	if reversed {
+		first, second = link, target
+	}
+	return c.status(ctx, typeSymlink, appendString(appendString(nil, first), second))
+}
+
+// Setstat sets attributes of a path, and follows a symbolic link.
+func (c *Client) Setstat(ctx context.Context, path string, s Set) error {
+	if s.empty() {
+		return nil
+	}
+	return c.status(ctx, typeSetstat, s.append(appendString(nil, path)))
+}
+
+// Lsetstat sets attributes of a path, and of a symbolic link itself. The server has to offer
+// lsetstat@openssh.com.
+func (c *Client) Lsetstat(ctx context.Context, path string, s Set) error {
+	return c.status(ctx, typeExtended, s.append(appendString(appendString(nil, "lsetstat@openssh.com"), path)))
+}
+
+// Upload is an open file being written, in order, by one goroutine at a time.
+type Upload struct {
+	c      *Client
+	handle string // "" when it was closed
+	next   int64  // the offset of the next byte
+	under  int    // bytes that are not acknowledged
+	asked  []piece
+}
+
+// Create opens a file for writing at offset. With fresh it must not be there yet, and nothing
+// is followed; mode is the new file's.
+func (c *Client) Create(ctx context.Context, path string, offset int64, mode uint32, fresh bool) (*Upload, error) {
+	flags := uint32(openWrite)
+	if fresh {
+		flags |= openCreat | openExcl
+	}
+	b := binary.BigEndian.AppendUint32(appendString(nil, path), flags)
+	h, err := c.handle(ctx, typeOpen, Set{HasMode: fresh, Mode: mode}.append(b))
+	if err != nil {
+		return nil, err
+	}
+	return &Upload{c: c, handle: h, next: offset}, nil
+}
+
+// Write sends bytes and waits for older ones to be acknowledged when too many are under way.
+func (u *Upload) Write(ctx context.Context, p []byte) (int, error) {
+	sent := 0
+	for sent < len(p) {
+		n := min(len(p)-sent, u.c.limits.Write)
+		for u.under > 0 && u.under+n > writeAhead {
+			if err := u.settle(ctx); err != nil {
+				return sent, err
+			}
+		}
+		b := make([]byte, 0, len(u.handle)+16+n)
+		b = appendString(b, u.handle)
+		b = binary.BigEndian.AppendUint64(b, uint64(u.next))
+		b = binary.BigEndian.AppendUint32(b, uint32(n))
+		k, err := u.c.start(ctx, typeWrite, append(b, p[sent:sent+n]...))
+		if err != nil {
+			return sent, err
+		}
+		u.asked = append(u.asked, piece{k, u.next, n})
+		u.under += n
+		u.next += int64(n)
+		sent += n
+	}
+	return sent, nil
+}
+
+// settle waits for the oldest request.
+func (u *Upload) settle(ctx context.Context) error {
+	p := u.asked[0]
+	if err := u.c.acknowledged(ctx, p.call); err != nil {
+		return err
+	}
+	u.asked = u.asked[1:]
+	u.under -= p.n
+	return nil
+}
+
+// Flush waits until all that was written is acknowledged.
+func (u *Upload) Flush(ctx context.Context) error {
+	for len(u.asked) > 0 {
+		if err := u.settle(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Sync is Flush and, where the server offers it, fsync: durable reports whether it did.
+func (u *Upload) Sync(ctx context.Context) (durable bool, err error) {
+	if err := u.Flush(ctx); err != nil || !u.c.Has("fsync@openssh.com") {
+		return false, err
+	}
+	err = u.c.status(ctx, typeExtended, u.fsync())
+	return err == nil, err
+}
+
+func (u *Upload) fsync() []byte {
+	return appendString(appendString(nil, "fsync@openssh.com"), u.handle)
+}
+
+// Finish waits for all that was written, sets attributes one after the other, syncs and closes.
+// The first error is returned; the file is closed in any case.
+func (u *Upload) Finish(ctx context.Context, sets ...Set) error {
+	if err := u.Flush(ctx); err != nil {
+		u.Abort()
+		return err
+	}
+	// These need not wait for each other: the server does them in order.
+	type request struct {
+		typ     byte
+		payload []byte
+	}
+	var requests []request
+	for _, s := range sets {
+		if !s.empty() {
+			requests = append(requests, request{typeFsetstat, s.append(appendString(nil, u.handle))})
+		}
+	}
+	if u.c.Has("fsync@openssh.com") {
+		requests = append(requests, request{typeExtended, u.fsync()})
+	}
+	requests = append(requests, request{typeClose, appendString(nil, u.handle)})
+	var calls []*call
+	var first error
+	for _, r := range requests {
+		k, err := u.c.start(ctx, r.typ, r.payload)
+		if err != nil {
+			first = err
+			u.Abort()
+			break
+		}
+		calls = append(calls, k)
+	}
+	u.handle = ""
+	for _, k := range calls {
+		if err := u.c.acknowledged(ctx, k); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// Abort closes the file and leaves it as it is. It does not wait for the server.
+func (u *Upload) Abort() {
+	for _, p := range u.asked {
+		u.c.abandon(p.call)
+	}
+	if u.asked = nil; u.handle != "" {
+		u.c.close(u.handle)
+		u.handle = ""
+	}
+}

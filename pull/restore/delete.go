@@ -1,0 +1,133 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/snapgate/gateway/pull"
+)
+
+// remove removes what the destination has and the snapshot has not, when all was restored and
+// Confirm agrees.
+func (r *run) remove(ctx context.Context) error {
+	if len(r.extras) == 0 {
+		return nil
+	}
+	slices.SortFunc(r.extras, func(a, b extra) int { return strings.Compare(a.path, b.path) })
+	if r.DryRun {
+		for _, x := range r.extras {
+			r.note("delete", x.path, x.t, 0)
+			r.Report.gone.Add(1)
+		}
+		return nil
+	}
+	if n := r.Report.Failed(); n > 0 {
+		return fmt.Errorf("%w, as there are %d problems", ErrNotDeleted, n)
+	}
+	e := Extras{}
+	for _, x := range r.extras {
+		e.Paths = append(e.Paths, x.path)
+	}
+	ok, err := r.Confirm(ctx, e)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return ErrNotDeleted
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r.cancel = cancel
+	dirs := map[string]struct{}{} // that were changed
+	for _, x := range r.extras {
+		if ctx.Err() != nil {
+			break
+		}
+		r.note("delete", x.path, x.t, 0)
+		if err := r.removeTree(ctx, x); err != nil {
+			r.failed(ctx, x.path, err)
+			continue
+		}
+		dirs[parentOf(x.path)] = struct{}{}
+	}
+	for dir := range dirs {
+		if ctx.Err() == nil {
+			r.again(ctx, dir)
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if r.more {
+		r.Report.note("/", &pull.Error{Op: "delete", Path: "/", Kind: pull.KindLimit, Err: fmt.Errorf("more than %d names: run it again", maxExtras)})
+	}
+	return nil
+}
+
+// again gives a directory that was changed by removals its attributes.
+func (r *run) again(ctx context.Context, dst string) {
+	if dst == "/" || !r.setsDirs() {
+		if s, ok := r.Target.(pull.DirSyncer); ok {
+			if err := s.SyncDir(ctx, dst); err != nil {
+				r.failed(ctx, dst, err)
+			}
+		}
+		return
+	}
+	e, err := r.Source.Lstat(ctx, strings.TrimSuffix(r.Path, "/")+dst)
+	if err == nil {
+		err = r.setAttributes(ctx, dst, pull.Dir, r.attributes(e))
+	}
+	if err != nil {
+		r.failed(ctx, dst, err)
+	}
+}
+
+func parentOf(p string) string { return p[:max(strings.LastIndexByte(p, '/'), 1)] }
+
+// removeTree removes what is at a path with all that is below it. It does not follow symbolic
+// links.
+func (r *run) removeTree(ctx context.Context, x extra) error {
+	err := r.Retry.Do(ctx, func() (bool, error) { return false, r.Target.Remove(ctx, x.path, x.t) })
+	if err == nil || pull.KindOf(err) == pull.KindNotFound {
+		r.Report.gone.Add(1)
+		return nil
+	}
+	if x.t != pull.Dir || pull.KindOf(err) == pull.KindConnection || ctx.Err() != nil {
+		return err
+	}
+	var below []extra
+	lerr := r.Retry.Do(ctx, func() (bool, error) {
+		below = nil
+		return false, r.Target.ReadDir(ctx, x.path, func(e pull.Entry) error {
+			switch {
+			case e.Err != nil:
+				return e.Err
+			case len(below) == maxExtras:
+				return errors.New("too many names")
+			}
+			below = append(below, extra{child(x.path, e.Name), e.Type})
+			return nil
+		})
+	})
+	if lerr != nil {
+		return lerr
+	}
+	if len(below) == 0 {
+		return err // it is empty, and something else is in the way
+	}
+	for _, b := range below {
+		if err := r.removeTree(ctx, b); err != nil {
+			return err
+		}
+	}
+	err = r.Retry.Do(ctx, func() (bool, error) { return false, r.Target.Remove(ctx, x.path, x.t) })
+	if err == nil || pull.KindOf(err) == pull.KindNotFound {
+		r.Report.gone.Add(1)
+		return nil
+	}
+	return err
+}

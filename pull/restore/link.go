@@ -1,0 +1,112 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/snapgate/gateway/pull"
+	"github.com/snapgate/gateway/snapshotter"
+)
+
+// symlink restores a symbolic link.
+func (r *run) symlink(ctx context.Context, dst string, e snapshotter.Entry, old found) error {
+	r.Report.at(dst)
+	if e.Target == "" || strings.IndexByte(e.Target, 0) >= 0 {
+		return &pull.Error{Op: "link", Path: dst, Kind: pull.KindName, Err: errors.New("no link can have its target")}
+	}
+	old, err := r.look(ctx, dst, old)
+	if err != nil {
+		return err
+	}
+	op := "restore"
+	if old.there {
+		same, err := r.leadsTo(ctx, dst, e.Target, old.Entry)
+		switch {
+		case err != nil:
+			return err
+		case same:
+			r.Report.unchanged.Add(1)
+			return nil
+		case old.Type != pull.File && old.Type != pull.Symlink:
+			return conflict(dst, "a directory or a device is where a symbolic link is to be")
+		case !r.replaces(old.Entry, e):
+			r.note("keep", dst, pull.Symlink, 0)
+			r.Report.kept.Add(1)
+			return nil
+		}
+		op = "replace"
+	}
+	r.note(op, dst, pull.Symlink, 0)
+	if !r.DryRun {
+		if err := r.link(ctx, dst, e, old.there); err != nil {
+			return err
+		}
+	}
+	r.Report.restored.Add(1)
+	if old.there {
+		r.Report.replaced.Add(1)
+	}
+	return nil
+}
+
+// leadsTo reports whether what is there is a symbolic link with a target.
+func (r *run) leadsTo(ctx context.Context, dst, target string, old pull.Entry) (bool, error) {
+	if old.Type != pull.Symlink {
+		return false, nil
+	}
+	if old.Target != "" {
+		return old.Target == target, nil
+	}
+	got, err := retry(ctx, r, func(ctx context.Context) (string, error) { return r.Target.Readlink(ctx, dst) })
+	return got == target, err
+}
+
+// link makes a symbolic link, in place of what is there.
+func (r *run) link(ctx context.Context, dst string, e snapshotter.Entry, replace bool) error {
+	t := r.Target
+	at := dst
+	if replace {
+		at = child(parentOf(dst), tempName(r.Lineage, dst, e))
+	}
+	err := r.Retry.Do(ctx, func() (bool, error) {
+		err := t.Symlink(ctx, e.Target, at)
+		if err == nil || pull.KindOf(err) == pull.KindConnection || pull.KindOf(err) == pull.KindUnsupported {
+			return false, err
+		}
+		// The answer was lost, or an earlier run has made it.
+		if got, rerr := t.Readlink(ctx, at); rerr == nil && got == e.Target {
+			return false, nil
+		}
+		return false, err
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.setAttributes(ctx, at, pull.Symlink, r.attributes(e)); err != nil {
+		return err
+	}
+	if replace {
+		err = r.Retry.Do(ctx, func() (bool, error) {
+			err := t.Rename(ctx, at, dst)
+			if err != nil && pull.KindOf(err) == pull.KindNotFound {
+				if got, rerr := t.Readlink(ctx, dst); rerr == nil && got == e.Target {
+					err = nil
+				}
+			}
+			return false, err
+		})
+	}
+	if err != nil || !r.Verify {
+		return err
+	}
+	got, err := retry(ctx, r, func(ctx context.Context) (string, error) { return t.Readlink(ctx, dst) })
+	switch {
+	case err != nil:
+		return err
+	case got != e.Target:
+		return &pull.Error{Op: "verify", Path: dst, Kind: pull.KindDiffers, Err: errors.New("it leads to " + Printable(got))}
+	}
+	r.Report.verified.Add(1)
+	return nil
+}

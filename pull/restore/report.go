@@ -1,0 +1,206 @@
+package restore
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/snapgate/gateway/pull"
+)
+
+// maxProblems is how many problems a Report keeps with their texts, at about 300 bytes each;
+// the others are counted.
+const maxProblems = 100_000
+
+// Counts is what a restore has seen and done so far. With DryRun it is what would be done.
+type Counts struct {
+	Files       int64 `json:"files"` // of the snapshot, below the path
+	Directories int64 `json:"directories"`
+	Symlinks    int64 `json:"symlinks"`
+	Bytes       int64 `json:"bytes"` // of the files
+
+	Restored      int64 `json:"restored"` // files and symbolic links that were written
+	RestoredBytes int64 `json:"restored_bytes"`
+	Replaced      int64 `json:"replaced"`  // of these, in the place of others
+	Unchanged     int64 `json:"unchanged"` // were there already
+	Kept          int64 `json:"kept"`      // were there, differ, and were kept, as overwrite says
+	Resumed       int64 `json:"resumed"`   // files that an earlier run had begun
+	Verified      int64 `json:"verified"`  // files and symbolic links that were read back
+	Deleted       int64 `json:"deleted"`   // names that the snapshot does not have
+
+	DoneBytes int64 `json:"done_bytes"` // of files that are there, or as far as they are
+	SentBytes int64 `json:"sent_bytes"` // also what was sent twice
+	Problems  int64 `json:"problems"`
+}
+
+// Report collects what happens in a restore. The zero Report is ready. Safe for concurrent use.
+type Report struct {
+	files, dirs, symlinks, bytes                                                atomic.Int64
+	restored, restoredBytes, replaced, unchanged, kept, resumed, verified, gone atomic.Int64
+	done, sent                                                                  atomic.Int64
+
+	mu           sync.Mutex // guards what follows
+	began, ended time.Time
+	current      string
+	problems     []pull.Problem
+	total        int64
+	cannot       []string
+}
+
+func (r *Report) note(path string, err error) {
+	p := pull.Problem{Path: path, Kind: pull.KindOf(err), Text: err.Error()}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.total++
+	if len(r.problems) < maxProblems {
+		r.problems = append(r.problems, p)
+	}
+}
+
+func (r *Report) at(path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.current = path
+}
+
+// Current is a path that is being worked on.
+func (r *Report) Current() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.current
+}
+
+// Counts returns what there is so far.
+func (r *Report) Counts() Counts {
+	return Counts{
+		Files: r.files.Load(), Directories: r.dirs.Load(), Symlinks: r.symlinks.Load(), Bytes: r.bytes.Load(),
+		Restored: r.restored.Load(), RestoredBytes: r.restoredBytes.Load(), Replaced: r.replaced.Load(),
+		Unchanged: r.unchanged.Load(), Kept: r.kept.Load(), Resumed: r.resumed.Load(), Verified: r.verified.Load(),
+		Deleted: r.gone.Load(), DoneBytes: r.done.Load(), SentBytes: r.sent.Load(), Problems: r.Failed(),
+	}
+}
+
+// Failed is how many problems there are: 0 means that all of the path is in the destination, but
+// for what Overwrite has kept.
+func (r *Report) Failed() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.total
+}
+
+// Problems returns the problems by path, up to 100,000 of them; omitted is how many more there
+// are.
+func (r *Report) Problems() (list []pull.Problem, omitted int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list = slices.Clone(r.problems)
+	slices.SortStableFunc(list, func(a, b pull.Problem) int {
+		return slices.Compare(strings.Split(a.Path, "/"), strings.Split(b.Path, "/"))
+	})
+	return list, r.total - int64(len(list))
+}
+
+// Cannot names the attributes that the destination cannot have.
+func (r *Report) Cannot() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.cannot)
+}
+
+func (r *Report) begin() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.began = time.Now()
+}
+
+func (r *Report) end(w pull.Writes) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = time.Now()
+	for _, a := range []struct {
+		name string
+		can  bool
+	}{{"modes", w.Mode}, {"times", w.ModTime}} {
+		if !a.can {
+			r.cannot = append(r.cannot, a.name)
+		}
+	}
+}
+
+// MarshalJSON gives all of the report.
+func (r *Report) MarshalJSON() ([]byte, error) {
+	list, omitted := r.Problems()
+	if list == nil {
+		list = []pull.Problem{}
+	}
+	r.mu.Lock()
+	began, seconds := r.began, r.ended.Sub(r.began).Seconds()
+	r.mu.Unlock()
+	return json.Marshal(struct {
+		Began   time.Time `json:"began"`
+		Seconds float64   `json:"seconds"`
+		Counts
+		Cannot  []string       `json:"cannot_set,omitempty"`
+		List    []pull.Problem `json:"errors"`
+		Omitted int64          `json:"errors_omitted,omitempty"`
+	}{began, max(seconds, 0), r.Counts(), r.Cannot(), list, omitted})
+}
+
+// WriteText writes a summary for people: counts, then at most most problems, one a line.
+func (r *Report) WriteText(w io.Writer, most int) error {
+	c := r.Counts()
+	size := func(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d files, %d directories, %d links, %s\n", c.Files, c.Directories, c.Symlinks, size(c.Bytes))
+	fmt.Fprintf(&b, "%d restored (%s), %d of them replaced, %d there already\n", c.Restored, size(c.RestoredBytes), c.Replaced, c.Unchanged)
+	for _, line := range []struct {
+		n    int64
+		text string
+	}{
+		{c.Kept, "others were there and were kept"},
+		{c.Resumed, "gone on with where an earlier run was cut off"},
+		{c.Verified, "read back and found equal"},
+		{c.Deleted, "deleted that the snapshot does not have"},
+	} {
+		if line.n > 0 {
+			fmt.Fprintf(&b, "%d %s\n", line.n, line.text)
+		}
+	}
+	if cannot := r.Cannot(); len(cannot) > 0 {
+		fmt.Fprintf(&b, "not set, as the server cannot: %s\n", strings.Join(cannot, ", "))
+	}
+	list, omitted := r.Problems()
+	if c.Problems > 0 {
+		fmt.Fprintf(&b, "%d problems:\n", c.Problems)
+	}
+	for i, p := range list {
+		if i >= most {
+			omitted += int64(len(list) - i)
+			break
+		}
+		fmt.Fprintf(&b, "  %s: %s\n", Printable(p.Path), p.Text)
+	}
+	if omitted > 0 {
+		fmt.Fprintf(&b, "  and %d more\n", omitted)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// Printable is a path as it is, or in quotes when a terminal could take it for something else.
+func Printable(p string) string {
+	bad := func(r rune) bool { return r == '"' || !strconv.IsPrint(r) }
+	if utf8.ValidString(p) && strings.IndexFunc(p, bad) < 0 {
+		return p
+	}
+	return strconv.Quote(p)
+}

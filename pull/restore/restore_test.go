@@ -1,0 +1,290 @@
+package restore_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/snapgate/gateway/pull"
+	"github.com/snapgate/gateway/pull/restore"
+)
+
+// forKinds runs a test for every kind of target on a directory that is not there yet.
+func forKinds(t *testing.T, test func(t *testing.T, k kind, dir string)) {
+	for _, k := range kinds() {
+		t.Run(k.name, func(t *testing.T) { test(t, k, filepath.Join(t.TempDir(), "dest")) })
+	}
+}
+
+// source is the house as a target can have it.
+func (k kind) source() tree {
+	tr := house()
+	if !k.noLinks {
+		tr.links()
+	}
+	return tr
+}
+
+// compare compares a directory with a tree, as far as the target can have it.
+func (k kind) compare(t *testing.T, dir string, tr tree) {
+	t.Helper()
+	got, want := describe(t, dir), tr.describe()
+	if k.noTimes {
+		for _, list := range [][]string{got, want} {
+			for i, line := range list {
+				list[i] = line[:strings.LastIndexByte(line, ' ')]
+			}
+		}
+	}
+	differences(t, got, want)
+}
+
+func TestRestore(t *testing.T) {
+	forKinds(t, func(t *testing.T, k kind, dir string) {
+		tr := k.source()
+		target := k.open(t, dir)
+		report := run(t, target, tr)
+		clean(t, report)
+		k.compare(t, dir, tr)
+		c := report.Counts()
+		if c.Restored != c.Files+c.Symlinks || c.Files < 100 || c.Unchanged != 0 || c.RestoredBytes != c.Bytes || c.DoneBytes != c.Bytes {
+			t.Errorf("counts %+v", c)
+		}
+		if k.noTimes {
+			// Nobody can say whether it is the same file: it is restored anew, and that is said.
+			again := run(t, target, tr)
+			clean(t, again)
+			if c := again.Counts(); c.Replaced != c.Files || len(again.Cannot()) != 1 || again.Cannot()[0] != "times" {
+				t.Errorf("the second time: %+v, not set: %q", c, again.Cannot())
+			}
+			return
+		}
+		// Again: nothing is sent.
+		again := run(t, target, tr)
+		clean(t, again)
+		if c := again.Counts(); c.Restored != 0 || c.SentBytes != 0 || c.Unchanged != c.Files+c.Symlinks || c.DoneBytes != c.Bytes {
+			t.Errorf("the second time: %+v", c)
+		}
+		k.compare(t, dir, tr)
+		verified := run(t, target, tr, func(c *restore.Config) { c.Verify = true })
+		clean(t, verified)
+		if c := verified.Counts(); c.Verified != c.Files {
+			t.Errorf("verified %+v", c)
+		}
+	})
+}
+
+// What a pull has stored comes back: bytes, modes, times, links, empty directories, names that
+// are no text.
+func TestRoundTrip(t *testing.T) {
+	from := t.TempDir()
+	tr := house().links()
+	first, err := pull.NewFSTarget(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	clean(t, run(t, first, tr))
+	v := snapshot(t, from)
+	for _, k := range kinds() {
+		if k.noLinks {
+			continue
+		}
+		t.Run(k.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "a", "b")
+			clean(t, run(t, k.open(t, dir), restore.FromView(v)))
+			differences(t, describe(t, dir), describe(t, from))
+		})
+	}
+	t.Run("a part", func(t *testing.T) {
+		dir := t.TempDir()
+		clean(t, run(t, openLocal(t, dir), restore.FromView(v), func(c *restore.Config) { c.Path = "/deep" }))
+		if got := describe(t, dir); len(got) != 2 || !strings.HasPrefix(got[0], `"/er" drwx------`) || !strings.HasPrefix(got[1], `"/er/est" drwx--x--x`) {
+			t.Errorf("%q", got)
+		}
+	})
+	t.Run("a file", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "new")
+		clean(t, run(t, openLocal(t, dir), restore.FromView(v), func(c *restore.Config) { c.Path = "/many/f001" }))
+		if got := describe(t, dir); len(got) != 1 || !strings.HasPrefix(got[0], `"/f001" -rw-r-----`) {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+func TestDryRun(t *testing.T) {
+	forKinds(t, func(t *testing.T, k kind, dir string) {
+		tr := k.source()
+		var ops []string
+		dry := func(c *restore.Config) {
+			c.DryRun = true
+			c.Note = func(a restore.Action) { ops = append(ops, a.Op+" "+a.Path) }
+		}
+		clean(t, run(t, k.open(t, dir), tr, dry))
+		if _, err := os.Lstat(dir); err == nil {
+			t.Error("a dry run has made the destination")
+		}
+		if all := strings.Join(ops, "\n"); !strings.Contains(all, "restore /large") || !strings.Contains(all, "make /deep/er") {
+			t.Errorf("it would do %.300s", all)
+		}
+		write(t, filepath.Join(dir, "small"), "other")
+		write(t, filepath.Join(dir, "extra"), "x")
+		before := describe(t, dir)
+		ops = nil
+		report := run(t, k.open(t, dir), tr, dry, func(c *restore.Config) { c.Delete, c.Confirm = true, nobodyAsks(t) })
+		clean(t, report)
+		differences(t, describe(t, dir), before)
+		if all := strings.Join(ops, "\n"); !strings.Contains(all, "replace /small") || !strings.Contains(all, "delete /extra") {
+			t.Errorf("it would do %s", all)
+		}
+		if c := report.Counts(); c.SentBytes != 0 || c.Deleted != 1 || c.Replaced != 1 {
+			t.Errorf("counts %+v", c)
+		}
+	})
+}
+
+func write(t *testing.T, path, data string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(data), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func at(t *testing.T, path string, when time.Time) {
+	t.Helper()
+	if err := os.Chtimes(path, when, when); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOverwrite(t *testing.T) {
+	forKinds(t, func(t *testing.T, k kind, dir string) {
+		tr := tree{}.dir("/", 0o755).file("/older", "new").file("/newer", "new").file("/same", "new").file("/size", "new!").dir("/d", 0o755).file("/d/x", "new")
+		for _, mode := range []restore.Overwrite{restore.Never, restore.Older, restore.Always} {
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+			for name, when := range map[string]time.Time{"older": then.Add(-time.Minute), "newer": then.Add(time.Minute), "same": then, "size": then, "d/x": then.Add(-time.Hour)} {
+				write(t, filepath.Join(dir, name), "old")
+				at(t, filepath.Join(dir, name), when)
+			}
+			report := run(t, k.open(t, dir), tr, func(c *restore.Config) { c.Overwrite = mode })
+			clean(t, report)
+			got := ""
+			for _, name := range []string{"older", "newer", "same", "size", "d/x"} {
+				data, err := os.ReadFile(filepath.Join(dir, name))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got += string(data) + " "
+			}
+			want := map[restore.Overwrite]string{
+				restore.Never:  "old old old old old ",
+				restore.Older:  "new old old old new ",
+				restore.Always: "new new old new! new ", // what has size and time is taken for it
+			}[mode]
+			if got != want {
+				t.Errorf("%s: %q, want %q", mode, got, want)
+			}
+			if c := report.Counts(); c.Kept+c.Restored+c.Unchanged != 5 || c.Unchanged != 1 {
+				t.Errorf("%s: %+v", mode, c)
+			}
+		}
+	})
+	if _, err := restore.ParseOverwrite("sometimes"); err == nil {
+		t.Error("an unknown word was taken")
+	}
+}
+
+// What is something else stays, is named, and the rest is restored.
+func TestConflicts(t *testing.T) {
+	forKinds(t, func(t *testing.T, k kind, dir string) {
+		tr := tree{}.dir("/", 0o755).file("/file", "new").dir("/dir", 0o755).file("/dir/in", "x").file("/rest", "r")
+		write(t, filepath.Join(dir, "file", "in"), "stays")
+		write(t, filepath.Join(dir, "dir"), "stays")
+		report := run(t, k.open(t, dir), tr)
+		list, _ := report.Problems()
+		if len(list) != 2 || list[0].Path != "/dir" || list[1].Path != "/file" || list[0].Kind != pull.KindConflict || list[1].Kind != pull.KindConflict {
+			t.Errorf("problems %+v", list)
+		}
+		for name, want := range map[string]string{"file/in": "stays", "dir": "stays", "rest": "r"} {
+			if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(data) != want {
+				t.Errorf("%s: %q, %v", name, data, err)
+			}
+		}
+		var text bytes.Buffer
+		if err := report.WriteText(&text, 1); err != nil || !strings.Contains(text.String(), "2 problems:\n  /dir: restore /dir: something else is there: a file is") ||
+			!strings.Contains(text.String(), "and 1 more") {
+			t.Errorf("%s, %v", text.String(), err)
+		}
+	})
+}
+
+// Symbolic links in the destination lead nowhere: one in the place of a directory is not
+// followed, one in the place of a file, or of the temporary file, is replaced itself.
+func TestLinksAreNotFollowed(t *testing.T) {
+	forKinds(t, func(t *testing.T, k kind, dir string) {
+		outside := t.TempDir()
+		write(t, filepath.Join(outside, "victim"), "stays")
+		tr := tree{}.dir("/", 0o755).dir("/dir", 0o755).file("/dir/new", "x").file("/file", "new").file("/ok", "fine")
+		write(t, filepath.Join(dir, "keep"), "")
+		for link, to := range map[string]string{"dir": outside, "file": filepath.Join(outside, "victim")} {
+			if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		report := run(t, k.open(t, dir), tr)
+		list, _ := report.Problems()
+		if len(list) != 1 || list[0].Path != "/dir" || list[0].Kind != pull.KindConflict && !k.noLinks {
+			t.Errorf("problems %+v", list)
+		}
+		if got := describe(t, outside); len(got) != 1 {
+			t.Errorf("outside is %q", got)
+		}
+		if data, err := os.ReadFile(filepath.Join(outside, "victim")); err != nil || string(data) != "stays" {
+			t.Errorf("the victim is %q, %v", data, err)
+		}
+		if fi, err := os.Lstat(filepath.Join(dir, "file")); err != nil || !fi.Mode().IsRegular() {
+			t.Errorf("the link is %v, %v", fi, err)
+		}
+	})
+}
+
+func TestHostileNames(t *testing.T) {
+	forKinds(t, func(t *testing.T, k kind, dir string) {
+		tr := tree{}.dir("/", 0o755).file("/ok", "fine")
+		src := hostile{tr, []string{"..", ".", "", "a/b", "../x", "a\x00b"}}
+		report := run(t, k.open(t, dir), src)
+		list, _ := report.Problems()
+		if len(list) != len(src.names) {
+			t.Errorf("problems %+v", list)
+		}
+		for _, p := range list {
+			if p.Kind != pull.KindName {
+				t.Errorf("%+v", p)
+			}
+		}
+		if got := describe(t, filepath.Dir(dir)); len(got) != 2 {
+			t.Errorf("there is %q", got)
+		}
+	})
+}
+
+func TestFTPRefusesNames(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dest")
+	tr := tree{}.dir("/", 0o755).file("/ok", "fine").file("/a\nDELE ok", "x").link("/link", "ok")
+	report := run(t, openFTP(t, dir, &ftpDriver{}), tr)
+	list, _ := report.Problems()
+	if len(list) != 2 || list[0].Kind != pull.KindName || list[1].Kind != pull.KindUnsupported {
+		t.Errorf("problems %+v", list)
+	}
+	if got := describe(t, dir); len(got) != 1 {
+		t.Errorf("there is %q", got)
+	}
+}

@@ -1,0 +1,250 @@
+package pull
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/snapgate/gateway/pull/internal/sftpclient"
+)
+
+// errReversed says that symbolic links cannot be made in either order of the arguments.
+var errReversed = errors.New("the server does not make the link that it was asked for")
+
+// MakeRoot implements Target.
+func (s *SFTP) MakeRoot(ctx context.Context) (made bool, err error) {
+	conn, err := s.pool.get(ctx, shareOf)
+	if err != nil {
+		return false, sftpError(ctx, "make", "", err)
+	}
+	defer s.pool.put(conn)
+	root := s.cfg.Root
+	if s.cfg.Home {
+		root = strings.TrimSuffix("./"+root, "/")
+	}
+	made, err = makeRemote(root, func(p string) error {
+		_, err := conn.s.Stat(ctx, p)
+		return sftpError(ctx, "make", p, err)
+	}, func(p string) error {
+		return sftpError(ctx, "make", p, conn.s.Mkdir(ctx, p, newDirMode))
+	})
+	return made, err
+}
+
+// makeRemote makes the directory root and those above it, from the first that is missing.
+func makeRemote(root string, stat, mkdir func(string) error) (made bool, err error) {
+	switch err := stat(root); {
+	case err == nil:
+		return false, nil
+	case KindOf(err) != KindNotFound:
+		return false, err
+	}
+	if i := strings.LastIndexByte(root, '/'); i > 0 {
+		if _, err := makeRemote(root[:i], stat, mkdir); err != nil {
+			return false, err
+		}
+	}
+	return true, mkdir(root)
+}
+
+// Mkdir implements Target.
+func (s *SFTP) Mkdir(ctx context.Context, path string) error {
+	return s.with(ctx, "make", path, func(c *sftpclient.Client, full string) error { return c.Mkdir(ctx, full, newDirMode) })
+}
+
+// Create implements Target. 2 MiB are under way at a time.
+func (s *SFTP) Create(ctx context.Context, path string, offset int64) (Writer, error) {
+	conn, full, err := s.get(ctx, "write", path)
+	if err != nil {
+		return nil, err
+	}
+	w := &sftpWriter{s: s, conn: conn, path: path}
+	if offset > 0 {
+		err = cutSFTP(ctx, conn.s, path, full, uint64(offset))
+	}
+	if err == nil {
+		w.up, err = conn.s.Create(ctx, full, offset, newFileMode, offset == 0)
+	}
+	if err != nil {
+		s.pool.put(conn)
+		return nil, sftpError(ctx, "write", path, err)
+	}
+	return w, nil
+}
+
+// cutSFTP makes a file end at size, if it does not yet.
+func cutSFTP(ctx context.Context, c *sftpclient.Client, path, full string, size uint64) error {
+	a, err := c.Lstat(ctx, full)
+	switch {
+	case err != nil:
+		return err
+	case a.HasMode && a.Mode&sftpclient.ModeType != sftpclient.ModeFile, !a.HasSize, a.Size < size:
+		return failf("write", path, KindUnsupported, "it is no file of %d bytes", size)
+	case a.Size == size:
+		return nil
+	}
+	return c.Setstat(ctx, full, sftpclient.Set{HasSize: true, Size: size})
+}
+
+// sftpWriter is a Writer.
+type sftpWriter struct {
+	s    *SFTP
+	conn *pooled[*sftpclient.Client]
+	up   *sftpclient.Upload // nil when it was closed
+	path string
+}
+
+func (w *sftpWriter) Write(ctx context.Context, p []byte) error {
+	_, err := w.up.Write(ctx, p)
+	return sftpError(ctx, "write", w.path, err)
+}
+
+func (w *sftpWriter) Sync(ctx context.Context) (bool, error) {
+	durable, err := w.up.Sync(ctx)
+	return durable, sftpError(ctx, "write", w.path, err)
+}
+
+func (w *sftpWriter) Finish(ctx context.Context, a Attributes) error {
+	err := w.up.Finish(ctx, sftpSets(a)...)
+	w.up = nil
+	w.s.pool.put(w.conn)
+	return sftpError(ctx, "write", w.path, err)
+}
+
+func (w *sftpWriter) Abort() {
+	if w.up != nil {
+		w.up.Abort()
+		w.up = nil
+		w.s.pool.put(w.conn)
+	}
+}
+
+// sftpSets are the requests that set attributes, the owner first: it takes setuid away.
+func sftpSets(a Attributes) []sftpclient.Set {
+	return []sftpclient.Set{
+		{HasOwner: a.HasOwner, UID: a.UID, GID: a.GID},
+		{HasMode: a.HasMode, Mode: modeNumber(a.Mode), ModTime: a.ModTime},
+	}
+}
+
+// Rename implements Target. A server without posix-rename@openssh.com has the old file removed
+// first, when it refuses.
+func (s *SFTP) Rename(ctx context.Context, from, to string) error {
+	if err := checkPath("rename", from); err != nil {
+		return err
+	}
+	return s.with(ctx, "rename", to, func(c *sftpclient.Client, full string) error {
+		old := strings.TrimSuffix(full, to) + from
+		err := c.Rename(ctx, old, full)
+		var st *sftpclient.StatusError
+		if err == nil || c.Has("posix-rename@openssh.com") || !errors.As(err, &st) || st.Permission() || st.NotExist() {
+			return err
+		}
+		a, serr := c.Lstat(ctx, full)
+		if serr != nil || a.HasMode && a.Mode&sftpclient.ModeType == sftpclient.ModeDir {
+			return err
+		}
+		if rerr := c.Remove(ctx, full); rerr != nil {
+			return err
+		}
+		return c.Rename(ctx, old, full)
+	})
+}
+
+// Symlink implements Target.
+func (s *SFTP) Symlink(ctx context.Context, target, path string) error {
+	if strings.IndexByte(target, 0) >= 0 || target == "" {
+		return failf("link", path, KindName, "the target is %s", quote(target))
+	}
+	return s.with(ctx, "link", path, func(c *sftpclient.Client, full string) error {
+		reversed, err := s.symlinkOrder(ctx, c, strings.TrimSuffix(full, path))
+		if err != nil {
+			return err
+		}
+		return c.Symlink(ctx, target, full, reversed)
+	})
+}
+
+// symlinkOrder finds out, once, in which order the server takes the arguments of SYMLINK: by a
+// link between two names of our own, so that no order makes anything else.
+func (s *SFTP) symlinkOrder(ctx context.Context, c *sftpclient.Client, top string) (reversed bool, err error) {
+	s.links.Lock() // held while asking: the others need the answer, too
+	defer s.links.Unlock()
+	if s.order != nil {
+		return *s.order, nil
+	}
+	id := rand.Text()[:8]
+	target, link := fmt.Sprintf("%s/.snapgate-%s-a", top, id), fmt.Sprintf("%s/.snapgate-%s-b", top, id)
+	if err := c.Symlink(ctx, target, link, false); err != nil {
+		return false, err
+	}
+	defer func() {
+		_ = c.Remove(ctx, link) // one of them is there
+		_ = c.Remove(ctx, target)
+	}()
+	if got, err := c.ReadLink(ctx, link); err != nil || got != target {
+		got, rerr := c.ReadLink(ctx, target)
+		if err = errors.Join(err, rerr); c.Err() != nil {
+			return false, err
+		}
+		if reversed = got == link; !reversed {
+			return false, errReversed
+		}
+	}
+	s.order = &reversed
+	return reversed, nil
+}
+
+// SetAttributes implements Target. Without lsetstat@openssh.com those of symbolic links are
+// left.
+func (s *SFTP) SetAttributes(ctx context.Context, path string, t Type, a Attributes) error {
+	return s.with(ctx, "set attributes of", path, func(c *sftpclient.Client, full string) error {
+		link := c.Has("lsetstat@openssh.com")
+		if t == Symlink {
+			if !link {
+				return nil
+			}
+			a.HasMode = false
+		}
+		for _, set := range sftpSets(a) {
+			var err error
+			switch {
+			case set == sftpclient.Set{Mode: set.Mode}:
+			case link:
+				err = c.Lsetstat(ctx, full, set)
+			default:
+				err = c.Setstat(ctx, full, set)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Remove implements Target.
+func (s *SFTP) Remove(ctx context.Context, path string, t Type) error {
+	return s.with(ctx, "remove", path, func(c *sftpclient.Client, full string) error {
+		switch {
+		case path == "/":
+			return failf("remove", path, KindName, "it is the root")
+		case t == Dir:
+			return c.Rmdir(ctx, full)
+		}
+		return c.Remove(ctx, full)
+	})
+}
+
+// Writes implements Target.
+func (s *SFTP) Writes(ctx context.Context) (Writes, error) {
+	var w Writes
+	conn, err := s.pool.get(ctx, shareOf)
+	if err != nil {
+		return w, sftpError(ctx, "connect", "", err)
+	}
+	defer s.pool.put(conn)
+	return Writes{Mode: true, ModTime: true, Owner: true, Symlinks: true, Durable: conn.s.Has("fsync@openssh.com")}, nil
+}

@@ -1,0 +1,102 @@
+package pull
+
+import (
+	"context"
+	"io/fs"
+	"time"
+)
+
+// Attributes says which attributes are to be set, and to what.
+type Attributes struct {
+	Mode     fs.FileMode // permission bits, setuid, setgid and sticky
+	ModTime  time.Time   // zero to leave it
+	UID, GID uint32
+	HasMode  bool
+	HasOwner bool
+}
+
+// Writes says what of a tree a remote can take. What it cannot is left out without an error
+// when attributes are set.
+type Writes struct {
+	Mode     bool
+	ModTime  bool
+	Owner    bool
+	Symlinks bool
+	// Durable means that a file which was finished survives a power loss of the server. The
+	// names of files and directories do after SyncDir, where there is one.
+	Durable bool
+}
+
+// Writer writes a file, in order, for one goroutine.
+type Writer interface {
+	// Write may return before the bytes are on the server.
+	Write(ctx context.Context, p []byte) error
+	// Sync waits until all that was written is on the server. durable reports that it is on
+	// its disk as well.
+	Sync(ctx context.Context) (durable bool, err error)
+	// Finish is Sync, sets attributes, and closes. Whatever it returns, the Writer is closed.
+	Finish(ctx context.Context, a Attributes) error
+	// Abort closes without more; what was written may stay. After Finish it does nothing.
+	Abort()
+}
+
+// Target is a Remote that can be written to. Paths are as a Remote's. Every method tries once;
+// errors are *Error, or ctx's. Nothing follows a symbolic link that the last element of a path
+// is; those in the middle are for the caller to look at. Safe for concurrent use.
+type Target interface {
+	Remote
+	// MakeRoot makes the directory that the remote shows, and those above it, where they are
+	// missing; made reports whether it was.
+	MakeRoot(ctx context.Context) (made bool, err error)
+	// Mkdir makes a directory that only this account can use.
+	Mkdir(ctx context.Context, path string) error
+	// Create opens a file for writing at offset: a new one at 0, which must not be there; else
+	// one that is, and is cut there. KindUnsupported means that it has to be begun anew.
+	Create(ctx context.Context, path string, offset int64) (Writer, error)
+	// Rename gives a file or a symbolic link another name, in place of what has it.
+	Rename(ctx context.Context, from, to string) error
+	// Symlink makes a symbolic link that must not be there.
+	Symlink(ctx context.Context, target, path string) error
+	// SetAttributes sets attributes of what entry describes.
+	SetAttributes(ctx context.Context, path string, t Type, a Attributes) error
+	// Remove removes a file, a symbolic link or an empty directory.
+	Remove(ctx context.Context, path string, t Type) error
+	// Writes says what is possible, as far as it is known.
+	Writes(ctx context.Context) (Writes, error)
+}
+
+// DirSyncer is a Target on which names are durable only after SyncDir of their directory.
+type DirSyncer interface {
+	SyncDir(ctx context.Context, path string) error
+}
+
+// Hasher is a Target whose server can hash its files. hash is "sha256", "sha512", "sha1" or
+// "md5"; KindUnsupported means that it cannot.
+type Hasher interface {
+	Hash(ctx context.Context, path string) (hash string, sum []byte, err error)
+}
+
+var (
+	_ Target    = (*FS)(nil)
+	_ Target    = (*SFTP)(nil)
+	_ Target    = (*FTP)(nil)
+	_ DirSyncer = (*FS)(nil)
+	_ Hasher    = (*FTP)(nil)
+)
+
+// modeNumber is the mode as Unix has it.
+func modeNumber(m fs.FileMode) uint32 {
+	n := uint32(m.Perm())
+	for bit, is := range map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
+		if m&is != 0 {
+			n |= bit
+		}
+	}
+	return n
+}
+
+// Modes of what is being made: nobody else is to see it before it has its own.
+const (
+	newDirMode  = 0o700
+	newFileMode = 0o600
+)
