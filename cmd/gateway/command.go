@@ -51,7 +51,8 @@ func (p *program) root() *cobra.Command {
 		Long: `gateway serves shares over SFTP and makes a snapshot of what changed, in a kloset
 store that plakar can read. No client can change a snapshot.
 
-Exit status: 0 success, 1 failure, 2 wrong usage, 3 an import or a pull that left something out.`,
+Exit status: 0 success, 1 failure, 2 wrong usage, 3 an import, a pull or a restore that left
+something out.`,
 		Example: `  gateway quickstart                     make a store and serve it, in this directory
   gateway serve -c /etc/gateway.yaml     serve what the file says`,
 		SilenceErrors:     true,
@@ -71,6 +72,7 @@ Exit status: 0 success, 1 failure, 2 wrong usage, 3 an import or a pull that lef
 		p.importCommand(),
 		p.pullCommand(),
 		p.jobsCommand(),
+		p.restoreCommand(),
 		p.versionCommand(),
 	)
 	needsCommand(root)

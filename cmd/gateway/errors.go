@@ -13,6 +13,7 @@ import (
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/cmd/gateway/internal/snapref"
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
@@ -24,7 +25,7 @@ const (
 	statusOK      = 0
 	statusFailure = 1
 	statusUsage   = 2
-	statusPartial = 3 // import, pull: something was left out
+	statusPartial = 3 // import, pull, restore: something was left out
 )
 
 // hintedError is an error with what to try.
@@ -101,9 +102,12 @@ func hintFor(err error) string {
 	var h *hintedError
 	var remote *control.RemoteError
 	var network *net.OpError
+	var ref *snapref.Error
 	switch {
 	case errors.As(err, &h):
 		return h.hint
+	case errors.As(err, &ref):
+		return ref.Hint
 	case errors.As(err, &remote):
 		return remote.Hint
 	case store.Hint(err) != "":

@@ -36,6 +36,17 @@ func (pc *pullCommand) watch(src *config.Source, report *pull.Report) (stop func
 	default:
 		return func() {}
 	}
+	end := every(interval, show)
+	return func() {
+		end()
+		if pc.line != nil {
+			pc.line.draw("")
+		}
+	}
+}
+
+// every calls show again and again until stop is called.
+func every(interval time.Duration, show func(now time.Time)) (stop func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -53,9 +64,6 @@ func (pc *pullCommand) watch(src *config.Source, report *pull.Report) (stop func
 	return func() {
 		close(done)
 		wg.Wait()
-		if pc.line != nil {
-			pc.line.draw("")
-		}
 	}
 }
 

@@ -261,6 +261,9 @@ func (f *file) attempt(ctx context.Context) (progress bool, err error) {
 		} else if data, err = f.read(buf, offset); err != nil {
 			return progress, err
 		}
+		if err := f.r.wait(ctx, len(data)); err != nil {
+			return progress, err
+		}
 		if err := w.Write(ctx, data); err != nil {
 			return progress, err
 		}
@@ -369,6 +372,9 @@ func (f *file) compare(ctx context.Context, path string, offset, size int64) (_ 
 	for offset < end {
 		want, err := f.read(buf, offset)
 		if err != nil {
+			return 0, err
+		}
+		if err := f.r.wait(ctx, len(want)); err != nil {
 			return 0, err
 		}
 		n, err := io.ReadFull(rd, got[:len(want)])

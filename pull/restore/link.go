@@ -27,6 +27,9 @@ func (r *run) symlink(ctx context.Context, dst string, e snapshotter.Entry, old 
 			return err
 		case same:
 			r.Report.unchanged.Add(1)
+			if r.Verify && !r.DryRun {
+				r.Report.verified.Add(1)
+			}
 			return nil
 		case old.Type != pull.File && old.Type != pull.Symlink:
 			return conflict(dst, "a directory or a device is where a symbolic link is to be")

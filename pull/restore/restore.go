@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 
 	"github.com/snapgate/gateway/pull"
 	"github.com/snapgate/gateway/snapshotter"
@@ -124,6 +125,8 @@ type Config struct {
 	Workers int
 	// Memory bounds the bytes of files in memory; 0 for 64 MiB.
 	Memory int64
+	// Bandwidth is how many bytes of contents are sent, or read back, a second; 0 for no limit.
+	Bandwidth int64
 }
 
 // ErrNotDeleted means that all was restored, and that Confirm has refused to delete.
@@ -180,6 +183,7 @@ type run struct {
 	walks   *semaphore.Weighted
 	wg      sync.WaitGroup // of walks
 	cancel  context.CancelCauseFunc
+	limit   *rate.Limiter // nil for none
 
 	mu     sync.Mutex // guards what follows; and Note is called under it
 	extras []extra
@@ -207,7 +211,11 @@ func newRun(cfg Config) (*run, error) {
 		cfg.Memory = defaultMemory
 	}
 	cfg.Memory = max(cfg.Memory, largeMemory)
-	return &run{Config: cfg, memory: semaphore.NewWeighted(cfg.Memory), walks: semaphore.NewWeighted(walkers)}, nil
+	r := &run{Config: cfg, memory: semaphore.NewWeighted(cfg.Memory), walks: semaphore.NewWeighted(walkers)}
+	if cfg.Bandwidth > 0 {
+		r.limit = rate.NewLimiter(rate.Limit(cfg.Bandwidth), int(min(cfg.Bandwidth, bufferSize)))
+	}
+	return r, nil
 }
 
 // root makes the destination, and makes sure that it is a directory.
@@ -277,6 +285,21 @@ func (r *run) failed(ctx context.Context, dst string, err error) {
 	default:
 		r.Report.note(dst, err)
 	}
+}
+
+// wait waits until so many bytes may be moved.
+func (r *run) wait(ctx context.Context, n int) error {
+	if r.limit == nil {
+		return nil
+	}
+	for n > 0 {
+		now := min(n, r.limit.Burst())
+		if err := r.limit.WaitN(ctx, now); err != nil {
+			return err
+		}
+		n -= now
+	}
+	return nil
 }
 
 // note tells what is done.

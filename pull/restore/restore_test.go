@@ -71,7 +71,7 @@ func TestRestore(t *testing.T) {
 		k.compare(t, dir, tr)
 		verified := run(t, target, tr, func(c *restore.Config) { c.Verify = true })
 		clean(t, verified)
-		if c := verified.Counts(); c.Verified != c.Files {
+		if c := verified.Counts(); c.Verified != c.Files+c.Symlinks {
 			t.Errorf("verified %+v", c)
 		}
 	})
@@ -287,4 +287,16 @@ func TestFTPRefusesNames(t *testing.T) {
 	if got := describe(t, dir); len(got) != 1 {
 		t.Errorf("there is %q", got)
 	}
+}
+
+// A limit is kept: what is more than the first second's takes its time.
+func TestBandwidth(t *testing.T) {
+	tr := tree{}.dir("/", 0o755).file("/a", string(randomBytes(100<<10))).file("/b", string(randomBytes(100<<10)))
+	dir := t.TempDir()
+	began := time.Now()
+	clean(t, run(t, openLocal(t, dir), tr, func(c *restore.Config) { c.Bandwidth = 150 << 10 }))
+	if took := time.Since(began); took < 300*time.Millisecond {
+		t.Errorf("200 KiB at 150 KiB/s took %v", took)
+	}
+	differences(t, describe(t, dir), tr.describe())
 }

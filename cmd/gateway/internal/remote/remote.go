@@ -47,6 +47,29 @@ func Open(ctx context.Context, r *config.Remote, opt Options) (pull.Remote, erro
 	return pull.NewFTP(cfg)
 }
 
+// OpenTarget opens a remote for writing. Nothing is made or connected to yet.
+func OpenTarget(ctx context.Context, r *config.Remote, opt Options) (pull.Target, error) {
+	switch r.Location.Scheme {
+	case pull.SchemeFS:
+		fs, err := pull.NewFSTarget(r.Location.Path)
+		if err != nil {
+			return nil, err
+		}
+		return fs, nil
+	case pull.SchemeSFTP:
+		cfg, err := SFTPConfig(r, opt)
+		if err != nil {
+			return nil, err
+		}
+		return pull.NewSFTP(cfg)
+	}
+	cfg, err := FTPConfig(ctx, r, opt)
+	if err != nil {
+		return nil, err
+	}
+	return pull.NewFTP(cfg)
+}
+
 // SFTPConfig says how to reach a remote whose scheme is sftp.
 func SFTPConfig(r *config.Remote, opt Options) (pull.SFTPConfig, error) {
 	d, err := Dialer(r, opt)

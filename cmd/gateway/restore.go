@@ -1,0 +1,282 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/cmd/gateway/internal/remote"
+	"github.com/snapgate/gateway/cmd/gateway/internal/snapref"
+	"github.com/snapgate/gateway/internal/sshclient"
+	"github.com/snapgate/gateway/pull"
+	"github.com/snapgate/gateway/pull/restore"
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/vfs"
+)
+
+// shownExtras is how many of the names that are to be deleted a question shows.
+const shownExtras = 5
+
+// restoreCommand is a call of gateway restore.
+type restoreCommand struct {
+	p      *program
+	c      *cobra.Command
+	remote *remoteFlags
+
+	to, overwrite, store   string
+	owner, remove, yes     bool
+	dryRun, verify         bool
+	asJSON, quiet, verbose bool
+
+	line *liveLine // nil for none
+	ask  func(ctx context.Context, question string) ([]byte, error)
+}
+
+func (p *program) restoreCommand() *cobra.Command {
+	rc := &restoreCommand{p: p}
+	c := &cobra.Command{
+		Use:   "restore SNAPSHOT[:PATH] --to NAME|LOCATION",
+		Short: "Write a snapshot to a server or a directory",
+		Long: `Restores a snapshot, or what lies in a path of it, to an SFTP server, an FTP server or a
+local directory: a destination of the configuration, or a location (sftp://[user@]host/path,
+ftp://…, ftps://…, fs:///path or a path) with flags that are called like the keys of the
+configuration. What lay in PATH comes to lie directly in the destination, which is made when
+it is missing. It works beside a running gateway.
+
+SNAPSHOT is an id or its first digits, a share or source for its newest snapshot, or
+SHARE@WHAT: a name below .snapshots, or a time, for the newest snapshot that is not younger:
+2026-11-21, "2026-11-21 14:00", yesterday, "yesterday 14:00", "3 hours ago".
+
+Files are written beside their place and renamed. What is there with the same size and time
+is left alone, so that a restore that was cut off is run again and goes on where it was.
+Whatever else is there stays, unless --delete is given and confirmed.
+
+Exit status 3: something could not be restored; it is named on standard error.`,
+		Example: `  gateway restore -c /etc/gateway.yaml web1:/etc --to /tmp/etc
+  gateway restore -c /etc/gateway.yaml web1@yesterday --to sftp://root@web1.example.com/srv/www --verify
+  gateway restore -c /etc/gateway.yaml 3f2a61c0 --to spare --dry-run`,
+		Args: arguments(1, 1),
+		RunE: func(c *cobra.Command, args []string) error { return rc.run(c.Context(), args[0]) },
+	}
+	rc.c = c
+	f := c.Flags()
+	f.StringVar(&rc.to, "to", "", "destination: a `NAME` of the configuration, or a location")
+	f.StringVar(&rc.overwrite, "overwrite", string(restore.Always), "files that are there and differ: replace `always`, replace those that are older, or never")
+	f.BoolVar(&rc.owner, "owner", false, "set numeric users and groups, and setuid and setgid of files")
+	f.BoolVar(&rc.verify, "verify", false, "read back and compare")
+	f.BoolVar(&rc.remove, "delete", false, "remove what the snapshot does not have, after a question")
+	f.BoolVarP(&rc.yes, "yes", "y", false, "the answer to the question of --delete")
+	f.StringVar(&rc.store, "store", "", "restore from the store of that `NAME`, in place of the gateway's own")
+	f.BoolVarP(&rc.dryRun, "dry-run", "n", false, "only say what would be done")
+	f.BoolVar(&rc.asJSON, "json", false, "print one JSON object a line: progress, what a dry run would do, and a summary")
+	f.BoolVarP(&rc.quiet, "quiet", "q", false, "say nothing unless something is wrong")
+	f.BoolVarP(&rc.verbose, "verbose", "v", false, fmt.Sprintf("name all problems, not the first %d", shownProblems))
+	rc.remote = addRemoteFlags(c)
+	f.SortFlags = false
+	return c
+}
+
+func (rc *restoreCommand) run(ctx context.Context, ref string) error {
+	mode, err := rc.check()
+	if err != nil {
+		return err
+	}
+	cfg, err := rc.p.load()
+	if err != nil {
+		return err
+	}
+	dst, err := rc.target(cfg)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	rc.attach()
+	var stores []string
+	if rc.store != "" {
+		stores = []string{rc.store}
+	}
+	err = rc.p.readStore(ctx, stores, func(ctx context.Context, _ *store.Store, snaps *snapshotter.Snapshotter) error {
+		return rc.restore(ctx, cfg, ref, dst, mode, snaps)
+	})
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	return nil
+}
+
+// check refuses calls that make no sense, before anything is done.
+func (rc *restoreCommand) check() (restore.Overwrite, error) {
+	bad := func(err error) (restore.Overwrite, error) { return "", usageError(rc.c, err) }
+	if rc.to == "" {
+		return bad(errors.New("missing --to; usage: gateway restore SNAPSHOT[:PATH] --to NAME|LOCATION"))
+	}
+	mode, err := restore.ParseOverwrite(rc.overwrite)
+	if err != nil {
+		return bad(err)
+	}
+	in, isFile := rc.p.stdin.(*os.File)
+	person := isFile && term.IsTerminal(int(in.Fd())) && !rc.asJSON
+	switch {
+	case rc.yes && !rc.remove:
+		return bad(errors.New("--yes is for --delete"))
+	case rc.remove && !rc.yes && !rc.dryRun && !person:
+		return bad(errors.New("--delete asks before it deletes, and nobody is there to be asked: give --yes, too"))
+	case !isLocation(rc.to):
+		return mode, rc.remote.onlyForLocations(rc.c)
+	}
+	return mode, nil
+}
+
+// target finds the destination.
+func (rc *restoreCommand) target(cfg *config.Config) (*config.Remote, error) {
+	if isLocation(rc.to) {
+		src, warnings, err := rc.remote.source(rc.to)
+		for _, w := range warnings {
+			_, _ = fmt.Fprintf(rc.p.stderr, "gateway: warning: %s\n", w)
+		}
+		return &src.Remote, err
+	}
+	dst, ok := cfg.Destination(rc.to)
+	if !ok {
+		names := make([]string, len(cfg.Destinations))
+		for i := range cfg.Destinations {
+			names[i] = cfg.Destinations[i].Name
+		}
+		return nil, &hintedError{
+			err: fmt.Errorf("restore: destination %q: not in %s", rc.to, cfg.File),
+			hint: fmt.Sprintf("its destinations are: %s; or give a location, as sftp://host/path, or ./%s for a local directory",
+				joinOr(names, "none"), rc.to),
+		}
+	}
+	return &dst, nil
+}
+
+// attach finds out whether somebody is there to see progress and to be asked.
+func (rc *restoreCommand) attach() {
+	line := terminal(rc.p.stderr)
+	if line == nil {
+		return
+	}
+	if in, ok := rc.p.stdin.(*os.File); ok {
+		rc.ask = line.asking(sshclient.AskOn(in, rc.p.stderr))
+	}
+	if !rc.quiet && !rc.asJSON {
+		on := *rc.p
+		on.stderr = line
+		rc.line, rc.p = line, &on
+	}
+}
+
+// restore finds the snapshot, restores, and says what came of it.
+func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref string, dst *config.Remote, mode restore.Overwrite, snaps *snapshotter.Snapshotter) (err error) {
+	found, lineage, err := rc.find(ctx, cfg, ref, snaps)
+	if err != nil {
+		return err
+	}
+	view, err := snaps.View(ctx, found.Snapshot.ID)
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	opt := remote.Options{Ask: rc.ask}
+	target, err := remote.OpenTarget(ctx, dst, opt)
+	if err != nil {
+		return rc.hinted(dst, err)
+	}
+	defer target.Close()
+	report := &restore.Report{}
+	stop := rc.watch(report, found)
+	runErr := restore.Run(ctx, restore.Config{
+		Source: restore.FromView(view), Path: found.Path, Target: target, Report: report, Lineage: lineage,
+		Overwrite: mode, Owner: rc.owner, DryRun: rc.dryRun, Verify: rc.verify, Delete: rc.remove,
+		Confirm: rc.confirm, Note: rc.note(), Bandwidth: dst.Bandwidth,
+	})
+	stop()
+	if runErr != nil && !errors.Is(runErr, restore.ErrNotDeleted) {
+		runErr = rc.hinted(dst, runErr)
+	}
+	lacks := rc.lacks(ctx, view, found)
+	if err := rc.summary(dst, found, report, lacks, runErr); err != nil {
+		return err
+	}
+	switch failed := report.Failed(); {
+	case failed > 0 && (runErr == nil || errors.Is(runErr, restore.ErrNotDeleted)):
+		return &incompleteError{fmt.Sprintf("%d paths could not be restored as they are", failed)}
+	case errors.Is(runErr, restore.ErrNotDeleted):
+		return &hintedError{err: runErr}
+	}
+	return runErr
+}
+
+// hinted gives an error of a destination what to try about it.
+func (rc *restoreCommand) hinted(dst *config.Remote, err error) error {
+	hint := remote.Hint(dst, err)
+	if hint == "" {
+		hint = hintFor(err)
+	}
+	if pull.KindOf(err) == pull.KindConnection || errors.Is(err, context.Canceled) {
+		hint = strings.TrimPrefix(hint+"\nrun it again: it goes on where it was", "\n")
+	}
+	return &hintedError{err: err, hint: hint}
+}
+
+// find finds the snapshot that is meant.
+func (rc *restoreCommand) find(ctx context.Context, cfg *config.Config, ref string, snaps *snapshotter.Snapshotter) (snapref.Found, snapshotter.Lineage, error) {
+	list, err := snaps.Snapshots(ctx, "")
+	if err != nil {
+		return snapref.Found{}, snapshotter.Lineage{}, err
+	}
+	found, err := snapref.Find(ref, list, snapref.Options{Now: time.Now(), Lineage: func(share string) snapshotter.Lineage {
+		if _, ok := cfg.Source(share); ok {
+			return vfs.StoredSourceLineage(cfg.DataDir, share)
+		}
+		if l := vfs.StoredLineage(cfg.DataDir, share); l != (snapshotter.Lineage{}) {
+			return l
+		}
+		return vfs.StoredSourceLineage(cfg.DataDir, share)
+	}})
+	return found, snapshotter.Lineage{GatewayID: found.Snapshot.GatewayID, ShareID: found.Snapshot.ShareID}, err
+}
+
+// confirm asks whether to delete. Without a person, --yes was given.
+func (rc *restoreCommand) confirm(ctx context.Context, e restore.Extras) (bool, error) {
+	if rc.yes {
+		return true, nil
+	}
+	if rc.line != nil {
+		rc.line.hold()
+		defer rc.line.release()
+	}
+	for i, path := range e.Paths {
+		if i == shownExtras {
+			_, _ = fmt.Fprintf(rc.p.stderr, "  and %d more\n", len(e.Paths)-i)
+			break
+		}
+		_, _ = fmt.Fprintf(rc.p.stderr, "  %s\n", printable(path))
+	}
+	_, _ = fmt.Fprintf(rc.p.stderr, "delete these %d names, which the snapshot does not have, with all that is below them? [y/N] ", len(e.Paths))
+	// A read from a terminal cannot be ended: it ends with the process.
+	answer := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(rc.p.stdin).ReadString('\n')
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case a := <-answer:
+		return a == "y" || a == "yes", nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
