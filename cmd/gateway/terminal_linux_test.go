@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -44,8 +46,81 @@ func TestPasswordPromptInterrupted(t *testing.T) {
 	}
 }
 
+// TestRestoreAsks checks that a restore deletes what a person at the terminal agrees to, and
+// nothing else.
+func TestRestoreAsks(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"config.yaml": "version: 1\ndata_dir: ./data\nstore: { plaintext: true, create: true }\nshares: { main: {} }\n",
+		"tree/a":      "a", "out/a": "a", "out/extra": "x", "out/more/b": "b",
+	} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gateway := func(args ...string) *exec.Cmd {
+		cmd := exec.CommandContext(t.Context(), self, args...)
+		cmd.Args[0], cmd.Dir = "gateway", dir
+		return cmd
+	}
+	if out, err := gateway("import", "tree", "main").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, tt := range []struct {
+		answer string
+		status int
+		left   bool
+	}{{"n", 1, true}, {"", 1, true}, {"y", 0, false}} {
+		tty, person := openTerminals(t)
+		cmd := gateway("restore", "main", "--to", "./out", "--delete")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var seen strings.Builder
+		buf := make([]byte, 4096)
+		for !strings.Contains(seen.String(), "[y/N]") {
+			n, err := person.Read(buf)
+			if err != nil {
+				t.Fatalf("%v after %q", err, seen.String())
+			}
+			seen.Write(buf[:n])
+		}
+		if text := seen.String(); !strings.Contains(text, "  /extra\r\n  /more\r\n") || !strings.Contains(text, "delete these 2 names") {
+			t.Errorf("it asks %q", text)
+		}
+		if _, err := person.WriteString(tt.answer + "\n"); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // the state tells
+		if got := cmd.ProcessState.ExitCode(); got != tt.status {
+			t.Errorf("%q: status %d, want %d", tt.answer, got, tt.status)
+		}
+		_, ferr := os.Stat(filepath.Join(dir, "out", "extra"))
+		_, derr := os.Stat(filepath.Join(dir, "out", "more"))
+		if left := ferr == nil && derr == nil; left != tt.left {
+			t.Errorf("%q: %v, %v", tt.answer, ferr, derr)
+		}
+	}
+}
+
 // openTerminal returns a new terminal.
 func openTerminal(t *testing.T) *os.File {
+	t.Helper()
+	tty, _ := openTerminals(t)
+	return tty
+}
+
+// openTerminals returns a new terminal, and where a person would sit.
+func openTerminals(t *testing.T) (tty, person *os.File) {
 	t.Helper()
 	other, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -59,12 +134,12 @@ func openTerminal(t *testing.T) *os.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = tty.Close() })
-	return tty
+	return tty, other
 }
 
 func echoes(t *testing.T, tty *os.File) bool {

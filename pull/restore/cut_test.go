@@ -20,6 +20,7 @@ import (
 type faulty struct {
 	pull.Target
 	step  atomic.Int64 // counts down
+	only  string       // of these steps; "" for all
 	after bool
 	once  bool // and works again then
 
@@ -28,7 +29,10 @@ type faulty struct {
 }
 
 func (f *faulty) do(name string, fn func() error) error {
-	n := f.step.Add(-1)
+	n := f.step.Load()
+	if n <= 0 || f.only == "" || f.only == name {
+		n = f.step.Add(-1)
+	}
 	cut := n == 0 || n < 0 && !f.once
 	if cut {
 		f.mu.Lock()
@@ -119,21 +123,17 @@ func TestCutAtEveryStep(t *testing.T) {
 			continue
 		}
 		t.Run(k.name, func(t *testing.T) {
-			seen := map[string]bool{}
 			dir := filepath.Join(t.TempDir(), "dest")
 			one := k.open(t, dir)
-			for step := int64(1); ; step++ {
-				cut := false
-				for _, after := range []bool{false, true} {
-					cut = cutAt(t, k, one, dir, step, after, seen) || cut
-				}
-				if !cut {
-					break
-				}
-			}
-			for _, step := range []string{"mkdir", "create", "write", "finish", "rename", "set attributes"} {
-				if !seen[step] {
-					t.Errorf("no cut at %s", step)
+			for _, op := range []string{"mkdir", "create", "write", "finish", "rename", "set attributes", "symlink"} {
+				for step := int64(1); ; step++ {
+					before, after := cutAt(t, k, one, dir, op, step, false), cutAt(t, k, one, dir, op, step, true)
+					if step == 1 && !(before && after) && !(k.noLinks && op == "symlink") {
+						t.Errorf("no cut at %s", op)
+					}
+					if !before && !after {
+						break
+					}
 				}
 			}
 		})
@@ -141,7 +141,7 @@ func TestCutAtEveryStep(t *testing.T) {
 }
 
 // cutAt cuts a restore at a step, and has the next run finish it; false when it has no such step.
-func cutAt(t *testing.T, k kind, target pull.Target, dir string, step int64, after bool, seen map[string]bool) bool {
+func cutAt(t *testing.T, k kind, target pull.Target, dir, op string, step int64, after bool) bool {
 	t.Helper()
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
@@ -150,9 +150,12 @@ func cutAt(t *testing.T, k kind, target pull.Target, dir string, step int64, aft
 	if k.name == "local" {
 		target = k.open(t, dir)
 	}
-	f := &faulty{Target: target, after: after}
+	f := &faulty{Target: target, only: op, after: after}
 	f.step.Store(step)
 	tr := smallHouse(!k.noLinks)
+	if k.noLinks && op == "symlink" {
+		return false
+	}
 	_, err := try(t, f, tr, func(c *restore.Config) { c.Retry.Attempts = 1; c.Workers = 1 })
 	if len(f.hits) == 0 {
 		if err != nil {
@@ -160,14 +163,13 @@ func cutAt(t *testing.T, k kind, target pull.Target, dir string, step int64, aft
 		}
 		return false
 	}
-	seen[f.hits[0]] = true
 	if err == nil || pull.KindOf(err) != pull.KindConnection {
-		t.Fatalf("step %d: %v", step, err)
+		t.Fatalf("%s %d: %v", op, step, err)
 	}
 	clean(t, run(t, target, tr))
 	k.compare(t, dir, tr)
 	if t.Failed() {
-		t.Fatalf("after a cut at step %d, %v", step, f.hits)
+		t.Fatalf("after a cut at %s %d", op, step)
 	}
 	return true
 }
@@ -332,7 +334,7 @@ func TestVerify(t *testing.T) {
 		// The file that is there has the size and the time, and is wrong: it is replaced.
 		again := run(t, target.(interface{ plain() pull.Target }).plain(), tr, verify)
 		clean(t, again)
-		if c := again.Counts(); c.Verified != c.Files || c.Replaced != 2 {
+		if c := again.Counts(); c.Verified != c.Files+c.Symlinks || c.Replaced != 2 {
 			t.Errorf("the second time: %+v", c)
 		}
 		k.compare(t, dir, tr)
