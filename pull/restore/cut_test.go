@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -431,4 +432,97 @@ func TestSetuid(t *testing.T) {
 			t.Errorf("with its owner: %v, %v", fi, err)
 		}
 	})
+}
+
+// refusing is a target that refuses to give some files their names.
+type refusing struct{ pull.Target }
+
+func (r refusing) Rename(ctx context.Context, from, to string) error {
+	if strings.Contains(to, "refused") {
+		return &pull.Error{Op: "rename", Path: to, Kind: pull.KindPermission}
+	}
+	return r.Target.Rename(ctx, from, to)
+}
+
+// A file that is refused leaves nothing behind, and the others are restored.
+func TestRefusedNames(t *testing.T) {
+	forKinds(t, func(t *testing.T, k kind, dir string) {
+		tr := tree{}.dir("/", 0o755).file("/a", "a").file("/refused", "b").file("/refused too", string(randomBytes(300<<10)))
+		report := run(t, refusing{k.open(t, dir)}, tr)
+		list, _ := report.Problems()
+		if len(list) != 2 || list[0].Path != "/refused" || list[0].Kind != pull.KindPermission {
+			t.Errorf("problems %+v", list)
+		}
+		if got := describe(t, dir); len(got) != 1 || !strings.HasPrefix(got[0], `"/a"`) {
+			t.Errorf("there is %q", got)
+		}
+	})
+}
+
+// syncing notes what makes names durable.
+type syncing struct {
+	pull.Target
+	mu    sync.Mutex // guards dirty
+	dirty map[string]bool
+}
+
+func (s *syncing) mark(path string, dirty bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dirty[path] = dirty
+}
+
+func (s *syncing) Rename(ctx context.Context, from, to string) error {
+	defer s.mark(path.Dir(to), true)
+	return s.Target.Rename(ctx, from, to)
+}
+
+func (s *syncing) Mkdir(ctx context.Context, p string) error {
+	defer s.mark(path.Dir(p), true)
+	return s.Target.Mkdir(ctx, p)
+}
+
+func (s *syncing) Symlink(ctx context.Context, target, p string) error {
+	defer s.mark(path.Dir(p), true)
+	return s.Target.Symlink(ctx, target, p)
+}
+
+func (s *syncing) Remove(ctx context.Context, p string, typ pull.Type) error {
+	defer s.mark(path.Dir(p), true)
+	return s.Target.Remove(ctx, p, typ)
+}
+
+// SetAttributes of a directory is SyncDir as well: see pull.FS.
+func (s *syncing) SetAttributes(ctx context.Context, p string, typ pull.Type, a pull.Attributes) error {
+	if typ == pull.Dir {
+		s.mark(p, false)
+	}
+	return s.Target.SetAttributes(ctx, p, typ, a)
+}
+
+func (s *syncing) SyncDir(ctx context.Context, p string) error {
+	s.mark(p, false)
+	return s.Target.(pull.DirSyncer).SyncDir(ctx, p)
+}
+
+// When Run returns, every directory was synced after the last thing that was done in it.
+func TestNamesAreDurable(t *testing.T) {
+	for _, mode := range []restore.Overwrite{restore.Always, restore.Never} {
+		dir := filepath.Join(t.TempDir(), "dest")
+		write(t, filepath.Join(dir, "many", "f001"), "another")
+		write(t, filepath.Join(dir, "many", "extra"), "another")
+		s := &syncing{Target: openLocal(t, dir), dirty: map[string]bool{}}
+		clean(t, run(t, s, house().links(), func(c *restore.Config) {
+			c.Overwrite, c.Delete = mode, true
+			c.Confirm = func(context.Context, restore.Extras) (bool, error) { return true, nil }
+		}))
+		for p, dirty := range s.dirty {
+			if dirty {
+				t.Errorf("%s: the names in %s may be lost", mode, p)
+			}
+		}
+		if _, ok := s.dirty["/many"]; !ok || len(s.dirty) < 5 {
+			t.Errorf("%s: directories %v", mode, s.dirty)
+		}
+	}
 }

@@ -179,7 +179,12 @@ func (f *file) write(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
-	return f.r.Retry.Do(ctx, func() (bool, error) { return f.attempt(ctx) })
+	err = f.r.Retry.Do(ctx, func() (bool, error) { return f.attempt(ctx) })
+	if err != nil && ctx.Err() == nil && f.tried && !fatal(err) {
+		// Nobody would go on with it. It may not be there, or not go away: the error is the other.
+		_ = f.r.Target.Remove(ctx, f.temp, pull.File)
+	}
+	return err
 }
 
 // open opens the content, and reads all of a small one.

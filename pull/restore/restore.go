@@ -279,12 +279,17 @@ func (r *run) all(ctx context.Context, top snapshotter.Entry, made bool) error {
 func (r *run) failed(ctx context.Context, dst string, err error) {
 	switch {
 	case ctx.Err() != nil: // this one is not the cause
-	case pull.KindOf(err) == pull.KindConnection, errors.Is(err, snapshotter.ErrUnavailable),
-		errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS):
+	case fatal(err):
 		r.cancel(err)
 	default:
 		r.Report.note(dst, err)
 	}
+}
+
+// fatal reports whether going on makes no sense after an error.
+func fatal(err error) bool {
+	return pull.KindOf(err) == pull.KindConnection || errors.Is(err, snapshotter.ErrUnavailable) ||
+		errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS)
 }
 
 // wait waits until so many bytes may be moved.
