@@ -3,10 +3,14 @@
 package snapshotter_test
 
 import (
+	"bufio"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"testing"
@@ -71,6 +75,7 @@ func resetPeak(tb testing.TB) {
 type site struct {
 	*rig
 	cfg store.Config
+	at  func(failpoint string) // nil for nothing
 }
 
 func newSite(t *testing.T) *site {
@@ -88,7 +93,11 @@ func (s *site) open(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	snap, err := snapshotter.New(t.Context(), snapshotter.Config{Store: st})
+	snap, err := snapshotter.New(t.Context(), snapshotter.Config{Store: st, Failpoint: func(name string) {
+		if s.at != nil {
+			s.at(name)
+		}
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,4 +275,103 @@ func scaleList(t *testing.T, s *site, id snapshotter.ID, dirs int) {
 	}
 	tell(t, "listing %d directories: %.2f s; the %d names below them: %.1f s, peak RSS %d MiB", dirs, took.Seconds(), names,
 		time.Since(start).Seconds(), rss(t, "VmHWM"))
+}
+
+// spilled are changes whose contents were stored, as they are kept in a file.
+type spilled struct {
+	t    *testing.T
+	path string
+}
+
+// spill stores the contents of changes, and keeps what their commit needs in a file.
+func (s *site) spill(t *testing.T, changes iter.Seq2[snapshotter.Change, error]) spilled {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "stored"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := bufio.NewWriter(f)
+	for c, err := range changes {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Content != nil {
+			c = s.store1(c)
+		}
+		if _, err := fmt.Fprintf(w, "%s\t%d\t%d\t%x\n", c.Path, c.Kind, c.Version, c.Stored); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return spilled{t, f.Name()}
+}
+
+func (x spilled) all() iter.Seq2[snapshotter.Change, error] {
+	return func(yield func(snapshotter.Change, error) bool) {
+		f, err := os.Open(x.path)
+		if err != nil {
+			x.t.Fatal(err)
+		}
+		defer f.Close()
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			c := snapshotter.Change{Attr: attr(0o644, 0)}
+			if _, err := fmt.Sscanf(lines.Text(), "%s\t%d\t%d\t%x", &c.Path, &c.Kind, &c.Version, &c.Stored); err != nil && c.Kind == snapshotter.File {
+				x.t.Fatal(err)
+			}
+			if !yield(c, nil) {
+				return
+			}
+		}
+	}
+}
+
+// TestScaleStored stores FILES (200,000) small files one by one, as a pull does, and commits
+// them all at once.
+func TestScaleStored(t *testing.T) {
+	n := fromEnv(t, "FILES", 200_000)
+	s := newSite(t)
+	resetPeak(t)
+	start := time.Now()
+	changes := s.spill(t, benchTree(n, 100))
+	tell(t, "%d files stored: %.0f s, %.0f files/s, RSS %d MiB, peak %d MiB", n, time.Since(start).Seconds(),
+		float64(n)/time.Since(start).Seconds(), rss(t, "VmRSS"), rss(t, "VmHWM"))
+	heapProfile(t, "stored")
+	resetPeak(t)
+	start = time.Now()
+	s.at = func(name string) {
+		if name == snapshotter.FailCommitEntries || name == snapshotter.FailCommitIndexes || name == snapshotter.FailStatePutBefore {
+			heapProfile(t, name)
+		}
+	}
+	id := s.commitSeq(t, snapshotter.ID{}, changes.all())
+	tell(t, "their commit: %.0f s, %.0f files/s, peak RSS %d MiB", time.Since(start).Seconds(),
+		float64(n)/time.Since(start).Seconds(), rss(t, "VmHWM"))
+	snap, err := s.Snapshot(t.Context(), id)
+	if err != nil || snap.Files != uint64(n) {
+		t.Errorf("%d files in the snapshot, %v; want %d", snap.Files, err, n)
+	}
+	resetPeak(t)
+	tell(t, "afterwards: RSS %d MiB", rss(t, "VmRSS"))
+	s.close(t)
+}
+
+// heapProfile writes a profile of the heap to PROFILES, a directory.
+func heapProfile(t *testing.T, name string) {
+	t.Helper()
+	dir := os.Getenv("PROFILES")
+	if dir == "" {
+		return
+	}
+	f, err := os.Create(filepath.Join(dir, name+".pprof"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	runtime.GC()
+	if err := pprof.WriteHeapProfile(f); err != nil {
+		t.Fatal(err)
+	}
 }

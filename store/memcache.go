@@ -17,7 +17,7 @@ import (
 func newCache(_, name, _ string, _ caching.Option) (caching.Cache, error) {
 	switch name {
 	case "scan", "check":
-		return &memCache{groups: make(map[string][]pair)}, nil
+		return newMemCache(), nil
 	}
 	return nullCache{}, nil
 }
@@ -27,6 +27,11 @@ func newCache(_, name, _ string, _ caching.Option) (caching.Cache, error) {
 type memCache struct {
 	mu     sync.RWMutex
 	groups map[string][]pair // guarded by mu
+	deltas deltas            // guarded by mu: the places of blobs
+}
+
+func newMemCache() *memCache {
+	return &memCache{groups: make(map[string][]pair), deltas: newDeltas()}
 }
 
 type pair struct {
@@ -42,9 +47,13 @@ func group(key string) string { return key[:strings.LastIndexByte(key, ':')+1] }
 func (c *memCache) Put(key, data []byte) error {
 	k := string(key)
 	g := group(k)
-	v := bytes.Clone(data)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if (len(c.groups[g]) == 0 || c.deltas.get(k) != nil) && c.deltas.put(k, data) {
+		return nil
+	}
+	c.deltas.remove(k)
+	v := bytes.Clone(data)
 	for i, p := range c.groups[g] {
 		if p.key == k {
 			c.groups[g][i].value = v
@@ -60,19 +69,26 @@ func (c *memCache) Get(key []byte) ([]byte, error) {
 	k := string(key)
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+	return c.get(k), nil
+}
+
+func (c *memCache) get(k string) []byte {
+	if v := c.deltas.get(k); v != nil {
+		return v
+	}
 	for _, p := range c.groups[group(k)] {
 		if p.key == k {
-			return bytes.Clone(p.value), nil
+			return bytes.Clone(p.value)
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 func (c *memCache) Has(key []byte) (bool, error) {
 	k := string(key)
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return slices.ContainsFunc(c.groups[group(k)], func(p pair) bool { return p.key == k }), nil
+	return c.deltas.get(k) != nil || slices.ContainsFunc(c.groups[group(k)], func(p pair) bool { return p.key == k }), nil
 }
 
 func (c *memCache) Delete(key []byte) error {
@@ -80,6 +96,9 @@ func (c *memCache) Delete(key []byte) error {
 	g := group(k)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.deltas.remove(k) {
+		return nil
+	}
 	// A new slice: a scan may be reading the old one.
 	left := slices.DeleteFunc(slices.Clone(c.groups[g]), func(p pair) bool { return p.key == k })
 	if len(left) == 0 {
@@ -93,10 +112,27 @@ func (c *memCache) Delete(key []byte) error {
 // Scan implements caching.Cache; it yields what was there when it began, in key order.
 func (c *memCache) Scan(prefix []byte, reverse bool) iter.Seq2[[]byte, []byte] {
 	return func(yield func([]byte, []byte) bool) {
-		pairs := c.matching(string(prefix))
+		pairs, refs := c.matching(string(prefix))
 		slices.SortFunc(pairs, func(a, b pair) int { return strings.Compare(a.key, b.key) })
 		if reverse {
 			slices.Reverse(pairs)
+			slices.Reverse(refs)
+		}
+		before := func(a, b string) bool { return (a < b) != reverse }
+		for _, r := range refs {
+			key, value := c.delta(r)
+			if value == nil {
+				continue // removed since
+			}
+			for len(pairs) > 0 && before(pairs[0].key, key) {
+				if !yield([]byte(pairs[0].key), pairs[0].value) {
+					return
+				}
+				pairs = pairs[1:]
+			}
+			if !yield([]byte(key), value) {
+				return
+			}
 		}
 		for _, p := range pairs {
 			if !yield([]byte(p.key), p.value) {
@@ -106,11 +142,23 @@ func (c *memCache) Scan(prefix []byte, reverse bool) iter.Seq2[[]byte, []byte] {
 	}
 }
 
-func (c *memCache) matching(prefix string) []pair {
+// delta returns the key and the value of a delta, nil when it is gone.
+func (c *memCache) delta(r deltaRef) (key string, value []byte) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if strings.HasPrefix(prefix, deltaKey) && strings.Count(prefix, ":") == 3 {
-		return slices.Clone(c.groups[prefix])
+	p, ok := c.deltas.types[r.typ][r.blob]
+	if !ok {
+		return "", nil
+	}
+	return c.deltas.key(r.typ, r.blob, p), c.deltas.entry(r.typ, r.blob, p)
+}
+
+func (c *memCache) matching(prefix string) ([]pair, []deltaRef) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	refs := c.deltas.matching(prefix)
+	if strings.HasPrefix(prefix, deltaKey) && strings.Count(prefix, ":") == 3 && strings.HasSuffix(prefix, ":") {
+		return slices.Clone(c.groups[prefix]), refs
 	}
 	var pairs []pair
 	for _, g := range c.groups {
@@ -120,7 +168,7 @@ func (c *memCache) matching(prefix string) []pair {
 			}
 		}
 	}
-	return pairs
+	return pairs, refs
 }
 
 func (c *memCache) NewBatch() caching.Batch { return &memBatch{cache: c} }
@@ -128,7 +176,7 @@ func (c *memCache) NewBatch() caching.Batch { return &memBatch{cache: c} }
 func (c *memCache) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.groups = make(map[string][]pair)
+	c.groups, c.deltas = make(map[string][]pair), newDeltas()
 	return nil
 }
 
