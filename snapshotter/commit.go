@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"iter"
 	"strconv"
+	"sync/atomic"
 	"time"
 
+	"github.com/PlakarKorp/kloset/caching"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/snapshot"
@@ -84,8 +86,13 @@ type attempt struct {
 	id     objects.MAC
 	meta   Meta
 	began  time.Time
+	lock   *store.Lock
 	rw     *repository.RepositoryWriter
 	packer *packer
+
+	state objects.MAC        // the name of the state that is to come
+	delta *caching.ScanCache // what it will tell of
+	blobs atomic.Int64       // how many, about
 
 	builder *snapshot.Builder
 	source  *merge    // what the Builder is played; nil in an incremental commit
@@ -119,7 +126,7 @@ func (s *Snapshotter) make(ctx context.Context, base ID, changes iter.Seq2[Chang
 func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta, f *failures, lock *store.Lock, d *damage) (*record, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	a, end, err := s.begin(ctx, meta, f)
+	a, end, err := s.begin(ctx, meta, f, lock)
 	if err != nil {
 		return nil, err
 	}
@@ -140,27 +147,29 @@ func (s *Snapshotter) rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 	if err := a.indexFailures(b.Header); err != nil {
 		return nil, err
 	}
-	return a.publish(b, lock)
+	return a.publish(b)
 }
 
 // begin readies an attempt; end gives up what it holds.
-func (s *Snapshotter) begin(ctx context.Context, meta Meta, f *failures) (a *attempt, end func(), err error) {
-	a = &attempt{s: s, id: objects.RandomMAC(), meta: meta, failures: f, began: time.Now()}
+func (s *Snapshotter) begin(ctx context.Context, meta Meta, f *failures, lock *store.Lock) (a *attempt, end func(), err error) {
+	a = &attempt{s: s, id: objects.RandomMAC(), meta: meta, failures: f, lock: lock, began: time.Now()}
+	a.state = a.id
 	// The delta of the state, in memory. The Builder makes itself another one that it
 	// leaves empty.
-	delta, err := s.repo.AppContext().GetCache().Scan(objects.RandomMAC())
-	if err != nil {
+	if a.delta, err = s.repo.AppContext().GetCache().Scan(objects.RandomMAC()); err != nil {
 		return nil, nil, fmt.Errorf("state delta: %w", err)
 	}
-	a.rw = s.repo.NewRepositoryWriter(delta, a.id, repository.DefaultType, "")
+	a.rw = s.repo.NewRepositoryWriter(a.delta, a.state, repository.DefaultType, "")
 	a.rw.PackerManager.Wait() // ends kloset's own packer
-	a.packer = newPacker(s.store.AppendEncoded, s.repo.GetMACHasher, a.rw.PutPackfile, s.failpoint)
+	a.packer = newPacker(s.store.AppendEncoded, s.repo.GetMACHasher, a.putPackfile, s.failpoint)
+	a.packer.size = s.packSize
 	a.rw.PackerManager = a.packer
-	if err := errors.Join(s.colour(a.rw), s.early.adopt(ctx, a.id, delta)); err != nil {
+	s.uncommitted.Store(&uncommitted{repo: s.repo, deltas: []*caching.ScanCache{a.delta}})
+	if err := errors.Join(s.colour(a.rw), s.early.adopt(ctx, a.take)); err != nil {
+		s.uncommitted.Store(nil)
 		a.packer.Wait()
-		return nil, nil, errors.Join(err, delta.Close())
+		return nil, nil, errors.Join(err, a.delta.Close())
 	}
-	s.uncommitted.Store(&uncommitted{repo: s.repo, delta: delta})
 	// What the Builder does after it has read everything cannot be stopped, but it is
 	// quick once nothing is packed any more.
 	stop := context.AfterFunc(ctx, func() { a.packer.fail(context.Canceled) })
@@ -168,7 +177,7 @@ func (s *Snapshotter) begin(ctx context.Context, meta Meta, f *failures) (a *att
 		stop()
 		s.uncommitted.Store(nil)
 		a.packer.Wait()
-		_ = delta.Close() // in memory
+		_ = a.delta.Close() // in memory
 	}
 	if a.builder, err = snapshot.CreateWithRepositoryWriter(a.rw, a.options(), a.id); err != nil {
 		end()
@@ -299,7 +308,7 @@ func (a *attempt) indexFailures(h *header.Header) error {
 }
 
 // publish writes the header, the last packfiles and, when all is durable, the state.
-func (a *attempt) publish(b *snapshot.Builder, lock *store.Lock) (*record, error) {
+func (a *attempt) publish(b *snapshot.Builder) (*record, error) {
 	a.fillHeader(b.Header)
 	a.s.failpoint(FailHeaderBefore)
 	if _, err := b.PutSnapshot(); err != nil {
@@ -319,12 +328,13 @@ func (a *attempt) publish(b *snapshot.Builder, lock *store.Lock) (*record, error
 			return nil, err
 		}
 	}
-	if err := lock.Valid(); err != nil {
+	if err := a.lock.Valid(); err != nil {
 		return nil, err
 	}
+	r.state = a.state
 	a.s.failpoint(FailStatePutBefore)
-	if err := a.rw.CommitTransaction(a.id); err != nil {
-		return nil, errors.Join(store.Unavailable("state", err), a.s.store.DropState(a.id))
+	if err := a.rw.CommitTransaction(a.state); err != nil {
+		return nil, errors.Join(store.Unavailable("state", err), a.s.store.DropState(a.state))
 	}
 	a.s.failpoint(FailStatePutAfter)
 	return r, nil
@@ -359,7 +369,7 @@ func (a *attempt) fillHeader(h *header.Header) {
 
 // published makes a snapshot that is in the store known to this process.
 func (s *Snapshotter) published(ctx context.Context, r *record) {
-	s.ingested(ctx, objects.MAC(r.snap.ID))
+	s.ingested(ctx, r.state)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.records[r.snap.ID] = r

@@ -117,7 +117,7 @@ func (s *Snapshotter) sound(r *record, d *damage) {
 		s.whole[r.snap.ID] = struct{}{}
 		delete(s.whole, r.snap.Parent)
 	}
-	if err := s.store.Coloured(objects.MAC(r.snap.ID)); err != nil {
+	if err := s.store.Coloured(r.state); err != nil {
 		s.log.Warn("which state has told of missing packfiles is not noted", "err", err)
 	}
 	n := d.count()

@@ -29,13 +29,15 @@
 // be written. A commit therefore brings a packer of its own, whose first error is kept and
 // asked for; a rebuild watches the readers that it hands out, compares the counts of the
 // summary with what it sent, and every new directory with the index of paths. The state,
-// which is what makes a snapshot exist, is written only after all that. The steps, with the
-// failpoints between them:
+// which is what makes a snapshot exist, is written only after all that. A commit that writes much
+// puts states before it that tell of blobs alone, so that the places of all need not be held in
+// memory (see rotate). The steps, with the failpoints between them:
 //
 //	lock the store for others' maintenance, take over others' states, look for the base
 //	look for what is missing from the store, and put it back or expect its loss (damage)
 //	take over what was put ahead of it                    early-adopt
-//	ingest contents, make entries           packfile-put-before, packfile-put-after
+//	take the changes one by one, ingest
+//	contents ahead of them, make entries    packfile-put-before, packfile-put-after
 //	edit the indexes                        commit-entries, commit-indexes
 //	put the header                          commit-header-before, commit-header-after
 //	wait for the last packfile

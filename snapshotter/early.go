@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
@@ -60,6 +61,7 @@ type batch struct {
 	delta  *caching.ScanCache // the places of its blobs, of packfiles that are in the store
 	packer *packer
 	w      *writer
+	blobs  atomic.Int64 // in packfiles
 }
 
 // put puts a chunk. It waits when there is more to write than memory is meant for.
@@ -81,6 +83,8 @@ func (e *early) put(mac objects.MAC, data []byte) error {
 		e.use.RUnlock()
 		if err != nil {
 			e.failed(b)
+		} else if b.blobs.Load() >= e.s.rotateBlobs {
+			e.end(b)
 		}
 		return err
 	}
@@ -109,8 +113,9 @@ func (e *early) begin() error {
 	rw := e.s.repo.NewRepositoryWriter(b.delta, b.id, repository.DefaultType, "")
 	rw.PackerManager.Wait() // ends kloset's own packer
 	b.packer = newPacker(e.s.store.AppendEncoded, e.s.repo.GetMACHasher,
-		func(p packfile.Packfile) error { return e.write(rw, p) }, e.failpoint)
-	b.packer.room = packSize + packSize/8
+		func(p packfile.Packfile) error { return e.write(b, rw, p) }, e.failpoint)
+	b.packer.size = e.s.packSize
+	b.packer.room = e.s.packSize + e.s.packSize/8
 	for range earlyWriters - 1 {
 		b.packer.writer()
 	}
@@ -135,7 +140,7 @@ func (e *early) failpoint(name string) {
 
 // write writes a packfile durably, under a lock of its own: while somebody maintains the
 // store, nothing is added to it.
-func (e *early) write(rw *repository.RepositoryWriter, p packfile.Packfile) error {
+func (e *early) write(b *batch, rw *repository.RepositoryWriter, p packfile.Packfile) error {
 	ctx := context.Background() // it is short, and close waits for it
 	if err := e.s.store.Available(ctx); err != nil {
 		return err
@@ -144,7 +149,9 @@ func (e *early) write(rw *repository.RepositoryWriter, p packfile.Packfile) erro
 	if err != nil {
 		return err
 	}
-	err = rw.PutPackfile(p)
+	if err = rw.PutPackfile(p); err == nil {
+		b.blobs.Add(int64(len(p.Entries())))
+	}
 	if uerr := lock.Unlock(); uerr != nil {
 		e.s.log.Warn("store lock not removed", "err", uerr)
 	}
@@ -174,6 +181,11 @@ func (e *early) has(typ resources.Type, mac objects.MAC) bool {
 // failed ends a batch that cannot be written. What it has written stays known.
 func (e *early) failed(b *batch) {
 	e.pause(b.packer.failed())
+	e.end(b)
+}
+
+// end ends a batch: a commit takes over one after the other.
+func (e *early) end(b *batch) {
 	e.turn.Lock()
 	defer e.turn.Unlock()
 	e.seal(b)
@@ -210,7 +222,10 @@ func (e *early) seal(b *batch) {
 // far as it is still in the store: what nobody needs after all is garbage then that
 // maintenance knows of. The commit has a lock on the store and has taken over its states.
 // Until settle is called, the next commit does the same again.
-func (e *early) adopt(ctx context.Context, id objects.MAC, into *caching.ScanCache) error {
+//
+// take gets one batch after the other, and what of it is live; done says that a state which
+// tells of those so far is in the store, and known here.
+func (e *early) adopt(ctx context.Context, take func(b *batch, live map[objects.MAC]struct{}) (done bool, err error)) error {
 	e.turn.Lock()
 	defer e.turn.Unlock()
 	e.seal(nil)
@@ -238,13 +253,28 @@ func (e *early) adopt(ctx context.Context, id objects.MAC, into *caching.ScanCac
 		e.s.log.Info("packfiles that were put into the store ahead of a commit are gone", "gone", n)
 		e.lose(macs, live)
 	}
-	for _, b := range batches {
-		if err := b.copyTo(id, into, live); err != nil {
-			return fmt.Errorf("state delta: %w", err)
+	for i, b := range batches {
+		done, err := take(b, live)
+		if err != nil {
+			return err
+		}
+		if done {
+			e.forget(batches[:i+1])
 		}
 	}
 	e.s.failpoint(FailEarlyAdopt)
 	return nil
+}
+
+// forget lets go of batches of which a state tells that is in the store and known here.
+func (e *early) forget(done []*batch) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	// A new slice: has goes through the old one.
+	e.batches = slices.DeleteFunc(slices.Clone(e.batches), func(b *batch) bool { return slices.Contains(done, b) })
+	if len(e.batches) == 0 {
+		e.gone = nil
+	}
 }
 
 // lose notes packfiles that are not live, so that what was in them is put again.
@@ -262,42 +292,39 @@ func (e *early) lose(macs []objects.MAC, live map[objects.MAC]struct{}) {
 }
 
 // copyTo copies what a batch has in live packfiles to the delta of a state.
-func (b *batch) copyTo(id objects.MAC, into *caching.ScanCache, live map[objects.MAC]struct{}) error {
+func (b *batch) copyTo(id objects.MAC, into *caching.ScanCache, live map[objects.MAC]struct{}) (n int64, err error) {
 	for mac := range b.delta.GetPackfiles() {
 		if _, ok := live[mac]; !ok {
 			continue
 		}
 		entry := state.PackfileEntry{StateID: id, Packfile: mac, Timestamp: time.Now()}
 		if err := into.PutPackfile(mac, entry.ToBytes()); err != nil {
-			return err
+			return n, err
 		}
 	}
 	for _, buf := range b.delta.GetDeltas() {
 		entry, err := state.DeltaEntryFromBytes(buf)
 		if err != nil {
-			return err
+			return n, err
 		}
 		if _, ok := live[entry.Location.Packfile]; !ok {
 			continue
 		}
 		if err := into.PutDelta(entry.Type, entry.Blob, entry.Location.Packfile, buf); err != nil {
-			return err
+			return n, err
 		}
+		n++
 	}
-	return nil
+	return n, nil
 }
 
 // settle forgets what the last commit has adopted: its state is in the store and known here.
 func (e *early) settle() {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	done := e.adopted
 	e.adopted = nil
-	// A new slice: has goes through the old one.
-	e.batches = slices.DeleteFunc(slices.Clone(e.batches), func(b *batch) bool { return slices.Contains(done, b) })
-	if len(e.batches) == 0 {
-		e.gone = nil
-	}
+	e.mu.Unlock()
+	e.forget(done)
 }
 
 // close ends everything; what is in memory is dropped.

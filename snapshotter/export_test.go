@@ -270,3 +270,6 @@ func (s *Snapshotter) ErrorCounts(ctx context.Context, id ID) (map[string]uint64
 	}
 	return out, nil
 }
+
+// SetRotateBlobs makes commits put a state after so many blobs, and packfiles small.
+func SetRotateBlobs(s *Snapshotter, n int64, packSize int) { s.rotateBlobs, s.packSize = n, packSize }

@@ -2,6 +2,7 @@ package snapshotter
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -9,8 +10,6 @@ import (
 	"io/fs"
 	"iter"
 	"path"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/PlakarKorp/kloset/connectors"
@@ -18,12 +17,11 @@ import (
 	"github.com/PlakarKorp/kloset/snapshot/header"
 	"github.com/PlakarKorp/kloset/snapshot/vfs"
 
-	"github.com/snapgate/gateway/internal/background"
 	"github.com/snapgate/gateway/store"
 )
 
 // maxEdits is how many entries an incremental commit may touch: they are in memory, at
-// about 300 bytes each. A directory with more below it is renamed by a full rebuild.
+// about 200 bytes each. A directory with more below it is renamed by a full rebuild.
 const maxEdits = 2_000_000
 
 // errTooMuch says that a commit touches more than maxEdits entries.
@@ -33,7 +31,7 @@ var errTooMuch = errors.New("too many entries for an incremental commit")
 // differs. Errors: those of Commit, and errInconsistent and errTooMuch, after which a full
 // rebuild may do.
 func (s *Snapshotter) incremental(ctx context.Context, base *record, changes iter.Seq2[Change, error], meta Meta, f *failures, lock *store.Lock) (*record, error) {
-	a, end, err := s.begin(ctx, meta, f)
+	a, end, err := s.begin(ctx, meta, f, lock)
 	if err != nil {
 		return nil, err
 	}
@@ -52,8 +50,8 @@ func (s *Snapshotter) incremental(ctx context.Context, base *record, changes ite
 	w := newWriter(a.rw, a.packer, s.committed)
 	c := &increment{
 		s: s, w: w, old: h, meta: meta, now: a.time(), failures: f, recount: count,
+		relieve:     func() error { _, err := a.relieve(); return err },
 		failuresToo: base != nil && base.snap.Errors > 0 || len(f.list) > 0,
-		paths:       map[string]indexEdit{}, types: map[string]indexEdit{}, dirs: map[string]indexEdit{}, summaries: map[string]indexEdit{},
 	}
 	src, err := c.build(ctx, changes)
 	w.close()
@@ -71,7 +69,7 @@ func (s *Snapshotter) incremental(ctx context.Context, base *record, changes ite
 		return nil, err
 	}
 	a.builder.Header.Sources = []header.Source{*src}
-	r, err := a.publish(a.builder, lock)
+	r, err := a.publish(a.builder)
 	if err != nil {
 		if base != nil {
 			s.heads.Remove(base.snap.ID)
@@ -99,12 +97,13 @@ type increment struct {
 	recount     *recount
 	failuresToo bool // there are some, or were in the base
 
+	relieve func() error // writes a state when there is much to tell
+
 	in      *ingester // for directories
-	changes []change
-	at      int // of the next change
+	feed    *feed
 	missing missing
 
-	paths, types, dirs, summaries map[string]indexEdit
+	paths, types, dirs, summaries edits
 }
 
 // change is a Change with what has become of its content.
@@ -120,24 +119,19 @@ func (ch *change) hasContent() bool {
 
 // build makes all of the snapshot but its header.
 func (c *increment) build(ctx context.Context, changes iter.Seq2[Change, error]) (*header.Source, error) {
-	if err := c.collect(changes); err != nil {
-		return nil, err
-	}
-	if err := c.ingest(ctx); err != nil {
-		return nil, err
-	}
-	in, release, err := c.s.ingester(c.w)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	c.in = in
+	c.feed = newFeed(c, changes)
+	defer c.feed.stop()
+	c.in = c.s.ingester(c.w)
+	defer c.in.release()
 	sum, err := c.root(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if c.at < len(c.changes) {
-		return nil, fmt.Errorf("change %q: %w: out of order or below something that is not a directory", c.changes[c.at].Path, fs.ErrInvalid)
+	if ch, err := c.feed.peek(ctx); ch != nil || err != nil {
+		if err == nil {
+			err = fmt.Errorf("change %q: %w: out of order or below something that is not a directory", ch.Path, fs.ErrInvalid)
+		}
+		return nil, err
 	}
 	c.s.failpoint(FailCommitEntries)
 	if err := c.index(sum); err != nil {
@@ -159,64 +153,7 @@ func (c *increment) build(ctx context.Context, changes iter.Seq2[Change, error])
 	return &src, nil
 }
 
-// collect takes all changes: contents are read beside each other, and entries are made in
-// their order afterwards.
-func (c *increment) collect(changes iter.Seq2[Change, error]) error {
-	last := ""
-	for ch, err := range changes {
-		if err != nil {
-			return fmt.Errorf("changes: %w", err)
-		}
-		if err := checkOrder(last, ch.Path); err != nil {
-			return err
-		}
-		last = ch.Path
-		if len(c.changes) >= maxEdits {
-			return errTooMuch
-		}
-		c.changes = append(c.changes, change{Change: ch})
-	}
-	return nil
-}
-
-// ingest makes the objects of changed files, on all cores.
-func (c *increment) ingest(ctx context.Context) error {
-	var files []*change
-	for i := range c.changes {
-		if c.changes[i].hasContent() {
-			files = append(files, &c.changes[i])
-		}
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(cores(), len(files)) { // each has a chunker, of 8 MiB
-		in, release, err := c.s.ingester(c.w)
-		if err != nil {
-			cancel(err)
-			break
-		}
-		work := func() {
-			for n := next.Add(1); n <= int64(len(files)) && ctx.Err() == nil; n = next.Add(1) {
-				ch := files[n-1]
-				if err := c.content(ctx, in, ch); err != nil {
-					cancel(fmt.Errorf("content of %q: %w", ch.Path, err))
-				}
-			}
-		}
-		wg.Go(func() {
-			defer release()
-			background.Do(work)
-		})
-	}
-	wg.Wait()
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	return c.missing.err()
-}
-
+// content makes the object of a changed file.
 func (c *increment) content(ctx context.Context, in *ingester, ch *change) (err error) {
 	var ok bool
 	if ch.Stored != nil {
@@ -254,10 +191,14 @@ func (c *increment) root(ctx context.Context) (*vfs.Summary, error) {
 		from = ""
 	}
 	ch := Change{Path: "/", Kind: Dir, Attr: Attr{Mode: 0o755, ModTime: c.now}}
-	given := len(c.changes) > 0 && c.changes[0].Path == "/"
+	first, err := c.feed.peek(ctx)
+	if err != nil {
+		return nil, err
+	}
+	given := first != nil && first.Path == "/"
 	if given {
-		ch = c.changes[0].Change
-		c.at++
+		ch = first.Change
+		c.feed.take()
 		if ch.Kind != Dir {
 			return nil, fmt.Errorf("change %q: %w: the root stays a directory", ch.Path, fs.ErrInvalid)
 		}
@@ -280,11 +221,13 @@ func (c *increment) root(ctx context.Context) (*vfs.Summary, error) {
 
 // next returns the name below dir that the next change is at or below, and whether it is
 // at it; "" when the next change is not below dir.
-func (c *increment) next(dir string) (name string, direct bool) {
-	if c.at == len(c.changes) {
-		return "", false
+func (c *increment) next(ctx context.Context, dir string) (name string, direct bool, err error) {
+	ch, err := c.feed.peek(ctx)
+	if ch == nil || err != nil {
+		return "", false, err
 	}
-	return childOf(dir, c.changes[c.at].Path)
+	name, direct = childOf(dir, ch.Path)
+	return name, direct, nil
 }
 
 // dir makes the directory at p, which continues the base directory from ("" for none), with
@@ -306,7 +249,10 @@ func (c *increment) dir(ctx context.Context, p, from string) (*vfs.Summary, erro
 	out := make([]dirEntry, 0, len(base)+1)
 	changed := moved
 	for i := 0; ; {
-		name, direct := c.next(p)
+		name, direct, err := c.next(ctx, p)
+		if err = cmp.Or(err, c.relieve()); err != nil {
+			return nil, err
+		}
 		if i == len(base) && name == "" {
 			break
 		}
@@ -347,7 +293,7 @@ func (c *increment) dir(ctx context.Context, p, from string) (*vfs.Summary, erro
 		return nil, err
 	}
 	c.s.dirDatas.add(mac, d)
-	set(c.dirs, p, mac)
+	c.dirs.set(p, mac)
 	return sum, nil
 }
 
@@ -395,9 +341,13 @@ func (c *increment) move(ctx context.Context, p, from string, e dirEntry, sum *v
 // touched adds what a change leaves at a name below the directory at p, or, when it is not
 // direct, a directory below which there are changes. keep is false when nothing is left.
 func (c *increment) touched(ctx context.Context, p, from string, here *dirEntry, direct bool, sum *vfs.Summary) (e dirEntry, keep bool, err error) {
+	ch, err := c.feed.peek(ctx)
+	if err != nil {
+		return e, false, err
+	}
 	if !direct {
 		if here == nil || !here.isDir() {
-			return e, false, fmt.Errorf("change %q: %w: above it is no directory", c.changes[c.at].Path, fs.ErrInvalid)
+			return e, false, fmt.Errorf("change %q: %w: above it is no directory", ch.Path, fs.ErrInvalid)
 		}
 		if p != from {
 			e, err = c.move(ctx, p, from, *here, sum)
@@ -410,8 +360,7 @@ func (c *increment) touched(ctx context.Context, p, from string, here *dirEntry,
 		addDir(sum, s)
 		return *here, true, nil
 	}
-	ch := &c.changes[c.at]
-	c.at++
+	c.feed.take()
 	// What the base has in this place goes, unless the change is about this very thing.
 	if here != nil && p == from && (ch.Kind != Dir || ch.From != ch.Path) {
 		if err := c.remove(ch.Path, here); err != nil {
@@ -549,12 +498,12 @@ func (c *increment) putEntry(e *storedEntry) (dirEntry, error) {
 	mac := c.w.computeMAC(data)
 	c.w.put(resources.RT_VFS_ENTRY, mac, data)
 	e.MAC = mac
-	set(c.paths, p, mac)
-	typ := byte(frameDir)
+	typ, key := byte(frameDir), p
 	if !e.IsDir() {
-		typ = frameFile
-		set(c.types, typeKey(e.ContentType, p), mac)
+		typ, key = frameFile, typeKey(e.ContentType, p)
+		c.types.set(key, mac)
 	}
+	c.paths.set(key[len(key)-len(p):], mac) // one string for both
 	frame := make([]byte, 0, frameHead+len(data)+len(mac))
 	frame = append(frame, typ)
 	frame = binary.LittleEndian.AppendUint32(frame, uint32(len(data)+len(mac)))
@@ -567,13 +516,13 @@ func (c *increment) remove(p string, e *dirEntry) error {
 	if len(c.paths) >= maxEdits {
 		return errTooMuch
 	}
-	drop(c.paths, p)
+	c.paths.drop(p)
 	if !e.isDir() {
-		drop(c.types, typeKey(e.file.ContentType, p))
+		c.types.drop(typeKey(e.file.ContentType, p))
 		return nil
 	}
-	drop(c.dirs, p)
-	drop(c.summaries, p)
+	c.dirs.drop(p)
+	c.summaries.drop(p)
 	return c.removeBelow(p)
 }
 

@@ -17,11 +17,11 @@ func (c *increment) index(sum *vfs.Summary) error {
 	for _, x := range []struct {
 		old   *leafIndex
 		new   **leafIndex
-		edits map[string]indexEdit
+		edits *edits
 		size  int
 	}{
-		{c.old.paths, &c.new.paths, c.paths, names}, {c.old.types, &c.new.types, c.types, names - dirs},
-		{c.old.dirs, &c.new.dirs, c.dirs, dirs}, {c.old.summaries, &c.new.summaries, c.summaries, dirs},
+		{c.old.paths, &c.new.paths, &c.paths, names}, {c.old.types, &c.new.types, &c.types, names - dirs},
+		{c.old.dirs, &c.new.dirs, &c.dirs, dirs}, {c.old.summaries, &c.new.summaries, &c.summaries, dirs},
 	} {
 		old := *x.old
 		old.shape = c.s.shape.fit(x.size)
@@ -29,7 +29,8 @@ func (c *increment) index(sum *vfs.Summary) error {
 		if !c.old.converted {
 			edit = old.convert
 		}
-		made, err := edit(c.s, sortEdits(x.edits, x.old.cmp), c.w)
+		made, err := edit(c.s, x.edits.sorted(x.old.cmp), c.w)
+		*x.edits = nil // they may be many
 		if err != nil {
 			return err
 		}

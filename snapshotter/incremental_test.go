@@ -293,6 +293,7 @@ func TestIncrementalEqualsBuilder(t *testing.T) {
 	})}
 	for seed := range seeds {
 		snapshotter.SetLeafSize(r.Snapshotter, 4+seed%3*20)
+		snapshotter.SetRotateBlobs(r.Snapshotter, int64(1+seed%2*1_000_000), 2<<10<<(seed%2*12))
 		h := newHistory(uint64(seed))
 		var a, b snapshotter.ID
 		for n := range commits {

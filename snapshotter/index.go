@@ -78,8 +78,22 @@ type leafIndex struct {
 // indexEdit is what becomes of a key.
 type indexEdit struct {
 	key    string
-	remove bool
 	value  objects.MAC
+	number uint32 // of those of one key the last counts
+	remove bool   // if nothing else becomes of it
+}
+
+// edits collects what becomes of an index.
+type edits []indexEdit
+
+// set notes that a key gets a value.
+func (l *edits) set(key string, mac objects.MAC) {
+	*l = append(*l, indexEdit{key: key, value: mac, number: uint32(len(*l))})
+}
+
+// drop notes that a key goes, unless it gets another value.
+func (l *edits) drop(key string) {
+	*l = append(*l, indexEdit{key: key, remove: true, number: uint32(len(*l))})
 }
 
 // blobWriter takes blobs that are new.
@@ -461,12 +475,19 @@ func (x *leafIndex) top(w blobWriter) error {
 	return nil
 }
 
-// sortEdits orders edits by key; of several of one key the last counts.
-func sortEdits(edits map[string]indexEdit, compare func(a, b string) int) []indexEdit {
-	out := make([]indexEdit, 0, len(edits))
-	for _, e := range edits {
-		out = append(out, e)
-	}
-	slices.SortFunc(out, func(a, b indexEdit) int { return cmp.Or(compare(a.key, b.key), cmp.Compare(a.key, b.key)) })
-	return out
+// sorted orders edits by key, each key once.
+func (l edits) sorted(compare func(a, b string) int) []indexEdit {
+	slices.SortFunc(l, func(a, b indexEdit) int {
+		if n := cmp.Or(compare(a.key, b.key), cmp.Compare(a.key, b.key)); n != 0 {
+			return n
+		}
+		if a.remove != b.remove {
+			if a.remove {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Compare(b.number, a.number)
+	})
+	return slices.CompactFunc(l, func(a, b indexEdit) bool { return a.key == b.key })
 }

@@ -123,26 +123,44 @@ func (w *writer) putChunk(mac objects.MAC, data []byte, hot bool) {
 }
 
 func (w *writer) isNew(typ resources.Type, mac objects.MAC) bool {
-	there, _ := w.packer.InsertIfNotPresent(typ, mac) // the error is always nil
-	return !there && !w.exists(typ, mac)
+	if there, _ := w.packer.InsertIfNotPresent(typ, mac); there { // the error is always nil
+		return false
+	}
+	if w.exists(typ, mac) {
+		w.packer.forget(typ, mac)
+		return false
+	}
+	return true
 }
 
 // ingester makes objects of contents. Each goroutine needs one of its own.
 type ingester struct {
 	s       *Snapshotter
 	w       *writer
-	chunker *chunkers.Chunker
+	chunker *chunkers.Chunker // nil before ready
 }
 
 // ingester makes one; release is to be called when it is not used any more.
-func (s *Snapshotter) ingester(w *writer) (in *ingester, release func(), err error) {
-	c := s.chunkers.take()
-	if c == nil {
-		if c, err = s.newChunker(nil); err != nil {
-			return nil, nil, fmt.Errorf("chunker: %w", err)
+func (s *Snapshotter) ingester(w *writer) *ingester { return &ingester{s: s, w: w} }
+
+// ready takes a chunker, of which not every ingester has need.
+func (in *ingester) ready() (err error) {
+	if in.chunker != nil {
+		return nil
+	}
+	if in.chunker = in.s.chunkers.take(); in.chunker == nil {
+		if in.chunker, err = in.s.newChunker(nil); err != nil {
+			return fmt.Errorf("chunker: %w", err)
 		}
 	}
-	return &ingester{s: s, w: w, chunker: c}, func() { s.chunkers.give(c) }, nil
+	return nil
+}
+
+func (in *ingester) release() {
+	if in.chunker != nil {
+		in.s.chunkers.give(in.chunker)
+		in.chunker = nil
+	}
 }
 
 // chunkerPool keeps chunkers for the next commit, as many as one needs at a time: each has
@@ -244,6 +262,9 @@ func (in *ingester) put(obj *objects.Object) (objects.MAC, error) {
 // chunks puts the chunks of what rd gives and tells each one, in order; sum gets the MAC
 // of the whole.
 func (in *ingester) chunks(ctx context.Context, rd io.Reader, hot bool, each func(c *objects.Chunk, data []byte), sum *objects.MAC) (int64, error) {
+	if err := in.ready(); err != nil {
+		return 0, err
+	}
 	content := in.s.newSum(nil)
 	in.chunker.Reset(rd)
 	var total int64

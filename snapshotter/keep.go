@@ -35,7 +35,11 @@ func (s *Snapshotter) Keep(ctx context.Context) (err error) {
 	defer func() { _ = delta.Close() }() // in memory
 	rw := s.repo.NewRepositoryWriter(delta, id, repository.DefaultType, "")
 	rw.PackerManager.Wait() // ends kloset's own packer
-	if err := s.early.adopt(ctx, id, delta); err != nil {
+	take := func(b *batch, live map[objects.MAC]struct{}) (bool, error) {
+		_, err := b.copyTo(id, delta, live)
+		return false, err
+	}
+	if err := s.early.adopt(ctx, take); err != nil {
 		return fmt.Errorf("keep: %w", s.store.CacheError(err))
 	}
 	any := false

@@ -45,6 +45,7 @@ type record struct {
 	dirpack objects.MAC // root of the dirpack index; zero when there is none
 	types   objects.MAC // root of the index of content types; likewise
 	summary objects.MAC // root of the index of summaries; likewise
+	state   objects.MAC // which told of it, of a snapshot that was made here just now
 }
 
 // Refresh takes over what other processes did in the store: snapshots that plakar made or

@@ -36,6 +36,7 @@ type packer struct {
 	hash      packfile.HashFactory
 	put       func(packfile.Packfile) error
 	failpoint func(string)
+	size      int // when a packfile is full
 	room      int // memory to begin a packfile with, when it is known to become full
 
 	buffers sync.Pool   // of *[]byte: encoded blobs
@@ -64,6 +65,7 @@ type blobKey struct {
 func newPacker(encode func(dst, plain []byte) ([]byte, error), hf packfile.HashFactory, put func(packfile.Packfile) error, failpoint func(string)) *packer {
 	p := &packer{
 		encode: encode, hash: hf, put: put, failpoint: failpoint,
+		size: packSize,
 		full: make(chan *pack), quit: make(chan struct{}),
 		free:     make(chan []byte, 2),
 		inflight: make(map[blobKey]struct{}),
@@ -169,6 +171,13 @@ func (p *packer) InsertIfNotPresent(typ resources.Type, mac objects.MAC) (bool, 
 	return ok, nil
 }
 
+// forget says that a blob is not on its way after all.
+func (p *packer) forget(typ resources.Type, mac objects.MAC) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.inflight, blobKey{typ, mac})
+}
+
 // Exists reports whether a blob is on its way.
 func (p *packer) Exists(typ resources.Type, mac objects.MAC) (bool, error) {
 	p.mu.Lock()
@@ -228,7 +237,7 @@ func (p *packer) add(typ resources.Type, mac objects.MAC, encoded []byte, hot bo
 	}
 	pk := p.packs[i]
 	pk.add(packfile.Blob{Type: typ, Version: versioning.GetCurrentVersion(typ), MAC: mac}, encoded)
-	if len(pk.blobs) < packSize {
+	if len(pk.blobs) < p.size {
 		return nil
 	}
 	p.packs[i] = nil

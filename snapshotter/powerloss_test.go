@@ -27,7 +27,7 @@ type commitLog struct {
 
 // recordCommits makes a store and two snapshots on a recorded disk. ignore takes syncs
 // out of the code.
-func recordCommits(t *testing.T, ignore func(op disktest.Op, path string) bool) *commitLog {
+func recordCommits(t *testing.T, ignore func(op disktest.Op, path string) bool, options ...func(*snapshotter.Snapshotter)) *commitLog {
 	t.Helper()
 	root := t.TempDir()
 	rec, err := disktest.NewRecorder(root)
@@ -41,6 +41,9 @@ func recordCommits(t *testing.T, ignore func(op disktest.Op, path string) bool) 
 	s := storetest.Open(t, cfg)
 	log := &commitLog{rec: rec, created: rec.Point()}
 	r := &rig{Snapshotter: newSnapshotter(t, s), t: t, store: s}
+	for _, option := range options {
+		option(r.Snapshotter)
+	}
 	want := baseTree()
 	id := snapshotter.ID{}
 	changes := want.all()

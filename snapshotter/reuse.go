@@ -51,6 +51,9 @@ func (in *ingester) patched(ctx context.Context, content Patched) (o object, ok 
 	if !ok || p.Size <= 0 || p.Size > size {
 		return object{}, false, nil
 	}
+	if err := in.ready(); err != nil {
+		return object{}, true, err
+	}
 	old, err := in.s.fileObject(ctx, p.Base, p.Path)
 	if err != nil || !in.cutsAlike(old) || old.Size() < p.Size {
 		// Whatever is wrong with the file, reading it says it best.

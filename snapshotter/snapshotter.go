@@ -102,6 +102,9 @@ type Snapshotter struct {
 	indexBytes int64
 	shape      indexShape
 
+	packSize    int
+	rotateBlobs int64
+
 	// write serialises everything that changes kloset's view of the store: commits and
 	// refreshes. It is held for as long as they take.
 	write sync.Mutex
@@ -138,7 +141,10 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 		failpoint: cfg.Failpoint,
 		records:   make(map[ID]*record),
 		shape:     defaultShape(),
-		chunkers:  newChunkerPool(),
+
+		packSize:    packSize,
+		rotateBlobs: rotateBlobs,
+		chunkers:    newChunkerPool(),
 	}
 	s.early = &early{s: s}
 	if s.log == nil {

@@ -44,6 +44,12 @@ func (m *missing) add(path string) {
 	}
 }
 
+func (m *missing) any() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.e.N > 0
+}
+
 // err is the error, if there is one.
 func (m *missing) err() error {
 	m.mu.Lock()

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"strings"
 
-	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/PlakarKorp/kloset/snapshot/vfs"
 )
@@ -67,18 +66,6 @@ func (c *increment) putSummary(dir string, sum *vfs.Summary) error {
 	mac := c.w.computeMAC(data)
 	c.w.put(resources.RT_VFS_SUMMARY, mac, data)
 	c.s.summaries.Add(mac, sum)
-	set(c.summaries, dir, mac)
+	c.summaries.set(dir, mac)
 	return nil
-}
-
-// set notes that an index gets a value under a key.
-func set(edits map[string]indexEdit, key string, mac objects.MAC) {
-	edits[key] = indexEdit{key: key, value: mac}
-}
-
-// drop notes that an index loses a key, unless it gets another value under it.
-func drop(edits map[string]indexEdit, key string) {
-	if _, ok := edits[key]; !ok {
-		edits[key] = indexEdit{key: key, remove: true}
-	}
 }

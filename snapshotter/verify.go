@@ -160,8 +160,8 @@ func (f *follower) has(key string, mac objects.MAC) (bool, error) {
 
 // uncommitted finds blobs that a commit has written to the store and not yet published.
 type uncommitted struct {
-	repo  *repository.Repository
-	delta *caching.ScanCache
+	repo   *repository.Repository
+	deltas []*caching.ScanCache
 }
 
 // committed reports whether a blob is in the store, or in a packfile that the commit that is
@@ -173,24 +173,28 @@ func (s *Snapshotter) committed(typ resources.Type, mac objects.MAC) bool {
 
 // has reports whether a blob is in a packfile that the commit has written.
 func (u *uncommitted) has(typ resources.Type, mac objects.MAC) bool {
-	for range u.delta.GetDelta(typ, mac) {
-		return true
+	for _, delta := range u.deltas {
+		for range delta.GetDelta(typ, mac) {
+			return true
+		}
 	}
 	return false
 }
 
 // blob reads and decodes a blob; repository.ErrBlobNotFound when it is not the commit's.
 func (u *uncommitted) blob(typ resources.Type, mac objects.MAC) ([]byte, error) {
-	for _, buf := range u.delta.GetDelta(typ, mac) {
-		entry, err := state.DeltaEntryFromBytes(buf)
-		if err != nil {
-			return nil, err
+	for _, delta := range u.deltas {
+		for _, buf := range delta.GetDelta(typ, mac) {
+			entry, err := state.DeltaEntryFromBytes(buf)
+			if err != nil {
+				return nil, err
+			}
+			rd, err := u.repo.GetPackfileBlob(entry.Location)
+			if err != nil {
+				return nil, err
+			}
+			return io.ReadAll(rd)
 		}
-		rd, err := u.repo.GetPackfileBlob(entry.Location)
-		if err != nil {
-			return nil, err
-		}
-		return io.ReadAll(rd)
 	}
 	return nil, repository.ErrBlobNotFound
 }
