@@ -329,7 +329,8 @@ func (c *ftpConn) refused(op, path string, r ftpReply) error {
 		kind = KindUnsupported
 	case r.code == 530, r.code == 534, r.code >= 400 && has("permission", "denied", "not permitted", "forbidden"):
 		kind = KindPermission
-	case r.code >= 400 && has("no such", "not found", "not exist", "cannot find", "can't find"):
+	case r.code >= 400 && has("no such", "not found", "not exist", "cannot find", "can't find",
+		"cannot be listed", "can't check for file existence"): // ProFTPD's and Pure-FTPd's MLST
 		kind = KindNotFound
 	}
 	return fail(op, path, kind, replyText(r))

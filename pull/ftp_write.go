@@ -328,7 +328,8 @@ func (f *FTP) Writes(context.Context) (Writes, error) {
 	b := f.abilities()
 	return Writes{
 		Mode:    b.chmod == nil || *b.chmod,
-		ModTime: (b.setTime == nil || *b.setTime != "") && (b.dirTime == nil || *b.dirTime),
+		ModTime: b.setTime == nil || *b.setTime != "",
+		DirTime: (b.setTime == nil || *b.setTime != "") && (b.dirTime == nil || *b.dirTime),
 	}, nil
 }
 

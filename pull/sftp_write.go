@@ -246,5 +246,5 @@ func (s *SFTP) Writes(ctx context.Context) (Writes, error) {
 		return w, sftpError(ctx, "connect", "", err)
 	}
 	defer s.pool.put(conn)
-	return Writes{Mode: true, ModTime: true, Owner: true, Symlinks: true, Durable: conn.s.Has("fsync@openssh.com")}, nil
+	return Writes{Mode: true, ModTime: true, DirTime: true, Owner: true, Symlinks: true, Durable: conn.s.Has("fsync@openssh.com")}, nil
 }

@@ -20,6 +20,7 @@ type Attributes struct {
 type Writes struct {
 	Mode     bool
 	ModTime  bool
+	DirTime  bool // times of directories
 	Owner    bool
 	Symlinks bool
 	// Durable means that a file which was finished survives a power loss of the server. The

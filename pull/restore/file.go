@@ -308,11 +308,11 @@ func (f *file) begin(ctx context.Context) (pull.Writer, int64, error) {
 	}
 	there, err := t.Lstat(ctx, f.temp)
 	switch {
-	case err != nil && pull.KindOf(err) == pull.KindNotFound:
+	case err != nil && (pull.KindOf(err) == pull.KindConnection || ctx.Err() != nil):
+		return nil, 0, err
+	case err != nil: // it is not there, or its creation says more
 		w, err := t.Create(ctx, f.temp, 0)
 		return w, 0, err
-	case err != nil:
-		return nil, 0, err
 	case there.Type == pull.Dir, there.Type == pull.Special:
 		return nil, 0, conflict(f.temp, "a directory or a device has the name of the temporary file")
 	}
