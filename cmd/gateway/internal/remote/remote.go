@@ -26,37 +26,31 @@ type Options struct {
 
 // Open opens a remote for reading. An SFTP or FTP server is connected to at the first call.
 func Open(ctx context.Context, r *config.Remote, opt Options) (pull.Remote, error) {
-	switch r.Location.Scheme {
-	case pull.SchemeFS:
-		fs, err := pull.NewFS(r.Location.Path)
-		if err != nil {
-			return nil, err
-		}
-		return fs, nil
-	case pull.SchemeSFTP:
-		cfg, err := SFTPConfig(r, opt)
-		if err != nil {
-			return nil, err
-		}
-		return pull.NewSFTP(cfg)
+	if r.Location.Scheme != pull.SchemeFS {
+		return server(ctx, r, opt)
 	}
-	cfg, err := FTPConfig(ctx, r, opt)
+	fs, err := pull.NewFS(r.Location.Path)
 	if err != nil {
 		return nil, err
 	}
-	return pull.NewFTP(cfg)
+	return fs, nil
 }
 
 // OpenTarget opens a remote for writing. Nothing is made or connected to yet.
 func OpenTarget(ctx context.Context, r *config.Remote, opt Options) (pull.Target, error) {
-	switch r.Location.Scheme {
-	case pull.SchemeFS:
-		fs, err := pull.NewFSTarget(r.Location.Path)
-		if err != nil {
-			return nil, err
-		}
-		return fs, nil
-	case pull.SchemeSFTP:
+	if r.Location.Scheme != pull.SchemeFS {
+		return server(ctx, r, opt)
+	}
+	fs, err := pull.NewFSTarget(r.Location.Path)
+	if err != nil {
+		return nil, err
+	}
+	return fs, nil
+}
+
+// server opens a remote that is no directory of this machine.
+func server(ctx context.Context, r *config.Remote, opt Options) (pull.Target, error) {
+	if r.Location.Scheme == pull.SchemeSFTP {
 		cfg, err := SFTPConfig(r, opt)
 		if err != nil {
 			return nil, err
