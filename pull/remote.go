@@ -153,6 +153,9 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
+// Printable is a path as it is, or in quotes when a terminal could take it for something else.
+func Printable(path string) string { return quotePath(path) }
+
 // quotePath is quote, for paths, which are shown as they are when that is safe.
 func quotePath(p string) string {
 	if !utf8.ValidString(p) || len(p) > maxPath {

@@ -204,8 +204,17 @@ func (r *Report) WriteText(w io.Writer, most int) error {
 		fmt.Fprintf(&b, "%d entries stay as they were, because their directories could not be read whole\n", c.Kept)
 	}
 	list, omitted := r.Problems()
-	if c.Problems > 0 {
-		fmt.Fprintf(&b, "%d problems:\n", c.Problems)
+	b.WriteString(ProblemsText(list, omitted, most))
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// ProblemsText names at most most of the problems, one a line, and says how many more there are,
+// with those that are not in the list. It is empty without problems.
+func ProblemsText(list []Problem, omitted int64, most int) string {
+	var b strings.Builder
+	if n := int64(len(list)) + omitted; n > 0 {
+		fmt.Fprintf(&b, "%d problems:\n", n)
 	}
 	for i, p := range list {
 		if i >= most {
@@ -217,8 +226,7 @@ func (r *Report) WriteText(w io.Writer, most int) error {
 	if omitted > 0 {
 		fmt.Fprintf(&b, "  and %d more\n", omitted)
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return b.String()
 }
 
 // comparePaths orders paths as a commit takes them: depth first, siblings by the bytes of

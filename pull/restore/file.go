@@ -194,7 +194,7 @@ func (f *file) open(ctx context.Context) error {
 		return err
 	}
 	if n := content.Size(); n != f.e.Size {
-		return errors.Join(fmt.Errorf("read %s: the snapshot has %d bytes of %d", Printable(f.src), n, f.e.Size), content.Close())
+		return errors.Join(fmt.Errorf("read %s: the snapshot has %d bytes of %d", pull.Printable(f.src), n, f.e.Size), content.Close())
 	}
 	f.content = content
 	if f.e.Size > smallFile || f.small != nil {

@@ -108,7 +108,7 @@ func (r *run) link(ctx context.Context, dst string, e snapshotter.Entry, replace
 	case err != nil:
 		return err
 	case got != e.Target:
-		return &pull.Error{Op: "verify", Path: dst, Kind: pull.KindDiffers, Err: errors.New("it leads to " + Printable(got))}
+		return &pull.Error{Op: "verify", Path: dst, Kind: pull.KindDiffers, Err: errors.New("it leads to " + pull.Printable(got))}
 	}
 	r.Report.verified.Add(1)
 	return nil

@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 
@@ -179,28 +177,7 @@ func (r *Report) WriteText(w io.Writer, most int) error {
 		fmt.Fprintf(&b, "not set, as the server cannot: %s\n", strings.Join(cannot, ", "))
 	}
 	list, omitted := r.Problems()
-	if c.Problems > 0 {
-		fmt.Fprintf(&b, "%d problems:\n", c.Problems)
-	}
-	for i, p := range list {
-		if i >= most {
-			omitted += int64(len(list) - i)
-			break
-		}
-		fmt.Fprintf(&b, "  %s: %s\n", Printable(p.Path), p.Text)
-	}
-	if omitted > 0 {
-		fmt.Fprintf(&b, "  and %d more\n", omitted)
-	}
+	b.WriteString(pull.ProblemsText(list, omitted, most))
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// Printable is a path as it is, or in quotes when a terminal could take it for something else.
-func Printable(p string) string {
-	bad := func(r rune) bool { return r == '"' || !strconv.IsPrint(r) }
-	if utf8.ValidString(p) && strings.IndexFunc(p, bad) < 0 {
-		return p
-	}
-	return strconv.Quote(p)
 }
