@@ -46,6 +46,12 @@ type ftpReply struct {
 
 func (r ftpReply) text() string { return r.lines[len(r.lines)-1] }
 
+// cutOff reports whether a data connection could not be made or was lost. The server's own trouble
+// with a file is 451, in place of which vsftpd says 426, too.
+func (r ftpReply) cutOff() bool {
+	return r.code == 425 || r.code == 426 && !strings.Contains(strings.ToLower(r.text()), "reading local file")
+}
+
 // Err implements session.
 func (c *ftpConn) Err() error {
 	c.mu.Lock()
@@ -323,7 +329,7 @@ func (c *ftpConn) refused(op, path string, r ftpReply) error {
 		return false
 	}
 	switch {
-	case r.code == 425, r.code == 426:
+	case r.cutOff():
 		kind = KindConnection
 	case r.code == 500, r.code == 502, r.code == 504:
 		kind = KindUnsupported

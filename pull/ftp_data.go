@@ -190,7 +190,7 @@ func (t *transfer) Read(p []byte) (int, error) {
 	t.final = r
 	if r.code < 200 || r.code > 299 {
 		t.c.cwd = ""
-		if r.code == 426 || r.code == 425 { // 451 is the server's own trouble with this file
+		if r.cutOff() {
 			return 0, t.c.broken(fail(t.op, t.path, KindConnection, replyText(r)))
 		}
 		return 0, t.c.refused(t.op, t.path, r)

@@ -87,6 +87,7 @@ func TestFTPCutTransfers(t *testing.T) {
 		want Kind
 	}{
 		"426":             {func(p *ftpPeer, nc net.Conn) { nc.Close(); p.say("426 aborted") }, 100_000, KindConnection},
+		"426 of a disk":   {func(p *ftpPeer, nc net.Conn) { nc.Close(); p.say("426 Failure reading local file.") }, 100_000, KindOther},
 		"451":             {func(p *ftpPeer, nc net.Conn) { nc.Close(); p.say("451 disk error") }, 100_000, KindOther},
 		"reset":           {func(p *ftpPeer, nc net.Conn) { _ = nc.(*net.TCPConn).SetLinger(0); nc.Close(); p.say("226 done") }, 100_000, KindConnection},
 		"control is gone": {func(p *ftpPeer, nc net.Conn) { p.nc.Close(); nc.Close() }, 100_000, KindConnection},
