@@ -145,7 +145,7 @@ soak: ## compare SEEDS (1000) histories with kloset's Builder; make COMMITS (100
 .PHONY: scale
 scale: $(BIN)/gateway ## upload, commit, list, kill and restart a share of FILES (1000000) files
 	FILES=$(FILES) $(GO) test -v -count 1 -tags bench -timeout 5h -run '^TestScale$$' ./internal/bench
-	GOGC=50 FILES=$(FILES) $(GO) test -v -count 1 -tags soak -timeout 5h -run '^TestScale$$' ./snapshotter
+	GOGC=50 FILES=$(FILES) $(GO) test -v -count 1 -tags soak -timeout 5h -run '^TestScale(Stored)?$$' ./snapshotter
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## check style, dependency directions and common mistakes
