@@ -55,7 +55,7 @@ func (s *Scheduler) start(ctx context.Context, runs *sync.WaitGroup, e *entry, r
 	e.run, e.waiting, e.earliest, e.ahead = r, false, time.Time{}, time.Time{}
 	e.state.Retry = time.Time{}
 	if !e.state.Due.After(now) {
-		e.state.Due = e.job.Schedule.Next(now)
+		e.state.Due = dueAfter(e.job.Schedule, now)
 	}
 	e.state.Start, e.state.End, e.state.Result = now, time.Time{}, Running
 	if reason != byRequest {
@@ -119,7 +119,7 @@ func (s *Scheduler) finish(ctx context.Context, e *entry, r *run, out Outcome, e
 		st.Snapshot = out.Snapshot
 	}
 	if !st.Due.After(now) {
-		left, st.Due = st.Due, e.job.Schedule.Next(now)
+		left, st.Due = st.Due, dueAfter(e.job.Schedule, now)
 	}
 	var again *retryError
 	switch {

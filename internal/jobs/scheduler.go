@@ -247,9 +247,18 @@ func (s *Scheduler) follow(e *entry, now time.Time) {
 	if text := e.job.Schedule.String(); e.state.Schedule != text {
 		e.state.Schedule = text
 		if e.state.Due.After(now) {
-			e.state.Due = e.job.Schedule.Next(now)
+			e.state.Due = dueAfter(e.job.Schedule, now)
 		}
 	}
+}
+
+// dueAfter is the next time of a schedule, or one that nobody sees when there is none: a leap day
+// may be more than the five years away that are looked through.
+func dueAfter(c *Cron, now time.Time) time.Time {
+	if next := c.Next(now); !next.IsZero() {
+		return next
+	}
+	return now.AddDate(100, 0, 0)
 }
 
 // load makes an entry from what is kept of a job.
@@ -261,7 +270,7 @@ func (s *Scheduler) load(j Job) *entry {
 	case err == nil:
 		e.state = state
 	case errors.Is(err, errNoState):
-		e.state = State{Due: j.Schedule.Next(now)}
+		e.state = State{Due: dueAfter(j.Schedule, now)}
 	default:
 		s.cfg.Logger.Warn("the state of a job cannot be read and is made anew; it runs once more", "job", j.Name, "err", err)
 		e.state = State{Due: now}
@@ -344,10 +353,7 @@ func (s *Scheduler) backwards(e *entry, now time.Time) {
 		e.state.Retry = r
 	}
 	// The time before this one is had: Next(now) is either that, or it never was.
-	second := e.job.Schedule.Next(e.job.Schedule.Next(now))
-	if second.IsZero() {
-		return
-	}
+	second := dueAfter(e.job.Schedule, dueAfter(e.job.Schedule, now))
 	if e.state.Due.After(second) {
 		e.ahead = later(e.ahead, e.state.Due)
 		e.state.Due = second

@@ -550,6 +550,28 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
+// From 2097 on there is no leap day for more than the five years that are looked through.
+func TestNoNextTime(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		j := r.job("web1", "0 2 29 2 *", 0, nil)
+		r.set(97 * 365 * 24 * time.Hour)
+		if next := j.Schedule.Next(r.wall()); !next.IsZero() {
+			t.Fatalf("the next time is %v", next)
+		}
+		r.jobs(j)
+		r.serve()
+		r.pass(time.Hour)
+		r.want()
+		if _, err := r.RunNow(t.Context(), "web1", nil); err != nil {
+			t.Error(err)
+		}
+		r.pass(time.Hour)
+		if n := len(r.runs); n != 1 {
+			t.Errorf("%d runs, want the one that was asked for", n)
+		}
+	})
+}
+
 func TestClockSetBackAndForward(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.jobs(r.job("web1", "0 * * * *", 0, nil))
