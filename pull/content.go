@@ -211,12 +211,16 @@ func (r *ranges) Read(b []byte) (int, error) {
 
 func (r *ranges) begin() {
 	p := &piecewise{ctx: r.ctx, f: r.f, off: r.next, end: min(r.next+rangeSize, r.f.seen.Size)}
+	p.verify = p.end == r.f.seen.Size
 	r.next = p.end
 	out := make(chan rangeOf, 1)
 	r.parts = append(r.parts, out)
 	r.wg.Go(func() {
 		data := make([]byte, p.end-p.off)
 		_, err := io.ReadFull(p, data)
+		if err == nil && p.verify {
+			err = atEnd(p, p.f.path)
+		}
 		_ = p.Close()
 		if err != nil {
 			data = nil
@@ -243,13 +247,22 @@ func (f *file) whole(ctx context.Context) (_ []byte, err error) {
 	if _, err := io.ReadFull(rd, data); err != nil {
 		return nil, fmt.Errorf("%w", err)
 	}
-	if _, err := rd.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		if err == nil {
-			err = failf("read", f.path, KindProtocol, "the remote sends more than was asked for")
-		}
+	if err := atEnd(rd, f.path); err != nil {
 		return nil, err
 	}
 	return data, nil
+}
+
+// atEnd returns nil when rd, from which everything was read that there should be, is at its end.
+func atEnd(rd io.Reader, path string) error {
+	_, err := rd.Read(make([]byte, 1))
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil
+	case err == nil:
+		return failf("read", path, KindProtocol, "the remote sends more than was asked for")
+	}
+	return err
 }
 
 // inMemory is a snapshotter.Content.

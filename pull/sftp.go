@@ -308,7 +308,7 @@ func (s *SFTP) Open(ctx context.Context, path string, offset, length int64) (io.
 		s.pool.put(conn)
 		return nil, sftpError(ctx, "open", path, err)
 	}
-	return &sftpReader{ctx: ctx, s: s, conn: conn, file: f, path: path}, nil
+	return &sftpReader{ctx: ctx, s: s, conn: conn, file: f, path: path, end: offset + length}, nil
 }
 
 // sftpReader is a reader for a goroutine at a time.
@@ -318,6 +318,7 @@ type sftpReader struct {
 	conn *pooled[*sftpclient.Client]
 	file *sftpclient.File // nil after Close
 	path string
+	end  int64
 }
 
 func (r *sftpReader) Read(p []byte) (int, error) {
@@ -331,10 +332,15 @@ func (r *sftpReader) Read(p []byte) (int, error) {
 	return n, sftpError(r.ctx, "read", r.path, err)
 }
 
+// Stat implements Stater. A size that more bytes than these are behind is not believed, where
+// the end of the range is that of the file.
 func (r *sftpReader) Stat(ctx context.Context) (Entry, error) {
-	a, err := r.file.Stat(ctx)
+	a, more, err := r.file.Stat(ctx)
 	if err != nil {
 		return Entry{}, sftpError(ctx, "stat", r.path, err)
+	}
+	if more && a.HasSize && a.Size == uint64(r.end) {
+		return Entry{}, failf("read", r.path, KindProtocol, "there is more than the %d bytes that it has by its size", a.Size)
 	}
 	name := base(r.path)
 	e := sftpEntry(r.path, sftpclient.Name{Name: name, Attrs: a})

@@ -226,8 +226,18 @@ func TestPullHostileSFTP(t *testing.T) {
 			said:   []string{`/short: .*cut short`},
 		},
 		{
+			name: "a file with more bytes than it says", status: statusPartial, tree: goodTree,
+			server: &hostileSFTP{tree: with("/long", hostileFile{data: strings.Repeat("x", 5000), size: 10})},
+			said:   []string{`/long: `},
+		},
+		{
 			name: "connections that end again and again", status: statusOK, tree: manyTree,
 			server: &hostileSFTP{tree: many, wrap: func(c net.Conn, n int) net.Conn { return cutAfter(c, 60_000) }},
+		},
+		{
+			name: "a large file with more bytes than it says", status: statusPartial, tree: goodTree,
+			server: &hostileSFTP{tree: with("/long", hostileFile{data: strings.Repeat("x", 20<<20+1), size: 20 << 20})},
+			said:   []string{`/long: `},
 		},
 		{
 			name: "a file of all the bytes there are", status: statusPartial, tree: goodTree,

@@ -162,6 +162,52 @@ func TestShortReads(t *testing.T) {
 	}
 }
 
+// Whether there is more behind a range is asked before the size, and a server that refuses to
+// tell is believed that there is not.
+func TestStatTellsMore(t *testing.T) {
+	for name, tt := range map[string]struct {
+		reply func(id uint32) []byte
+		more  bool
+	}{
+		"a byte":  {func(id uint32) []byte { return packetOf(typeData, id, appendString(nil, "x")) }, true},
+		"the end": {func(id uint32) []byte { return packetOf(typeStatus, id, u32(statusEOF)) }, false},
+		"refused": {func(id uint32) []byte {
+			return packetOf(typeStatus, id, appendString(appendString(u32(4), "no"), ""))
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asked []byte
+			c, err := dial(t, time.Minute, func(typ byte, id uint32, _ []byte) []byte {
+				asked = append(asked, typ)
+				switch typ {
+				case typeOpen:
+					return packetOf(typeHandle, id, appendString(nil, "h"))
+				case typeRead:
+					return tt.reply(id)
+				case typeFstat:
+					return packetOf(typeAttrs, id, u32(0))
+				}
+				return packetOf(typeStatus, id, u32(statusOK))
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := c.Open(t.Context(), "/f", 0, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, more, err := f.Stat(t.Context())
+			if err != nil || more != tt.more {
+				t.Errorf("more %v, %v; want %v", more, err, tt.more)
+			}
+			if !slices.Equal(asked, []byte{typeOpen, typeRead, typeFstat}) {
+				t.Errorf("asked %v", asked)
+			}
+			f.Close()
+		})
+	}
+}
+
 // What breaks the protocol ends the connection; it is never taken for the end of a file.
 func TestHostile(t *testing.T) {
 	handle := func(id uint32) []byte { return packetOf(typeHandle, id, appendString(nil, "h")) }

@@ -178,9 +178,27 @@ func (f *File) ask(ctx context.Context, off int64, n int) (*call, error) {
 	return f.c.start(ctx, typeRead, b)
 }
 
-// Stat asks for the attributes of the open file.
-func (f *File) Stat(ctx context.Context) (Attrs, error) {
-	return f.c.attrs(ctx, typeFstat, f.handle)
+// Stat asks for the attributes of the open file. more says that it has a byte behind the range,
+// of which the server was asked before, so that what its size says is not older.
+func (f *File) Stat(ctx context.Context) (a Attrs, more bool, err error) {
+	probe, err := f.ask(ctx, f.end, 1)
+	if err != nil {
+		return Attrs{}, false, err
+	}
+	a, err = f.c.attrs(ctx, typeFstat, f.handle)
+	if err != nil {
+		f.c.abandon(probe)
+		return Attrs{}, false, err
+	}
+	d, err := f.c.wait(ctx, probe, typeData)
+	if err == nil {
+		return a, len(d.bytes()) > 0, nil
+	}
+	var status *StatusError
+	if errors.Is(err, io.EOF) || errors.As(err, &status) {
+		err = nil // it is not for us to ask beyond the end of some files
+	}
+	return a, false, err
 }
 
 // Close closes the file. It does not wait for the server.
