@@ -25,6 +25,8 @@ type fakeRemote struct {
 	nodes map[string]fakeNode
 
 	opens, lists, stats atomic.Int64
+	// away, when it is not nil, says that the connection is lost for good, for a path.
+	away func(path string) bool
 }
 
 type fakeNode struct {
@@ -88,6 +90,9 @@ func (f *fakeRemote) node(op, path string) (fakeNode, error) {
 
 func (f *fakeRemote) Lstat(ctx context.Context, path string) (Entry, error) {
 	f.stats.Add(1)
+	if f.away != nil && f.away(path) {
+		return Entry{}, fail("stat", path, KindConnection, nil)
+	}
 	n, err := f.node("stat", path)
 	if err == nil {
 		err = ctx.Err()
@@ -126,6 +131,9 @@ func (f *fakeRemote) ReadDir(ctx context.Context, path string, each func(Entry) 
 
 func (f *fakeRemote) Open(ctx context.Context, path string, offset, length int64) (io.ReadCloser, error) {
 	f.opens.Add(1)
+	if f.away != nil && f.away(path) {
+		return nil, fail("open", path, KindConnection, nil)
+	}
 	if f.opened != nil {
 		if err := f.opened(path, offset); err != nil {
 			return nil, err

@@ -49,8 +49,9 @@ type FetchConfig struct {
 // Fetch reads the contents of changes, many at a time, gives them to cfg.Ingest, and yields
 // the changes in their order. A file that cannot be read as it was listed is read a second
 // time, as it is now; then it is a Problem, and its change is left out, so that the snapshot
-// has what the base has. It ends with the errors of changes and of Ingest, and, unless
-// cfg.Partial, when the connection is lost for good.
+// has what the base has. So is one that breaks each connection, while others can be made. It
+// ends with the errors of changes and of Ingest, and, unless cfg.Partial, when the connection
+// is lost for good.
 func Fetch(ctx context.Context, changes iter.Seq2[snapshotter.Change, error], cfg FetchConfig) iter.Seq2[snapshotter.Change, error] {
 	if cfg.Ingests <= 0 {
 		cfg.Ingests = 2 * runtime.GOMAXPROCS(0)
@@ -110,6 +111,9 @@ func (f *fetcher) fetch(ctx context.Context, c snapshotter.Change) (*snapshotter
 			f.cfg.Report.readBytes.Add(content.seen.Size)
 			return f.settle(ctx, out, content)
 		}
+		if lost(err) && n < readAttempts && !f.cfg.Partial && content.answers(ctx) {
+			continue // it was away for longer than a call waits
+		}
 		if k := KindOf(err); n == readAttempts || k != KindChanged && k != KindShort {
 			break
 		}
@@ -128,7 +132,7 @@ func (f *fetcher) fetch(ctx context.Context, c snapshotter.Change) (*snapshotter
 	if cause := ctx.Err(); cause != nil {
 		return nil, cause
 	}
-	if !errors.As(err, &e) || lost(err) && !f.cfg.Partial {
+	if !errors.As(err, &e) || lost(err) && !f.cfg.Partial && !content.answers(ctx) {
 		return nil, err
 	}
 	f.cfg.Report.note(c.Path, e)
@@ -167,6 +171,13 @@ func (f *fetcher) ingest(ctx context.Context, c snapshotter.Change, content *fil
 	}
 	defer f.ingests.Release(1)
 	return f.cfg.Ingest(ctx, c)
+}
+
+// answers reports whether the connection is not lost for good after all: then it is this file
+// that breaks it.
+func (f *file) answers(ctx context.Context) bool {
+	_, err := f.r.Lstat(ctx, f.path)
+	return err == nil || !lost(err)
 }
 
 // again is the file as it is now.

@@ -530,10 +530,16 @@ func TestPullReconnects(t *testing.T) {
 
 	head := r.head
 	f.file("/f", strings.Repeat("x", 20000))
-	f.opened = func(string, int64) error { return fail("open", "/f", KindConnection, nil) }
+	var away atomic.Bool
+	f.away = func(string) bool { return away.Load() }
+	f.opened = func(string, int64) error {
+		away.Store(true)
+		return fail("open", "/f", KindConnection, nil)
+	}
 	if _, err := r.try(f); err == nil || KindOf(err) != KindConnection || r.head != head {
 		t.Errorf("a server that is away: %v", err)
 	}
+	away.Store(false)
 	r.plan.Partial, r.scan.Partial = true, true
 	if report := r.pull(f); kinds(report)[KindConnection] != 1 {
 		t.Errorf("partial: %v", kinds(report))

@@ -164,8 +164,11 @@ func TestRunLost(t *testing.T) {
 	for i := range 20 {
 		f.file(fmt.Sprintf("/f%02d", i), "some text")
 	}
+	var away atomic.Bool
+	f.away = func(string) bool { return away.Load() }
 	f.reader = func(path string, _ int64, in io.Reader) io.Reader {
 		if path == "/f10" {
+			away.Store(true)
 			return lostReader{}
 		}
 		return in
@@ -179,7 +182,20 @@ func TestRunLost(t *testing.T) {
 	}
 	r.noLeftovers()
 
-	// With Partial there is one, and it says so; what was not reached is a problem.
+	// A single file that breaks the connection, whenever it is read, does not hold up the rest.
+	away.Store(false)
+	f.reader = func(path string, _ int64, in io.Reader) io.Reader {
+		if path == "/f10" {
+			return lostReader{}
+		}
+		return in
+	}
+	if s, report := r.run(f, true); s.Files != 19 || s.Errors != 1 || report.Failed() != 1 || slices.Contains(s.Tags, PartialTag) {
+		t.Errorf("a file that cannot be read: %+v, %d problems", s, report.Failed())
+	}
+
+	// With Partial there is a snapshot, and it says so; what was not reached is a problem.
+	r.fresh(t)
 	r.cfg.Partial = true
 	partial, report := r.run(f, true)
 	if !slices.Contains(partial.Tags, PartialTag) || partial.Files != 19 || report.Failed() != 1 {
@@ -220,12 +236,14 @@ func TestRunLostKeepsWhatIsStored(t *testing.T) {
 		r.Snapshotter, r.cfg.Snapshots = s, s
 	}
 	f := newFake()
-	var lost atomic.Bool
+	var lost, gone atomic.Bool
 	lost.Store(true)
+	f.away = func(path string) bool { return path == "/z" && gone.Load() }
 	f.file("/large", string(randomBytes(4<<20)))
 	f.file("/z", "text")
 	f.reader = func(path string, _ int64, in io.Reader) io.Reader {
 		if path == "/z" && lost.Load() {
+			gone.Store(true)
 			return lostReader{}
 		}
 		return in
@@ -235,6 +253,7 @@ func TestRunLostKeepsWhatIsStored(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	lost.Store(false)
+	gone.Store(false)
 	first := size()
 	cfg.CacheDir, cfg.KeepDir = "", ""
 	open()
