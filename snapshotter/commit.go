@@ -310,6 +310,11 @@ func (a *attempt) indexFailures(h *header.Header) error {
 // publish writes the header, the last packfiles and, when all is durable, the state.
 func (a *attempt) publish(b *snapshot.Builder) (*record, error) {
 	a.fillHeader(b.Header)
+	return a.put(b)
+}
+
+// put is publish with a header that is complete.
+func (a *attempt) put(b *snapshot.Builder) (*record, error) {
 	a.s.failpoint(FailHeaderBefore)
 	if _, err := b.PutSnapshot(); err != nil {
 		return nil, fmt.Errorf("header: %w", err)
@@ -392,21 +397,41 @@ func (s *Snapshotter) ingested(ctx context.Context, id objects.MAC) {
 
 // Check runs kloset's own check on a snapshot: every index, entry, object and chunk is
 // read and compared with its MAC.
-func (s *Snapshotter) Check(ctx context.Context, id ID) error {
-	if _, err := s.record(ctx, id); err != nil {
+func (s *Snapshotter) Check(ctx context.Context, id ID) (err error) {
+	v, err := newVerification(s)
+	if err != nil {
 		return err
 	}
-	snap, err := snapshot.Load(s.repo, objects.MAC(id))
+	defer func() { err = errors.Join(err, v.close()) }()
+	return v.check(ctx, id)
+}
+
+// verification is checks of several snapshots: what they have in common is read once.
+type verification struct {
+	s     *Snapshotter
+	cache *caching.CheckCache
+}
+
+func newVerification(s *Snapshotter) (*verification, error) {
+	cache, err := s.repo.AppContext().GetCache().Check()
+	if err != nil {
+		return nil, fmt.Errorf("check cache: %w", err)
+	}
+	return &verification{s, cache}, nil
+}
+
+func (v *verification) close() error { return v.cache.Close() }
+
+func (v *verification) check(ctx context.Context, id ID) error {
+	if _, err := v.s.record(ctx, id); err != nil {
+		return err
+	}
+	snap, err := snapshot.Load(v.s.repo, objects.MAC(id))
 	if err != nil {
 		return readError("snapshot "+id.String(), err)
 	}
 	defer snap.Close()
-	cache, err := s.repo.AppContext().GetCache().Check()
-	if err != nil {
-		return fmt.Errorf("check cache: %w", err)
-	}
-	defer cache.Close()
-	snap.SetCheckCache(cache)
+	snap.SetCheckCache(v.cache)
 	if err := snap.Check("/", &snapshot.CheckOptions{}); err != nil {
 		return fmt.Errorf("check snapshot %s: %w", id, err)
 	}

@@ -52,6 +52,11 @@
 // which fails with a MissingError rather than refer to what is not there. The failpoints around
 // their packfiles are early-packfile-put-before and early-packfile-put-after.
 //
+// # Copies
+//
+// A Copier copies snapshots to another store; see copying. Its failpoint is copy-checkpoint,
+// beside those of a commit.
+//
 // # Views
 //
 // Entries come from the snapshot's index (a B-tree) one by one, directories from its
@@ -63,6 +68,6 @@
 // # Concurrency
 //
 // One commit or refresh runs at a time (Snapshotter.write). Views, readers and lists run
-// beside it, and so do Ingests. Lock order: Snapshotter.write, early.turn, early.use,
+// beside it, and so do Ingests. Lock order: Snapshotter.write, checkpoints.turn, early.turn, early.use,
 // Snapshotter.mu, then early.mu and the mutexes of packers and caches, which are leaves.
 package snapshotter

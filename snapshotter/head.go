@@ -209,6 +209,16 @@ func (s *Snapshotter) dirData(h *head, dir string) (*dirData, error) {
 	if d, ok := s.dirDatas.lru.Get(mac); ok {
 		return d, nil
 	}
+	d, err := s.readDirpack(mac)
+	if err != nil {
+		return nil, err
+	}
+	s.dirDatas.add(mac, d)
+	return d, nil
+}
+
+// readDirpack reads the entries of a directory.
+func (s *Snapshotter) readDirpack(mac objects.MAC) (*dirData, error) {
 	r, err := s.openObject(mac)
 	if err != nil {
 		return nil, err
@@ -219,12 +229,7 @@ func (s *Snapshotter) dirData(h *head, dir string) (*dirData, error) {
 			return nil, readError("directory", err)
 		}
 	}
-	d, err := parseDir(raw)
-	if err != nil {
-		return nil, err
-	}
-	s.dirDatas.add(mac, d)
-	return d, nil
+	return parseDir(raw)
 }
 
 // parseDir takes a dirpack apart.

@@ -103,6 +103,8 @@ type increment struct {
 	feed    *feed
 	missing missing
 
+	most int // entries; 0: maxEdits
+
 	paths, types, dirs, summaries edits
 }
 
@@ -488,7 +490,7 @@ func (c *increment) putEntry(e *storedEntry) (dirEntry, error) {
 		// kloset lists paths below "/" up to "/\xff" and would leave this one out.
 		return dirEntry{}, fmt.Errorf("%q: %w: kloset cannot keep a name at the root that begins with byte 0xff", p, fs.ErrInvalid)
 	}
-	if len(c.paths) >= maxEdits {
+	if len(c.paths) >= cmp.Or(c.most, maxEdits) {
 		return dirEntry{}, errTooMuch
 	}
 	data, err := e.ToBytes()

@@ -27,10 +27,18 @@ func (s *Snapshotter) Keep(ctx context.Context) (err error) {
 		return fmt.Errorf("keep: %w", err)
 	}
 	defer unlock()
+	if err := s.keep(ctx, lock); err != nil {
+		return fmt.Errorf("keep: %w", err)
+	}
+	return nil
+}
+
+// keep needs s.write and a lock on the store.
+func (s *Snapshotter) keep(ctx context.Context, lock *store.Lock) error {
 	id := objects.RandomMAC()
 	delta, err := s.repo.AppContext().GetCache().Scan(objects.RandomMAC())
 	if err != nil {
-		return fmt.Errorf("keep: state delta: %w", err)
+		return fmt.Errorf("state delta: %w", err)
 	}
 	defer func() { _ = delta.Close() }() // in memory
 	rw := s.repo.NewRepositoryWriter(delta, id, repository.DefaultType, "")
@@ -40,7 +48,7 @@ func (s *Snapshotter) Keep(ctx context.Context) (err error) {
 		return false, err
 	}
 	if err := s.early.adopt(ctx, take); err != nil {
-		return fmt.Errorf("keep: %w", s.store.CacheError(err))
+		return s.store.CacheError(err)
 	}
 	any := false
 	for range delta.GetPackfiles() {
@@ -49,7 +57,7 @@ func (s *Snapshotter) Keep(ctx context.Context) (err error) {
 	}
 	if any {
 		if err := lock.Valid(); err != nil {
-			return fmt.Errorf("keep: %w", err)
+			return err
 		}
 		if err := rw.CommitTransaction(id); err != nil {
 			return errors.Join(store.Unavailable("state", err), s.store.DropState(id))

@@ -65,7 +65,11 @@ const (
 	FailEarlyAdopt        = "early-adopt"
 )
 
-// Failpoints returns the names that Config.Failpoint is called with.
+// CheckpointDone is what Config.Failpoint is called with after a checkpoint of a Copier, which
+// commits do not come by.
+const CheckpointDone = "copy-checkpoint"
+
+// Failpoints returns the names that Config.Failpoint is called with by commits.
 func Failpoints() []string {
 	return []string{
 		FailPackfilePutBefore, FailPackfilePutAfter, FailCommitEntries, FailCommitIndexes,

@@ -126,6 +126,18 @@ func (s *Store) Removed(id objects.MAC) (removed bool, err error) {
 	return removed, s.indexError(err)
 }
 
+// Deleted reports whether somebody has removed a snapshot, as far as the store remembers it.
+func (s *Store) Deleted(id objects.MAC) (deleted bool, err error) {
+	db, err := s.openIndex()
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	err = db.QueryRow("SELECT EXISTS (SELECT 1 FROM deleteds WHERE mac = ? AND type = ?)",
+		hex.EncodeToString(id[:]), int(resources.RT_SNAPSHOT)).Scan(&deleted)
+	return deleted, s.indexError(err)
+}
+
 // Reindex makes kloset's index anew from the states in the store. It must not overlap with a
 // commit.
 func (s *Store) Reindex(ctx context.Context) error {
