@@ -51,8 +51,8 @@ func (p *program) root() *cobra.Command {
 		Long: `gateway serves shares over SFTP and makes a snapshot of what changed, in a kloset
 store that plakar can read. No client can change a snapshot.
 
-Exit status: 0 success, 1 failure, 2 wrong usage, 3 an import, a pull or a restore that left
-something out.`,
+Exit status: 0 success, 1 failure, 2 wrong usage, 3 an import, a pull, a restore or a sync
+that left something out.`,
 		Example: `  gateway quickstart                     make a store and serve it, in this directory
   gateway serve -c /etc/gateway.yaml     serve what the file says`,
 		SilenceErrors:     true,
@@ -73,6 +73,7 @@ something out.`,
 		p.pullCommand(),
 		p.jobsCommand(),
 		p.restoreCommand(),
+		p.syncCommand(),
 		p.versionCommand(),
 	)
 	needsCommand(root)

@@ -67,8 +67,11 @@ type jobPlan struct {
 	schedule   config.Schedule
 }
 
-// jobPull is the kind of a job that pulls a source.
-const jobPull = "pull"
+// The kinds of jobs: pulling a source, and copying snapshots to another store.
+const (
+	jobPull = "pull"
+	jobSync = "sync"
+)
 
 // plannedJobs lists what the configuration schedules.
 func plannedJobs(cfg *config.Config) []jobPlan {
@@ -76,6 +79,11 @@ func plannedJobs(cfg *config.Config) []jobPlan {
 	for i := range cfg.Sources {
 		if s := &cfg.Sources[i]; s.Schedule.Times != nil {
 			list = append(list, jobPlan{s.Name, jobPull, s.Schedule})
+		}
+	}
+	for i := range cfg.Syncs {
+		if s := &cfg.Syncs[i]; s.Schedule.Times != nil {
+			list = append(list, jobPlan{s.Name, jobSync, s.Schedule})
 		}
 	}
 	slices.SortFunc(list, func(a, b jobPlan) int { return strings.Compare(a.name, b.name) })

@@ -31,8 +31,13 @@ func (s *serving) jobsOf(cfg *config.Config) []jobs.Job {
 	var list []jobs.Job
 	for _, plan := range plannedJobs(cfg) {
 		j := jobs.Job{Name: plan.name, Kind: plan.kind, Schedule: plan.schedule.Times, Jitter: plan.schedule.Jitter}
-		if src, ok := cfg.Source(plan.name); ok && plan.kind == jobPull {
-			j.Run = s.pullJob(cfg.DataDir, src)
+		switch plan.kind {
+		case jobPull:
+			if src, ok := cfg.Source(plan.name); ok {
+				j.Run = s.pullJob(cfg.DataDir, src)
+			}
+		case jobSync:
+			j.Run = s.syncJob(cfg, cfg.SyncNamed(plan.name))
 		}
 		list = append(list, j)
 	}

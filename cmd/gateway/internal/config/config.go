@@ -19,6 +19,7 @@ type Config struct {
 	DataDir string
 	Store   Store   // its name is DefaultStore
 	Stores  []Store // more of them, by name
+	Syncs   []Sync  // by name
 	SFTP    *SFTP   // nil: no port is opened
 	FTP     *FTP    // nil: no port is opened
 	Shares  []vfs.ShareConfig

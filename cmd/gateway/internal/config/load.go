@@ -132,6 +132,7 @@ func (l *loader) main(root node) {
 		"data_dir": {l.readDataDir},
 		"store":    {l.readStore},
 		"stores":   {l.readStores},
+		"sync":     {l.readSyncs},
 		"sftp":     {l.readSFTP},
 		"ftp":      {l.readFTP},
 		"shares":   {l.readShares},
@@ -142,7 +143,7 @@ func (l *loader) main(root node) {
 
 		"sources":      {l.readSources},
 		"destinations": {l.readDestinations},
-	}.later("http", "retention", "sync", "hooks",
+	}.later("http", "retention", "hooks",
 		"expect", "gateway_id", "metrics", "quota"))
 }
 
@@ -155,6 +156,7 @@ func (l *loader) finish(root node) {
 		root.failHint("add data_dir: ./data", "data_dir is missing")
 	}
 	l.finishStore(root)
+	l.finishSyncs()
 	for _, u := range l.users {
 		l.finishUser(u)
 	}

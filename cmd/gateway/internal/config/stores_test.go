@@ -5,6 +5,9 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestStores(t *testing.T) {
@@ -33,5 +36,27 @@ func TestStores(t *testing.T) {
 	}
 	if sc := cfg.StoreConfig(log, true); sc.CacheDir != dir+"/data/cache" {
 		t.Errorf("cache of the default store %q", sc.CacheDir)
+	}
+}
+
+func TestSyncJobs(t *testing.T) {
+	cfg := load(t, "testdata/good/stores.yaml")
+	nightly := cfg.SyncNamed("nightly")
+	if nightly == nil || nightly.From != "default" || nightly.To != "offsite" || !nightly.Verify || nightly.Shares != nil {
+		t.Fatalf("nightly is %+v", nightly)
+	}
+	got := nightly.Schedule.Times.Next(time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC))
+	if want := time.Date(2026, 7, 2, 1, 0, 0, 0, time.UTC); !got.Equal(want) {
+		t.Errorf("nightly is due at %v, want %v", got, want)
+	}
+	again := cfg.SyncNamed("again")
+	if again == nil || again.Schedule.Times != nil {
+		t.Fatalf("again is %+v, want a job without a time", again)
+	}
+	if diff := cmp.Diff([]string{"main", "web1"}, again.Shares); diff != "" {
+		t.Errorf("shares (-want +got):\n%s", diff)
+	}
+	if cfg.SyncNamed("other") != nil {
+		t.Error("there is a job that nobody configured")
 	}
 }

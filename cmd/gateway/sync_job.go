@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/internal/jobs"
+	"github.com/snapgate/gateway/snapshotter"
+)
+
+// syncJob copies snapshots beside what the gateway does.
+func (s *serving) syncJob(cfg *config.Config, job *config.Sync) func(context.Context) (jobs.Outcome, error) {
+	return func(ctx context.Context) (jobs.Outcome, error) {
+		log := s.log.With("job", job.Name)
+		run := &syncRun{cfg: cfg, job: *job, refs: job.Shares, log: log}
+		if job.From == config.DefaultStore {
+			run.from = s.snapshots
+		}
+		report := &syncLog{log: log}
+		err := run.run(ctx, report)
+		if err != nil && worthRetrying(err) {
+			err = jobs.Retry(err)
+		}
+		return jobs.Outcome{Partial: report.failed > 0, Summary: report.summary()}, err
+	}
+}
+
+// syncLog writes how a sync gets on to the log.
+type syncLog struct {
+	log    *slog.Logger
+	copier *snapshotter.Copier // nil before there is a plan
+	failed int
+}
+
+func (l *syncLog) planned(_ snapshotter.CopyPlan, copier *snapshotter.Copier) { l.copier = copier }
+
+func (l *syncLog) copying(snapshotter.Snapshot) {}
+
+func (l *syncLog) copied(s snapshotter.Snapshot, err error) {
+	switch {
+	case errors.Is(err, snapshotter.ErrNoSnapshot): // somebody has removed it meanwhile
+	case err != nil:
+		l.failed++
+		l.log.Error("snapshot not copied", "snapshot", s.ID.String(), "share", s.Share, "err", err)
+	default:
+		l.log.Debug("snapshot copied", "snapshot", s.ID.String(), "share", s.Share)
+	}
+}
+
+func (l *syncLog) finished() {}
+
+// summary says in one line what was done.
+func (l *syncLog) summary() string {
+	if l.copier == nil {
+		return ""
+	}
+	n := l.copier.Progress()
+	text := fmt.Sprintf("%d snapshots copied, %s sent", n.Snapshots, humanize.IBytes(n.Sent))
+	if l.failed > 0 {
+		text += fmt.Sprintf("; %d could not be", l.failed)
+	}
+	return text
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/snapgate/gateway/snapshotter"
+)
+
+// syncEvent is what sync --json prints.
+type syncEvent struct {
+	Event string `json:"event"` // copied, failed, removed, missing or done
+
+	ID    string `json:"id,omitempty"`
+	Time  string `json:"time,omitempty"`
+	Share string `json:"share,omitempty"`
+	Error string `json:"error,omitempty"`
+
+	Entries uint64 `json:"entries,omitempty"` // that are new or differ
+	Read    uint64 `json:"read,omitempty"`    // bytes of contents
+	Sent    uint64 `json:"sent,omitempty"`    // of them, what was not there
+
+	*syncTotals
+}
+
+// syncTotals are of the whole run.
+type syncTotals struct {
+	Copied  int     `json:"copied"`
+	Failed  int     `json:"failed"`
+	There   int     `json:"there"`   // before
+	Removed int     `json:"removed"` // from the target, and left out
+	Missing int     `json:"missing"` // with --dry-run
+	Seconds float64 `json:"seconds"`
+}
+
+// progressEvery is how often a terminal is told how far a snapshot is.
+const progressEvery = 500 * time.Millisecond
+
+// syncOutput prints how a sync gets on: what was copied on standard output, what was not and
+// progress on standard error.
+type syncOutput struct {
+	stdout, stderr io.Writer // stderr goes above the line of progress
+	live           *liveLine // nil: standard error is no terminal
+	asJSON         bool
+	began          time.Time
+
+	copier *snapshotter.Copier
+	plan   snapshotter.CopyPlan
+	tried  int // snapshots
+	before snapshotter.CopyProgress
+	stop   func() // ends the progress of a snapshot
+	dry    bool
+	done   int
+	failed int
+}
+
+func newSyncOutput(p *program, asJSON bool) *syncOutput {
+	o := &syncOutput{
+		stdout: p.stdout, stderr: p.stderr, asJSON: asJSON, began: time.Now(),
+		live: terminal(p.stderr), stop: func() {}, dry: true,
+	}
+	if o.live != nil {
+		o.stderr = o.live
+	}
+	return o
+}
+
+func (o *syncOutput) print(e syncEvent, format string, args ...any) {
+	if o.asJSON {
+		enc := json.NewEncoder(o.stdout)
+		enc.SetEscapeHTML(false)
+		_ = enc.Encode(e) // the last one tells whether it could be written
+		return
+	}
+	_, _ = fmt.Fprintf(o.stdout, format+"\n", args...)
+}
+
+func event(name string, s snapshotter.Snapshot) syncEvent {
+	return syncEvent{Event: name, ID: s.ID.String(), Time: s.Time.UTC().Format(time.RFC3339), Share: s.Share}
+}
+
+// line describes a snapshot as plakar lists it, and its share.
+func line(s snapshotter.Snapshot) string {
+	return fmt.Sprintf("%s %s %s", s.ID.String()[:8], s.Time.UTC().Format(time.RFC3339), printable(s.Share))
+}
+
+func (o *syncOutput) planned(plan snapshotter.CopyPlan, copier *snapshotter.Copier) {
+	o.plan, o.copier = plan, copier
+	for _, s := range plan.Removed {
+		o.print(event("removed", s), "%s: was removed from the store that it would be copied to", line(s))
+	}
+}
+
+func (o *syncOutput) copying(s snapshotter.Snapshot) {
+	o.tried++
+	o.before, o.dry = o.copier.Progress(), false
+	if o.live == nil {
+		return
+	}
+	quit := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(progressEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-quit:
+				o.live.draw("")
+				return
+			case <-tick.C:
+				n := o.since()
+				o.live.draw(fmt.Sprintf("[%d/%d] %s: %d entries, %s read, %s sent", o.tried, len(o.plan.Missing),
+					line(s), n.Entries, humanize.IBytes(n.Read), humanize.IBytes(n.Sent)))
+			}
+		}
+	})
+	o.stop = func() {
+		close(quit)
+		wg.Wait()
+		o.stop = func() {}
+	}
+}
+
+// since is what was done for the snapshot.
+func (o *syncOutput) since() snapshotter.CopyProgress {
+	n := o.copier.Progress()
+	n.Entries -= o.before.Entries
+	n.Read -= o.before.Read
+	n.Sent -= o.before.Sent
+	return n
+}
+
+func (o *syncOutput) copied(s snapshotter.Snapshot, err error) {
+	o.stop()
+	n := o.since()
+	if errors.Is(err, snapshotter.ErrNoSnapshot) {
+		return // somebody has removed it meanwhile
+	}
+	if err != nil {
+		o.failed++
+		e := event("failed", s)
+		e.Error = err.Error()
+		if o.asJSON {
+			o.print(e, "")
+		}
+		_, _ = fmt.Fprintf(o.stderr, "not copied: %s: %s\n", line(s), printable(err.Error()))
+		return
+	}
+	o.done++
+	e := event("copied", s)
+	e.Entries, e.Read, e.Sent = n.Entries, n.Read, n.Sent
+	o.print(e, "%s: %d entries, %s sent", line(s), n.Entries, humanize.IBytes(n.Sent))
+}
+
+func (o *syncOutput) finished() {
+	t := &syncTotals{
+		Copied: o.done, Failed: o.failed, There: len(o.plan.There), Removed: len(o.plan.Removed),
+		Seconds: time.Since(o.began).Seconds(),
+	}
+	if o.dry {
+		t.Missing = len(o.plan.Missing)
+		for _, s := range o.plan.Missing {
+			o.print(event("missing", s), "%s", line(s))
+		}
+	}
+	n := o.copier.Progress()
+	e := syncEvent{Event: "done", Entries: n.Entries, Read: n.Read, Sent: n.Sent, syncTotals: t}
+	if o.asJSON {
+		o.print(e, "")
+		return
+	}
+	if t.Missing > 0 {
+		_, _ = fmt.Fprintf(o.stderr, "%d snapshots would be copied; %d are there\n", t.Missing, t.There)
+		return
+	}
+	_, _ = fmt.Fprintf(o.stderr, "copied %d snapshots (%s read, %s sent), %d were there already, %d could not be copied\n",
+		t.Copied, humanize.IBytes(n.Read), humanize.IBytes(n.Sent), t.There, t.Failed)
+}
+
+// close ends what an error has left.
+func (o *syncOutput) close() { o.stop() }

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/cmd/gateway/internal/snapref"
+	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/vfs"
+)
+
+// syncReporter is told how a sync gets on. All calls come one after the other.
+type syncReporter interface {
+	// planned comes first.
+	planned(plan snapshotter.CopyPlan, copier *snapshotter.Copier)
+	// copying comes before each snapshot, copied after it; err is why it was not copied.
+	copying(s snapshotter.Snapshot)
+	copied(s snapshotter.Snapshot, err error)
+	// finished comes last unless the sync ended with an error.
+	finished()
+}
+
+// syncRun is one run of a sync.
+type syncRun struct {
+	cfg      *config.Config
+	job      config.Sync
+	refs     []string // shares, sources and snapshots; none for all
+	dryRun   bool
+	cheapKDF bool
+	log      *slog.Logger
+
+	from *snapshotter.Snapshotter // nil: it is opened
+}
+
+// run copies what is missing. What concerns one snapshot alone is reported, and the others go on;
+// an error ends it.
+func (s *syncRun) run(ctx context.Context, out syncReporter) (err error) {
+	from, err := namedStore(s.cfg, s.job.From)
+	if err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	to, err := namedStore(s.cfg, s.job.To)
+	if err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	unlock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if s.from == nil {
+		end, oerr := s.open(ctx, from, false, func(snaps *snapshotter.Snapshotter) { s.from = snaps })
+		if oerr != nil {
+			return fmt.Errorf("sync: store %s: %w", from.Name, oerr)
+		}
+		defer func() { err = errors.Join(err, end()) }()
+	}
+	var target *snapshotter.Snapshotter
+	end, err := s.open(ctx, to, !s.dryRun, func(snaps *snapshotter.Snapshotter) { target = snaps })
+	if err != nil {
+		return fmt.Errorf("sync: store %s: %w", to.Name, err)
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	if err := s.copy(ctx, target, out); err != nil {
+		return fmt.Errorf("sync from %s to %s: %w", from.Name, to.Name, err)
+	}
+	out.finished()
+	return nil
+}
+
+// lock keeps two runs from one store to another apart: the second would only do what the first
+// does.
+func (s *syncRun) lock() (unlock func() error, err error) {
+	dir := filepath.Join(s.cfg.DataDir, "sync", s.job.From, s.job.To)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("sync: %w", err)
+	}
+	lock, err := disk.Lock(dir)
+	if errors.Is(err, disk.ErrLocked) {
+		return nil, &hintedError{
+			err:  fmt.Errorf("sync from %s to %s: it is running already: %w", s.job.From, s.job.To, err),
+			hint: "wait for its end",
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sync: %w", err)
+	}
+	return lock.Unlock, nil
+}
+
+// open opens a store beside whatever else uses it.
+func (s *syncRun) open(ctx context.Context, named *config.Store, create bool, use func(*snapshotter.Snapshotter)) (end func() error, err error) {
+	point, err := failpoint()
+	if err != nil {
+		return nil, err
+	}
+	sc := s.cfg.StoreConfigOf(named, s.log, create)
+	// The gateway has a cache of its own store.
+	sc.CacheDir, sc.CheapKDF = filepath.Join(s.cfg.DataDir, "stores", named.Name, "cache"), s.cheapKDF
+	st, err := store.Open(ctx, sc)
+	if err != nil {
+		return nil, err
+	}
+	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: s.log, Failpoint: point})
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	use(snaps)
+	return func() error { return errors.Join(snaps.Close(), st.Close()) }, nil
+}
+
+func (s *syncRun) copy(ctx context.Context, target *snapshotter.Snapshotter, out syncReporter) (err error) {
+	copier, err := snapshotter.NewCopier(snapshotter.CopierConfig{From: s.from, To: target, Verify: s.job.Verify})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, copier.Close()) }()
+	want, err := s.wanted(ctx)
+	if err != nil {
+		return err
+	}
+	plan, err := copier.Plan(ctx, want)
+	if err != nil {
+		return err
+	}
+	out.planned(plan, copier)
+	if s.dryRun {
+		return nil
+	}
+	for _, snap := range plan.Missing {
+		out.copying(snap)
+		err := copier.Copy(ctx, snap.ID)
+		if err != nil && !concernsOne(err) {
+			return err
+		}
+		out.copied(snap, err)
+	}
+	return nil
+}
+
+// concernsOne reports whether an error of copying a snapshot is no reason not to copy others.
+func concernsOne(err error) bool {
+	for _, kind := range []error{
+		snapshotter.ErrSourceDamaged, snapshotter.ErrNoSnapshot, snapshotter.ErrRemoved, snapshotter.ErrNotRead,
+	} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
+}
+
+// wanted chooses what was asked for; nil for everything.
+func (s *syncRun) wanted(ctx context.Context) (func(snapshotter.Snapshot) bool, error) {
+	if len(s.refs) == 0 {
+		return nil, nil
+	}
+	if err := s.from.Refresh(ctx); err != nil {
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	list, err := s.from.Snapshots(ctx, "")
+	if err != nil {
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	shares, ids := map[string]bool{}, map[snapshotter.ID]bool{}
+	for _, snap := range list {
+		shares[snap.Share] = false
+	}
+	for _, ref := range s.refs {
+		if _, is := shares[ref]; is || s.configured(ref) {
+			shares[ref] = true
+			continue
+		}
+		found, err := snapref.Find(ref, list, snapref.Options{Now: time.Now(), Lineage: s.lineage})
+		if err != nil {
+			return nil, s.unknown(ref, err)
+		}
+		ids[found.Snapshot.ID] = true
+	}
+	return func(snap snapshotter.Snapshot) bool { return shares[snap.Share] || ids[snap.ID] }, nil
+}
+
+// configured reports whether a share or source of that name is in the configuration: it may have no
+// snapshot yet.
+func (s *syncRun) configured(name string) bool {
+	_, source := s.cfg.Source(name)
+	return source || knownShare(s.cfg, name) == nil
+}
+
+func (s *syncRun) lineage(share string) snapshotter.Lineage {
+	if _, ok := s.cfg.Source(share); ok {
+		return vfs.StoredSourceLineage(s.cfg.DataDir, share)
+	}
+	return vfs.StoredLineage(s.cfg.DataDir, share)
+}
+
+// unknown says that there is neither a share nor a snapshot of that name.
+func (s *syncRun) unknown(ref string, err error) error {
+	var e *snapref.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	return &hintedError{err: fmt.Errorf("%q is no share or source with snapshots: %w", ref, err), hint: e.Hint}
+}

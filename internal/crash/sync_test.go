@@ -1,0 +1,110 @@
+//go:build crash
+
+package crash
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/snapgate/gateway/internal/proctest"
+)
+
+// TestCrashSync kills a sync at each of its moments. The target is good every time, the next run
+// finishes the work, and plakar finds nothing wrong with it.
+func TestCrashSync(t *testing.T) {
+	g := proctest.NewGateway(t, proctest.Options{
+		Binary: proctest.Binary(t, "gateway-failpoint"),
+		Shares: map[string]string{"main": "{ snapshot: { when: manual } }"},
+		// Deriving keys is not what is tested, and each run would do it twice.
+		Store: "{ location: ./data/store, plaintext: true, create: true }",
+		Extra: "stores: { second: { location: ./second, plaintext: true, create: true } }\n",
+	})
+	if _, err := g.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r := &syncCrash{t: t, g: g, rng: rand.NewChaCha8([32]byte{1})}
+	for i, point := range []string{
+		"early-packfile-put-before", "early-packfile-put-after", "early-adopt", "commit-entries", "commit-indexes",
+		"commit-header-before", "commit-header-after", "packfile-put-before", "packfile-put-after",
+		"state-put-before", "state-put-after",
+	} {
+		r.upload(i)
+		r.killed(point)
+		if i > 0 { // the first kill may come before anything is there
+			r.command("store", "check", "second")
+		}
+		if i%2 == 1 { // else the next run finds more than one missing, and leftovers of more than one
+			r.command("sync", "--to", "second")
+		}
+	}
+	r.command("sync", "--to", "second", "--verify")
+	if out := r.command("sync", "--to", "second", "--json"); !strings.Contains(out, `"copied":0,"failed":0,"there":11,`) {
+		t.Errorf("after all, a sync says:\n%s", out)
+	}
+	if err := g.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	p := proctest.NewPlakar(t, filepath.Join(g.Dir, "second"), g.PassFile)
+	found, err := p.Snapshots(t.Context())
+	if err != nil || len(found) != 11 {
+		t.Fatalf("plakar sees %d snapshots, want 11, %v", len(found), err)
+	}
+	if err := p.Check(t.Context(), found...); err != nil {
+		t.Error(err)
+	}
+}
+
+type syncCrash struct {
+	t   *testing.T
+	g   *proctest.Gateway
+	rng *rand.ChaCha8
+}
+
+// upload makes another snapshot, of a file of several packfiles.
+func (r *syncCrash) upload(i int) {
+	r.t.Helper()
+	c, err := r.g.Client.Login(r.t.Context(), "alice")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer c.Close()
+	f, err := c.Create(fmt.Sprintf("/file%d", i))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	data := make([]byte, 20<<20)
+	_, _ = r.rng.Read(data)
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Close()); err != nil {
+		r.t.Fatal(err)
+	}
+	r.command("snapshot", "main")
+}
+
+func (r *syncCrash) command(name string, args ...string) string {
+	r.t.Helper()
+	out, err := r.g.Command(r.t.Context(), name, args...)
+	if err != nil {
+		r.t.Fatalf("%v\n%s", err, out)
+	}
+	return out
+}
+
+// killed runs a sync that dies at a failpoint.
+func (r *syncCrash) killed(point string) {
+	r.t.Helper()
+	cmd := exec.CommandContext(r.t.Context(), filepath.Join(r.g.Dir, "sgserve"), "sync", "-c", r.g.Config, "--to", "second")
+	cmd.Env = append(os.Environ(), "GATEWAY_FAILPOINT="+point)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() {
+		r.t.Errorf("%s: the sync was not killed: %v\n%s", point, err, out)
+	}
+}
