@@ -57,7 +57,8 @@ func parseMLSD(dir, line string) (e Entry, ok bool) {
 			e.ModTime, e.Precision, err = parseFTPTime(value)
 		case "unix.mode":
 			var m uint64
-			if m, err = strconv.ParseUint(value, 8, 16); err == nil {
+			octal := strings.TrimPrefix(value, "0o") // pyftpdlib writes it as Python does
+			if m, err = strconv.ParseUint(octal, 8, 16); err == nil {
 				e.Mode, e.HasMode = unixMode(uint32(m)), true
 			}
 		case "unix.uid", "unix.owner":

@@ -317,12 +317,13 @@ func TestParseList(t *testing.T) {
 func TestParseMLSD(t *testing.T) {
 	when := time.Date(2024, 2, 29, 13, 14, 15, 0, time.UTC)
 	for line, want := range map[string]Entry{
-		"Type=file;Size=12;Modify=20240229131415;  lead; x=y ":           {Name: " lead; x=y ", Type: File, Size: 12, ModTime: when, Precision: time.Second},
-		"type=dir;size=4096;modify=20240229131415.25;UNIX.mode=02750; d": {Name: "d", Type: Dir, ModTime: when.Add(250 * time.Millisecond), Precision: 10 * time.Millisecond, Mode: 0o750 | fs.ModeSetgid, HasMode: true},
-		"type=OS.unix=symlink;size=3; l":                                 {Name: "l", Type: Symlink},
-		"type=OS.unix=slink:/a b;unix.uid=5;unix.gid=6; l":               {Name: "l", Type: Symlink, Target: "/a b", UID: 5, GID: 6, HasOwner: true},
-		"type=OS.unix=chr-1/3; null":                                     {Name: "null", Type: Special},
-		"type=file;size=1;modify=20241329131415; x":                      {Err: fs.ErrInvalid},
+		"Type=file;Size=12;Modify=20240229131415;  lead; x=y ":                             {Name: " lead; x=y ", Type: File, Size: 12, ModTime: when, Precision: time.Second},
+		"modify=20240229131415;size=7;type=file;unix.gid=0;unix.mode=0o640;unix.uid=0; py": {Name: "py", Type: File, Size: 7, ModTime: when, Precision: time.Second, Mode: 0o640, HasMode: true, HasOwner: true},
+		"type=dir;size=4096;modify=20240229131415.25;UNIX.mode=02750; d":                   {Name: "d", Type: Dir, ModTime: when.Add(250 * time.Millisecond), Precision: 10 * time.Millisecond, Mode: 0o750 | fs.ModeSetgid, HasMode: true},
+		"type=OS.unix=symlink;size=3; l":                                                   {Name: "l", Type: Symlink},
+		"type=OS.unix=slink:/a b;unix.uid=5;unix.gid=6; l":                                 {Name: "l", Type: Symlink, Target: "/a b", UID: 5, GID: 6, HasOwner: true},
+		"type=OS.unix=chr-1/3; null":                                                       {Name: "null", Type: Special},
+		"type=file;size=1;modify=20241329131415; x":                                        {Err: fs.ErrInvalid},
 		"size=1; x":          {Err: fs.ErrInvalid},
 		"type=file;size=1;x": {Err: fs.ErrInvalid},
 		"type=file;size=1; ": {Err: fs.ErrInvalid},

@@ -2,8 +2,11 @@ package pull
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"time"
 )
@@ -55,7 +58,7 @@ func (f *FTP) Create(ctx context.Context, path string, offset int64) (Writer, er
 	if err != nil {
 		return nil, err
 	}
-	w := &ftpWriter{f: f, conn: conn, full: full, path: path}
+	w := &ftpWriter{f: f, conn: conn, full: full, path: path, size: offset}
 	if offset > 0 {
 		err = f.resumable(ctx, conn.s, path, full, offset)
 	}
@@ -93,6 +96,7 @@ type ftpWriter struct {
 	t    *transfer
 	full string
 	path string
+	size int64 // what the file is to have so far
 }
 
 func (w *ftpWriter) Write(ctx context.Context, p []byte) error {
@@ -104,6 +108,7 @@ func (w *ftpWriter) Write(ctx context.Context, p []byte) error {
 		_, err = w.t.data.Write(p)
 	}
 	if err == nil {
+		w.size += int64(len(p))
 		return nil
 	}
 	if cause := ctx.Err(); cause != nil {
@@ -129,16 +134,30 @@ func (w *ftpWriter) Finish(ctx context.Context, a Attributes) error {
 	w.t.finished = true
 	err := w.t.data.SetWriteDeadline(time.Now().Add(w.f.cfg.Timeout))
 	if err == nil {
-		err = w.t.data.Close() // of TLS, with the alert that says it is the end
+		err = closeWrite(w.t.data)
 	}
-	_ = w.t.raw.Close()
+	var r ftpReply
 	if err == nil {
-		var r ftpReply
-		if r, err = c.reply("write"); err == nil && (r.code < 200 || r.code > 299) {
-			err = c.refused("write", w.path, r)
-		}
+		// What the server has sent, such as tickets of TLS, is read until it has answered: to
+		// close a connection with bytes that nobody has read resets it, and the server may
+		// lose what it has not read yet, and take what it has for the whole.
+		drained := make(chan struct{})
+		go func() {
+			defer close(drained)
+			_, _ = io.Copy(io.Discard, w.t.raw) // until it is closed, by either side
+		}()
+		r, err = c.reply("write")
+		_ = w.t.raw.Close()
+		<-drained
 	} else {
+		_ = w.t.raw.Close()
 		err = c.broken(fail("write", w.path, KindConnection, noEOF(err)))
+	}
+	if err == nil && (r.code < 200 || r.code > 299) {
+		err = c.refused("write", w.path, r)
+	}
+	if err == nil {
+		err = w.sized(c)
 	}
 	if err == nil {
 		err = w.f.attributes(c, w.path, w.full, File, a)
@@ -147,6 +166,33 @@ func (w *ftpWriter) Finish(ctx context.Context, a Attributes) error {
 		return cause
 	}
 	return err
+}
+
+// closeWrite says that nothing more is written: of TLS with its alert, and of TCP.
+func closeWrite(data net.Conn) error {
+	if tc, ok := data.(*tls.Conn); ok {
+		if err := tc.CloseWrite(); err != nil {
+			return err
+		}
+		data = tc.NetConn()
+	}
+	if half, ok := data.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return data.Close()
+}
+
+// sized asks for the size of what was written: a server can take a connection that was lost
+// for the end of the file. One that does not know is believed.
+func (w *ftpWriter) sized(c *ftpConn) error {
+	r, err := c.cmd("write", w.path, "SIZE "+w.full)
+	if err != nil || r.code != 213 {
+		return err
+	}
+	if size, serr := parseSize(strings.TrimSpace(r.text())); serr == nil && size != w.size {
+		return failf("write", w.path, KindShort, "the server has %d bytes of %d", size, w.size)
+	}
+	return nil
 }
 
 func (w *ftpWriter) Abort() {

@@ -2,6 +2,8 @@ package restore_test
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -286,6 +288,21 @@ func TestFTPRefusesNames(t *testing.T) {
 	}
 	if got := describe(t, dir); len(got) != 1 {
 		t.Errorf("there is %q", got)
+	}
+}
+
+// What a server has lost of an upload that it has acknowledged is noticed, and never gets the
+// file's name.
+func TestFTPLosesBytes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dest")
+	tr := tree{}.dir("/", 0o755).file("/large", string(randomBytes(300<<10)))
+	report := run(t, openFTP(t, dir, &ftpDriver{lossy: true}), tr)
+	list, _ := report.Problems()
+	if len(list) != 1 || list[0].Path != "/large" || list[0].Kind != pull.KindShort {
+		t.Errorf("problems %+v", list)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "large")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("half a file has its name: %v", err)
 	}
 }
 

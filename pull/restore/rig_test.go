@@ -359,6 +359,7 @@ func (c closers) Close() error { return errors.Join(c.WriteCloser.Close(), c.r.C
 type ftpDriver struct {
 	settings ftpserver.Settings
 	dir      string
+	lossy    bool // the second half of each piece of an upload is lost without a word
 }
 
 func (d *ftpDriver) GetSettings() (*ftpserver.Settings, error) { return &d.settings, nil }
@@ -367,7 +368,27 @@ func (d *ftpDriver) ClientConnected(ftpserver.ClientContext) (string, error) { r
 func (d *ftpDriver) ClientDisconnected(ftpserver.ClientContext)              {}
 
 func (d *ftpDriver) AuthUser(ftpserver.ClientContext, string, string) (ftpserver.ClientDriver, error) {
-	return driver{afero.NewBasePathFs(afero.NewOsFs(), d.dir)}, nil
+	files := driver{afero.NewBasePathFs(afero.NewOsFs(), d.dir)}
+	if d.lossy {
+		return lossyDriver{files}, nil
+	}
+	return files, nil
+}
+
+type lossyDriver struct{ driver }
+
+func (d lossyDriver) OpenFile(name string, flag int, perm fs.FileMode) (afero.File, error) {
+	f, err := d.driver.OpenFile(name, flag, perm)
+	return lossyFile{f}, err
+}
+
+type lossyFile struct{ afero.File }
+
+func (f lossyFile) Write(p []byte) (int, error) {
+	if _, err := f.File.Write(p[:len(p)/2]); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // driver tells DELE from RMD.

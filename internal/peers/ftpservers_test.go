@@ -1,0 +1,392 @@
+//go:build peers
+
+package peers
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/snapgate/gateway/internal/proctest"
+)
+
+// ftpPass is the password of ftpUser with all servers.
+const (
+	ftpUser = "alice"
+	ftpPass = "correct horse"
+)
+
+// ftpServer is an FTP server of somebody else's, or an SFTP server of theirs.
+type ftpServer struct {
+	name    string
+	program string // in build/servers, or on PATH
+	// start returns the command that serves dir in the foreground on a port, and the location
+	// of dir with the settings of a source.
+	start func(t *testing.T, r *ftpRig, program, dir string, port int) (cmd *exec.Cmd, location, keys string)
+	// modes says that modes come back, seconds that times do to the second, and not to the
+	// minute.
+	modes, seconds bool
+	writable       bool
+}
+
+// ftpRig has what the servers need: a certificate, and a directory for configurations.
+type ftpRig struct{ dir, cert, key, both string }
+
+func newFTPRig(t *testing.T) *ftpRig {
+	t.Helper()
+	if os.Getuid() != 0 && os.Getenv("CI") == "" {
+		t.Skip("the servers need root")
+	}
+	dir := proctest.ShortDir(t)
+	r := &ftpRig{dir, filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "both.pem")}
+	out, err := exec.Command("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", r.key, "-out", r.cert,
+		"-days", "30", "-subj", "/CN=peer", "-addext", "subjectAltName=IP:127.0.0.1").CombinedOutput()
+	if err != nil {
+		t.Fatalf("openssl: %v: %s", err, out)
+	}
+	var both []byte
+	for _, file := range []string{r.key, r.cert} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		both = append(both, data...)
+	}
+	r.write(t, "both.pem", string(both))
+	return r
+}
+
+// write writes a file of a configuration, readable to its owner alone.
+func (r *ftpRig) write(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(r.dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// login has the keys of a source that logs in with ftpPass.
+func (r *ftpRig) login(t *testing.T) string {
+	t.Helper()
+	return fmt.Sprintf("password_file: %q", r.write(t, "password", ftpPass+"\n"))
+}
+
+// servers is where the packages are unpacked.
+func servers(t *testing.T, path string) string {
+	t.Helper()
+	abs, err := filepath.Abs(filepath.Join("../../build/servers", path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return abs
+}
+
+func startProFTPD(modules string, settings string, location func(port int) string, keys func(t *testing.T, r *ftpRig, port int) string) func(*testing.T, *ftpRig, string, string, int) (*exec.Cmd, string, string) {
+	return func(t *testing.T, r *ftpRig, program, dir string, port int) (*exec.Cmd, string, string) {
+		hash, err := exec.Command("perl", "-e", "print crypt($ARGV[0], '$6$saltsalt$')", ftpPass).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		users := r.write(t, "passwd", fmt.Sprintf("%s:%s:0:0::%s:/bin/sh\n", ftpUser, hash, dir))
+		expand := strings.NewReplacer("CERT", r.cert, "KEY", r.key, "DIR", r.dir)
+		config := r.write(t, "proftpd.conf", fmt.Sprintf(`ServerType standalone
+ServerName peer
+DefaultAddress 127.0.0.1
+Port %d
+UseIPv6 off
+User root
+Group root
+ModulePath %s
+%s
+PidFile %[4]s/pid
+ScoreboardFile %[4]s/score
+SystemLog %[4]s/log
+DelayEngine off
+WtmpLog off
+TransferLog none
+AuthOrder mod_auth_file.c
+AuthUserFile %[5]s
+RequireValidShell off
+RootLogin on
+UseFtpUsers off
+DefaultRoot ~
+AllowOverwrite on
+AllowStoreRestart on
+%[6]s
+`, port, servers(t, "usr/lib/proftpd"), modules, r.dir, users, expand.Replace(settings)))
+		return exec.Command(program, "-n", "-c", config), location(port), keys(t, r, port)
+	}
+}
+
+func ftpLocation(port int) string { return fmt.Sprintf("ftp://%s@127.0.0.1:%d/", ftpUser, port) }
+
+// checked has the keys of a source that checks the server's certificate.
+func checked(t *testing.T, r *ftpRig, _ int) string {
+	return fmt.Sprintf("%s, ca_file: %q", r.login(t), r.cert)
+}
+
+func ftpServers() []ftpServer {
+	return []ftpServer{
+		{
+			name: "proftpd, TLS", program: "usr/sbin/proftpd", modes: true, seconds: true, writable: true,
+			start: startProFTPD("LoadModule mod_tls.c",
+				"TLSEngine on\nTLSRSACertificateFile CERT\nTLSRSACertificateKeyFile KEY\nTLSRequired on\nTLSLog DIR/tls", ftpLocation, checked),
+		},
+		{
+			name: "proftpd, mod_sftp", program: "usr/sbin/proftpd", modes: true, seconds: true, writable: true,
+			start: startProFTPD("LoadModule mod_sftp.c", "SFTPEngine on\nSFTPHostKey DIR/host\nSFTPLog DIR/sftp",
+				func(port int) string { return fmt.Sprintf("sftp://%s@127.0.0.1:%d/", ftpUser, port) },
+				func(t *testing.T, r *ftpRig, port int) string {
+					host := filepath.Join(r.dir, "host")
+					if out, err := exec.Command("ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-m", "PEM", "-N", "", "-f", host).CombinedOutput(); err != nil {
+						t.Fatalf("ssh-keygen: %v: %s", err, out)
+					}
+					key, err := os.ReadFile(host + ".pub")
+					if err != nil {
+						t.Fatal(err)
+					}
+					known := r.write(t, "known", fmt.Sprintf("[127.0.0.1]:%d %s", port, key))
+					return fmt.Sprintf("%s, known_hosts: %q, ssh_config: %q, agent: none", r.login(t), known, r.write(t, "none", ""))
+				}),
+		},
+		{
+			name: "pure-ftpd, TLS", program: "usr/sbin/pure-ftpd", modes: true, seconds: true, writable: true,
+			start: func(t *testing.T, r *ftpRig, program, dir string, port int) (*exec.Cmd, string, string) {
+				users, db := filepath.Join(r.dir, "users"), filepath.Join(r.dir, "users.pdb")
+				add := exec.Command(servers(t, "usr/bin/pure-pw"), "useradd", ftpUser, "-f", users, "-F", db, "-u", "65534", "-g", "65534", "-d", dir, "-m")
+				add.Stdin = strings.NewReader(ftpPass + "\n" + ftpPass + "\n")
+				if out, err := add.CombinedOutput(); err != nil {
+					t.Fatalf("pure-pw: %v: %s", err, out)
+				}
+				// Virtual users are not root.
+				if err := os.Chown(dir, 65534, 65534); err != nil {
+					t.Fatal(err)
+				}
+				return exec.Command(program, "-l", "puredb:"+db, "-S", fmt.Sprintf("127.0.0.1,%d", port), "-E", "-A", "-H", "-Y", "2", "-2", r.both, "-g", filepath.Join(r.dir, "pid")),
+					ftpLocation(port), checked(t, r, port)
+			},
+		},
+		{
+			// Anonymous, since other accounts would be those of the machine. It wants the data
+			// connection to continue the TLS session of the control connection.
+			name: "vsftpd, TLS with session reuse", program: "usr/sbin/vsftpd", seconds: false,
+			start: func(t *testing.T, r *ftpRig, program, dir string, port int) (*exec.Cmd, string, string) {
+				empty := filepath.Join(r.dir, "empty")
+				if err := os.Mkdir(empty, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				config := r.write(t, "vsftpd.conf", fmt.Sprintf(`listen=YES
+listen_address=127.0.0.1
+listen_port=%d
+background=NO
+anonymous_enable=YES
+no_anon_password=YES
+local_enable=NO
+anon_root=%s
+anon_world_readable_only=NO
+ftp_username=daemon
+secure_chroot_dir=%s
+ssl_enable=YES
+allow_anon_ssl=YES
+force_anon_logins_ssl=YES
+force_anon_data_ssl=YES
+require_ssl_reuse=YES
+ssl_ciphers=HIGH
+rsa_cert_file=%s
+seccomp_sandbox=NO
+isolate=NO
+isolate_network=NO
+`, port, dir, empty, r.both))
+				return exec.Command(program, config), fmt.Sprintf("ftp://127.0.0.1:%d/", port), fmt.Sprintf("ca_file: %q", r.cert)
+			},
+		},
+		{
+			name: "pyftpdlib", program: "/usr/bin/python3", seconds: true, modes: true, writable: true,
+			start: func(t *testing.T, r *ftpRig, program, dir string, port int) (*exec.Cmd, string, string) {
+				script := r.write(t, "serve.py", fmt.Sprintf(`
+from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.handlers import TLS_FTPHandler
+from pyftpdlib.servers import FTPServer
+a = DummyAuthorizer()
+a.add_user(%q, %q, %q, perm='elradfmwMT')
+h = TLS_FTPHandler
+h.authorizer, h.certfile, h.tls_control_required, h.tls_data_required = a, %q, True, True
+h.use_gmt_times = True
+FTPServer(('127.0.0.1', %d), h).serve_forever()
+`, ftpUser, ftpPass, dir, r.both, port))
+				return exec.Command(program, script), ftpLocation(port), checked(t, r, port)
+			},
+		},
+	}
+}
+
+// TestFTPServers pulls a tree from each FTP server of Debian, has stock plakar check it, and
+// restores it to another directory of the server and to a local one.
+func TestFTPServers(t *testing.T) {
+	for _, s := range ftpServers() {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			testFTPServer(t, s)
+		})
+	}
+}
+
+func testFTPServer(t *testing.T, s ftpServer) {
+	program := s.program
+	if !filepath.IsAbs(program) {
+		program = servers(t, program)
+	}
+	if !installed(t, program) {
+		t.SkipNow()
+	}
+	r := newFTPRig(t)
+	root := filepath.Join(proctest.ShortDir(t), "files")
+	tree := filepath.Join(root, "tree")
+	want := ftpTree(t, tree, s)
+	port := proctest.FreePort(t)
+	cmd, location, keys := s.start(t, r, program, root, port)
+	serveFTP(t, cmd, port)
+
+	g := proctest.NewGateway(t, proctest.Options{Extra: fmt.Sprintf(
+		"sources: { peer: { location: %q, %s, timeout: 20s } }\ndestinations: { back: { location: %q, %[2]s, timeout: 20s } }\n",
+		location+"tree", keys, location+"back")})
+	out, err := g.Command(t.Context(), "pull", "peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := strings.TrimSpace(out)
+	plakar := proctest.NewPlakar(t, g.Store, g.PassFile)
+	if err := plakar.Check(t.Context(), id[:8]); err != nil {
+		t.Error(err)
+	}
+	local := filepath.Join(t.TempDir(), "local")
+	if _, err := g.Command(t.Context(), "restore", "peer", "--to", local); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, ftpDescribe(t, local, s)); diff != "" {
+		t.Errorf("pulled and restored (-want +got):\n%s", diff)
+	}
+	if again, err := g.Command(t.Context(), "pull", "--quiet", "peer"); err != nil || strings.TrimSpace(again) != id {
+		t.Errorf("nothing has changed: %q, %v; want %s", again, err, id)
+	}
+	if !s.writable {
+		return
+	}
+	if _, err := g.Command(t.Context(), "restore", "peer", "--to", "back", "--verify"); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, ftpDescribe(t, filepath.Join(root, "back"), s)); diff != "" {
+		t.Errorf("restored to the server (-want +got):\n%s", diff)
+	}
+}
+
+// serveFTP runs a server until the test ends.
+func serveFTP(t *testing.T, cmd *exec.Cmd, port int) {
+	t.Helper()
+	var log strings.Builder
+	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.WaitDelay = time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("the server's output:\n%s", log.String())
+		}
+	})
+	if _, err := proctest.Wait(t.Context(), 30*time.Second, func() bool {
+		conn, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ftpTree makes a tree and describes it. It has what all servers carry: no links.
+func ftpTree(t *testing.T, dir string, s ftpServer) map[string]string {
+	t.Helper()
+	rng := newRand(11)
+	when := time.Date(2024, 2, 3, 4, 5, 6, 0, time.UTC)
+	for i, f := range []struct {
+		name string
+		size int
+		mode fs.FileMode
+	}{
+		{"empty", 0, 0o644}, {"one", 1, 0o604}, {"with blanks  in it", 5000, 0o644}, {"a/b/c/deep", 100, 0o755},
+		{"a/ünï", 10, 0o644}, {"large", 5<<20 + 7, 0o644}, {"-rw-r--r--", 3, 0o644},
+	} {
+		path := filepath.Join(dir, f.name)
+		data := make([]byte, f.size)
+		for i := range data {
+			data[i] = byte(rng.Uint32())
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, f.mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, when, when.Add(time.Duration(i)*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "a", "nothing"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return ftpDescribe(t, dir, s)
+}
+
+// ftpDescribe describes a tree as far as a server shows it.
+func ftpDescribe(t *testing.T, dir string, s ftpServer) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		var line strings.Builder
+		switch info.Mode().Type() {
+		case fs.ModeDir:
+			line.WriteString("directory")
+		default:
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			precision := time.Minute
+			if s.seconds {
+				precision = time.Second
+			}
+			fmt.Fprintf(&line, "%d bytes %x %v", len(data), sha256.Sum256(data), info.ModTime().UTC().Truncate(precision))
+		}
+		if s.modes {
+			fmt.Fprintf(&line, " %v", info.Mode().Perm())
+		}
+		out[path[len(dir):]] = line.String()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
