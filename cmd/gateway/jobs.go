@@ -132,7 +132,7 @@ func (p *program) listJobs(ctx context.Context, asJSON bool) error {
 		return printJSON(p.stdout, list)
 	}
 	if len(list) == 0 {
-		_, _ = fmt.Fprintln(p.stderr, "nothing is scheduled: add schedule to a source")
+		_, _ = fmt.Fprintln(p.stderr, "nothing is scheduled: add schedule to a source, or to an entry of sync")
 		return nil
 	}
 	if err := writeJobs(p.stdout, list); err != nil {
@@ -247,7 +247,7 @@ func (p *program) runJob(ctx context.Context, name string) error {
 	case errors.Is(err, control.ErrNoServer):
 		return &hintedError{
 			err:  fmt.Errorf("jobs run: %w", err),
-			hint: fmt.Sprintf("start it with: gateway serve -c %s\nor do it without one: gateway pull -c %[1]s NAME", shellQuote(p.configFile)),
+			hint: fmt.Sprintf("start it with: gateway serve -c %s\nor do it without one: gateway pull -c %[1]s NAME, or gateway sync -c %[1]s --job NAME", shellQuote(p.configFile)),
 		}
 	case err != nil && ctx.Err() != nil:
 		return errors.New("jobs run: interrupted; the gateway stops the run")

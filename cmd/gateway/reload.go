@@ -48,6 +48,7 @@ func (s *serving) reload(ctx context.Context) {
 	now := *s.cfg
 	now.Shares, now.Users, now.Warnings, now.Files = cfg.Shares, cfg.Users, cfg.Warnings, cfg.Files
 	now.Sources, now.Destinations = cfg.Sources, cfg.Destinations
+	now.Stores, now.Syncs = cfg.Stores, cfg.Syncs
 	now.Log.Level, now.Limits.Drain = cfg.Log.Level, cfg.Limits.Drain
 	if now.FTP != nil && cfg.FTP != nil {
 		ftp := *now.FTP

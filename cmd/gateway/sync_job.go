@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/dustin/go-humanize"
 
@@ -22,6 +23,7 @@ func (s *serving) syncJob(cfg *config.Config, job *config.Sync) func(context.Con
 			run.from = s.snapshots
 		}
 		report := &syncLog{log: log}
+		defer s.progress.watch(job.Name, report.summary)()
 		err := run.run(ctx, report)
 		if err != nil && worthRetrying(err) {
 			err = jobs.Retry(err)
@@ -30,14 +32,20 @@ func (s *serving) syncJob(cfg *config.Config, job *config.Sync) func(context.Con
 	}
 }
 
-// syncLog writes how a sync gets on to the log.
+// syncLog writes how a sync gets on to the log, and tells it those who ask.
 type syncLog struct {
-	log    *slog.Logger
+	log *slog.Logger
+
+	mu     sync.Mutex          // guards what follows
 	copier *snapshotter.Copier // nil before there is a plan
 	failed int
 }
 
-func (l *syncLog) planned(_ snapshotter.CopyPlan, copier *snapshotter.Copier) { l.copier = copier }
+func (l *syncLog) planned(_ snapshotter.CopyPlan, copier *snapshotter.Copier) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.copier = copier
+}
 
 func (l *syncLog) copying(snapshotter.Snapshot) {}
 
@@ -45,7 +53,9 @@ func (l *syncLog) copied(s snapshotter.Snapshot, err error) {
 	switch {
 	case errors.Is(err, snapshotter.ErrNoSnapshot): // somebody has removed it meanwhile
 	case err != nil:
+		l.mu.Lock()
 		l.failed++
+		l.mu.Unlock()
 		l.log.Error("snapshot not copied", "snapshot", s.ID.String(), "share", s.Share, "err", err)
 	default:
 		l.log.Debug("snapshot copied", "snapshot", s.ID.String(), "share", s.Share)
@@ -54,8 +64,10 @@ func (l *syncLog) copied(s snapshotter.Snapshot, err error) {
 
 func (l *syncLog) finished() {}
 
-// summary says in one line what was done.
+// summary says in one line what was done so far.
 func (l *syncLog) summary() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.copier == nil {
 		return ""
 	}
