@@ -102,7 +102,11 @@ func reach(dataDir string, fn func(dir string) error) error {
 	if len(dataDir)+longestName <= maxSocketPath {
 		return fn(dataDir)
 	}
-	tmp, err := os.MkdirTemp("", "gw")
+	parent := os.TempDir()
+	if len(parent)+len("/gw1234567890/d")+longestName > maxSocketPath {
+		parent = "/tmp" // TMPDIR is no short way either
+	}
+	tmp, err := os.MkdirTemp(parent, "gw")
 	if err != nil {
 		return fmt.Errorf("short way to %s: %w", dataDir, err)
 	}

@@ -55,8 +55,14 @@ func TestCall(t *testing.T) {
 	if err := os.MkdirAll(long, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for name, dir := range map[string]string{"short": t.TempDir(), "long path": long} {
+	for name, dir := range map[string]string{"short": t.TempDir(), "long path": long, "long TMPDIR": filepath.Join(long, "long")} {
 		t.Run(name, func(t *testing.T) {
+			if name == "long TMPDIR" {
+				if err := os.Mkdir(dir, 0o700); err != nil {
+					t.Fatal(err)
+				}
+				t.Setenv("TMPDIR", long)
+			}
 			serve(t, dir, echo)
 			info, err := os.Lstat(filepath.Join(dir, SocketName))
 			if err != nil {
