@@ -98,8 +98,15 @@ type hostileSFTP struct {
 	addr  string
 	conns atomic.Int32
 
-	mu    sync.Mutex // guards asked
+	mu    sync.Mutex // guards asked, and what a connection is like while change is called
 	asked []string   // paths
+}
+
+// change has the server be another one for connections that come later; there are none now.
+func (h *hostileSFTP) change(to func(*hostileSFTP)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	to(h)
 }
 
 func (h *hostileSFTP) start(t *testing.T) *hostileSFTP {
@@ -120,16 +127,19 @@ func (h *hostileSFTP) start(t *testing.T) *hostileSFTP {
 				return
 			}
 			n := int(h.conns.Add(1))
+			h.mu.Lock()
+			newKeys, wrap := h.newKeys, h.wrap
+			h.mu.Unlock()
 			signer := key
-			if h.newKeys > 0 && n >= h.newKeys {
+			if newKeys > 0 && n >= newKeys {
 				signer = hostileKey(t)
 			}
 			mu.Lock()
 			open[c] = true
 			mu.Unlock()
 			wg.Go(func() {
-				if h.wrap != nil {
-					c = h.wrap(c, n)
+				if wrap != nil {
+					c = wrap(c, n)
 				}
 				h.serve(c, signer)
 			})
