@@ -24,7 +24,7 @@ type Client struct {
 	guard  *guardedConn  // of the last hop
 
 	ended chan struct{}
-	tasks sync.WaitGroup
+	tasks tasks
 
 	mu        sync.Mutex // guards what follows
 	cause     error      // why it ended; set before ended is closed, or before closing
