@@ -14,7 +14,7 @@ SEEDS     ?= 1000
 COMMITS   ?= 10000
 FILES     ?= 1000000
 # Tests of one goroutine that take minutes under the race detector; they run without it.
-RACESKIP  := ^(TestPowerLoss|TestPowerLossNoticesMissingSync|TestManyCommits|TestCommitManyEntries)$$
+RACESKIP  := ^(TestPowerLoss|TestPowerLossNoticesMissingSync|TestManyCommits|TestCommitManyEntries|TestErrorsWithoutEnd)$$
 PLATFORMS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 REPORT    := $(BIN)/testreport
 
