@@ -1,0 +1,213 @@
+//go:build bench
+
+package bench
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/snapgate/gateway/internal/proctest"
+)
+
+// roundTrip is that of a far link.
+const roundTrip = 50 * time.Millisecond
+
+// farLink passes connections on to addr with half a round trip of delay each way, and as much
+// throughput as there is: the machine may have no netem. It returns its port.
+func farLink(t *testing.T, addr string) int {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	t.Cleanup(func() { _ = ln.Close(); all.Wait() })
+	all.Go(func() {
+		for {
+			near, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", addr)
+			if err != nil {
+				_ = near.Close()
+				continue
+			}
+			all.Go(func() { late(far, near) })
+			all.Go(func() { late(near, far) })
+		}
+	})
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// late copies what comes with a delay.
+func late(to, from net.Conn) {
+	type piece struct {
+		data []byte
+		due  time.Time
+	}
+	under := make(chan piece, 1<<12) // 64 MiB at least: more than a window at this delay
+	go func() {
+		defer close(under)
+		for {
+			buf := make([]byte, 64<<10)
+			n, err := from.Read(buf)
+			if n > 0 {
+				under <- piece{buf[:n], time.Now().Add(roundTrip / 2)}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	for p := range under {
+		<-time.After(time.Until(p.due))
+		if _, err := to.Write(p.data); err != nil {
+			_ = from.Close() // ends the reader, whose pieces are dropped
+			continue
+		}
+	}
+	_ = to.Close()
+}
+
+// link is a way to an SSH server.
+type link struct {
+	name string
+	port int
+}
+
+// links are the ways to a server.
+func links(t *testing.T, s *server) []link {
+	t.Helper()
+	_, port, err := net.SplitHostPort(s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []link{{"loopback", near}, {"50 ms", farLink(t, s.addr)}}
+}
+
+// key is the private key that logs in to an sshd.
+func (s *server) key() string { return filepath.Join(filepath.Dir(s.config), "key") }
+
+// puller is a gateway without a server that has dir on an sshd for a source and a destination.
+func puller(t *testing.T, s *server, l link, dir string) *proctest.Gateway {
+	t.Helper()
+	settings := func(dir string) string {
+		return fmt.Sprintf("{ location: %q, ssh_config: %q, port: %d, agent: none }", "sftp://"+s.user+"@sshd:"+dir, s.config, l.port)
+	}
+	return proctest.NewGateway(t, proctest.Options{Parent: disk, Extra: fmt.Sprintf(
+		"sources: { peer: %s }\ndestinations: { back: %s }\n", settings(dir), settings(dir+"-back"))})
+}
+
+// rclone runs rclone with the settings of an SSH server.
+func rclone(t *testing.T, s *server, l link, args ...string) {
+	t.Helper()
+	run(t, "rclone", append(args, "--config", "/dev/null", "--sftp-host", "127.0.0.1", "--sftp-port", strconv.Itoa(l.port),
+		"--sftp-user", s.user, "--sftp-key-file", s.key(), "--sftp-disable-hashcheck", "--quiet")...)
+}
+
+// TestPull pulls trees from an sshd into a new store, beside rclone sync and restic backup of
+// what that has brought, and restores them to it, beside rclone copy.
+func TestPull(t *testing.T) {
+	const once = 3 // a round takes long
+	size, files := int64(128<<20), 2000
+	if full() {
+		size, files = 1<<30, 20_000
+	}
+	s := sshd(t, disk)
+	t.Setenv("RESTIC_PASSWORD", "benchmark")
+	for _, load := range []struct {
+		name string
+		make func(t *testing.T, dir string, round uint64)
+		each float64 // files
+	}{
+		{fmt.Sprintf("%d MiB in one file", size>>20), func(t *testing.T, dir string, round uint64) {
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			random(t, filepath.Join(dir, "large"), size, round)
+		}, 1},
+		{fmt.Sprintf("%d files of 4 KiB", files), func(t *testing.T, dir string, _ uint64) { small(t, dir, files, 4<<10) }, float64(files)},
+	} {
+		dir := filepath.Join(s.dir, strconv.Itoa(int(load.each)))
+		load.make(t, dir, 1)
+		for _, l := range links(t, s) {
+			t.Run(load.name+", "+l.name, func(t *testing.T) {
+				var pull, copied, restored, plain times
+				for range once {
+					g := puller(t, s, l, dir)
+					pull = append(pull, seconds(func() { command(t, g, "pull", "--quiet", "peer") }))
+					there := filepath.Join(t.TempDir(), "there")
+					copied = append(copied, seconds(func() {
+						rclone(t, s, l, "sync", ":sftp:"+dir, there)
+						repo := filepath.Join(t.TempDir(), "restic")
+						run(t, "restic", "-q", "-r", repo, "init")
+						run(t, "restic", "-q", "-r", repo, "--no-cache", "backup", there)
+					}))
+					back := dir + "-back"
+					restored = append(restored, seconds(func() { command(t, g, "restore", "--quiet", "peer", "--to", "back") }))
+					if err := os.RemoveAll(back); err != nil {
+						t.Fatal(err)
+					}
+					plain = append(plain, seconds(func() { rclone(t, s, l, "copy", there, ":sftp:"+back) }))
+					if err := os.RemoveAll(back); err != nil {
+						t.Fatal(err)
+					}
+				}
+				tell(t, "pull of %s, %s: %.2f s (%.0f files/s), rclone sync and restic backup %.2f s, ratio %.2f; restore %.2f s (%.0f files/s), rclone copy %.2f s, ratio %.2f",
+					load.name, l.name, pull.median(), load.each/pull.median(), copied.median(), copied.median()/pull.median(),
+					restored.median(), load.each/restored.median(), plain.median(), plain.median()/restored.median())
+			})
+		}
+	}
+}
+
+// command runs a command of a gateway to its end.
+func command(t *testing.T, g *proctest.Gateway, args ...string) {
+	t.Helper()
+	binary, err := filepath.Abs("../../bin/gateway")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, binary, append(args, "-c", g.Config)...)
+}
+
+// TestPullUnchanged pulls a large tree a second time, of which nothing has changed.
+func TestPullUnchanged(t *testing.T) {
+	files := 10_000
+	if full() {
+		files = 100_000
+	}
+	s := sshd(t, disk)
+	dir := filepath.Join(s.dir, "tree")
+	old := time.Now().Add(-time.Hour) // younger files are read again
+	for d := range files / perDir {
+		if err := os.MkdirAll(dir+dirName(d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for i := range perDir {
+			name := dir + fileName(d*perDir+i)
+			write(t, name, name)
+			if err := os.Chtimes(name, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	g := puller(t, s, links(t, s)[0], dir)
+	first := seconds(func() { command(t, g, "pull", "--quiet", "peer") })
+	var again times
+	for range rounds {
+		again = append(again, seconds(func() { command(t, g, "pull", "--quiet", "peer") }))
+	}
+	tell(t, "pull of %d files, loopback: %.2f s; again with nothing changed: %.2f s", files, first, again.median())
+}
