@@ -32,8 +32,16 @@ import (
 // says is there. fs.ErrInvalid for changes that contradict each other or the base. Errors of
 // Content are wrapped.
 func (s *Snapshotter) Commit(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta) (id ID, err error) {
-	background.Do(func() { id, err = s.commit(ctx, base, changes, meta) })
+	priority(meta)(func() { id, err = s.commit(ctx, base, changes, meta) })
 	return id, err
+}
+
+// priority says how the work of a commit is run.
+func priority(meta Meta) func(func()) {
+	if meta.Urgent {
+		return func(f func()) { f() }
+	}
+	return background.Do
 }
 
 func (s *Snapshotter) commit(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta) (id ID, err error) {
@@ -161,7 +169,7 @@ func (s *Snapshotter) begin(ctx context.Context, meta Meta, f *failures, lock *s
 	}
 	a.rw = s.repo.NewRepositoryWriter(a.delta, a.state, repository.DefaultType, "")
 	a.rw.PackerManager.Wait() // ends kloset's own packer
-	a.packer = newPacker(s.store.AppendEncoded, s.repo.GetMACHasher, a.putPackfile, s.failpoint)
+	a.packer = newPacker(priority(meta), s.store.AppendEncoded, s.repo.GetMACHasher, a.putPackfile, s.failpoint)
 	a.packer.size = s.packSize
 	a.rw.PackerManager = a.packer
 	s.uncommitted.Store(&uncommitted{repo: s.repo, deltas: []*caching.ScanCache{a.delta}})

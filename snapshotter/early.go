@@ -18,6 +18,8 @@ import (
 	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/repository/state"
 	"github.com/PlakarKorp/kloset/resources"
+
+	"github.com/snapgate/gateway/internal/background"
 )
 
 // earlyPause is how long nothing is put into the store ahead of a commit after that has
@@ -112,7 +114,7 @@ func (e *early) begin() error {
 	}
 	rw := e.s.repo.NewRepositoryWriter(b.delta, b.id, repository.DefaultType, "")
 	rw.PackerManager.Wait() // ends kloset's own packer
-	b.packer = newPacker(e.s.store.AppendEncoded, e.s.repo.GetMACHasher,
+	b.packer = newPacker(background.Do, e.s.store.AppendEncoded, e.s.repo.GetMACHasher,
 		func(p packfile.Packfile) error { return e.write(b, rw, p) }, e.failpoint)
 	b.packer.size = e.s.packSize
 	b.packer.room = e.s.packSize + e.s.packSize/8

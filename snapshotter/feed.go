@@ -6,8 +6,6 @@ import (
 	"iter"
 	"sync"
 	"sync/atomic"
-
-	"github.com/snapgate/gateway/internal/background"
 )
 
 // feedBatch is how many changes are taken at a time, at about 400 bytes each: their contents
@@ -115,7 +113,7 @@ func (c *increment) ingest(ctx context.Context, changes []change) error {
 		}
 		wg.Go(func() {
 			defer in.release()
-			background.Do(work)
+			c.w.packer.run(work)
 		})
 	}
 	wg.Wait()

@@ -17,8 +17,6 @@ import (
 	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/gabriel-vasile/mimetype"
-
-	"github.com/snapgate/gateway/internal/background"
 )
 
 // object is what an entry says of the content of a file.
@@ -55,7 +53,7 @@ func newWriter(rw *repository.RepositoryWriter, p *packer, exists func(resources
 	w := &writer{rw: rw, packer: p, exists: exists, jobs: make(chan writeJob, n)}
 	w.copies.New = func() any { return new([]byte) }
 	for range n {
-		w.wg.Go(func() { background.Do(w.work) })
+		w.wg.Go(func() { p.run(w.work) })
 	}
 	return w
 }

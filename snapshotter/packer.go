@@ -15,8 +15,6 @@ import (
 	"github.com/PlakarKorp/kloset/packfile"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/PlakarKorp/kloset/versioning"
-
-	"github.com/snapgate/gateway/internal/background"
 )
 
 const (
@@ -32,6 +30,7 @@ const (
 // takes blobs and drops them, because kloset's Builder hangs on some errors and ignores
 // others; finish says what happened. Safe for concurrent use.
 type packer struct {
+	run       func(func()) // what it does, in the background or not: background.Do or run
 	encode    func(dst, plain []byte) ([]byte, error)
 	hash      packfile.HashFactory
 	put       func(packfile.Packfile) error
@@ -62,9 +61,9 @@ type blobKey struct {
 	mac objects.MAC
 }
 
-func newPacker(encode func(dst, plain []byte) ([]byte, error), hf packfile.HashFactory, put func(packfile.Packfile) error, failpoint func(string)) *packer {
+func newPacker(run func(func()), encode func(dst, plain []byte) ([]byte, error), hf packfile.HashFactory, put func(packfile.Packfile) error, failpoint func(string)) *packer {
 	p := &packer{
-		encode: encode, hash: hf, put: put, failpoint: failpoint,
+		run: run, encode: encode, hash: hf, put: put, failpoint: failpoint,
 		size: packSize,
 		full: make(chan *pack), quit: make(chan struct{}),
 		free:     make(chan []byte, 2),
@@ -126,7 +125,7 @@ func (p *packer) failed() error {
 }
 
 // writer starts another writer: each writes packfiles one after the other.
-func (p *packer) writer() { p.done.Go(func() { background.Do(p.write) }) }
+func (p *packer) writer() { p.done.Go(func() { p.run(p.write) }) }
 
 func (p *packer) write() {
 	for {

@@ -127,6 +127,8 @@ type Meta struct {
 	Protocols []string
 	Reason    string // "close", "batch", "session", "schedule", "manual", "seal", "shutdown", "import", …
 	LeftOut   uint64 // files that were accepted and that the snapshot lacks, as their bytes were lost
+	// Urgent runs the commit beside others instead of behind them. It is not in the snapshot.
+	Urgent bool
 
 	Source Source   // where a tree was pulled from; zero for uploads
 	Tags   []string // further ones, "key=value"

@@ -119,7 +119,9 @@ func (s *share) meta(set *changeSet, last committedRecord) snapshotter.Meta {
 		Users:     slices.Sorted(maps.Keys(set.users)),
 		Protocols: slices.Sorted(maps.Keys(set.protocol)),
 		Reason:    set.reason,
-		LeftOut:   set.leftOut,
+		// Changes without number are in memory: uploads must not keep the commit from its work.
+		Urgent:  set.reason == reasonBacklog,
+		LeftOut: set.leftOut,
 	}
 	m.Follow(snapshotter.Snapshot{ID: last.id, Sequence: last.sequence, Time: last.time, Suffix: last.suffix})
 	return m

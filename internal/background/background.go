@@ -5,7 +5,7 @@
 //
 // What runs in the background must not hold a lock that others want for longer than a few
 // instructions. The runtime's own locks are no worse off than on a machine that is busy
-// anyway: a tenth of a core is left when somebody else wants all of it.
+// anyway: a quarter of a core is left when somebody else wants all of it.
 package background
 
 // Do runs f in the background and waits for it. f has a thread of its own: handing something

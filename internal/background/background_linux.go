@@ -6,9 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// niceness is how much nicer the background is than the process: a tenth of the share of a
-// core (sched(7)), and it is interrupted when somebody else wakes up.
-const niceness = 10
+// niceness is how much nicer the background is than the process: a quarter of a core that
+// somebody else wants too (sched(7)), and it is interrupted when somebody wakes up. With 10 it is
+// a tenth, and changes pile up while uploads keep all cores busy.
+const niceness = 5
 
 func do(f func()) {
 	done := make(chan struct{})
