@@ -30,14 +30,7 @@ func (m *Masked) Encrypt(dst, src, masks []byte) {
 		m.kernel.encrypt(dst, src, masks)
 		return
 	}
-	// All words before all blocks: a block read right after its two halves were written
-	// would wait for the processor's store buffer each time.
-	subtle.XORBytes(dst, src, masks)
-	for i := 0; i < len(src); i += BlockSize {
-		b := dst[i : i+BlockSize]
-		m.block.Encrypt(b, b)
-	}
-	subtle.XORBytes(dst, dst[:len(src)], masks)
+	masked(m.block.Encrypt, dst, src, masks)
 }
 
 // Decrypt is the inverse of Encrypt.
@@ -46,10 +39,17 @@ func (m *Masked) Decrypt(dst, src, masks []byte) {
 		m.kernel.decrypt(dst, src, masks)
 		return
 	}
+	masked(m.block.Decrypt, dst, src, masks)
+}
+
+// masked does one block after the other with crypt.
+func masked(crypt func(dst, src []byte), dst, src, masks []byte) {
+	// All words before all blocks: a block read right after its two halves were written
+	// would wait for the processor's store buffer each time.
 	subtle.XORBytes(dst, src, masks)
 	for i := 0; i < len(src); i += BlockSize {
 		b := dst[i : i+BlockSize]
-		m.block.Decrypt(b, b)
+		crypt(b, b)
 	}
 	subtle.XORBytes(dst, dst[:len(src)], masks)
 }
