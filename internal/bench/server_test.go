@@ -131,7 +131,7 @@ Subsystem sftp internal-sftp
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s.pid = daemon(t, s.addr, "/usr/sbin/sshd", "-D", "-e", "-f", filepath.Join(dir, "sshd_config"))
+	s.pid = proctest.StartServer(t, "sshd", s.addr, exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", filepath.Join(dir, "sshd_config")))
 	return s
 }
 
@@ -145,32 +145,6 @@ func separation(t *testing.T) {
 	case !errors.Is(err, fs.ErrExist):
 		t.Fatal(err)
 	}
-}
-
-// daemon starts a program that ends with the test, and waits until it answers.
-func daemon(t *testing.T, addr, name string, args ...string) int {
-	t.Helper()
-	cmd := exec.Command(name, args...)
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	_, err := proctest.Wait(t.Context(), 10*time.Second, func() bool {
-		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(t.Context(), "tcp", addr)
-		if err != nil {
-			return false
-		}
-		_ = conn.Close()
-		return true
-	})
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return cmd.Process.Pid
 }
 
 // run runs a program to its end.

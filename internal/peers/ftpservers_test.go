@@ -3,11 +3,9 @@
 package peers
 
 import (
-	"context"
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -256,7 +254,7 @@ func testFTPServer(t *testing.T, s ftpServer) {
 	want := ftpTree(t, tree, s)
 	port := proctest.FreePort(t)
 	cmd, location, keys := s.start(t, r, program, root, port)
-	serveFTP(t, cmd, port)
+	proctest.StartServer(t, s.name, fmt.Sprintf("127.0.0.1:%d", port), cmd)
 
 	g := proctest.NewGateway(t, proctest.Options{Extra: fmt.Sprintf(
 		"sources: { peer: { location: %q, %s, timeout: 20s } }\ndestinations: { back: { location: %q, %[2]s, timeout: 20s } }\n",
@@ -288,33 +286,6 @@ func testFTPServer(t *testing.T, s ftpServer) {
 	}
 	if diff := cmp.Diff(want, ftpDescribe(t, filepath.Join(root, "back"), s)); diff != "" {
 		t.Errorf("restored to the server (-want +got):\n%s", diff)
-	}
-}
-
-// serveFTP runs a server until the test ends.
-func serveFTP(t *testing.T, cmd *exec.Cmd, port int) {
-	t.Helper()
-	var log strings.Builder
-	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.WaitDelay = time.Second
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("the server's output:\n%s", log.String())
-		}
-	})
-	if _, err := proctest.Wait(t.Context(), 30*time.Second, func() bool {
-		conn, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	}); err != nil {
-		t.Fatal(err)
 	}
 }
 

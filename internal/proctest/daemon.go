@@ -26,6 +26,16 @@ type daemon struct {
 	out     bytes.Buffer
 }
 
+// StartServer starts a server of somebody else's that listens on addr, and returns its process
+// id. It ends with the test, which shows what it has said when it fails.
+func StartServer(tb testing.TB, name, addr string, cmd *exec.Cmd) (pid int) {
+	tb.Helper()
+	cmd.WaitDelay = time.Second // for children, which keep its output
+	d := &daemon{Addr: addr, name: name, command: func() *exec.Cmd { return cmd }}
+	d.begin(tb)
+	return d.cmd.Process.Pid
+}
+
 // begin starts the server, which ends with the test.
 func (d *daemon) begin(tb testing.TB) {
 	tb.Helper()
