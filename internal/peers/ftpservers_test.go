@@ -292,31 +292,10 @@ func testFTPServer(t *testing.T, s ftpServer) {
 // ftpTree makes a tree and describes it. It has what all servers carry: no links.
 func ftpTree(t *testing.T, dir string, s ftpServer) map[string]string {
 	t.Helper()
-	rng := newRand(11)
-	when := time.Date(2024, 2, 3, 4, 5, 6, 0, time.UTC)
-	for i, f := range []struct {
-		name string
-		size int
-		mode fs.FileMode
-	}{
+	plant(t, dir, newRand(11), time.Date(2024, 2, 3, 4, 5, 6, 0, time.UTC), []planted{
 		{"empty", 0, 0o644}, {"one", 1, 0o604}, {"with blanks  in it", 5000, 0o644}, {"a/b/c/deep", 100, 0o755},
 		{"a/ünï", 10, 0o644}, {"large", 5<<20 + 7, 0o644}, {"-rw-r--r--", 3, 0o644},
-	} {
-		path := filepath.Join(dir, f.name)
-		data := make([]byte, f.size)
-		for i := range data {
-			data[i] = byte(rng.Uint32())
-		}
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, data, f.mode); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chtimes(path, when, when.Add(time.Duration(i)*time.Hour)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 	if err := os.Mkdir(filepath.Join(dir, "a", "nothing"), 0o755); err != nil {
 		t.Fatal(err)
 	}

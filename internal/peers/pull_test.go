@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,20 +18,17 @@ import (
 	"github.com/snapgate/gateway/internal/proctest"
 )
 
-// pullTree makes a tree that has what a pull is to capture.
-func pullTree(t *testing.T) string {
+// planted is a file of a tree that is pulled.
+type planted struct {
+	name string
+	size int
+	mode fs.FileMode
+}
+
+// plant makes files of random bytes below a directory, each an hour younger than the one before.
+func plant(t *testing.T, dir string, rng *rand.Rand, when time.Time, files []planted) {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "tree")
-	rng := newRand(7)
-	when := time.Date(2021, 2, 3, 4, 5, 6, 0, time.UTC)
-	for i, f := range []struct {
-		name string
-		size int
-		mode fs.FileMode
-	}{
-		{"empty", 0, 0o644}, {"one", 1, 0o600}, {"small", 5000, 0o640}, {"just a range", 16 << 20, 0o644}, {"large", 20<<20 + 3, 0o444},
-		{"a/b/c/deep", 100, 0o755}, {"a/ nam\te", 3, 0o644}, {"a/bytes-\xff\xfe", 10, 0o644}, {"a/ünï", 10, 0o600},
-	} {
+	for i, f := range files {
 		path := filepath.Join(dir, f.name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -46,6 +44,16 @@ func pullTree(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
+}
+
+// pullTree makes a tree that has what a pull is to capture.
+func pullTree(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "tree")
+	plant(t, dir, newRand(7), time.Date(2021, 2, 3, 4, 5, 6, 0, time.UTC), []planted{
+		{"empty", 0, 0o644}, {"one", 1, 0o600}, {"small", 5000, 0o640}, {"just a range", 16 << 20, 0o644}, {"large", 20<<20 + 3, 0o444},
+		{"a/b/c/deep", 100, 0o755}, {"a/ nam\te", 3, 0o644}, {"a/bytes-\xff\xfe", 10, 0o644}, {"a/ünï", 10, 0o600},
+	})
 	if err := os.Mkdir(filepath.Join(dir, "a", "nothing"), 0o700); err != nil {
 		t.Fatal(err)
 	}
