@@ -25,6 +25,11 @@ type Problem struct {
 	Text string
 }
 
+// SortProblems sorts problems by path, as a tree is walked.
+func SortProblems(list []Problem) {
+	slices.SortStableFunc(list, func(a, b Problem) int { return comparePaths(a.Path, b.Path) })
+}
+
 // problem is a Problem in JSON, where strings are UTF-8.
 type problem struct {
 	Path  string `json:"path"`
@@ -159,7 +164,7 @@ func (r *Report) Problems() (list []Problem, omitted int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	list = slices.Clone(r.problems)
-	slices.SortStableFunc(list, func(a, b Problem) int { return comparePaths(a.Path, b.Path) })
+	SortProblems(list)
 	return list, r.total - int64(len(list))
 }
 

@@ -101,9 +101,7 @@ func (r *Report) Problems() (list []pull.Problem, omitted int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	list = slices.Clone(r.problems)
-	slices.SortStableFunc(list, func(a, b pull.Problem) int {
-		return slices.Compare(strings.Split(a.Path, "/"), strings.Split(b.Path, "/"))
-	})
+	pull.SortProblems(list)
 	return list, r.total - int64(len(list))
 }
 
