@@ -15,6 +15,8 @@ COMMITS   ?= 10000
 FILES     ?= 1000000
 # Tests of one goroutine that take minutes under the race detector; they run without it.
 RACESKIP  := ^(TestPowerLoss|TestPowerLossNoticesMissingSync|TestManyCommits|TestCommitManyEntries|TestErrorsWithoutEnd)$$
+# Packages whose tests take longest begin first; all others follow.
+PACKAGES  := ./snapshotter ./cmd/gateway ./vfs/vfstest ./ftpsrv ./...
 PLATFORMS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 REPORT    := $(BIN)/testreport
 
@@ -72,12 +74,12 @@ test: $(REPORT) ## run everything: unit tests, a short crash run, real clients, 
 .PHONY: unit
 unit: $(REPORT) ## run the unit tests
 	@mkdir -p $(OUT)/counts
-	$(REPORT) -out $(OUT)/counts/unit.json -- -timeout 10m ./...
+	$(REPORT) -out $(OUT)/counts/unit.json -- -timeout 10m $(PACKAGES)
 
 .PHONY: race
 race: $(REPORT) ## run the unit tests with the race detector
 	@mkdir -p $(OUT)/counts
-	$(REPORT) -out $(OUT)/counts/race.json -- -race -short -skip '$(RACESKIP)' -timeout 14m ./...
+	$(REPORT) -out $(OUT)/counts/race.json -- -race -short -skip '$(RACESKIP)' -timeout 14m $(PACKAGES)
 
 .PHONY: crash
 crash: ROUNDS_ARG = $(ROUNDS)
@@ -114,12 +116,7 @@ peers-update: $(BIN)/gateway $(BIN)/plakar ## the same, and write docs/PEERS.md
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (10s)
-	@set -e; for file in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | sort); do \
-		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' $$file); do \
-			echo "fuzz  $$(dirname $$file) $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$(dirname $$file); \
-		done; \
-	done
+	@GO=$(GO) .ci/fuzz $(FUZZTIME)
 
 # Of the first, medians of five are what counts. FULL=1 takes the sizes of docs/BENCHMARKS.md.
 TABLE := ^(BenchmarkCommitOneFile|BenchmarkIngest|BenchmarkReadAt)$$
