@@ -65,6 +65,12 @@ const (
 	FailEarlyAdopt        = "early-adopt"
 )
 
+// What Config.Failpoint is called with by Remove.
+const (
+	FailRemoveBefore = "remove-state-put-before"
+	FailRemoveAfter  = "remove-state-put-after"
+)
+
 // CheckpointDone is what Config.Failpoint is called with after a checkpoint of a Copier, which
 // commits do not come by.
 const CheckpointDone = "copy-checkpoint"
@@ -91,6 +97,7 @@ type Snapshotter struct {
 	nodes   *lru.Cache[objects.MAC, *node]
 	trees   *lru.Cache[ID, *snapTree]
 	dirs    *lru.Cache[objects.MAC, *dirIndex]
+	removed *lru.Cache[ID, *record] // by Remove, but still to be opened
 
 	early *early
 
@@ -194,6 +201,9 @@ func (s *Snapshotter) makeCaches() (err error) {
 	}
 	if s.dirs, err = lru.New[objects.MAC, *dirIndex](dirCacheSize); err != nil {
 		return fmt.Errorf("directory cache: %w", err)
+	}
+	if s.removed, err = lru.New[ID, *record](removedCacheSize); err != nil {
+		return fmt.Errorf("cache of removed snapshots: %w", err)
 	}
 	if s.heads, err = lru.New[ID, *head](headCacheSize); err != nil {
 		return fmt.Errorf("head cache: %w", err)

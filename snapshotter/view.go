@@ -20,9 +20,14 @@ type View struct {
 	errors objects.MAC // root of the index of errors; zero when there is none
 }
 
-// View opens a snapshot for reading. Errors: ErrNoSnapshot, ErrUnavailable.
+// View opens a snapshot for reading, for a while also one that this Snapshotter has removed. Errors: ErrNoSnapshot, ErrUnavailable.
 func (s *Snapshotter) View(ctx context.Context, id ID) (*View, error) {
 	r, err := s.record(ctx, id)
+	if errors.Is(err, ErrNoSnapshot) {
+		if gone, ok := s.removed.Get(id); ok {
+			r, err = gone, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
