@@ -210,4 +210,11 @@ type Entry struct {
 	Target  string // of a Symlink
 	Owner   string // user and group names when the snapshot has them
 	Group   string
+
+	ContentType string   // of a File: what its bytes look like, "text/plain; charset=utf-8"
+	Object      ObjectID // of a File: its bytes; zero for what has none
 }
+
+// ObjectID names the bytes of a stored file. Two files of one store with the same one have the
+// same bytes; the reverse need not be so, see Hash.
+type ObjectID [32]byte

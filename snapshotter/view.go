@@ -15,9 +15,10 @@ import (
 // links are not followed. A foreign snapshot is shown from its source directory. Safe for
 // concurrent use.
 type View struct {
-	tree   *snapTree
-	snap   Snapshot
-	errors objects.MAC // root of the index of errors; zero when there is none
+	tree    *snapTree
+	snap    Snapshot
+	errors  objects.MAC // root of the index of errors; zero when there is none
+	summary objects.MAC // root of the index of summaries; likewise
 }
 
 // View opens a snapshot for reading, for a while also one that this Snapshotter has removed. Errors: ErrNoSnapshot, ErrUnavailable.
@@ -35,7 +36,7 @@ func (s *Snapshotter) View(ctx context.Context, id ID) (*View, error) {
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", id, err)
 	}
-	return &View{tree: t, snap: r.snap, errors: r.vfs.Errors}, nil
+	return &View{tree: t, snap: r.snap, errors: r.vfs.Errors, summary: r.summary}, nil
 }
 
 // Snapshot describes the snapshot that the view shows.
@@ -159,6 +160,7 @@ func entryOf(e *storedEntry) Entry {
 		entry.Size = int64(len(e.SymlinkTarget))
 	case fi.Lmode.IsRegular():
 		entry.Size = fi.Lsize
+		entry.ContentType, entry.Object = e.ContentType, ObjectID(e.Object)
 	}
 	return entry
 }

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // shellQuote quotes a word for a POSIX shell when it needs that.
@@ -18,7 +19,7 @@ func shellQuote(s string) string {
 // printable returns a name from elsewhere as it is, or quoted when it would upset a
 // terminal or a table.
 func printable(s string) string {
-	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+	if utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
 		return s
 	}
 	return strconv.Quote(s)

@@ -22,7 +22,6 @@ import (
 	"github.com/snapgate/gateway/pull/restore"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
-	"github.com/snapgate/gateway/vfs"
 )
 
 // shownExtras is how many of the names that are to be deleted a question shows.
@@ -243,15 +242,7 @@ func (rc *restoreCommand) find(ctx context.Context, cfg *config.Config, ref stri
 	if err != nil {
 		return snapref.Found{}, snapshotter.Lineage{}, err
 	}
-	found, err := snapref.Find(ref, list, snapref.Options{Now: time.Now(), Lineage: func(share string) snapshotter.Lineage {
-		if _, ok := cfg.Source(share); ok {
-			return vfs.StoredSourceLineage(cfg.DataDir, share)
-		}
-		if l := vfs.StoredLineage(cfg.DataDir, share); l != (snapshotter.Lineage{}) {
-			return l
-		}
-		return vfs.StoredSourceLineage(cfg.DataDir, share)
-	}})
+	found, err := snapref.Find(ref, list, snapref.Options{Now: time.Now(), Lineage: lineages(cfg)})
 	return found, snapshotter.Lineage{GatewayID: found.Snapshot.GatewayID, ShareID: found.Snapshot.ShareID}, err
 }
 

@@ -1,0 +1,370 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/cmd/gateway/internal/snapref"
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/vfs"
+)
+
+// viewPage is how many entries of a directory are read at a time.
+const viewPage = 1024
+
+// snapWords says in a help what SNAP is.
+const snapWords = `SNAP is an id or its first digits, latest, a share or source for its newest snapshot, or
+SHARE@WHAT: a name below .snapshots, or a time, for the newest snapshot that is not younger:
+2026-11-21, "2026-11-21 14:00", "yesterday 14:00", "3 hours ago". A PATH is one in the snapshot.`
+
+// viewFlags are the flags that the commands have which look into snapshots.
+type viewFlags struct {
+	asJSON, noPager bool
+	store           string
+}
+
+func (f *viewFlags) add(c *cobra.Command) {
+	c.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON object a line")
+	c.Flags().BoolVar(&f.noPager, "no-pager", false, "do not show what is printed on a terminal with $PAGER, or less")
+	f.addStore(c)
+}
+
+func (f *viewFlags) addStore(c *cobra.Command) {
+	c.Flags().StringVar(&f.store, "store", "", "look into the store of that `NAME`, in place of the gateway's own")
+}
+
+// viewing is a command that looks into snapshots: the store, which it has opened itself, and
+// where it prints to.
+type viewing struct {
+	p      *program
+	flags  *viewFlags
+	cfg    *config.Config
+	snaps  *snapshotter.Snapshotter
+	list   []snapshotter.Snapshot // all, newest first
+	out    *bufio.Writer
+	asJSON *json.Encoder
+	now    time.Time
+}
+
+// look opens the store for a command that reads it, beside whatever else uses it, and prints
+// what do prints, on a terminal by a pager.
+func (p *program) look(ctx context.Context, name string, f *viewFlags, do func(context.Context, *viewing) error) error {
+	cfg, err := p.load()
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var stores []string
+	if f.store != "" {
+		stores = []string{f.store}
+	}
+	err = p.readStore(ctx, stores, func(ctx context.Context, _ *store.Store, snaps *snapshotter.Snapshotter) (err error) {
+		list, err := snaps.Snapshots(ctx, "")
+		if err != nil {
+			return err
+		}
+		w, end, err := p.page(f.noPager)
+		if err != nil {
+			return err
+		}
+		v := &viewing{p: p, flags: f, cfg: cfg, snaps: snaps, list: list, out: bufio.NewWriterSize(w, 64<<10), now: time.Now()}
+		v.asJSON = json.NewEncoder(v.out)
+		v.asJSON.SetEscapeHTML(false)
+		err = do(ctx, v)
+		switch ferr := v.out.Flush(); {
+		case errors.Is(ferr, syscall.EPIPE): // the pager was left
+			err = nil
+		case err == nil:
+			err = ferr
+		}
+		return errors.Join(err, end())
+	})
+	switch {
+	case errors.Is(err, config.ErrPassphrase):
+		err = &hintedError{err: err, hint: "this command opens the store itself, and a running gateway does not give its passphrase away: run it as the gateway's user, with the environment that store.passphrase_env or passphrase_command needs"}
+	case err != nil && ctx.Err() != nil:
+		err = errors.New("interrupted")
+	case err == nil:
+		return nil
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// find finds the snapshot, and the path in it, that are meant.
+func (v *viewing) find(ref string) (snapref.Found, error) {
+	return snapref.Find(ref, v.list, snapref.Options{Now: v.now, Lineage: lineages(v.cfg)})
+}
+
+// open opens what a reference means.
+func (v *viewing) open(ctx context.Context, ref string) (*snapshotter.View, string, error) {
+	found, err := v.find(ref)
+	if err != nil {
+		return nil, "", err
+	}
+	view, err := v.snaps.View(ctx, found.Snapshot.ID)
+	return view, found.Path, err
+}
+
+// entry opens what a reference means, and describes what is there.
+func (v *viewing) entry(ctx context.Context, ref string) (*snapshotter.View, string, snapshotter.Entry, error) {
+	view, path, err := v.open(ctx, ref)
+	if err != nil {
+		return nil, "", snapshotter.Entry{}, err
+	}
+	e, err := view.Lstat(ctx, path)
+	if err != nil {
+		err = v.missing(ctx, view, path, err)
+	}
+	return view, path, e, err
+}
+
+// missing says of a path that is not in a snapshot why, as far as the snapshot knows.
+func (v *viewing) missing(ctx context.Context, view *snapshotter.View, path string, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s := view.Snapshot()
+	missing := fmt.Errorf("%s: %w in snapshot %s of %s, %s", printable(path), errNotThere, s.ID.String()[:shortID], printable(s.Share), v.when(s.Time))
+	if s.Errors > 0 {
+		for f, ferr := range view.Errors(ctx) {
+			if ferr != nil {
+				break
+			}
+			if f.Path == "/" || f.Path == path || strings.HasPrefix(path, f.Path+"/") {
+				text := "it may be what could not be captured"
+				if f.Path == path {
+					text = "it could not be captured"
+				}
+				return &hintedError{err: missing, hint: fmt.Sprintf("%s: %s: %s", text, printable(f.Path), f.Text)}
+			}
+		}
+	}
+	if s.Lost > 0 {
+		return &hintedError{err: missing, hint: fmt.Sprintf("%d files are not in this snapshot, as the store had lost them", s.Lost)}
+	}
+	return missing
+}
+
+// errNotThere is the error for a path that a snapshot does not have.
+var errNotThere = errors.New("no such file or directory")
+
+// lineages tells a share's own line of snapshots.
+func lineages(cfg *config.Config) func(share string) snapshotter.Lineage {
+	return func(share string) snapshotter.Lineage {
+		if _, ok := cfg.Source(share); ok {
+			return vfs.StoredSourceLineage(cfg.DataDir, share)
+		}
+		if l := vfs.StoredLineage(cfg.DataDir, share); l != (snapshotter.Lineage{}) {
+			return l
+		}
+		return vfs.StoredSourceLineage(cfg.DataDir, share)
+	}
+}
+
+// timeLayout is how a time of a file is shown to people.
+const timeLayout = "2006-01-02 15:04:05"
+
+// when is a time as people read it, in their zone.
+func (v *viewing) when(t time.Time) string { return t.Local().Format(timeLayout) }
+
+// entries lists a directory in byte order of the names.
+func entries(ctx context.Context, view *snapshotter.View, dir string) iter.Seq2[snapshotter.Entry, error] {
+	return func(yield func(snapshotter.Entry, error) bool) {
+		after := ""
+		for {
+			page, err := view.ReadDir(ctx, dir, after, viewPage)
+			if err != nil {
+				yield(snapshotter.Entry{}, err)
+				return
+			}
+			for _, e := range page {
+				if !yield(e, nil) {
+					return
+				}
+				after = e.Name
+			}
+			if len(page) < viewPage {
+				return
+			}
+		}
+	}
+}
+
+// walk calls each for all that is below a directory, a directory before what is in it.
+func walk(ctx context.Context, view *snapshotter.View, dir string, each func(path string, e snapshotter.Entry) error) error {
+	for e, err := range entries(ctx, view, dir) {
+		if err != nil {
+			return err
+		}
+		path := below(dir, e.Name)
+		if err := each(path, e); err != nil {
+			return err
+		}
+		if e.Kind != snapshotter.Dir {
+			continue
+		}
+		if err := walk(ctx, view, path, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// below is the path of an entry of a directory.
+func below(dir, name string) string {
+	if dir == "/" {
+		return "/" + name
+	}
+	return dir + "/" + name
+}
+
+// text is a name that may not be UTF-8, as JSON has it: with its bytes where they would be lost.
+type text struct{ s string }
+
+func (t text) MarshalJSON() ([]byte, error) {
+	return json.Marshal(strings.ToValidUTF8(t.s, "\uFFFD"))
+}
+
+// bytesOf returns a name in base64 when it is not UTF-8, "" when it is.
+func bytesOf(s string) string {
+	if utf8.ValidString(s) {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString([]byte(s))
+}
+
+// entryLine is an entry in --json.
+type entryLine struct {
+	Path        text   `json:"path"`
+	PathBase64  string `json:"path_base64,omitempty"` // of a path that is not UTF-8
+	Kind        string `json:"kind"`                  // file, directory or link
+	Size        int64  `json:"size"`
+	Mode        string `json:"mode"` // octal
+	ModTime     string `json:"mtime"`
+	UID         uint32 `json:"uid"`
+	GID         uint32 `json:"gid"`
+	Owner       string `json:"owner,omitempty"`
+	Group       string `json:"group,omitempty"`
+	ContentType string `json:"content_type,omitempty"`
+	Target      *text  `json:"target,omitempty"` // of a link
+	TargetBytes string `json:"target_base64,omitempty"`
+}
+
+func newEntryLine(path string, e snapshotter.Entry) entryLine {
+	l := entryLine{
+		Path: text{path}, PathBase64: bytesOf(path), Kind: kindWord(e.Kind), Size: e.Size, Mode: modeText(e.Attr.Mode),
+		ModTime: e.Attr.ModTime.UTC().Format(time.RFC3339Nano), UID: e.Attr.UID, GID: e.Attr.GID, Owner: e.Owner, Group: e.Group,
+		ContentType: e.ContentType,
+	}
+	if e.Kind == snapshotter.Symlink {
+		l.Target, l.TargetBytes = &text{e.Target}, bytesOf(e.Target)
+	}
+	return l
+}
+
+func kindWord(k snapshotter.ChangeKind) string {
+	switch k {
+	case snapshotter.Dir:
+		return "directory"
+	case snapshotter.Symlink:
+		return "link"
+	}
+	return "file"
+}
+
+// modeText is a mode as chmod takes it.
+func modeText(m fs.FileMode) string {
+	n := uint32(m.Perm())
+	for i, bit := range []fs.FileMode{fs.ModeSticky, fs.ModeSetgid, fs.ModeSetuid} {
+		if m&bit != 0 {
+			n |= 0o1000 << i
+		}
+	}
+	return fmt.Sprintf("%04o", n)
+}
+
+// shownName is a name for people: with a slash behind a directory and the target of a link.
+func shownName(name string, e snapshotter.Entry) string {
+	switch e.Kind {
+	case snapshotter.Dir:
+		return printable(strings.TrimSuffix(name, "/")) + "/"
+	case snapshotter.Symlink:
+		return printable(name) + " -> " + printable(e.Target)
+	}
+	return printable(name)
+}
+
+// long is an entry as ls -l shows it.
+func (v *viewing) long(w io.Writer, name string, e snapshotter.Entry) error {
+	mode := e.Attr.Mode
+	switch e.Kind {
+	case snapshotter.Dir:
+		mode |= fs.ModeDir
+	case snapshotter.Symlink:
+		mode |= fs.ModeSymlink
+	}
+	size := "-"
+	if e.Kind == snapshotter.File {
+		size = bytesText(e.Size)
+	}
+	_, err := fmt.Fprintf(w, "%s  %-8s %-8s %9s  %s  %s\n", unixMode(mode), owner(e.Owner, e.Attr.UID), owner(e.Group, e.Attr.GID),
+		size, v.when(e.Attr.ModTime), shownName(name, e))
+	return err
+}
+
+// owner is a name that a snapshot has, or else the number.
+func owner(name string, id uint32) string {
+	if name == "" {
+		return fmt.Sprint(id)
+	}
+	return printable(name)
+}
+
+// unixMode is a mode as ls shows it.
+func unixMode(m fs.FileMode) string {
+	b := []byte("-rwxrwxrwx")
+	for i := range 9 {
+		if m&(1<<(8-i)) == 0 {
+			b[i+1] = '-'
+		}
+	}
+	switch {
+	case m.IsDir():
+		b[0] = 'd'
+	case m&fs.ModeSymlink != 0:
+		b[0] = 'l'
+	}
+	for _, s := range []struct {
+		bit   fs.FileMode
+		at    int
+		c     byte
+		other byte // without x
+	}{{fs.ModeSetuid, 3, 's', 'S'}, {fs.ModeSetgid, 6, 's', 'S'}, {fs.ModeSticky, 9, 't', 'T'}} {
+		switch {
+		case m&s.bit == 0:
+		case b[s.at] == 'x':
+			b[s.at] = s.c
+		default:
+			b[s.at] = s.other
+		}
+	}
+	return string(b)
+}
