@@ -29,11 +29,26 @@ const (
 	awayPatience = 2 * time.Minute
 	// storePause is between attempts.
 	storePause = 5 * time.Second
-	// keepInterval is how often a long run makes what it has stored so far known to the runs
-	// after it: that is what is stored twice when it is killed.
+	// keepFirst, keepShare and keepInterval are how often a run makes what it has stored so far
+	// known to the runs after it: what came since is stored twice when it is killed. That is half
+	// a minute, or a sixteenth of what it has taken so far, and ten minutes at most: each time
+	// leaves a file in the store for good, which opening it with empty caches reads.
+	keepFirst    = 30 * time.Second
+	keepShare    = 16
 	keepInterval = 10 * time.Minute
 	// keepLimit is how long doing so may hold up the end of a run that has failed.
 	keepLimit = time.Minute
+)
+
+// The failpoints of a run: a content is stored; what was stored is known to others; all is stored
+// and nothing is committed; the snapshot is made; what is left for the next run is written. Those of
+// snapshotter come between.
+const (
+	FailpointStored    = "pull-stored"
+	FailpointKept      = "pull-kept"
+	FailpointFetched   = "pull-fetched"
+	FailpointCommitted = "pull-committed"
+	FailpointNoted     = "pull-noted"
 )
 
 // ErrRunning means that another run of the same source is under way.
@@ -64,9 +79,15 @@ type RunConfig struct {
 	// contents have not been read, and nothing is kept from another run.
 	DryRun func(Planned) error
 
+	// KeepEvery is how often what was stored so far is made known to the runs after this one; 0
+	// for what costs a long run little.
+	KeepEvery time.Duration
+
 	Retry  Retry
 	Report *Report
 	Log    *slog.Logger // nil drops
+	// Failpoint is called at named moments, the Failpoint constants. It is for crash tests.
+	Failpoint func(name string)
 }
 
 // Planned is a change that a run would make.
@@ -99,6 +120,9 @@ type Result struct {
 func Run(ctx context.Context, r Remote, cfg RunConfig) (Result, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Failpoint == nil {
+		cfg.Failpoint = func(string) {}
 	}
 	began := time.Now()
 	cfg.Report.Begin(began)
@@ -218,6 +242,7 @@ func (r *run) pull(ctx context.Context) (Result, error) {
 		r.keep(ctx)
 		return Result{}, err
 	}
+	r.cfg.Failpoint(FailpointFetched)
 	out := Result{ID: r.base.ID, Partial: r.partial()}
 	problems := hashProblems(r.cfg.Report)
 	if list.n > 0 || r.cfg.Unchanged || r.base.ID.IsZero() || out.Partial || r.otherProblems(problems) {
@@ -230,11 +255,13 @@ func (r *run) pull(ctx context.Context) (Result, error) {
 			return Result{}, err
 		}
 		out.New = true
+		r.cfg.Failpoint(FailpointCommitted)
 	}
 	next := r.settled.after(r.began, r.cfg.Report)
 	if err := newState(out.ID, next, problems).save(r.cfg.Dir); err != nil {
 		r.cfg.Log.Warn("what a run leaves for the next one is not written", "source", r.cfg.Name, "err", err)
 	}
+	r.cfg.Failpoint(FailpointNoted)
 	return out, nil
 }
 
@@ -251,12 +278,20 @@ func (r *run) fetch(ctx context.Context, list *changeList) error {
 		if err != nil {
 			return err
 		}
-		if time.Since(kept) >= keepInterval {
+		if time.Since(kept) >= r.keepEvery(kept) {
 			r.keep(ctx)
 			kept = time.Now()
 		}
 	}
 	return nil
+}
+
+// keepEvery is how long after the last time at kept the next one is.
+func (r *run) keepEvery(kept time.Time) time.Duration {
+	if r.cfg.KeepEvery > 0 {
+		return r.cfg.KeepEvery
+	}
+	return min(max(kept.Sub(r.began)/keepShare, keepFirst), keepInterval)
 }
 
 // keep makes what was stored so far known to the runs after this one. When that is not
@@ -266,7 +301,9 @@ func (r *run) keep(ctx context.Context) {
 	defer cancel()
 	if err := r.cfg.Snapshots.Keep(ctx); err != nil {
 		r.cfg.Log.Info("what was stored so far is not known to others", "source", r.cfg.Name, "err", err)
+		return
 	}
+	r.cfg.Failpoint(FailpointKept)
 }
 
 // partial reports whether the connection was lost for good.
@@ -298,6 +335,9 @@ func (r *run) ingest(ctx context.Context, c snapshotter.Change) (snapshotter.Cha
 		c.Stored, err = r.cfg.Snapshots.Store(ctx, content)
 		return err
 	})
+	if err == nil {
+		r.cfg.Failpoint(FailpointStored)
+	}
 	return c, err
 }
 

@@ -2,9 +2,7 @@ package pull
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/snapgate/gateway/pull/internal/sftpclient"
@@ -175,26 +173,46 @@ func (s *SFTP) symlinkOrder(ctx context.Context, c *sftpclient.Client, top strin
 	if s.order != nil {
 		return *s.order, nil
 	}
-	id := rand.Text()[:8]
-	target, link := fmt.Sprintf("%s/.snapgate-%s-a", top, id), fmt.Sprintf("%s/.snapgate-%s-b", top, id)
-	if err := c.Symlink(ctx, target, link, false); err != nil {
-		return false, err
+	for range orderAttempts {
+		if reversed, err = askOrder(ctx, c, top); err == nil {
+			s.order = &reversed
+			return reversed, nil
+		}
+		if c.Err() != nil || ctx.Err() != nil {
+			break
+		}
 	}
-	defer func() {
-		_ = c.Remove(ctx, link) // one of them is there
+	return false, err
+}
+
+// orderAttempts is how often the question is asked: another restore may take the link away.
+const orderAttempts = 3
+
+// askOrder makes the link, and looks which of the names it has. The names are always the same, so
+// that one that was left behind is found, tells as much, and goes.
+func askOrder(ctx context.Context, c *sftpclient.Client, top string) (reversed bool, err error) {
+	target, link := top+"/.snapgate-order-a", top+"/.snapgate-order-b"
+	made := c.Symlink(ctx, target, link, false)
+	if c.Err() != nil {
+		return false, made
+	}
+	at, lerr := c.ReadLink(ctx, link)
+	back, terr := c.ReadLink(ctx, target)
+	if lerr == nil {
+		_ = c.Remove(ctx, link)
+	}
+	if terr == nil {
 		_ = c.Remove(ctx, target)
-	}()
-	if got, err := c.ReadLink(ctx, link); err != nil || got != target {
-		got, rerr := c.ReadLink(ctx, target)
-		if err = errors.Join(err, rerr); c.Err() != nil {
-			return false, err
-		}
-		if reversed = got == link; !reversed {
-			return false, errReversed
-		}
 	}
-	s.order = &reversed
-	return reversed, nil
+	switch {
+	case lerr == nil && at == target:
+		return false, nil
+	case terr == nil && back == link:
+		return true, nil
+	case made != nil:
+		return false, made // or what was in its way is away now
+	}
+	return false, errors.Join(errReversed, lerr, terr)
 }
 
 // SetAttributes implements Target. Without lsetstat@openssh.com those of symbolic links are

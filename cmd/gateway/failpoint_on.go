@@ -10,7 +10,14 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
+
+// keepEvery reads GATEWAY_KEEP_EVERY, the pull.RunConfig.KeepEvery of tests.
+func keepEvery() time.Duration {
+	d, _ := time.ParseDuration(os.Getenv("GATEWAY_KEEP_EVERY")) // 0 for none
+	return d
+}
 
 // failpoint reads GATEWAY_FAILPOINT=name[:n] and returns what ends this process with
 // SIGKILL, as a crash would, when the moment of that name comes for the nth time (the

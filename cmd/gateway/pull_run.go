@@ -39,6 +39,10 @@ func runPull(ctx context.Context, snaps *snapshotter.Snapshotter, dataDir string
 	if cfg.Lineage, err = lineageOf(dataDir, src.Name, opt.dryRun != nil); err != nil {
 		return res, err
 	}
+	if cfg.Failpoint, err = failpoint(); err != nil {
+		return res, err
+	}
+	cfg.KeepEvery = keepEvery()
 	r, err := remote.Open(ctx, &src.Remote, remote.Options{Ask: opt.ask, Log: opt.log})
 	if err != nil {
 		return res, pullError(&src.Remote, err)

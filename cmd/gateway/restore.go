@@ -200,12 +200,17 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 		return rc.hinted(dst, err)
 	}
 	defer target.Close()
+	point, err := failpoint()
+	if err != nil {
+		return err
+	}
 	report := &restore.Report{}
 	stop := rc.watch(report, found)
 	runErr := restore.Run(ctx, restore.Config{
 		Source: restore.FromView(view), Path: found.Path, Target: target, Report: report, Lineage: lineage,
 		Overwrite: mode, Owner: rc.owner, DryRun: rc.dryRun, Verify: rc.verify, Delete: rc.remove,
 		Confirm: rc.confirm, Note: rc.note(), Bandwidth: dst.Bandwidth,
+		Failpoint: point,
 	})
 	stop()
 	if runErr != nil && !errors.Is(runErr, restore.ErrNotDeleted) {

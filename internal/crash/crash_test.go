@@ -64,7 +64,7 @@ func TestCrash(t *testing.T) {
 
 func newRun(t *testing.T) *run {
 	t.Helper()
-	points, err := Failpoints(proctest.Root(t))
+	points, err := Failpoints(proctest.Root(t), "vfs", "snapshotter", "store")
 	if err != nil {
 		t.Fatal(err)
 	}

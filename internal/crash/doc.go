@@ -8,6 +8,10 @@
 // same must hold in the snapshot that is made then, and kloset's own check, run by stock
 // plakar, must find nothing.
 //
+// Commands are killed, too: syncs, pulls (also those that serve makes) and restores. The store is good
+// after each kill, no snapshot and no restored file is half of what it should be, and the next run
+// finishes the work with what is there.
+//
 // This file's neighbours hold what the harness (crash_test.go, build tag crash) and the
 // client program (crashclient) share: the operations, their log, and the model of a tree.
 package crash

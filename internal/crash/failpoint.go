@@ -17,12 +17,11 @@ import (
 var failpointName = regexp.MustCompile(`^[Ff]ail(point)?[A-Z]`)
 
 // Failpoints lists the failpoints of the source below root, sorted: the values of the
-// string constants that are named Fail… or Failpoint…, in the packages vfs, snapshotter and
-// store and below. Reading the source finds those of internal packages too, and none can
-// be forgotten.
-func Failpoints(root string) ([]string, error) {
+// string constants that are named Fail… or Failpoint…, in the directories dirs and below.
+// Reading the source finds those of internal packages too, and none can be forgotten.
+func Failpoints(root string, dirs ...string) ([]string, error) {
 	var names []string
-	for _, dir := range []string{"vfs", "snapshotter", "store"} {
+	for _, dir := range dirs {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 				return err

@@ -123,10 +123,10 @@ func TestLogRoundTrip(t *testing.T) {
 func TestFailpointsFromSource(t *testing.T) {
 	root := t.TempDir()
 	for name, src := range map[string]string{
-		"vfs/internal/x/x.go":      "package x\nconst (\n FailBefore = \"x-before\"\n Failure = \"no\"\n other = \"no\"\n)\n",
-		"snapshotter/s.go":         "package s\nconst FailpointPut = \"put\"\n",
-		"store/s_test.go":          "package s\nconst FailTest = \"no\"\n",
-		"cmd/gateway/main_test.go": "package main\n",
+		"vfs/internal/x/x.go": "package x\nconst (\n FailBefore = \"x-before\"\n Failure = \"no\"\n other = \"no\"\n)\n",
+		"snapshotter/s.go":    "package s\nconst FailpointPut = \"put\"\n",
+		"store/s_test.go":     "package s\nconst FailTest = \"no\"\n",
+		"pull/p.go":           "package p\nconst FailElsewhere = \"no\"\n",
 	} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755); err != nil {
 			t.Fatal(err)
@@ -135,7 +135,7 @@ func TestFailpointsFromSource(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := Failpoints(root)
+	got, err := Failpoints(root, "vfs", "snapshotter", "store")
 	if err != nil {
 		t.Fatal(err)
 	}

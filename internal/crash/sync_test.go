@@ -6,11 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/snapgate/gateway/internal/proctest"
@@ -19,24 +16,22 @@ import (
 // TestCrashSync kills a sync at each of its moments. The target is good every time, the next run
 // finishes the work, and plakar finds nothing wrong with it.
 func TestCrashSync(t *testing.T) {
-	g := proctest.NewGateway(t, proctest.Options{
-		Binary: proctest.Binary(t, "gateway-failpoint"),
+	r := &syncCrash{rng: rand.NewChaCha8([32]byte{1}), commands: newCommands(t, proctest.Options{
+		Parent: fastDisk(),
 		Shares: map[string]string{"main": "{ snapshot: { when: manual } }"},
-		// Deriving keys is not what is tested, and each run would do it twice.
-		Store: "{ location: ./data/store, plaintext: true, create: true }",
-		Extra: "stores: { second: { location: ./second, plaintext: true, create: true } }\n",
-	})
+		Extra:  "stores: { second: { location: ./second, plaintext: true, create: true } }\n",
+	})}
+	g := r.g
 	if _, err := g.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r := &syncCrash{t: t, g: g, rng: rand.NewChaCha8([32]byte{1})}
 	for i, point := range []string{
 		"early-packfile-put-before", "early-packfile-put-after", "early-adopt", "commit-entries", "commit-indexes",
 		"commit-header-before", "commit-header-after", "packfile-put-before", "packfile-put-after",
 		"state-put-before", "state-put-after",
 	} {
 		r.upload(i)
-		r.killed(point)
+		r.killedAt(point, "sync", "--to", "second")
 		if i > 0 { // the first kill may come before anything is there
 			r.command("store", "check", "second")
 		}
@@ -62,8 +57,7 @@ func TestCrashSync(t *testing.T) {
 }
 
 type syncCrash struct {
-	t   *testing.T
-	g   *proctest.Gateway
+	commands
 	rng *rand.ChaCha8
 }
 
@@ -86,25 +80,4 @@ func (r *syncCrash) upload(i int) {
 		r.t.Fatal(err)
 	}
 	r.command("snapshot", "main")
-}
-
-func (r *syncCrash) command(name string, args ...string) string {
-	r.t.Helper()
-	out, err := r.g.Command(r.t.Context(), name, args...)
-	if err != nil {
-		r.t.Fatalf("%v\n%s", err, out)
-	}
-	return out
-}
-
-// killed runs a sync that dies at a failpoint.
-func (r *syncCrash) killed(point string) {
-	r.t.Helper()
-	cmd := exec.CommandContext(r.t.Context(), filepath.Join(r.g.Dir, "sgserve"), "sync", "-c", r.g.Config, "--to", "second")
-	cmd.Env = append(os.Environ(), "GATEWAY_FAILPOINT="+point)
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() {
-		r.t.Errorf("%s: the sync was not killed: %v\n%s", point, err, out)
-	}
 }

@@ -51,6 +51,7 @@ func (r *run) remove(ctx context.Context) error {
 			r.failed(ctx, x.path, err)
 			continue
 		}
+		r.Failpoint(FailpointDeleted)
 		dirs[parentOf(x.path)] = struct{}{}
 	}
 	for dir := range dirs {

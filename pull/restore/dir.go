@@ -227,6 +227,9 @@ func (r *run) enter(ctx context.Context, n *node, old found) bool {
 func (r *run) mkdir(ctx context.Context, n *node) error {
 	return r.Retry.Do(ctx, func() (bool, error) {
 		err := r.Target.Mkdir(ctx, n.dst)
+		if err == nil {
+			r.Failpoint(FailpointMade)
+		}
 		if err == nil || pull.KindOf(err) == pull.KindConnection {
 			return false, err
 		}
@@ -252,6 +255,7 @@ func (r *run) finished(ctx context.Context, n *node) {
 		if r.DryRun || ctx.Err() != nil {
 			continue
 		}
+		r.Failpoint(FailpointSettled)
 		var err error
 		// The destination itself is as it was, unless this run has made it.
 		if (n.made || n.parent != nil && r.setsDirs()) && !n.file {

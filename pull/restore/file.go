@@ -253,6 +253,7 @@ func (f *file) attempt(ctx context.Context) (progress bool, err error) {
 		return false, err
 	}
 	defer w.Abort()
+	f.r.Failpoint(FailpointBegun)
 	f.progress(offset)
 	buf := []byte(nil)
 	if f.small == nil {
@@ -272,6 +273,7 @@ func (f *file) attempt(ctx context.Context) (progress bool, err error) {
 		if err := w.Write(ctx, data); err != nil {
 			return progress, err
 		}
+		f.r.Failpoint(FailpointWritten)
 		progress = true
 		offset += int64(len(data))
 		unsynced += int64(len(data))
@@ -290,7 +292,12 @@ func (f *file) attempt(ctx context.Context) (progress bool, err error) {
 	if err := w.Finish(ctx, f.r.attributes(f.e)); err != nil {
 		return progress, err
 	}
-	return progress, t.Rename(ctx, f.temp, f.dst)
+	f.r.Failpoint(FailpointFinished)
+	if err := t.Rename(ctx, f.temp, f.dst); err != nil {
+		return progress, err
+	}
+	f.r.Failpoint(FailpointRenamed)
+	return progress, nil
 }
 
 // begin opens the temporary file: a new one, or behind what is right of one that is there.

@@ -90,6 +90,7 @@ func (r *run) link(ctx context.Context, dst string, e snapshotter.Entry, replace
 		return err
 	}
 	if replace {
+		r.Failpoint(FailpointLinked)
 		err = r.Retry.Do(ctx, func() (bool, error) {
 			err := t.Rename(ctx, at, dst)
 			if err != nil && pull.KindOf(err) == pull.KindNotFound {

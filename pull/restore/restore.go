@@ -127,7 +127,23 @@ type Config struct {
 	Memory int64
 	// Bandwidth is how many bytes of contents are sent, or read back, a second; 0 for no limit.
 	Bandwidth int64
+	// Failpoint is called at named moments, the Failpoint constants. It is for crash tests.
+	Failpoint func(name string)
 }
+
+// The failpoints of a restore: a directory is made; a temporary file is there, has its first bytes,
+// has all of them and its attributes; a file has its name; a link is made and has not its name yet; a
+// directory is about to get its attributes; something was deleted.
+const (
+	FailpointMade     = "restore-made"
+	FailpointBegun    = "restore-begun"
+	FailpointWritten  = "restore-written"
+	FailpointFinished = "restore-finished"
+	FailpointRenamed  = "restore-renamed"
+	FailpointLinked   = "restore-linked"
+	FailpointSettled  = "restore-settled"
+	FailpointDeleted  = "restore-deleted"
+)
 
 // ErrNotDeleted means that all was restored, and that Confirm has refused to delete.
 var ErrNotDeleted = errors.New("nothing was deleted")
@@ -206,6 +222,9 @@ func newRun(cfg Config) (*run, error) {
 	}
 	if cfg.Overwrite == "" {
 		cfg.Overwrite = Always
+	}
+	if cfg.Failpoint == nil {
+		cfg.Failpoint = func(string) {}
 	}
 	if cfg.Memory <= 0 {
 		cfg.Memory = defaultMemory

@@ -83,6 +83,10 @@ func TestPlainServers(t *testing.T) {
 			if err := os.Symlink("elsewhere", filepath.Join(dir, "link")); err != nil {
 				t.Fatal(err)
 			}
+			// What a restore that was killed has left, of the same directory by another name.
+			if err := os.Symlink("/elsewhere/.snapgate-order-a", filepath.Join(dir, ".snapgate-order-b")); err != nil {
+				t.Fatal(err)
+			}
 			target := openSFTP(t, dir, p.open)
 			report := run(t, target, tr, func(c *restore.Config) { c.Verify = true })
 			clean(t, report)

@@ -1,0 +1,128 @@
+//go:build crash
+
+package crash
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// restoreCrash is a snapshot that is restored, to the local disk and to sshd, by runs that are
+// killed.
+type restoreCrash struct {
+	*pullCrash
+	old  string            // directory with an older version of the tree
+	was  map[string]string // what it has
+	want map[string]string // what the snapshot has
+}
+
+// TestCrashRestore kills restores at each of their moments and at random ones, into nothing and
+// over an older version. Whatever has its name then is whole, and the next run takes it for what it
+// is, makes the destination what the snapshot is, and leaves nothing else behind.
+func TestCrashRestore(t *testing.T) {
+	r := &restoreCrash{pullCrash: newPullCrash(t, testSeed(t))}
+	r.old = filepath.Join(r.g.Dir, "old")
+	r.tree.copyTo(r.old)
+	r.was = description(t, r.old)
+	r.tree.change()
+	r.want = description(t, r.tree.dir)
+	r.command("pull", "near", "--quiet")
+	n := 0
+	for _, point := range points(t, r.rng, "restore-", nil) {
+		// The third time: something of the kind has been done by then.
+		for _, nth := range []string{point, point + ":3"} {
+			n++
+			if point == "restore-linked" || point == "restore-deleted" {
+				nth = point // there are few
+			}
+			over := strings.HasPrefix(nth, "restore-linked") || strings.HasPrefix(nth, "restore-deleted") || n%4 > 1
+			r.round(n, over && !strings.HasPrefix(nth, "restore-made"), nth, 0)
+		}
+	}
+	for range randomRounds() {
+		n++
+		r.round(n, n%4 > 1, "", time.Duration(r.rng.Int64N(int64(400*time.Millisecond))))
+	}
+	r.command("store", "check")
+}
+
+// round kills a restore and has another one finish it. It goes over an older version, or to a
+// directory that is not there.
+func (r *restoreCrash) round(n int, over bool, point string, after time.Duration) {
+	r.t.Helper()
+	dir := filepath.Join(r.g.Dir, fmt.Sprint("dest", n))
+	how := fmt.Sprintf("round %d, %s", n, point)
+	args := []string{"near", "--to", dir, "--quiet"}
+	if n%2 == 1 {
+		how += " over SFTP"
+		args = []string{"near", "--to", r.url(dir), "--identity", r.sshd.KeyFile, "--known-hosts", r.known,
+			"--agent", "none", "--ssh-config", "/dev/null", "--quiet"}
+	}
+	before := map[string]string{}
+	if over {
+		how += " over an older version"
+		before = r.was
+		r.oldTo(dir)
+		args = append(args, "--delete", "--yes")
+	}
+	if point != "" {
+		r.killedAt(point, "restore", args...)
+	} else {
+		how += " after " + after.String()
+		r.killedAfter(after, "restore", args...)
+	}
+	whole := r.survived(dir, before, how)
+	out := r.command("restore", append(args, "--verify", "--json")...)
+	if diff := differences(description(r.t, dir), r.want); diff != "" {
+		r.t.Errorf("%s: after the next run the destination is not the snapshot:\n%s", how, diff)
+	}
+	var last struct{ Report struct{ Unchanged int } }
+	for line := range strings.Lines(out) {
+		if err := json.Unmarshal([]byte(line), &last); err != nil {
+			r.t.Errorf("%s: %v: %s", how, err, line)
+		}
+	}
+	if last.Report.Unchanged < whole {
+		r.t.Errorf("%s: the next run takes %d files for restored, want %d:\n%s", how, last.Report.Unchanged, whole, out)
+	}
+	r.tree.must(removeAll(dir))
+}
+
+// oldTo copies the older version.
+func (r *restoreCrash) oldTo(dir string) {
+	r.t.Helper()
+	f := &files{t: r.t, dir: r.old}
+	f.copyTo(dir)
+}
+
+// survived looks at what a restore has left that was killed: under each name is what was there or
+// what the snapshot has, with its attributes, or a temporary file. It counts the files of the
+// snapshot.
+func (r *restoreCrash) survived(dir string, before map[string]string, how string) (whole int) {
+	r.t.Helper()
+	if _, err := os.Lstat(dir); err != nil {
+		return 0
+	}
+	for name, is := range description(r.t, dir) {
+		base := filepath.Base(name)
+		switch {
+		case strings.HasPrefix(is, "d"), strings.HasPrefix(base, ".") && strings.HasSuffix(base, ".part"),
+			strings.HasPrefix(name, ".snapgate-order-"):
+		case is == r.want[name]:
+			if strings.HasPrefix(is, fs.FileMode(0).String()[:1]) {
+				whole++
+			}
+		case is == before[name], strings.HasPrefix(is, "L"):
+			// A new link has its name before its time.
+		default:
+			r.t.Errorf("%s: %q is %q, the snapshot has %q", how, name, is, r.want[name])
+		}
+	}
+	return whole
+}
