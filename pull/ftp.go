@@ -87,7 +87,7 @@ func NewFTP(cfg FTPConfig) (*FTP, error) {
 		cfg.Now = time.Now
 	}
 	f := &FTP{cfg: cfg}
-	f.pool = newPool(cfg.Connections, func(ctx context.Context) (*ftpConn, error) { return dialFTP(ctx, &f.cfg) })
+	f.pool = newPool(cfg.Connections, func(*ftpConn) int { return 1 }, func(ctx context.Context) (*ftpConn, error) { return dialFTP(ctx, &f.cfg) })
 	return f, nil
 }
 
@@ -111,7 +111,7 @@ func (f *FTP) get(ctx context.Context, op, path string) (*pooled[*ftpConn], stri
 	if err := checkPath(op, path); err != nil {
 		return nil, "", err
 	}
-	conn, err := f.pool.get(ctx, func(*ftpConn) int { return 1 })
+	conn, err := f.pool.get(ctx)
 	if err != nil {
 		if cause := ctx.Err(); cause != nil {
 			return nil, "", cause

@@ -18,20 +18,32 @@ type session interface {
 	Close() error
 }
 
-// busyCalls is how many calls a connection has before another one is made: one connection of
-// SSH moves little over a long way, whatever the number of its calls.
-const busyCalls = 2
+const (
+	// busyCalls is how many calls a connection has before another one is made: one connection
+	// of SSH moves little over a long way, whatever the number of its calls.
+	busyCalls = 2
+	// dialsAtOnce is how many connections are being made at a time, once the server has let us
+	// in. A login over SSH costs a dozen round trips; OpenSSH's MaxStartups begins to refuse at
+	// ten that have not logged in yet.
+	dialsAtOnce = 4
+)
 
-// pool keeps the connections of a remote: a new one is made when all are busy, as long as
+// pool keeps the connections of a remote: new ones are made beside when all are busy, as long as
 // there are fewer than the limit and the server lets us. A server that refuses another one
 // sets the limit to what there is. Safe for concurrent use.
 type pool[S session] struct {
-	dial func(ctx context.Context) (S, error)
+	dial  func(ctx context.Context) (S, error)
+	share func(S) int // how many calls a connection takes at a time
+	most  int
+
+	over  context.Context // ends with close, and dials with it
+	stop  context.CancelFunc
+	dials sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows; never held while a connection is made or closed
-	limit   int
+	limit   int        // most, or less when the server has refused
 	conns   []*pooled[S]
-	dialing bool
+	dialing int
 	waiting []chan grant[S] // first come, first served
 	closed  bool
 }
@@ -42,106 +54,106 @@ type pooled[S session] struct {
 	used, share int
 }
 
-// grant is what a waiting call gets: a connection, an error, or neither, to try again.
+// grant is what a waiting call gets: a connection or an error.
 type grant[S session] struct {
 	conn *pooled[S]
 	err  error
 }
 
-func newPool[S session](limit int, dial func(ctx context.Context) (S, error)) *pool[S] {
-	return &pool[S]{dial: dial, limit: limit}
+func newPool[S session](most int, share func(S) int, dial func(ctx context.Context) (S, error)) *pool[S] {
+	p := &pool[S]{dial: dial, share: share, most: most, limit: most}
+	p.over, p.stop = context.WithCancel(context.Background())
+	return p
 }
 
-// get waits for a connection; put gives it back. share is how many calls a new connection
-// takes at a time. Errors are those of dial, when there is no connection at all.
-func (p *pool[S]) get(ctx context.Context, share func(S) int) (*pooled[S], error) {
-	for {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		p.mu.Lock()
-		if p.closed {
-			p.mu.Unlock()
-			return nil, errPoolClosed
-		}
-		dead := p.dropDead()
-		if c := p.free(); c != nil && (c.used < busyCalls || p.dialing || len(p.conns) >= p.limit) {
-			c.used++
-			p.mu.Unlock()
-			closeAll(dead)
-			return c, nil
-		}
-		if !p.dialing && len(p.conns) < p.limit {
-			p.dialing = true
-			p.mu.Unlock()
-			closeAll(dead)
-			c, err := p.grow(ctx, share)
-			if c != nil || err != nil {
-				return c, err
-			}
-			continue
-		}
-		wait := make(chan grant[S], 1)
-		p.waiting = append(p.waiting, wait)
-		p.mu.Unlock()
-		closeAll(dead)
-		select {
-		case g := <-wait:
-			if g.conn != nil || g.err != nil {
-				return g.conn, g.err
-			}
-		case <-ctx.Done():
-			p.mu.Lock()
-			p.waiting = slices.DeleteFunc(p.waiting, func(w chan grant[S]) bool { return w == wait })
-			p.mu.Unlock()
-			select {
-			case g := <-wait: // it came meanwhile
-				if g.conn != nil {
-					p.put(g.conn)
-				} else {
-					p.mu.Lock()
-					p.wake()
-					p.mu.Unlock()
-				}
-			default:
-			}
-			return nil, ctx.Err()
-		}
+// get waits for a connection; put gives it back. Errors are those of dial, when there is no
+// connection at all.
+func (p *pool[S]) get(ctx context.Context) (*pooled[S], error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-}
-
-// grow makes a connection. It returns neither a connection nor an error when the caller has
-// to wait for one of those that there are.
-func (p *pool[S]) grow(ctx context.Context, share func(S) int) (*pooled[S], error) {
-	s, err := p.dial(ctx)
 	p.mu.Lock()
-	p.dialing = false
-	if err == nil && p.closed {
+	if p.closed {
 		p.mu.Unlock()
-		_ = s.Close()
 		return nil, errPoolClosed
 	}
-	defer p.mu.Unlock()
-	if err == nil {
-		c := &pooled[S]{s: s, used: 1, share: max(share(s), 1)}
-		p.conns = append(p.conns, c)
-		p.wake()
+	dead := p.dropDead()
+	c := p.free()
+	if c == nil || c.used >= busyCalls {
+		p.grow()
+	}
+	if c != nil {
+		c.used++
+		p.mu.Unlock()
+		closeAll(dead)
 		return c, nil
 	}
-	if cause := ctx.Err(); cause != nil {
-		p.wake() // another one may dial
-		return nil, cause
+	wait := make(chan grant[S], 1)
+	p.waiting = append(p.waiting, wait)
+	p.mu.Unlock()
+	closeAll(dead)
+	select {
+	case g := <-wait:
+		return g.conn, g.err
+	case <-ctx.Done():
 	}
-	if len(p.conns) > 0 {
-		p.limit = len(p.conns)
+	p.mu.Lock()
+	p.waiting = slices.DeleteFunc(p.waiting, func(w chan grant[S]) bool { return w == wait })
+	p.mu.Unlock()
+	select {
+	case g := <-wait: // it came meanwhile
+		if g.conn != nil {
+			p.put(g.conn)
+		}
+	default:
+	}
+	return nil, ctx.Err()
+}
+
+// grow makes another connection beside, where that is allowed. The first is made alone: it shows
+// whether the server lets us in. The caller holds p.mu.
+func (p *pool[S]) grow() {
+	most := dialsAtOnce
+	if len(p.conns) == 0 {
+		most = 1
+	}
+	if p.closed || p.dialing >= most || len(p.conns)+p.dialing >= p.limit {
+		return
+	}
+	p.dialing++
+	p.dials.Go(func() {
+		s, err := p.dial(p.over)
+		if !p.dialed(s, err) {
+			_ = s.Close()
+		}
+	})
+}
+
+// dialed takes a connection that was made, or why it was not. It reports whether the connection,
+// if it is one, is wanted.
+func (p *pool[S]) dialed(s S, err error) (wanted bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dialing--
+	switch {
+	case p.closed:
+		return err != nil
+	case err == nil:
+		if len(p.conns) == 0 {
+			p.limit = p.most // what was refused before the others were lost need not be refused now
+		}
+		p.conns = append(p.conns, &pooled[S]{s: s, share: max(p.share(s), 1)})
 		p.wake()
-		return nil, nil
+	case len(p.conns) > 0:
+		p.limit = len(p.conns) + p.dialing
+		p.wake()
+	case p.dialing == 0:
+		for _, w := range p.waiting {
+			w <- grant[S]{err: err}
+		}
+		p.waiting = nil
 	}
-	for _, w := range p.waiting {
-		w <- grant[S]{err: err}
-	}
-	p.waiting = nil
-	return nil, err
+	return true
 }
 
 // free returns the least busy connection that takes another call, nil when there is none.
@@ -175,16 +187,14 @@ func (p *pool[S]) wake() {
 	for len(p.waiting) > 0 {
 		c := p.free()
 		if c == nil {
-			// The first may make a connection where that is allowed.
-			if !p.dialing && len(p.conns) < p.limit {
-				p.waiting[0] <- grant[S]{}
-				p.waiting = p.waiting[1:]
-			}
-			return
+			break
 		}
 		c.used++
 		p.waiting[0] <- grant[S]{conn: c}
 		p.waiting = p.waiting[1:]
+	}
+	for range p.waiting {
+		p.grow()
 	}
 }
 
@@ -198,8 +208,9 @@ func (p *pool[S]) put(c *pooled[S]) {
 	closeAll(dead)
 }
 
-// close ends all connections. Those that are in use fail.
+// close ends all connections, those that are being made, too. Those that are in use fail.
 func (p *pool[S]) close() {
+	p.stop()
 	p.mu.Lock()
 	p.closed = true
 	conns := p.conns
@@ -212,6 +223,7 @@ func (p *pool[S]) close() {
 	for _, c := range conns {
 		_ = c.s.Close()
 	}
+	p.dials.Wait()
 }
 
 func closeAll[S session](list []S) {

@@ -17,7 +17,7 @@ import (
 const (
 	// defaultSFTPConnections, with sftpShare, is 512 calls at a time: enough for 3,000 small
 	// files/s at 50 ms, where one costs three round trips. OpenSSH's MaxStartups begins to
-	// refuse at 10 connections that log in at once; these come one after the other.
+	// refuse at 10 connections that log in at once.
 	defaultSFTPConnections = 4
 	// sftpShare is how many calls one connection takes at a time.
 	sftpShare = 128
@@ -67,7 +67,7 @@ func NewSFTP(cfg SFTPConfig) (*SFTP, error) {
 		return nil, fmt.Errorf("sftp remote: root %q is not absolute", cfg.Root)
 	}
 	s := &SFTP{cfg: cfg}
-	s.pool = newPool(cfg.Connections, func(ctx context.Context) (*sftpclient.Client, error) {
+	s.pool = newPool(cfg.Connections, shareOf, func(ctx context.Context) (*sftpclient.Client, error) {
 		rw, err := cfg.Dial(ctx)
 		if err != nil {
 			return nil, failOS("connect", "", err)
@@ -97,7 +97,7 @@ func (s *SFTP) get(ctx context.Context, op, path string) (*pooled[*sftpclient.Cl
 	if err := checkPath(op, path); err != nil {
 		return nil, "", err
 	}
-	conn, err := s.pool.get(ctx, shareOf)
+	conn, err := s.pool.get(ctx)
 	if err != nil {
 		return nil, "", sftpError(ctx, op, path, err)
 	}

@@ -13,7 +13,7 @@ var errReversed = errors.New("the server does not make the link that it was aske
 
 // MakeRoot implements Target.
 func (s *SFTP) MakeRoot(ctx context.Context) (made bool, err error) {
-	conn, err := s.pool.get(ctx, shareOf)
+	conn, err := s.pool.get(ctx)
 	if err != nil {
 		return false, sftpError(ctx, "make", "", err)
 	}
@@ -259,7 +259,7 @@ func (s *SFTP) Remove(ctx context.Context, path string, t Type) error {
 // Writes implements Target.
 func (s *SFTP) Writes(ctx context.Context) (Writes, error) {
 	var w Writes
-	conn, err := s.pool.get(ctx, shareOf)
+	conn, err := s.pool.get(ctx)
 	if err != nil {
 		return w, sftpError(ctx, "connect", "", err)
 	}

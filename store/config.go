@@ -21,11 +21,14 @@ import (
 	"github.com/PlakarKorp/kloset/versioning"
 
 	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/store/internal/argon2id"
 )
 
 const (
 	// maxConfigBytes bounds what is read of a configuration; it is some hundred bytes.
 	maxConfigBytes = 1 << 20
+
+	kdfArgon2id = "ARGON2ID" // in a configuration
 
 	// keySize is the only key size that kloset's ciphers and hashes take.
 	keySize = 32
@@ -68,7 +71,7 @@ func parseConfig(wrapped []byte) (*storage.Configuration, error) {
 func checkKDF(p encryption.KDFParams) error {
 	ok := false
 	switch {
-	case p.KDF == "ARGON2ID" && p.Argon2idParams != nil:
+	case p.KDF == kdfArgon2id && p.Argon2idParams != nil:
 		a := p.Argon2idParams
 		ok = a.KeyLen == keySize && a.Time > 0 && a.Time <= maxArgonTime &&
 			a.Threads > 0 && a.Memory <= maxArgonMemory
@@ -91,10 +94,7 @@ func unlock(config *storage.Configuration, wrapped, passphrase []byte) ([]byte, 
 	var key []byte
 	if config.Encryption != nil {
 		var err error
-		key, err = encryption.DeriveKey(config.Encryption.KDFParams, passphrase)
-		// Argon2id leaves 256 MiB behind that the process will not need again.
-		debug.FreeOSMemory()
-		if err != nil {
+		if key, err = deriveKey(&config.Encryption.KDFParams, passphrase); err != nil {
 			return nil, fmt.Errorf("derive key: %w", err)
 		}
 		if !encryption.VerifyCanary(config.Encryption, key) {
@@ -109,6 +109,16 @@ func unlock(config *storage.Configuration, wrapped, passphrase []byte) ([]byte, 
 		return nil, fmt.Errorf("%w: its configuration does not verify: %w", ErrDamaged, err)
 	}
 	return key, nil
+}
+
+// deriveKey makes a key of a passphrase as kloset does.
+func deriveKey(p *encryption.KDFParams, passphrase []byte) ([]byte, error) {
+	if a := p.Argon2idParams; p.KDF == kdfArgon2id && a.Threads == 1 {
+		return argon2id.Key(passphrase, p.Salt, a.Time, a.Memory, a.KeyLen)
+	}
+	// It leaves behind what the process will not need again.
+	defer debug.FreeOSMemory()
+	return encryption.DeriveKey(*p, passphrase)
 }
 
 func configHasher(key []byte) hash.Hash {
@@ -133,10 +143,9 @@ func newConfig(passphrase []byte, plaintext, cheapKDF bool) (*storage.Configurat
 			config.Encryption.KDFParams.Argon2idParams.Memory = 64
 		}
 		var err error
-		if key, err = encryption.DeriveKey(config.Encryption.KDFParams, passphrase); err != nil {
+		if key, err = deriveKey(&config.Encryption.KDFParams, passphrase); err != nil {
 			return nil, nil, nil, fmt.Errorf("derive key: %w", err)
 		}
-		debug.FreeOSMemory()
 		if config.Encryption.Canary, err = encryption.DeriveCanary(config.Encryption, key); err != nil {
 			return nil, nil, nil, fmt.Errorf("make canary: %w", err)
 		}

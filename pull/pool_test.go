@@ -1,0 +1,201 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+)
+
+// phone is a connection of a pool under test.
+type phone struct{ dead, closed atomic.Bool }
+
+func (l *phone) Err() error {
+	if l.dead.Load() {
+		return errors.New("lost")
+	}
+	return nil
+}
+
+func (l *phone) Close() error {
+	l.closed.Store(true)
+	return nil
+}
+
+// exchange makes connections when it is told to.
+type exchange struct {
+	begun  atomic.Int32
+	answer chan error // one for each dial
+}
+
+func (x *exchange) dial(ctx context.Context) (*phone, error) {
+	x.begun.Add(1)
+	select {
+	case err := <-x.answer:
+		if err != nil {
+			return nil, err
+		}
+		return &phone{}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// newExchange makes a pool whose connections take so many calls at a time.
+func newExchange(most, share int) (*exchange, *pool[*phone]) {
+	x := &exchange{answer: make(chan error)}
+	return x, newPool(most, func(*phone) int { return share }, x.dial)
+}
+
+// taken gets connections and remembers what came.
+type taken struct {
+	wg    sync.WaitGroup
+	mu    sync.Mutex // guards what follows
+	conns []*pooled[*phone]
+	errs  []error
+}
+
+func (k *taken) get(ctx context.Context, p *pool[*phone]) {
+	k.wg.Go(func() {
+		c, err := p.get(ctx)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if err != nil {
+			k.errs = append(k.errs, err)
+		} else {
+			k.conns = append(k.conns, c)
+		}
+	})
+}
+
+// The first connection is made alone, the others at the same time, and no more than may be.
+func TestPoolDials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, p := newExchange(8, 1)
+		defer p.close()
+		var k taken
+		for range 10 {
+			k.get(t.Context(), p)
+		}
+		synctest.Wait()
+		if n := x.begun.Load(); n != 1 {
+			t.Errorf("%d connections are being made before the first is there", n)
+		}
+		for made := int32(1); made <= 8; made++ {
+			x.answer <- nil
+			synctest.Wait()
+			if n, want := x.begun.Load(), min(made+dialsAtOnce, 8); n != want {
+				t.Errorf("%d made, %d begun, want %d", made, n, want)
+			}
+		}
+		p.put(k.conns[0]) // two still wait
+		p.put(k.conns[1])
+		k.wg.Wait()
+		if len(k.conns) != 10 || len(k.errs) > 0 {
+			t.Errorf("%d calls have a connection, errors %v", len(k.conns), k.errs)
+		}
+	})
+}
+
+// A call does not wait for another connection while one takes it.
+func TestPoolDialsBeside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, p := newExchange(4, 10)
+		var k taken
+		k.get(t.Context(), p)
+		x.answer <- nil
+		k.wg.Wait()
+		for range 9 {
+			if _, err := p.get(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if n := x.begun.Load(); n != 4 {
+			t.Errorf("%d connections begun, want 4", n)
+		}
+		p.close() // ends those that are being made
+		if !k.conns[0].s.closed.Load() {
+			t.Error("a connection is open after close")
+		}
+		if _, err := p.get(t.Context()); !errors.Is(err, errPoolClosed) {
+			t.Errorf("after close: %v", err)
+		}
+	})
+}
+
+// All that wait for the first connection are told why there is none; the next call tries again.
+func TestPoolFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, p := newExchange(4, 1)
+		defer p.close()
+		var k taken
+		for range 5 {
+			k.get(t.Context(), p)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		k.get(ctx, p)
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		refused := errors.New("refused")
+		x.answer <- refused
+		k.wg.Wait()
+		other := 0
+		for _, err := range k.errs {
+			if !errors.Is(err, refused) {
+				other++
+			}
+		}
+		if len(k.errs) != 6 || other != 1 || x.begun.Load() != 1 {
+			t.Errorf("%d dials, errors %v", x.begun.Load(), k.errs)
+		}
+		k.get(t.Context(), p)
+		x.answer <- nil
+		k.wg.Wait()
+		if len(k.conns) != 1 {
+			t.Errorf("the next call: %v", k.errs)
+		}
+	})
+}
+
+// A server that refuses another connection is not asked again, until all that there were are lost.
+func TestPoolRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, p := newExchange(3, 100)
+		defer p.close()
+		first := func() *pooled[*phone] {
+			var k taken
+			k.get(t.Context(), p)
+			x.answer <- nil
+			k.wg.Wait()
+			return k.conns[0]
+		}
+		more := func() {
+			for range 10 {
+				if _, err := p.get(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+		}
+		c := first()
+		more()
+		for range 2 {
+			x.answer <- errors.New("too many")
+		}
+		synctest.Wait()
+		more()
+		if n := x.begun.Load(); n != 3 {
+			t.Errorf("%d connections begun, want 3: two were refused", n)
+		}
+		c.s.dead.Store(true)
+		first()
+		more()
+		if n := x.begun.Load(); n != 6 || !c.s.closed.Load() {
+			t.Errorf("%d connections begun, want 6 after all were lost", n)
+		}
+	})
+}
