@@ -86,7 +86,7 @@ func (f *FS) do(ctx context.Context, op, path string, fn func() error) error {
 
 // Create implements Target.
 func (f *FS) Create(ctx context.Context, path string, offset int64) (Writer, error) {
-	w := &fsWriter{f: f, path: path}
+	w := &fsWriter{f: f, path: path, size: offset}
 	err := f.do(ctx, "write", path, func() (err error) {
 		flags := os.O_WRONLY | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 		if offset == 0 {
@@ -123,26 +123,29 @@ type fsWriter struct {
 	f    *FS
 	path string
 	file *os.File // nil when it was closed
+	size int64    // of the file
 }
 
 func (w *fsWriter) Write(ctx context.Context, p []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if _, err := w.file.Write(p); err != nil {
+	n, err := w.file.Write(p)
+	w.size += int64(n)
+	if err != nil {
 		return failOS("write", w.path, err)
 	}
 	return nil
 }
 
-func (w *fsWriter) Sync(ctx context.Context) (bool, error) {
+func (w *fsWriter) Sync(ctx context.Context) (int64, error) {
 	if err := ctx.Err(); err != nil {
-		return false, err
+		return 0, err
 	}
 	if err := w.file.Sync(); err != nil {
-		return false, failOS("write", w.path, err)
+		return 0, failOS("write", w.path, err)
 	}
-	return true, nil
+	return w.size, nil
 }
 
 func (w *fsWriter) Finish(ctx context.Context, a Attributes) error {

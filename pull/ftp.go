@@ -448,6 +448,15 @@ func (f *FTP) Capabilities(ctx context.Context) (Capabilities, error) {
 	return caps, err
 }
 
+// Connect implements Connecter.
+func (f *FTP) Connect(ctx context.Context) error {
+	err := f.pool.ready(ctx)
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return failOS("connect", "", err)
+}
+
 // Close implements Remote.
 func (f *FTP) Close() error {
 	f.pool.close()

@@ -126,7 +126,7 @@ func (w *ftpWriter) Write(ctx context.Context, p []byte) error {
 }
 
 // Sync implements Writer: FTP acknowledges a whole file only.
-func (w *ftpWriter) Sync(ctx context.Context) (bool, error) { return false, ctx.Err() }
+func (w *ftpWriter) Sync(ctx context.Context) (int64, error) { return 0, ctx.Err() }
 
 func (w *ftpWriter) Finish(ctx context.Context, a Attributes) error {
 	defer w.Abort()

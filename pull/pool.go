@@ -110,6 +110,15 @@ func (p *pool[S]) get(ctx context.Context) (*pooled[S], error) {
 	return nil, ctx.Err()
 }
 
+// ready waits for the first connection.
+func (p *pool[S]) ready(ctx context.Context) error {
+	c, err := p.get(ctx)
+	if err == nil {
+		p.put(c)
+	}
+	return err
+}
+
 // grow makes another connection beside, where that is allowed. The first is made alone: it shows
 // whether the server lets us in. The caller holds p.mu.
 func (p *pool[S]) grow() {

@@ -88,6 +88,12 @@ type Stater interface {
 	Stat(ctx context.Context) (Entry, error)
 }
 
+// Connecter is a Remote on a server. Connect makes a connection, unless there is one, ahead of the
+// first call.
+type Connecter interface {
+	Connect(ctx context.Context) error
+}
+
 // Limits of names, as snapshots and the systems that they are restored to have them.
 const (
 	maxName = 255  // NAME_MAX

@@ -383,6 +383,11 @@ func (s *SFTP) Capabilities(ctx context.Context) (Capabilities, error) {
 	}, nil
 }
 
+// Connect implements Connecter.
+func (s *SFTP) Connect(ctx context.Context) error {
+	return sftpError(ctx, "connect", "", s.pool.ready(ctx))
+}
+
 // Close implements Remote.
 func (s *SFTP) Close() error {
 	s.pool.close()

@@ -99,7 +99,7 @@ func (w *sftpWriter) Write(ctx context.Context, p []byte) error {
 	return sftpError(ctx, "write", w.path, err)
 }
 
-func (w *sftpWriter) Sync(ctx context.Context) (bool, error) {
+func (w *sftpWriter) Sync(ctx context.Context) (int64, error) {
 	durable, err := w.up.Sync(ctx)
 	return durable, sftpError(ctx, "write", w.path, err)
 }

@@ -32,10 +32,11 @@ type Writes struct {
 type Writer interface {
 	// Write may return before the bytes are on the server.
 	Write(ctx context.Context, p []byte) error
-	// Sync waits until all that was written is on the server. durable reports that it is on
-	// its disk as well.
-	Sync(ctx context.Context) (durable bool, err error)
-	// Finish is Sync, sets attributes, and closes. Whatever it returns, the Writer is closed.
+	// Sync has the server bring to its disk what it has, where it can, and need not wait for it.
+	// durable is how many bytes of the file an earlier call, or this one, has brought there.
+	Sync(ctx context.Context) (durable int64, err error)
+	// Finish waits until all that was written is on the server, and on its disk where that is
+	// possible, sets attributes, and closes. Whatever it returns, the Writer is closed.
 	Finish(ctx context.Context, a Attributes) error
 	// Abort closes without more; what was written may stay. After Finish it does nothing.
 	Abort()

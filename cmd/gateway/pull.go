@@ -39,8 +39,9 @@ type pullCommand struct {
 	asJSON, quiet, verbose         bool
 	name                           string
 
-	line *liveLine // nil for none
-	ask  func(ctx context.Context, question string) ([]byte, error)
+	login *connecting // nil for none
+	line  *liveLine   // nil for none
+	ask   func(ctx context.Context, question string) ([]byte, error)
 }
 
 func (p *program) pullCommand() *cobra.Command {
@@ -101,7 +102,7 @@ func (pc *pullCommand) run(ctx context.Context, args []string) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	pc.attach()
-	err = pc.openStore(ctx, cfg, func(snaps *snapshotter.Snapshotter, log *slog.Logger) error {
+	err = pc.openStore(ctx, cfg, sources, func(snaps *snapshotter.Snapshotter, log *slog.Logger) error {
 		return pc.pullAll(ctx, cfg, sources, snaps, log)
 	})
 	if err != nil {
@@ -217,12 +218,16 @@ func unknownSource(cfg *config.Config, name string) error {
 
 // openStore opens the store for writing, beside whatever else uses it. What it keeps of it has
 // a directory of its own: the gateway's may be in use, or be wanted while this runs.
-func (pc *pullCommand) openStore(ctx context.Context, cfg *config.Config, use func(*snapshotter.Snapshotter, *slog.Logger) error) (err error) {
+func (pc *pullCommand) openStore(ctx context.Context, cfg *config.Config, sources []config.Source, use func(*snapshotter.Snapshotter, *slog.Logger) error) (err error) {
 	var level slog.LevelVar
 	log := pc.p.logger(cfg, &level)
 	level.Set(max(cfg.Log.Level, slog.LevelWarn))
 	if err := makeDataDir(cfg.DataDir, log); err != nil {
 		return err
+	}
+	if len(sources) == 1 && pc.ask == nil { // a question would be between others
+		pc.login = connectSource(ctx, &sources[0], log)
+		defer func() { err = errors.Join(err, pc.login.close()) }()
 	}
 	sc := cfg.StoreConfig(log, !pc.dryRun)
 	sc.CheapKDF = pc.p.cheapKDF
@@ -287,7 +292,7 @@ func (e *incompleteError) Is(target error) bool { return target == errPartial }
 // pullOne pulls a source and says what came of it.
 func (pc *pullCommand) pullOne(ctx context.Context, cfg *config.Config, src *config.Source, snaps *snapshotter.Snapshotter, log *slog.Logger, many bool) error {
 	report := &pull.Report{}
-	opt := pullOptions{report: report, log: log, ask: pc.ask}
+	opt := pullOptions{report: report, log: log, ask: pc.ask, login: pc.login}
 	if pc.dryRun {
 		opt.dryRun = func(pl pull.Planned) error { return pc.showPlanned(src, pl) }
 	}

@@ -22,6 +22,7 @@ type pullOptions struct {
 	report *pull.Report // where progress and problems go; nil for one of its own
 	log    *slog.Logger // gets warnings; nil drops them
 	dryRun func(pull.Planned) error
+	login  *connecting                                                // to the source, which the caller closes; nil to make one
 	ask    func(ctx context.Context, question string) ([]byte, error) // nil: nobody is there
 }
 
@@ -43,13 +44,23 @@ func runPull(ctx context.Context, snaps *snapshotter.Snapshotter, dataDir string
 		return res, err
 	}
 	cfg.KeepEvery = keepEvery()
-	r, err := remote.Open(ctx, &src.Remote, remote.Options{Ask: opt.ask, Log: opt.log})
+	r, err := opt.open(ctx, src)
 	if err != nil {
 		return res, pullError(&src.Remote, err)
 	}
-	defer func() { err = errors.Join(err, r.Close()) }()
+	if opt.login == nil {
+		defer func() { err = errors.Join(err, r.Close()) }()
+	}
 	res, err = pull.Run(ctx, r, cfg)
 	return res, pullError(&src.Remote, err)
+}
+
+// open opens the source's remote, or takes the one that is being connected to.
+func (opt *pullOptions) open(ctx context.Context, src *config.Source) (pull.Remote, error) {
+	if opt.login != nil {
+		return opt.login.remote()
+	}
+	return remote.Open(ctx, &src.Remote, remote.Options{Ask: opt.ask, Log: opt.log})
 }
 
 // lineageOf names the snapshots of a source. A run that stores nothing makes nothing, either.

@@ -38,8 +38,9 @@ type restoreCommand struct {
 	dryRun, verify         bool
 	asJSON, quiet, verbose bool
 
-	line *liveLine // nil for none
-	ask  func(ctx context.Context, question string) ([]byte, error)
+	login *connecting // nil for none
+	line  *liveLine   // nil for none
+	ask   func(ctx context.Context, question string) ([]byte, error)
 }
 
 func (p *program) restoreCommand() *cobra.Command {
@@ -105,6 +106,11 @@ func (rc *restoreCommand) run(ctx context.Context, ref string) error {
 	var stores []string
 	if rc.store != "" {
 		stores = []string{rc.store}
+	}
+	if rc.ask == nil { // a question would be between others
+		target, err := remote.OpenTarget(ctx, dst, remote.Options{})
+		rc.login = connect(ctx, target, err)
+		defer func() { _ = rc.login.close() }() // a target has nothing to say then
 	}
 	err = rc.p.readStore(ctx, stores, func(ctx context.Context, _ *store.Store, snaps *snapshotter.Snapshotter) error {
 		return rc.restore(ctx, cfg, ref, dst, mode, snaps)
@@ -194,12 +200,13 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 		return err
 	}
 	defer view.Close()
-	opt := remote.Options{Ask: rc.ask}
-	target, err := remote.OpenTarget(ctx, dst, opt)
+	target, err := rc.openTarget(ctx, dst)
 	if err != nil {
 		return rc.hinted(dst, err)
 	}
-	defer target.Close()
+	if rc.login == nil {
+		defer target.Close()
+	}
 	point, err := failpoint()
 	if err != nil {
 		return err
@@ -227,6 +234,18 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 		return &hintedError{err: runErr}
 	}
 	return runErr
+}
+
+// openTarget opens the destination, or takes the one that is being connected to.
+func (rc *restoreCommand) openTarget(ctx context.Context, dst *config.Remote) (pull.Target, error) {
+	if rc.login == nil {
+		return remote.OpenTarget(ctx, dst, remote.Options{Ask: rc.ask})
+	}
+	r, err := rc.login.remote()
+	if err != nil {
+		return nil, err
+	}
+	return r.(pull.Target), nil //nolint:forcetypeassert // it was opened as one
 }
 
 // hinted gives an error of a destination what to try about it.

@@ -279,14 +279,12 @@ func (f *file) attempt(ctx context.Context) (progress bool, err error) {
 		unsynced += int64(len(data))
 		f.r.Report.sent.Add(int64(len(data)))
 		f.progress(offset)
-		if unsynced >= syncEvery {
+		if unsynced >= syncEvery && offset < f.e.Size { // at the end Finish does it
 			durable, err := w.Sync(ctx)
 			if err != nil {
 				return progress, err
 			}
-			if unsynced = 0; durable {
-				f.safe = offset
-			}
+			unsynced, f.safe = 0, max(f.safe, durable)
 		}
 	}
 	if err := w.Finish(ctx, f.r.attributes(f.e)); err != nil {

@@ -43,7 +43,7 @@ const (
 	bufferSize = 1 << 20
 	// syncEvery is after how many bytes of a file the server is asked to make them durable, so
 	// that they need not be compared after a lost connection.
-	syncEvery = 64 << 20
+	syncEvery = 32 << 20
 )
 
 // Overwrite says what becomes of a file that is there and differs.

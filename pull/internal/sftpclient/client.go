@@ -66,6 +66,9 @@ type call struct {
 	abandoned bool
 }
 
+// answered reports whether wait would not wait.
+func (k *call) answered() bool { return len(k.reply) > 0 }
+
 type reply struct {
 	typ  byte
 	body []byte

@@ -13,6 +13,9 @@ import (
 // window of a channel of x/crypto/ssh and OpenSSH.
 const writeAhead = 2 << 20
 
+// abortPatience is how long a server may take to answer what was written before a file is given up.
+const abortPatience = time.Second
+
 // Set says which attributes are set.
 type Set struct {
 	HasSize, HasOwner, HasMode bool
@@ -140,6 +143,10 @@ type Upload struct {
 	next   int64  // the offset of the next byte
 	under  int    // bytes that are not acknowledged
 	asked  []piece
+	err    error // why one of them has failed
+
+	sync            *call // an fsync under way, nil for none
+	syncTo, durable int64 // it is of so many bytes; the last one was
 }
 
 // Create opens a file for writing at offset. With fresh it must not be there yet, and nothing
@@ -159,6 +166,9 @@ func (c *Client) Create(ctx context.Context, path string, offset int64, mode uin
 
 // Write sends bytes and waits for older ones to be acknowledged when too many are under way.
 func (u *Upload) Write(ctx context.Context, p []byte) (int, error) {
+	if u.err != nil {
+		return 0, u.err
+	}
 	sent := 0
 	for sent < len(p) {
 		n := min(len(p)-sent, u.c.limits.Write)
@@ -185,17 +195,21 @@ func (u *Upload) Write(ctx context.Context, p []byte) (int, error) {
 
 // settle waits for the oldest request.
 func (u *Upload) settle(ctx context.Context) error {
-	p := u.asked[0]
-	if err := u.c.acknowledged(ctx, p.call); err != nil {
-		return err
+	if u.err != nil {
+		return u.err
 	}
+	p := u.asked[0]
+	u.err = u.c.acknowledged(ctx, p.call)
 	u.asked = u.asked[1:]
 	u.under -= p.n
-	return nil
+	return u.err
 }
 
 // Flush waits until all that was written is acknowledged.
 func (u *Upload) Flush(ctx context.Context) error {
+	if u.err != nil {
+		return u.err
+	}
 	for len(u.asked) > 0 {
 		if err := u.settle(ctx); err != nil {
 			return err
@@ -204,13 +218,45 @@ func (u *Upload) Flush(ctx context.Context) error {
 	return nil
 }
 
-// Sync is Flush and, where the server offers it, fsync: durable reports whether it did.
-func (u *Upload) Sync(ctx context.Context) (durable bool, err error) {
-	if err := u.Flush(ctx); err != nil || !u.c.Has("fsync@openssh.com") {
-		return false, err
+// Sync asks for an fsync, where the server offers it, and does not wait: not while an earlier one
+// is under way. durable is up to where the file is on the server's disk: what it had acknowledged
+// before it was asked.
+func (u *Upload) Sync(ctx context.Context) (durable int64, err error) {
+	if u.sync != nil {
+		if !u.sync.answered() {
+			return u.durable, nil
+		}
+		if err := u.synced(ctx); err != nil {
+			return u.durable, err
+		}
 	}
-	err = u.c.status(ctx, typeExtended, u.fsync())
-	return err == nil, err
+	if u.err != nil {
+		return u.durable, u.err
+	}
+	for len(u.asked) > 0 && u.asked[0].call.answered() {
+		if err := u.settle(ctx); err != nil {
+			return u.durable, err
+		}
+	}
+	if to := u.next - int64(u.under); to > u.durable && u.c.Has("fsync@openssh.com") {
+		if u.sync, err = u.c.start(ctx, typeExtended, u.fsync()); err != nil {
+			return u.durable, err
+		}
+		u.syncTo = to
+	}
+	return u.durable, nil
+}
+
+// synced waits for the fsync that is under way.
+func (u *Upload) synced(ctx context.Context) error {
+	if u.sync == nil {
+		return nil
+	}
+	err := u.c.acknowledged(ctx, u.sync)
+	if u.sync = nil; err == nil {
+		u.durable = u.syncTo
+	}
+	return err
 }
 
 func (u *Upload) fsync() []byte {
@@ -220,7 +266,7 @@ func (u *Upload) fsync() []byte {
 // Finish waits for all that was written, sets attributes one after the other, syncs and closes.
 // The first error is returned; the file is closed in any case.
 func (u *Upload) Finish(ctx context.Context, sets ...Set) error {
-	if err := u.Flush(ctx); err != nil {
+	if err := errors.Join(u.Flush(ctx), u.synced(ctx)); err != nil {
 		u.Abort()
 		return err
 	}
@@ -259,10 +305,17 @@ func (u *Upload) Finish(ctx context.Context, sets ...Set) error {
 	return first
 }
 
-// Abort closes the file and leaves it as it is. It does not wait for the server.
+// Abort closes the file and leaves it as it is. It waits a moment for what was written, so that
+// none of that changes the file after what is done next over another connection.
 func (u *Upload) Abort() {
+	ctx, cancel := context.WithTimeout(context.Background(), abortPatience)
+	defer cancel()
 	for _, p := range u.asked {
-		u.c.abandon(p.call)
+		_ = u.c.acknowledged(ctx, p.call) // or it is abandoned
+	}
+	if u.sync != nil {
+		u.c.abandon(u.sync)
+		u.sync = nil
 	}
 	if u.asked = nil; u.handle != "" {
 		u.c.close(u.handle)
