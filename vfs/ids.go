@@ -29,6 +29,15 @@ func StoredLineage(dataDir, share string) snapshotter.Lineage {
 	return storedLineage(dataDir, filepath.Join(sharesDir, share, shareIDName), share)
 }
 
+// StoredGatewayID is what System.GatewayID would return, "" when there is none yet.
+func StoredGatewayID(dataDir string) string {
+	id, err := os.ReadFile(filepath.Join(dataDir, gatewayIDName))
+	if err != nil {
+		return ""
+	}
+	return string(bytes.TrimSpace(id))
+}
+
 // StoredSourceLineage is StoredLineage for a source.
 func StoredSourceLineage(dataDir, source string) snapshotter.Lineage {
 	return storedLineage(dataDir, filepath.Join(sourcesDir, source, sourceIDName), source)

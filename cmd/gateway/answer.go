@@ -44,6 +44,12 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 		return s.answerJobs(send)
 	case control.OpRunJob:
 		return s.answerRunJob(ctx, req.Job, send)
+	case control.OpPrune:
+		return s.answerPrune(ctx, req, send)
+	case control.OpPins:
+		return s.answerPins(ctx, send)
+	case control.OpPin, control.OpUnpin:
+		return s.answerPin(ctx, req)
 	}
 	return control.Reply{Error: fmt.Sprintf("the running gateway does not know %q", req.Op), Hint: "is it of another version? restart it"}
 }

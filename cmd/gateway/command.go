@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/internal/retention"
 	"github.com/snapgate/gateway/vfs"
 )
 
@@ -22,7 +23,8 @@ type program struct {
 	stderr     io.Writer
 	configFile string
 
-	leaveOutDamaged bool // serve: go on without uploads whose spooled bytes are damaged
+	clocks          func() retention.Reading // of tests; nil: the machine's
+	leaveOutDamaged bool                     // serve: go on without uploads whose spooled bytes are damaged
 
 	cheapKDF bool // tests: stores are created with a weak and quick key derivation
 }
@@ -78,6 +80,10 @@ that left something out.`,
 		p.jobsCommand(),
 		p.restoreCommand(),
 		p.syncCommand(),
+		p.pruneCommand(),
+		p.pinCommand(),
+		p.unpinCommand(),
+		p.pinsCommand(),
 		p.versionCommand(),
 	)
 	needsCommand(root)

@@ -44,8 +44,28 @@ func (p *program) configCheck() error {
 	for _, w := range warnings {
 		_, _ = fmt.Fprintf(p.stderr, "gateway: warning: %s\n", w)
 	}
-	_, err = fmt.Fprintf(p.stdout, "%s: good: %d shares, %d users%s\n", p.configFile, len(cfg.Shares), len(cfg.Users), sourceNames(cfg))
-	return err
+	if _, err = fmt.Fprintf(p.stdout, "%s: good: %d shares, %d users%s\n", p.configFile, len(cfg.Shares), len(cfg.Users), sourceNames(cfg)); err != nil {
+		return err
+	}
+	return p.sayRetention(cfg)
+}
+
+// sayRetention says in words what is kept.
+func (p *program) sayRetention(cfg *config.Config) error {
+	for _, line := range cfg.Retention.Words() {
+		if _, err := fmt.Fprintln(p.stdout, line); err != nil {
+			return err
+		}
+	}
+	if times := cfg.Retention.Prune.Times; times != nil {
+		_, err := fmt.Fprintf(p.stdout, "the rest is removed %s\n", times.Words())
+		return err
+	}
+	if cfg.Retention.Removes() {
+		_, err := fmt.Fprintln(p.stdout, "the rest is removed by: gateway prune")
+		return err
+	}
+	return nil
 }
 
 // sourceNames is ", 2 sources (read-only shares: mail, web)", "" without sources.

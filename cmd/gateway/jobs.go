@@ -67,10 +67,12 @@ type jobPlan struct {
 	schedule   config.Schedule
 }
 
-// The kinds of jobs: pulling a source, and copying snapshots to another store.
+// The kinds of jobs: pulling a source, copying snapshots to another store.
 const (
 	jobPull = "pull"
 	jobSync = "sync"
+	// jobPrune removes what retention does not keep; there is one.
+	jobPrune = "prune"
 )
 
 // plannedJobs lists what the configuration schedules.
@@ -85,6 +87,9 @@ func plannedJobs(cfg *config.Config) []jobPlan {
 		if s := &cfg.Syncs[i]; s.Schedule.Times != nil {
 			list = append(list, jobPlan{s.Name, jobSync, s.Schedule})
 		}
+	}
+	if cfg.Retention.Prune.Times != nil {
+		list = append(list, jobPlan{config.PruneJob, jobPrune, cfg.Retention.Prune})
 	}
 	slices.SortFunc(list, func(a, b jobPlan) int { return strings.Compare(a.name, b.name) })
 	return list

@@ -38,6 +38,8 @@ func (s *serving) jobsOf(cfg *config.Config) []jobs.Job {
 			}
 		case jobSync:
 			j.Run = s.syncJob(cfg, cfg.SyncNamed(plan.name))
+		case jobPrune:
+			j.Run = s.pruneJob
 		}
 		list = append(list, j)
 	}

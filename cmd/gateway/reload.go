@@ -49,6 +49,7 @@ func (s *serving) reload(ctx context.Context) {
 	now.Shares, now.Users, now.Warnings, now.Files = cfg.Shares, cfg.Users, cfg.Warnings, cfg.Files
 	now.Sources, now.Destinations = cfg.Sources, cfg.Destinations
 	now.Stores, now.Syncs = cfg.Stores, cfg.Syncs
+	now.Retention = cfg.Retention
 	now.Log.Level, now.Limits.Drain = cfg.Log.Level, cfg.Limits.Drain
 	if now.FTP != nil && cfg.FTP != nil {
 		ftp := *now.FTP
@@ -56,6 +57,7 @@ func (s *serving) reload(ctx context.Context) {
 		now.FTP = &ftp
 	}
 	s.cfg = &now
+	s.keeper.policies.Store(&now.Retention)
 	if err := s.jobs.Set(s.jobsOf(s.cfg)); err != nil {
 		s.log.Error("jobs not taken over", "err", err)
 	}

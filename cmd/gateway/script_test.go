@@ -30,6 +30,7 @@ import (
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/internal/proctest"
+	"github.com/snapgate/gateway/internal/retention"
 )
 
 var updateScripts = flag.Bool("update", false, "rewrite the expected texts in testdata/script")
@@ -43,10 +44,32 @@ const readyLimit = 60 * time.Second
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"gateway": func() {
-			p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, cheapKDF: true}
+			p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, cheapKDF: true, clocks: scriptClocks()}
 			os.Exit(p.run(context.Background(), os.Args[1:]))
 		},
 	})
+}
+
+// scriptClocks are the clocks of the machine, moved by what the file that $CLOCKS names says: by how
+// much the wall clock, and by how much the one that nobody can set; nil without $CLOCKS.
+func scriptClocks() func() retention.Reading {
+	name := os.Getenv("CLOCKS")
+	if name == "" {
+		return nil
+	}
+	machine := machineClocks()
+	return func() retention.Reading {
+		r := machine()
+		data, err := os.ReadFile(name)
+		wall, up, _ := strings.Cut(strings.TrimSpace(string(data)), " ")
+		byWall, werr := time.ParseDuration(wall)
+		byUp, uerr := time.ParseDuration(up)
+		if err := errors.Join(err, werr, uerr); err != nil {
+			panic(err)
+		}
+		r.Wall, r.Up = r.Wall.Add(byWall), r.Up+byUp
+		return r
+	}
 }
 
 func TestScripts(t *testing.T) {

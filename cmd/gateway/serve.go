@@ -70,6 +70,7 @@ type serving struct {
 	ftp      *ftpServing // nil without an ftp section
 	control  *control.Server
 	jobs     *jobs.Scheduler
+	keeper   *keeper
 	progress jobProgress
 	keys     []ssh.Signer
 
@@ -195,6 +196,7 @@ func (s *serving) openServers(ctx context.Context) error {
 		}
 		s.warnOfCertificate()
 	}
+	s.keeper = s.openKeeper(s.program)
 	if err := s.openJobs(); err != nil {
 		return err
 	}
@@ -224,6 +226,7 @@ func (s *serving) start(ctx context.Context) *servers {
 	if s.server == nil && s.ftp == nil {
 		s.log.Warn("neither an sftp nor an ftp section: no port is open")
 	}
+	e.wg.Go(func() { s.observing(ctx) })
 	// Last: whoever gets an answer there finds the ports served.
 	run(func() error { return s.control.Serve(ctx, s.answer) })
 	return e

@@ -115,7 +115,7 @@ func (c *candidate) mustStay(now time.Time, p *Policy, rank int) []string {
 	if c.Pinned {
 		why = append(why, "pinned")
 	}
-	if c.Hold != "" {
+	if c.Hold != "" && rank > 0 { // the newest stays anyway
 		why = append(why, c.Hold)
 	}
 	if left := p.Lock - c.Sight.Age; left > 0 {

@@ -272,7 +272,7 @@ func (p Policy) Words() string {
 	return text
 }
 
-// spanWords writes whole days as days.
+// spanWords writes whole days as days, and whole hours as hours.
 func spanWords(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
@@ -280,6 +280,10 @@ func spanWords(d time.Duration) string {
 		return "1 day"
 	case d%day == 0:
 		return fmt.Sprintf("%d days", d/day)
+	case d == time.Hour:
+		return "1 hour"
+	case d%time.Hour == 0:
+		return fmt.Sprintf("%d hours", d/time.Hour)
 	}
 	return d.String()
 }

@@ -81,7 +81,7 @@ func TestWords(t *testing.T) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	p = Policy{Lock: 36 * time.Hour}
-	if got, want := p.Words(), "everything is kept; nothing younger than 36h0m0s is removed"; got != want {
+	if got, want := p.Words(), "everything is kept; nothing younger than 36 hours is removed"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -27,6 +27,7 @@ type Config struct {
 	Sources []Source
 	// Destinations are what is restored to.
 	Destinations []Remote
+	Retention    Retention
 	Limits       Limits
 	Log          Log
 	Warnings     []string // what is allowed but unwise; one line each

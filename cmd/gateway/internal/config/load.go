@@ -29,6 +29,8 @@ type loader struct {
 	sourceAt         map[string]node
 	destinationAt    map[string]node
 	users            []*userSection
+	retention        retentionSection
+	keeps            map[string]*keepReader // of shares and sources
 }
 
 // Load reads the configuration file name, the files it includes, and checks all of it.
@@ -59,7 +61,7 @@ func Load(name string) (*Config, error) {
 func newLoader(cfg *Config) *loader {
 	return &loader{
 		cfg: cfg, home: os.Getenv("HOME"),
-		shareAt: map[string]node{}, userAt: map[string]node{}, sourceAt: map[string]node{}, destinationAt: map[string]node{},
+		shareAt: map[string]node{}, userAt: map[string]node{}, sourceAt: map[string]node{}, destinationAt: map[string]node{}, keeps: map[string]*keepReader{},
 	}
 }
 
@@ -143,7 +145,8 @@ func (l *loader) main(root node) {
 
 		"sources":      {l.readSources},
 		"destinations": {l.readDestinations},
-	}.later("http", "retention", "hooks",
+		"retention":    {l.readRetention},
+	}.later("http", "hooks",
 		"expect", "gateway_id", "metrics", "quota"))
 }
 
@@ -156,6 +159,7 @@ func (l *loader) finish(root node) {
 		root.failHint("add data_dir: ./data", "data_dir is missing")
 	}
 	l.finishStore(root)
+	l.finishRetention()
 	l.finishSyncs()
 	for _, u := range l.users {
 		l.finishUser(u)

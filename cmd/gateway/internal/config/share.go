@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"strings"
 	"time"
@@ -48,9 +49,11 @@ func checkName(what, s string) error {
 // readShare reads one share.
 func (l *loader) readShare(name string, n node) {
 	s := share{Name: name}
+	keep := &keepReader{}
+	l.keeps[name] = keep
 	when := "batch"
-	n.fields(fields{
-		"snapshot": {func(n node) { when = l.readSnapshot(n, &s) }},
+	known := fields{
+		"snapshot": {func(n node) { when, keep.zone = l.readSnapshot(n, &s) }},
 		"versions": intoChoice(&s.Versions, []string{"all", "last"}, []vfs.Versions{vfs.VersionsAll, vfs.VersionsLast}),
 		"temp_names": {func(n node) {
 			intoTexts(&s.TempNames).read(n)
@@ -67,7 +70,12 @@ func (l *loader) readShare(name string, n node) {
 		"visible":             intoBool(&s.VisibleHistory),
 		"aliases":             intoAliases(&s.Aliases),
 		"max_pending":         intoInt(&s.MaxPending, 1_000_000),
-	}.later("retention", "hooks", "expect", "quota", "lock", "sync", "compression", "exclude"))
+	}.later("hooks", "expect", "quota", "sync", "compression", "exclude")
+	maps.Copy(known, keep.fields())
+	n.fields(known)
+	if s.When != vfs.WhenSchedule {
+		keep.unused = fmt.Sprintf("%s.snapshot.time_zone has no effect with when: %s", n.key, when)
+	}
 
 	if s.AckStored && (s.When == vfs.WhenSession || s.When == vfs.WhenSchedule || s.When == vfs.WhenManual) {
 		n.failHint("use when: close or when: batch, or acknowledge: spooled",
@@ -97,7 +105,7 @@ type snapshotSection struct {
 	cronNode   node
 }
 
-func (l *loader) readSnapshot(n node, s *share) string {
+func (l *loader) readSnapshot(n node, s *share) (when string, zone *time.Location) {
 	c := snapshotSection{when: "batch"}
 	words := []string{"batch", "close", "session", "schedule", "manual"}
 	n.fields(fields{
@@ -116,7 +124,7 @@ func (l *loader) readSnapshot(n node, s *share) string {
 		"max_delay":     intoDuration(&s.MaxDelay, time.Millisecond),
 	})
 	if !n.clean() {
-		return c.when
+		return c.when, c.zone
 	}
 	switch scheduled := s.When == vfs.WhenSchedule; {
 	case scheduled && c.cron == "":
@@ -129,7 +137,7 @@ func (l *loader) readSnapshot(n node, s *share) string {
 		}
 	}
 	l.warnTiming(n, &c, s)
-	return c.when
+	return c.when, c.zone
 }
 
 // warnTiming notes settings that the chosen way of committing does not look at. They are
@@ -137,7 +145,6 @@ func (l *loader) readSnapshot(n node, s *share) string {
 func (l *loader) warnTiming(n node, c *snapshotSection, s *share) {
 	batch := s.When == vfs.WhenBatch
 	for key, unused := range map[string]bool{
-		"time_zone":     c.zone != nil && s.When != vfs.WhenSchedule,
 		"session_grace": s.SessionGrace > 0 && !batch && s.When != vfs.WhenSession,
 		"quiet":         s.Quiet > 0 && !batch && s.When != vfs.WhenClose,
 		"max_delay":     s.MaxDelay > 0 && !batch,

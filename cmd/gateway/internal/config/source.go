@@ -115,8 +115,18 @@ func (sr *sourceReader) fields() fields {
 // readSource reads one source.
 func (l *loader) readSource(n node, s *Source) {
 	sr := &sourceReader{l: l, s: s}
-	l.readRemote(n, &s.Remote, sr.fields())
+	known := sr.fields()
+	keep := &keepReader{}
+	l.keeps[s.Name] = keep
+	maps.Copy(known, keep.fields())
+	l.readRemote(n, &s.Remote, known)
 	sr.readExclude()
+	keep.zone = sr.schedule.zone
+	_, scheduled := sr.schedule.at["schedule"]
+	if _, zoned := sr.schedule.at["time_zone"]; zoned && !scheduled {
+		delete(sr.schedule.at, "time_zone")
+		keep.unused = n.label() + ".time_zone has no effect without schedule"
+	}
 	s.Schedule = sr.schedule.schedule(l, n)
 }
 

@@ -26,6 +26,10 @@ const (
 	OpImport    = "import"    // store the directory Dir in Share
 	OpJobs      = "jobs"      // list the jobs
 	OpRunJob    = "run-job"   // run Job now
+	OpPrune     = "prune"     // remove what retention does not keep of Shares, of all without any
+	OpPin       = "pin"       // pin the snapshot Ref
+	OpUnpin     = "unpin"     // take its pin away
+	OpPins      = "pins"      // list the pinned snapshots
 )
 
 // ErrNoServer means that no gateway answers on the socket.
@@ -37,6 +41,12 @@ type Request struct {
 	Share string `json:"share,omitempty"`
 	Dir   string `json:"dir,omitempty"` // absolute, on the gateway's machine
 	Job   string `json:"job,omitempty"`
+
+	Shares  []string `json:"shares,omitempty"`
+	DryRun  bool     `json:"dry_run,omitempty"` // tell, remove nothing
+	Confirm bool     `json:"confirm,omitempty"` // the clock is right
+	Ref     string   `json:"ref,omitempty"`     // as package snapref has it
+	Reason  string   `json:"reason,omitempty"`
 }
 
 // Reply is one line of an answer. The last line has Done set; Error is set in it when the
@@ -49,6 +59,38 @@ type Reply struct {
 	Snapshot *Snapshot `json:"snapshot,omitempty"` // one of a list
 	Import   *Import   `json:"import,omitempty"`   // progress, and in the last line the sum
 	Job      *Job      `json:"job,omitempty"`      // one of a list; of a run: that it has begun, and how it has ended
+	Retained *Retained `json:"retained,omitempty"` // one of a list
+	Pruned   *Pruned   `json:"pruned,omitempty"`   // the sum, in the last line
+	Pin      *Pin      `json:"pin,omitempty"`      // one of a list
+}
+
+// Retained is what retention says of a snapshot, as `gateway prune --json` prints it.
+type Retained struct {
+	ID      string   `json:"id"`
+	Time    string   `json:"time"`
+	Share   string   `json:"share"`
+	Name    string   `json:"name"`
+	Keep    bool     `json:"keep"`
+	Removed bool     `json:"removed"` // by this run
+	Reasons []string `json:"reasons"`
+}
+
+// Pruned sums up a run of prune.
+type Pruned struct {
+	Removed int     `json:"removed"` // or would be
+	Kept    int     `json:"kept"`
+	Now     string  `json:"now"`   // the time that was decided by
+	Ahead   float64 `json:"ahead"` // seconds that the clock is ahead of what retention has seen pass
+}
+
+// Pin describes a pinned snapshot as `gateway pins --json` prints it.
+type Pin struct {
+	ID     string `json:"id"`
+	Time   string `json:"time"`
+	Share  string `json:"share"`
+	Name   string `json:"name"`
+	Pinned string `json:"pinned"` // since when; RFC 3339, UTC
+	Reason string `json:"reason"` // "" where it was pinned elsewhere, or without one
 }
 
 // Snapshot describes a snapshot as `gateway snapshots --json` prints it.

@@ -1,0 +1,380 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/internal/retention"
+	"github.com/snapgate/gateway/snapshotter"
+)
+
+// The files of retention, below data_dir/retention.
+const (
+	retentionDir = "retention"
+	clockName    = "clock.json"
+	sightsName   = "sights.json"
+	pinsName     = "pins.json"
+)
+
+// maxRetentionFile bounds them: some 300 bytes a snapshot.
+const maxRetentionFile = 256 << 20
+
+// keeper knows what retention keeps of this gateway's snapshots. Safe for concurrent use.
+type keeper struct {
+	dir       string
+	disk      disk.FS
+	clocks    func() retention.Reading
+	snapshots *snapshotter.Snapshotter
+	gatewayID string
+	lineage   func(share string) snapshotter.Lineage
+	needed    func() map[snapshotter.ID]struct{} // by what is not committed; nil for nothing
+	readOnly  bool                               // nothing is written
+	policies  atomic.Pointer[config.Retention]
+	log       *slog.Logger
+
+	mu       sync.Mutex          // held by whoever observes or prunes, also across I/O
+	evidence *retention.Evidence // nil before it was read
+}
+
+// pruneOptions say what to prune.
+type pruneOptions struct {
+	shares  []string // none for all
+	dryRun  bool
+	confirm bool // the wall clock is right
+}
+
+// verdict is what becomes of a snapshot.
+type verdict struct {
+	snap    snapshotter.Snapshot
+	keep    bool
+	reasons []string
+}
+
+// observe takes over what time has passed, and which snapshots are there.
+func (k *keeper) observe(ctx context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	list, err := k.snapshots.Snapshots(ctx, "")
+	if err != nil {
+		return err
+	}
+	return k.look(k.facts(k.own(list)), false)
+}
+
+// own are the snapshots that this gateway has made.
+func (k *keeper) own(list []snapshotter.Snapshot) []snapshotter.Snapshot {
+	var own []snapshotter.Snapshot
+	for _, s := range list {
+		if s.GatewayID == k.gatewayID && !s.Foreign() {
+			own = append(own, s)
+		}
+	}
+	return own
+}
+
+// facts are what retention looks at.
+func (k *keeper) facts(list []snapshotter.Snapshot) []retention.Snapshot {
+	out := make([]retention.Snapshot, len(list))
+	for i, s := range list {
+		out[i] = retention.Snapshot{ID: s.ID.String(), Sequence: s.Sequence, Time: s.Time}
+	}
+	return out
+}
+
+// look brings the evidence up to date and saves it; k.mu is held.
+func (k *keeper) look(snaps []retention.Snapshot, confirm bool) error {
+	var changed bool
+	if k.evidence == nil {
+		e, err := k.read()
+		if err != nil {
+			return err
+		}
+		k.evidence = e
+	}
+	if now := k.clocks(); k.evidence.Started() {
+		changed = k.evidence.Observe(now)
+	} else {
+		k.evidence.Start(now, snaps)
+		changed = true
+	}
+	if confirm {
+		changed = k.evidence.Confirm() || changed
+	}
+	changed = k.evidence.Look(snaps) || changed
+	if k.readOnly {
+		return nil
+	}
+	return k.save(changed)
+}
+
+// read reads the evidence; one that was never started when there is none.
+func (k *keeper) read() (*retention.Evidence, error) {
+	var e retention.Evidence
+	for name, into := range map[string]any{clockName: &e.Clock, sightsName: &e.Sights} {
+		err := k.readFile(name, into)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // sights without a clock are not used; without sights, all is seen now
+		}
+		if err != nil {
+			return nil, &hintedError{
+				err:  fmt.Errorf("retention: %w", err),
+				hint: "nothing is removed before it can be read; if it is damaged, remove it: locks then begin anew",
+			}
+		}
+	}
+	return &e, nil
+}
+
+func (k *keeper) readFile(name string, into any) error {
+	path := filepath.Join(k.dir, name)
+	data, err := disk.ReadFile(k.disk, path, maxRetentionFile)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// save writes the evidence, the sights only if they have changed: those first, as a clock that is
+// behind them makes locks longer, never shorter.
+func (k *keeper) save(sights bool) error {
+	if err := disk.MkdirDurable(k.disk, k.dir, 0o700); err != nil {
+		return fmt.Errorf("retention: %w", err)
+	}
+	if sights {
+		if err := k.writeFile(sightsName, k.evidence.Sights); err != nil {
+			return err
+		}
+	}
+	return k.writeFile(clockName, k.evidence.Clock)
+}
+
+func (k *keeper) writeFile(name string, what any) error {
+	data, err := json.Marshal(what)
+	if err == nil {
+		err = disk.WriteFile(k.disk, filepath.Join(k.dir, name), append(data, '\n'), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("retention: %w", err)
+	}
+	return nil
+}
+
+// pruned is what came of pruning.
+type pruned struct {
+	verdicts []verdict
+	removed  int
+	kept     int
+	ahead    time.Duration // of the wall clock
+	now      time.Time     // that was decided by
+}
+
+// summary says it in one line.
+func (r *pruned) summary() string { return fmt.Sprintf("%d removed, %d kept", r.removed, r.kept) }
+
+// pruneTries is how often pruning decides anew because somebody has pinned or removed something
+// meanwhile.
+const pruneTries = 3
+
+// prune decides about all snapshots, and removes those that nothing keeps.
+func (k *keeper) prune(ctx context.Context, o pruneOptions) (pruned, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for try := 1; ; try++ {
+		r, err := k.pruneOnce(ctx, o)
+		if try < pruneTries && (errors.Is(err, snapshotter.ErrPinned) || errors.Is(err, snapshotter.ErrNewest)) {
+			continue
+		}
+		return r, err
+	}
+}
+
+func (k *keeper) pruneOnce(ctx context.Context, o pruneOptions) (pruned, error) {
+	pins, err := k.snapshots.Pins(ctx) // as it is in the store now
+	if err != nil {
+		return pruned{}, err
+	}
+	list, err := k.snapshots.Snapshots(ctx, "")
+	if err != nil {
+		return pruned{}, err
+	}
+	if err := k.look(k.facts(k.own(list)), o.confirm && !o.dryRun); err != nil {
+		return pruned{}, err
+	}
+	r := pruned{now: k.evidence.Now(), ahead: k.evidence.Ahead()}
+	var gone []snapshotter.ID
+	for _, v := range k.decide(list, pins) {
+		if len(o.shares) > 0 && !slices.Contains(o.shares, v.snap.Share) {
+			continue
+		}
+		r.verdicts = append(r.verdicts, v)
+		if v.keep {
+			r.kept++
+			continue
+		}
+		r.removed++
+		gone = append(gone, v.snap.ID)
+	}
+	if o.dryRun || len(gone) == 0 {
+		return r, nil
+	}
+	if err := k.snapshots.Remove(ctx, gone...); err != nil {
+		return pruned{}, err
+	}
+	for _, v := range r.verdicts {
+		if !v.keep {
+			k.log.Info("snapshot removed", "share", v.snap.Share, "snapshot", v.snap.ID.String(), "time", v.snap.Time, "why", v.reasons[0])
+		}
+	}
+	return r, nil
+}
+
+// decide decides about all snapshots, newest first in each share.
+func (k *keeper) decide(list []snapshotter.Snapshot, pins map[snapshotter.ID]time.Time) []verdict {
+	lines := map[snapshotter.Lineage][]snapshotter.Snapshot{}
+	var out []verdict
+	for _, s := range list {
+		switch {
+		case s.Foreign():
+			out = append(out, verdict{s, true, []string{"not made by a gateway"}})
+		case s.GatewayID != k.gatewayID:
+			// Its policy is the other one's, and so is what still refers to it.
+			out = append(out, verdict{s, true, []string{"made by another gateway"}})
+		default:
+			line := snapshotter.Lineage{GatewayID: s.GatewayID, ShareID: s.ShareID}
+			lines[line] = append(lines[line], s)
+		}
+	}
+	needed := map[snapshotter.ID]struct{}{}
+	if k.needed != nil {
+		needed = k.needed()
+	}
+	for _, line := range lines {
+		facts := k.facts(line)
+		for i := range facts {
+			s := &line[i]
+			_, facts[i].Pinned = pins[s.ID]
+			if _, ok := needed[s.ID]; ok {
+				facts[i].Hold = "changes that wait need it"
+			}
+			facts[i].Sight = k.evidence.Sight(facts[i].ID)
+		}
+		// All of a line have one share, but for one that was renamed.
+		byShare := map[string][]retention.Decision{}
+		for i := range line {
+			share := line[i].Share
+			if byShare[share] == nil {
+				byShare[share] = retention.Decide(facts, k.evidence.Now(), k.policies.Load().Of[share])
+			}
+			d := byShare[share][i]
+			out = append(out, verdict{line[i], d.Keep, d.Reasons})
+		}
+	}
+	slices.SortFunc(out, func(a, b verdict) int {
+		return cmp.Or(cmp.Compare(a.snap.Share, b.snap.Share), b.snap.Time.Compare(a.snap.Time), cmp.Compare(b.snap.Sequence, a.snap.Sequence), slices.Compare(a.snap.ID[:], b.snap.ID[:]))
+	})
+	return out
+}
+
+// describe puts a verdict into the form of the control socket.
+func (k *keeper) describe(v *verdict, dryRun bool) control.Retained {
+	return control.Retained{
+		ID: v.snap.ID.String(), Time: v.snap.Time.UTC().Format(time.RFC3339), Share: v.snap.Share,
+		Name: v.snap.ViewName(k.lineage(v.snap.Share)), Keep: v.keep, Removed: !v.keep && !dryRun, Reasons: v.reasons,
+	}
+}
+
+// pinNotes are why this gateway has pinned snapshots; the pins are in the store.
+type pinNotes map[string]string
+
+func (k *keeper) notes() (pinNotes, error) {
+	notes := pinNotes{}
+	if err := k.readFile(pinsName, &notes); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("pins: %w", err)
+	}
+	return notes, nil
+}
+
+// pin pins a snapshot, and notes why.
+func (k *keeper) pin(ctx context.Context, id snapshotter.ID, reason string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.snapshots.Pin(ctx, id); err != nil {
+		return err
+	}
+	return k.note(id, reason)
+}
+
+// unpin takes a pin away.
+func (k *keeper) unpin(ctx context.Context, id snapshotter.ID) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.snapshots.Unpin(ctx, id); err != nil {
+		return err
+	}
+	return k.note(id, "")
+}
+
+// note notes why a snapshot is pinned; k.mu is held.
+func (k *keeper) note(id snapshotter.ID, reason string) error {
+	notes, err := k.notes()
+	if err != nil {
+		return err
+	}
+	if notes[id.String()] == reason {
+		return nil
+	}
+	if notes[id.String()] = reason; reason == "" {
+		delete(notes, id.String())
+	}
+	if err := disk.MkdirDurable(k.disk, k.dir, 0o700); err != nil {
+		return err
+	}
+	return k.writeFile(pinsName, notes)
+}
+
+// pins lists the pinned snapshots, by share, newest first.
+func (k *keeper) pins(ctx context.Context) ([]control.Pin, error) {
+	pins, err := k.snapshots.Pins(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := k.snapshots.Snapshots(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	notes, err := k.notes()
+	k.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	var out []control.Pin
+	for _, s := range list {
+		when, ok := pins[s.ID]
+		if !ok {
+			continue
+		}
+		out = append(out, control.Pin{
+			ID: s.ID.String(), Time: s.Time.UTC().Format(time.RFC3339), Share: s.Share, Name: s.ViewName(k.lineage(s.Share)),
+			Pinned: stamp(when), Reason: notes[s.ID.String()],
+		})
+	}
+	slices.SortStableFunc(out, func(a, b control.Pin) int { return cmp.Compare(a.Share, b.Share) })
+	return out, nil
+}
