@@ -225,6 +225,9 @@ func sameAttr(a, b snapshotter.Attr) bool {
 	return a.Mode == b.Mode && a.ModTime.Equal(b.ModTime) && a.UID == b.UID && a.GID == b.GID
 }
 
+// changes reports whether an operation of the kind pends until a commit.
+func (k opKind) changes() bool { return k >= opPut && k <= opLink }
+
 // String is the operation's name in errors and logs.
 func (k opKind) String() string {
 	switch k {

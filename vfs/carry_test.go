@@ -53,7 +53,7 @@ func TestMayWait(t *testing.T) {
 		{"spooled", files(17, maxCarriedBytes, false), 17},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := mayWait(slices.Clone(tt.files))
+			got := mayWait(slices.Clone(tt.files), maxCarried)
 			want(t, "files", len(got), tt.want)
 			if len(got) > 0 {
 				want(t, "the newest", got[0] == tt.files[len(tt.files)-1], true)

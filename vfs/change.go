@@ -260,7 +260,7 @@ func (s *Session) renameUpload(ctx context.Context, src, dst *place, replace boo
 func (s *share) movePartial(ctx context.Context, part partial, to Name) error {
 	moved := part
 	moved.name, moved.time = to, time.Now().UTC()
-	o := &op{kind: opPartial, user: part.user, partial: moved}
+	o := &op{kind: opPartial, user: part.user, partial: &moved}
 	o.check = func(*tree) error {
 		if now, ok := s.uploads.partial(part.user, part.name); !ok || now.spool != part.spool {
 			return errKind("rename", part.name, KindBusy)
@@ -364,11 +364,11 @@ func (s *Session) SetAttr(ctx context.Context, path string, set AttrSet, follow 
 	if mask == 0 {
 		return nil
 	}
-	return clientError("setattr", name, s.setattr(ctx, p.mount.share, p.dir, attr, mask))
+	return clientError("setattr", name, p.mount.share.do(ctx, s.setattrOp(ctx, p.mount.share, p.dir, attr, mask)))
 }
 
-// setattr sets attributes of a complete file or a directory.
-func (s *Session) setattr(ctx context.Context, sh *share, name Name, attr snapshotter.Attr, mask attrMask) error {
+// setattrOp is the operation that sets attributes of a complete file or a directory.
+func (s *Session) setattrOp(ctx context.Context, sh *share, name Name, attr snapshotter.Attr, mask attrMask) *op {
 	o := s.op(opSetattr)
 	o.name, o.attr, o.mask = name, attr, mask
 	o.check = func(t *tree) error {
@@ -381,7 +381,7 @@ func (s *Session) setattr(ctx context.Context, sh *share, name Name, attr snapsh
 		}
 		return nil
 	}
-	return sh.do(ctx, o)
+	return o
 }
 
 // resize truncates or grows a complete file through a handle of its own. The size that it
@@ -402,5 +402,5 @@ func (s *Session) resize(ctx context.Context, p *place, size int64) error {
 	if err := f.SetAttr(ctx, AttrSet{Size: &size}); err != nil {
 		return joinClose(err, f.Abort())
 	}
-	return f.Close()
+	return f.CloseContext(ctx)
 }

@@ -19,6 +19,14 @@ func journalPos(pos uint64) journal.Position { return journal.Position(pos) }
 // commitNext makes a snapshot of the oldest sealed set and reports whether there was one.
 // On an error the set stays, and the next call tries again. Called by the committer only.
 func (s *share) commitNext(ctx context.Context) (bool, error) {
+	more, err := s.commitOldest(ctx)
+	if err != nil {
+		s.intake.failed()
+	}
+	return more, err
+}
+
+func (s *share) commitOldest(ctx context.Context) (bool, error) {
 	s.mu.Lock()
 	if len(s.ledger.sealed) == 0 {
 		s.mu.Unlock()
@@ -28,13 +36,11 @@ func (s *share) commitNext(ctx context.Context) (bool, error) {
 	last := s.ledger.last
 	s.mu.Unlock()
 
-	placed := map[*content]string{}
 	real := false
-	set.tree.diff(func(c snapshotter.Change, n *node, isReal bool) bool {
+	set.changes = 0
+	set.tree.diff(func(_ snapshotter.Change, _ *node, isReal bool) bool {
 		real = real || isReal
-		if n.content != nil && placed[n.content] == "" {
-			placed[n.content] = c.Path
-		}
+		set.changes++
 		return true
 	})
 	done := committedRecord{
@@ -50,7 +56,7 @@ func (s *share) commitNext(ctx context.Context) (bool, error) {
 			case lerr != nil:
 				return true, lerr
 			case leftOut:
-				return s.commitNext(ctx)
+				return s.commitOldest(ctx)
 			}
 		}
 		if errors.Is(err, snapshotter.ErrNoSnapshot) {
@@ -59,7 +65,7 @@ func (s *share) commitNext(ctx context.Context) (bool, error) {
 			case rerr != nil:
 				return true, fmt.Errorf("the head was removed: %w", rerr)
 			case replaced:
-				return s.commitNext(ctx) // the set is above the new head now
+				return s.commitOldest(ctx) // the set is above the new head now
 			}
 		}
 		if err != nil {
@@ -67,7 +73,7 @@ func (s *share) commitNext(ctx context.Context) (bool, error) {
 		}
 		done.id, done.sequence, done.time, done.suffix = id, meta.Sequence, meta.Time, meta.Suffix
 	}
-	if err := s.advance(ctx, set, done, placed); err != nil {
+	if err := s.advance(ctx, set, done); err != nil {
 		return true, fmt.Errorf("take over the snapshot: %w", err)
 	}
 	s.log.Info("committed", "share", s.name, "snapshot", done.id.String(), "reason", set.reason,
@@ -100,7 +106,12 @@ func (s *share) store(ctx context.Context, set *changeSet, last committedRecord)
 // changes is the difference to the head as a commit takes it; it can be walked twice.
 func (s *share) changes(set *changeSet) iter.Seq2[snapshotter.Change, error] {
 	return func(yield func(snapshotter.Change, error) bool) {
+		read := 0
 		set.tree.diff(func(c snapshotter.Change, n *node, _ bool) bool {
+			if read++; read%intakeStep == 0 || read == set.changes {
+				// Changes and operations are not the same, but there are about as many.
+				s.intake.progress(len(set.ops) * read / max(set.changes, 1))
+			}
 			if c.Kind == snapshotter.File && c.From == "" {
 				c.Content = contentSource{s, n.content, c.Path, &set.damaged}
 				c.Ingested = n.content.early().ingest()
@@ -119,8 +130,8 @@ func (s *share) meta(set *changeSet, last committedRecord) snapshotter.Meta {
 		Users:     slices.Sorted(maps.Keys(set.users)),
 		Protocols: slices.Sorted(maps.Keys(set.protocol)),
 		Reason:    set.reason,
-		// Changes without number are in memory: uploads must not keep the commit from its work.
-		Urgent:  set.reason == reasonBacklog,
+		// Uploads wait for the commit, or will: they must not keep it from its work.
+		Urgent:  set.reason == reasonBacklog || s.intake.pressed(),
 		LeftOut: set.leftOut,
 	}
 	m.Follow(snapshotter.Snapshot{ID: last.id, Sequence: last.sequence, Time: last.time, Suffix: last.suffix})
@@ -128,7 +139,7 @@ func (s *share) meta(set *changeSet, last committedRecord) snapshotter.Meta {
 }
 
 // advance makes a snapshot the head: what was accepted after it is replayed above it.
-func (s *share) advance(ctx context.Context, set *changeSet, done committedRecord, placed map[*content]string) error {
+func (s *share) advance(ctx context.Context, set *changeSet, done committedRecord) error {
 	r := &rebase{now: time.Now().UTC()}
 	var err error
 	if done.id == set.tree.head {
@@ -149,13 +160,17 @@ func (s *share) advance(ctx context.Context, set *changeSet, done committedRecor
 	if err := r.replay(ctx, s, s.setsAfter(set)[:1]); err != nil {
 		return err
 	}
+	// From here on readers may use the snapshot: it is there, whatever becomes of the rest.
+	set.tree.diff(func(c snapshotter.Change, n *node, _ bool) bool {
+		if n.content != nil {
+			n.content.moved(baseRef{done.id, c.Path, n.content.size})
+		}
+		return true
+	})
 	return s.exec(ctx, func() error {
 		next := s.setsAfter(set)[0]
 		if err := r.replay(s.seq.ctx, s, []setOps{next}); err != nil {
 			return err
-		}
-		for c, at := range placed {
-			c.moved(baseRef{done.id, at, c.size})
 		}
 		done.version = s.seq.version
 		s.mu.Lock()
@@ -166,6 +181,7 @@ func (s *share) advance(ctx context.Context, set *changeSet, done committedRecor
 			next.set.tree = r.sealed[next.set]
 		}
 		s.mu.Unlock()
+		s.intake.committed(len(set.ops))
 		if !next.sealed {
 			s.live.Store(r.tree)
 		}
@@ -254,8 +270,8 @@ func (t *tree) hide(ctx context.Context, names []Name) (*tree, error) {
 			// The head has a directory there that was removed: the file that waits for its
 			// rename could not be put in its place again.
 			dir.setKid(name.Base(), &node{})
-		case dir.kids != nil:
-			dir.kids, _, _ = dir.kids.Delete([]byte(name.Base()))
+		default:
+			dir.kids = dir.kids.without(name.Base())
 		}
 		t = out
 	}
@@ -308,10 +324,10 @@ func (s *share) noteCommit(done committedRecord) {
 	records := append([][]byte(nil), s.seq.lost...)
 	if trim {
 		for _, p := range s.uploads.partials() {
-			records = append(records, (&op{kind: opPartial, time: p.time, partial: p}).encode())
+			records = append(records, (&op{kind: opPartial, time: p.time, partial: &p}).encode())
 		}
 	}
-	note := (&op{kind: opCommitted, time: time.Now().UTC(), commit: done}).encode()
+	note := (&op{kind: opCommitted, time: time.Now().UTC(), commit: &done}).encode()
 	_, err := s.journal.Append(append(records, note), true)
 	s.noteJournal(err)
 	if err != nil {

@@ -107,6 +107,7 @@ func DefaultTempNames() []string {
 type Limits struct {
 	SpoolBytes   int64 // spool, journal and pending nodes together; 0: 64 GiB
 	ReserveBytes int64 // free disk space kept for one commit; 0: 256 MiB
+	Changes      int   // that wait for their commit, of all shares; 0: 150,000
 	InlineBytes  int   // files up to this ride in the journal; 0: 64 KiB
 	OpenHandles  int   // in all; 0: 10,000
 	SessionFiles int   // open handles of one session; 0: 1,000

@@ -41,8 +41,8 @@ type content struct {
 
 	mu     sync.Mutex // guards the rest; a leaf
 	pos    journal.Position
-	stored baseRef // once a snapshot has it
-	ahead  *ahead  // puts the bytes into the store before that; nil for nothing
+	stored *baseRef // once a snapshot has it
+	ahead  *ahead   // puts the bytes into the store before that; nil for nothing
 }
 
 // early returns what puts the bytes into the store ahead of the commit.
@@ -61,7 +61,10 @@ func (c *content) restored() bool {
 func (c *content) where() (journal.Position, []byte, baseRef) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.pos, c.inline, c.stored
+	if c.stored == nil {
+		return c.pos, c.inline, baseRef{}
+	}
+	return c.pos, c.inline, *c.stored
 }
 
 // written notes that the record at pos carries the content; the copy in memory goes.
@@ -75,8 +78,8 @@ func (c *content) written(pos journal.Position) {
 func (c *content) moved(to baseRef) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.stored.path == "" {
-		c.stored = to
+	if c.stored == nil {
+		c.stored = &to
 	}
 	c.ahead = nil
 }

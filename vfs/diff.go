@@ -31,7 +31,7 @@ func (d differ) dir(name Name, n *node) bool {
 			return false
 		}
 	}
-	next := n.kidsAfter("")
+	next := n.kids.after("")
 	for kid, ok := next(); ok; kid, ok = next() {
 		if !d.child(name.Join(kid.name), kid.node) {
 			return false

@@ -163,13 +163,24 @@ func (f *File) CloseContext(ctx context.Context) error {
 
 func (f *File) publish(ctx context.Context) error {
 	name := f.up.name()
+	room := roomIgnored
+	if f.up.changes() {
+		// Here, where nothing is held that others need.
+		if err := f.share.intake.enter(ctx); err != nil {
+			return joinClose(err, f.up.abort(context.WithoutCancel(ctx), f))
+		}
+		room = roomTaken
+	}
 	whole := context.WithoutCancel(ctx)
-	done, err := f.up.publish(whole, f)
-	switch {
-	case err != nil:
+	done, room, err := f.up.publish(whole, f, room)
+	if err == nil && !done {
+		room, err = f.attrOnly(whole, room)
+	}
+	if room == roomTaken {
+		f.share.intake.leave()
+	}
+	if err != nil || !done {
 		return err
-	case !done:
-		return f.attrOnly(whole)
 	}
 	err = f.share.waitStored(ctx, name)
 	made := f.share.uploads.made
@@ -184,15 +195,18 @@ func (f *File) publish(ctx context.Context) error {
 }
 
 // attrOnly sets the attributes that were set on a handle that changed nothing else.
-func (f *File) attrOnly(ctx context.Context) error {
+func (f *File) attrOnly(ctx context.Context, room roomState) (roomState, error) {
 	u := f.up
 	u.meta.Lock()
 	attr, mask := u.attr, u.set
 	u.meta.Unlock()
 	if mask == 0 {
-		return nil
+		return room, nil
 	}
-	return f.session.setattr(ctx, f.share, u.name(), attr, mask)
+	o := f.session.setattrOp(ctx, f.share, u.name(), attr, mask)
+	o.room = room
+	err := f.share.do(ctx, o)
+	return o.room, err
 }
 
 // Abort ends the handle; an upload becomes a partial.

@@ -71,11 +71,24 @@ type op struct {
 	// doubtful, once it has failed, says that the journal may hold its record all the same,
 	// until another record is written.
 	doubtful bool
+	// room says how the operation came by the room that its change takes.
+	room roomState
 
-	partial partial // opPartial, opPartialGone (user and name)
-	commit  committedRecord
-	reason  string // opSeal
+	// Few operations have these.
+	partial *partial         // opPartial, opPartialGone (user and name)
+	commit  *committedRecord // opCommitted
+	reason  string           // opSeal
 }
+
+// roomState says whether an operation's change is counted.
+type roomState uint8
+
+const (
+	roomUnasked roomState = iota // it is asked for before the operation is submitted
+	roomTaken                    // it was let in
+	roomKept                     // it was let in, and is a pending change now
+	roomIgnored                  // it does not wait
+)
 
 // committedRecord notes that every record up to pos is in snapshot id.
 type committedRecord struct {

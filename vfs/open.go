@@ -193,6 +193,9 @@ func (s *Session) openWrite(ctx context.Context, f *File, p *place, attr AttrSet
 	case p.absent && !perms.allows(actCreate, false):
 		return errKind("open", p.name, KindPermission)
 	}
+	if err := p.mount.share.intake.ready(ctx); err != nil {
+		return err // rather than when all its bytes are here
+	}
 	u := newUpload(p.mount.share, s.principal.User)
 	u.root, u.exclusive = p.mount.Root, f.flag&OpenExclusive != 0
 	if p.absent {
@@ -278,7 +281,7 @@ func (s *Session) resume(ctx context.Context, f *File, p *place) (done bool, err
 	if part.doubtful {
 		// The bytes must not change before a new record says that they are a partial.
 		part.doubtful = false
-		if err := sh.do(ctx, &op{kind: opPartial, user: user, partial: part, flush: true}); err != nil {
+		if err := sh.do(ctx, &op{kind: opPartial, user: user, partial: &part, flush: true}); err != nil {
 			return false, err
 		}
 	}

@@ -25,10 +25,6 @@ const (
 // in between its uploads.
 const sealDelay = 2 * time.Second
 
-// maxChanges is how many operations may pend in one set, whatever the setting: each is kept
-// in memory until its commit, about 2 KiB with its node, and as much again while that runs.
-const maxChanges = 150_000
-
 // The reasons of commits that the policy decides; they are written into the snapshot.
 const (
 	reasonBatch    = "batch"
@@ -36,7 +32,7 @@ const (
 	reasonSession  = "session"
 	reasonSchedule = "schedule"
 	reasonRestore  = "restore"
-	reasonBacklog  = "backlog" // of a setting that would have waited
+	reasonBacklog  = "backlog" // the policy would have waited, but changes are many
 )
 
 // withDefaults returns c with every zero setting replaced by its default.
@@ -141,8 +137,8 @@ type policyState struct {
 	// the first of them was sealed.
 	sealed       int
 	oldestSealed time.Time
-	// sealedChanges is the number of operations in the sealed sets.
-	sealedChanges int
+	// pressed says that changes are so many that a commit has to make room, whatever the policy.
+	pressed bool
 }
 
 // decision says what to do now.
@@ -171,7 +167,7 @@ func decide(cfg ShareConfig, st policyState, now time.Time) decision {
 		return decision{commit: true, reason: reason}
 	case reached(restoreDue, now):
 		return decision{commit: true, reason: reasonRestore}
-	case reached(sealedDue, now), st.sealed > cfg.MaxPending/2, st.sealedChanges >= maxChanges:
+	case reached(sealedDue, now), st.sealed > cfg.MaxPending/2, st.pressed && st.sealed > 0:
 		return decision{commit: true}
 	}
 	return decision{wake: earliest(earliest(due, sealedDue), restoreDue)}
@@ -180,15 +176,8 @@ func decide(cfg ShareConfig, st policyState, now time.Time) decision {
 // dueTime is when the current set is to be committed if nothing else happens, and why;
 // zero for never.
 func dueTime(cfg ShareConfig, st policyState) (reason string, due time.Time) {
-	if st.changes >= maxChanges {
-		switch cfg.When {
-		case WhenBatch:
-			return reasonBatch, st.lastChange
-		case WhenClose:
-			return reasonClose, st.lastChange
-		default:
-			return reasonBacklog, st.lastChange
-		}
+	if st.pressed && st.changes > 0 {
+		return reasonBacklog, st.lastChange
 	}
 	oldest := st.oldestChange
 	// A temporary name that nobody renames is a change from the end of its wait on.

@@ -51,7 +51,7 @@ func TestDecide(t *testing.T) {
 		return func(st *policyState) { st.oldestRestore = at(clock) }
 	}
 	changes := func(n int) func(*policyState) { return func(st *policyState) { st.changes = n } }
-	sealedChanges := func(n int) func(*policyState) { return func(st *policyState) { st.sealedChanges = n } }
+	pressed := func(st *policyState) { st.pressed = true }
 	none := policyState{}
 
 	for _, tt := range []struct {
@@ -80,8 +80,8 @@ func TestDecide(t *testing.T) {
 		{"close: but not for ever", onClose, with(change, bulk, published), "08:15:00", true, "close", ""},
 		{"batch: own times", ShareConfig{SessionGrace: time.Second, Quiet: 2 * time.Second, MaxDelay: 30 * time.Second}, with(change, online), "08:00:01", false, "", "08:00:02"},
 		{"batch: own longest delay", ShareConfig{Quiet: 2 * time.Second, MaxDelay: 30 * time.Second}, with(change, uploading), "08:00:29", false, "", "08:00:30"},
-		{"batch: too many changes for the memory", batch, with(change, online, uploading, changes(maxChanges)), "08:00:00", true, "batch", ""},
-		{"batch: of temporary names, too", batch, with(none, online, last("08:00:00"), changes(maxChanges)), "08:00:00", true, "batch", ""},
+		{"batch: too many changes for the memory", batch, with(change, online, uploading, changes(2), pressed), "08:00:00", true, "backlog", ""},
+		{"batch: of temporary names, too", batch, with(none, online, last("08:00:00"), changes(2), pressed), "08:00:00", true, "backlog", ""},
 
 		{"close: nothing", onClose, with(none, ended("07:00:00")), "08:00:00", false, "", ""},
 		{"close: a completed upload commits at once", onClose, with(change, published, online), "08:00:00", true, "close", ""},
@@ -89,7 +89,7 @@ func TestDecide(t *testing.T) {
 		{"close: other changes wait for quiet", onClose, with(change, online), "08:00:01", false, "", "08:00:02"},
 		{"close: other changes after quiet", onClose, with(change, online, uploading), "08:00:02", true, "close", ""},
 		{"close: another change starts the quiet again", onClose, with(change, online, last("08:00:01.5")), "08:00:02", false, "", "08:00:03.5"},
-		{"close: too many changes for the memory", onClose, with(change, online, changes(maxChanges)), "08:00:00", true, "close", ""},
+		{"close: too many changes for the memory", onClose, with(change, online, changes(2), pressed), "08:00:00", true, "backlog", ""},
 		{"close: but not for ever", onClose, with(change, online, last("08:14:59.5")), "08:15:00", true, "close", ""},
 		{"close: the end of the session does not matter", onClose, with(change, ended("08:00:00.5")), "08:00:01", false, "", "08:00:02"},
 
@@ -106,9 +106,9 @@ func TestDecide(t *testing.T) {
 
 		{"manual: never", manual, with(change, ended("08:00:00")), "23:00:00", false, "", ""},
 
-		{"manual: too many changes for the memory", manual, with(change, online, changes(maxChanges)), "08:00:00", true, "backlog", ""},
-		{"session: too many changes for the memory", session, with(change, online, changes(maxChanges)), "08:00:00", true, "backlog", ""},
-		{"schedule: too many changes for the memory", schedule, with(change, online, changes(maxChanges)), "08:00:00", true, "backlog", ""},
+		{"manual: too many changes for the memory", manual, with(change, online, changes(2), pressed), "08:00:00", true, "backlog", ""},
+		{"session: too many changes for the memory", session, with(change, online, changes(2), pressed), "08:00:00", true, "backlog", ""},
+		{"schedule: too many changes for the memory", schedule, with(change, online, changes(2), pressed), "08:00:00", true, "backlog", ""},
 
 		{"restore: soon, whatever the setting", manual, with(change, restored("08:00:00"), uploading), "08:00:01", false, "", "08:00:02"},
 		{"restore: manual", manual, with(change, restored("08:00:00"), uploading), "08:00:02", true, "restore", ""},
@@ -127,7 +127,7 @@ func TestDecide(t *testing.T) {
 		{"sealed: then without the current set", batch, with(change, sealed(1, "08:00:00"), online, uploading), "08:00:02", true, "", ""},
 		{"sealed: close", onClose, with(none, sealed(3, "08:00:00"), online), "08:00:02", true, "", ""},
 		{"sealed: together with the current set when that is due", onClose, with(change, published, sealed(1, "08:00:00")), "08:00:00", true, "close", ""},
-		{"sealed: manual lets them wait, but for too many changes", manual, with(none, sealed(3, "08:00:00"), sealedChanges(maxChanges)), "08:00:00", true, "", ""},
+		{"sealed: manual lets them wait, but for too many changes", manual, with(none, sealed(3, "08:00:00"), pressed), "08:00:00", true, "", ""},
 		{"sealed: manual lets them wait", manual, with(none, sealed(500, "08:00:00")), "23:00:00", false, "", ""},
 		{"sealed: unless there are many", manual, with(none, sealed(501, "08:00:00")), "08:00:00", true, "", ""},
 		{"sealed: schedule, with a limit of its own", ShareConfig{When: WhenSchedule, Next: midnights, MaxPending: 10}, with(none, sealed(6, "08:00:00")), "08:00:00", true, "", ""},

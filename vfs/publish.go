@@ -13,34 +13,37 @@ var errComplete = errors.New("a complete file has the name")
 
 // publish makes what f and the handles that share the upload wrote a complete version of
 // its name, durably, and ends f. When it fails, the upload has become a partial, or is gone
-// when there was nothing to keep. done is false when there was nothing to publish.
-func (u *upload) publish(ctx context.Context, f *File) (done bool, err error) {
+// when there was nothing to keep. done is false when there was nothing to publish. room is
+// that of its change, and what has become of it.
+func (u *upload) publish(ctx context.Context, f *File, room roomState) (done bool, _ roomState, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if err := u.usable(f); err != nil {
-		return false, err
+		return false, room, err
 	}
 	u.background.Wait() // nothing starts it while mu is held
 	delete(u.handles, f)
 	if !u.changed {
 		if len(u.handles) > 0 {
-			return false, nil
+			return false, room, nil
 		}
-		return false, u.leave(u.discard())
+		return false, room, u.leave(u.discard())
 	}
 	var o *op
 	if err = u.failure(); err == nil {
 		o, err = u.putOp(ctx, f)
 	}
 	if err == nil && u.repeats(ctx, f, o) {
-		return true, u.leave(u.discard())
+		return true, room, u.leave(u.discard())
 	}
 	if err == nil {
+		o.room = room
 		err = u.share.do(ctx, o)
+		room = o.room
 	}
 	if err != nil {
 		u.doubtful = o != nil && o.doubtful
-		return false, joinClose(err, u.keep(ctx))
+		return false, room, joinClose(err, u.keep(ctx))
 	}
 	u.share.uploads.made.add(o.version, u.user, f.session.id, time.Now())
 	f.version, f.bytes = o.version, o.content.fingerprint()
@@ -50,10 +53,10 @@ func (u *upload) publish(ctx context.Context, f *File) (done bool, err error) {
 	}
 	if len(u.handles) > 0 {
 		u.goOn(o.content)
-		return true, u.share.sweep()
+		return true, room, u.share.sweep()
 	}
 	u.done, u.state = o.content, uploadPublished
-	return true, u.leave(nil)
+	return true, room, u.leave(nil)
 }
 
 // letGo closes the spool file of a version that has been published; mu is held for writing.
@@ -409,7 +412,7 @@ func (u *upload) record(ctx context.Context, always, flush bool) error {
 		return err
 	}
 	p.spool = u.file.ID()
-	o := &op{kind: opPartial, user: u.user, partial: p, flush: flush}
+	o := &op{kind: opPartial, user: u.user, partial: &p, flush: flush}
 	o.check = func(t *tree) error {
 		o.partial.name = u.name() // here, so that no rename can come in between
 		if always {
@@ -490,7 +493,7 @@ func (s *share) giveUp(ctx context.Context, p partial) error { return s.partialG
 
 // partialGone is giveUp; flush waits for the disk.
 func (s *share) partialGone(ctx context.Context, p partial, flush bool) error {
-	err := s.do(ctx, &op{kind: opPartialGone, user: p.user, partial: partial{name: p.name, user: p.user}, flush: flush})
+	err := s.do(ctx, &op{kind: opPartialGone, user: p.user, partial: &partial{name: p.name, user: p.user}, flush: flush})
 	return joinClose(err, s.sweep())
 }
 

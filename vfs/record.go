@@ -69,7 +69,7 @@ func (o *op) encode() []byte {
 		e.uint(uint64(o.commit.suffix))
 		e.uint(o.commit.version)
 	case opPartial:
-		e.partial(o.partial)
+		e.partial(*o.partial)
 	case opPartialGone:
 		e.str(o.partial.user)
 		e.str(o.partial.name.s)
@@ -148,17 +148,17 @@ func decodeRecord(b []byte) (*op, []byte, error) {
 	case opSeal:
 		o.reason = d.str()
 	case opCommitted:
-		o.commit.upTo = d.uint()
+		o.commit = &committedRecord{upTo: d.uint()}
 		o.commit.id = d.id()
 		o.commit.sequence = d.uint()
 		o.commit.time = d.time()
 		o.commit.suffix = int(d.uint())
 		o.commit.version = d.uint()
 	case opPartial:
-		o.partial = d.partial()
+		p := d.partial()
+		o.partial = &p
 	case opPartialGone:
-		o.partial.user = d.str()
-		o.partial.name = d.name()
+		o.partial = &partial{user: d.str(), name: d.name()}
 	default:
 		return nil, nil, fmt.Errorf("%w: kind %d", errRecord, b[1])
 	}

@@ -33,9 +33,9 @@ func sampleOps() []*op {
 		{kind: opSetattr, name: Name{"/"}, mask: setMode | setMtime, attr: attr, time: at},
 		{kind: opLink, name: Name{"/a"}, to: Name{"/b"}, version: 11, time: at},
 		{kind: opSeal, reason: "close", time: at},
-		{kind: opCommitted, time: at, commit: committedRecord{upTo: 99, id: id, sequence: 3, time: at, suffix: 2, version: 11}},
-		{kind: opPartial, time: at, partial: partial{name: Name{"/p"}, user: "bob", spool: 4, size: 15, extents: xs[:1], base: base, time: at}},
-		{kind: opPartialGone, time: at, partial: partial{name: Name{"/p"}, user: "bob"}},
+		{kind: opCommitted, time: at, commit: &committedRecord{upTo: 99, id: id, sequence: 3, time: at, suffix: 2, version: 11}},
+		{kind: opPartial, time: at, partial: &partial{name: Name{"/p"}, user: "bob", spool: 4, size: 15, extents: xs[:1], base: base, time: at}},
+		{kind: opPartialGone, time: at, partial: &partial{name: Name{"/p"}, user: "bob"}},
 	}
 }
 

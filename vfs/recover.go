@@ -41,6 +41,7 @@ func openShare(ctx context.Context, sys *System, cfg ShareConfig) (_ *share, rec
 	}
 	defer func() {
 		if err != nil {
+			sys.intakes.remove(s.intake)
 			err = errors.Join(fmt.Errorf("share %s: %w", cfg.Name, err), s.closeFiles())
 		}
 	}()
@@ -71,6 +72,7 @@ func newShare(ctx context.Context, sys *System, cfg ShareConfig) (*share, error)
 		changed:  make(chan struct{}, 1),
 	}
 	s.uploads.idle = s.pulse
+	s.intake = sys.intakes.add(s.pulse)
 	s.cfg.Store(&cfg)
 	s.ledger.open = newChangeSet(1)
 	s.seq.ctx = context.WithoutCancel(ctx)
@@ -116,7 +118,7 @@ func (s *share) openJournal() ([]replayed, error) {
 			return nil, fmt.Errorf("journal record %d: %w", r.Pos, err)
 		}
 		if o.kind == opCommitted {
-			s.ledger.last = o.commit
+			s.ledger.last = *o.commit
 			s.seq.version = max(s.seq.version, o.commit.version)
 		}
 		s.seq.version = max(s.seq.version, o.version)
@@ -132,7 +134,9 @@ func (s *share) openSpool(ops []replayed) error {
 		if r.op.content != nil {
 			highest = max(highest, r.op.content.spool)
 		}
-		highest = max(highest, r.op.partial.spool)
+		if r.op.partial != nil {
+			highest = max(highest, r.op.partial.spool)
+		}
 	}
 	key, err := s.system.key("spool", s.id)
 	if err != nil {
@@ -223,7 +227,7 @@ func (s *share) replay(ctx context.Context, t *tree, ops []replayed, lenient boo
 		s.uploads.made.recall(o, s.started)
 		switch o.kind {
 		case opPartial:
-			s.uploads.put(o.partial)
+			s.uploads.put(*o.partial)
 			continue
 		case opPartialGone:
 			s.uploads.gone(o.partial.user, o.partial.name)
@@ -260,6 +264,7 @@ func (s *share) replay(ctx context.Context, t *tree, ops []replayed, lenient boo
 		s.ledger.open.add(o, s.isTemp)
 		s.seq.hold(o)
 		s.ledger.bytes += nodeCost
+		s.intake.made(1)
 	}
 	s.live.Store(t)
 	return live, s.checkSpool(live)

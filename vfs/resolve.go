@@ -427,7 +427,10 @@ func (p *place) nodeInfo(n *node, base string) Info {
 	i := Info{
 		Name: base, Type: n.typ, Mode: n.attr.Mode & modeBits, Size: n.size,
 		ModTime: n.attr.ModTime, UID: n.attr.UID, GID: n.attr.GID,
-		Owner: n.owner, Group: n.group, Links: 1,
+		Links: 1,
+	}
+	if n.names != nil {
+		i.Owner, i.Group = n.names.owner, n.names.group
 	}
 	switch n.typ {
 	case TypeDir:

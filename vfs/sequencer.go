@@ -44,6 +44,8 @@ type sequencer struct {
 	free []spool.ID
 	// spooled counts the pending operations that need a spool file.
 	spooled map[spool.ID]int
+	// sealAt is how many changes the open set has when sealing it is tried again.
+	sealAt int
 	// failing is set while the journal cannot be written, to log it once.
 	failing bool
 }
@@ -129,6 +131,21 @@ func (s *share) process(reqs []*request) {
 		}
 	}
 	s.flush(st)
+	s.sealFull()
+}
+
+// sealFull closes the open set when it has as many changes as a commit may take at a time.
+func (s *share) sealFull() {
+	n := len(s.ledger.open.ops)
+	if n < max(setChanges, s.seq.sealAt) {
+		return
+	}
+	s.seq.sealAt = n + setChanges/16 // if it fails, not with every batch
+	if err := s.sealNow(reasonBacklog); err != nil {
+		s.log.Warn("a full change set cannot be sealed", "share", s.name, "err", err)
+		return
+	}
+	s.seq.sealAt = 0
 }
 
 // accept adds an operation to the batch, or says why not. When the operation destroys a
@@ -335,7 +352,7 @@ func (s *share) publish(st *stage, first uint64) {
 func (s *share) note(o *op, pos uint64) {
 	switch o.kind {
 	case opPartial:
-		s.uploads.put(o.partial)
+		s.uploads.put(*o.partial)
 		return
 	case opPartialGone:
 		s.uploads.gone(o.partial.user, o.partial.name)
@@ -353,6 +370,11 @@ func (s *share) note(o *op, pos uint64) {
 	s.ledger.open.add(o, s.isTemp)
 	s.seq.hold(o)
 	s.ledger.bytes += nodeCost
+	if o.room == roomTaken {
+		o.room = roomKept
+	} else {
+		s.intake.made(1)
+	}
 }
 
 // noteJournal logs when the journal stops and starts to work.
@@ -442,7 +464,7 @@ func (s *share) carry(t *tree, now time.Time) ([]*op, error) {
 		out = append(out, o)
 		return true
 	})
-	out = mayWait(out)
+	out = mayWait(out, min(maxCarried, s.intake.most()/4))
 	for _, o := range out {
 		if o.content.inRecord {
 			if err := o.content.reload(s); err != nil {
@@ -457,14 +479,14 @@ func (s *share) carry(t *tree, now time.Time) ([]*op, error) {
 // mayWait returns the newest of the files that wait for their rename, as many as a seal may
 // repeat: every seal writes them again, and those that ride in the journal with their bytes.
 // The others are committed as they stand.
-func mayWait(files []*op) []*op {
+func mayWait(files []*op, most int) []*op {
 	slices.SortFunc(files, func(a, b *op) int { return b.time.Compare(a.time) })
 	var inline int64
 	for i, o := range files {
 		if o.content.inRecord {
 			inline += o.content.size
 		}
-		if i == maxCarried || inline > maxCarriedBytes {
+		if i == most || inline > maxCarriedBytes {
 			return files[:i]
 		}
 	}
@@ -478,7 +500,7 @@ func (t *tree) eachPending(f func(name Name, n *node) bool) {
 
 // eachPending returns false when f did.
 func eachPending(at string, n *node, f func(name Name, n *node) bool) bool {
-	next := n.kidsAfter("")
+	next := n.kids.after("")
 	for kid, ok := next(); ok; kid, ok = next() {
 		name := path.Join(at, kid.name)
 		switch {

@@ -37,6 +37,7 @@ type share struct {
 	changed  chan struct{} // pulsed when the ledger changes; capacity 1
 
 	aheads *aheads // put uploads into the store while they arrive
+	intake *intake // lets changes in; nil for a source
 
 	committer   *committer
 	stopCommits context.CancelFunc // ends the committer and the chores
@@ -83,6 +84,7 @@ type changeSet struct {
 
 	// These are used by the committer only.
 	tried   bool           // a commit of it may have been attempted
+	changes int            // that the commit reads
 	damaged damagedUploads // found by the last attempt
 	leftOut uint64         // files that are not part of tree, as they were damaged
 
@@ -144,17 +146,14 @@ func (c *changeSet) add(o *op, isTemp func(Name) bool) {
 
 // policyState summarises the share for the commit policy.
 func (s *share) policyState() policyState {
-	uploads := s.uploads.count()
+	uploads, pressed := s.uploads.count(), s.intake.pressed()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	open := s.ledger.open
 	st := policyState{
 		oldestChange: open.oldest, lastChange: open.newest, completedUpload: open.completed,
 		openUploads: uploads, sessions: s.people.open, lastSessionEnd: s.people.lastEnd, bulk: s.people.bulk,
-		sealed: len(s.ledger.sealed), changes: len(open.ops), oldestRestore: open.restored,
-	}
-	for _, set := range s.ledger.sealed {
-		st.sealedChanges += len(set.ops)
+		sealed: len(s.ledger.sealed), changes: len(open.ops), oldestRestore: open.restored, pressed: pressed,
 	}
 	for _, born := range open.temps {
 		if st.oldestTemp.IsZero() || born.Before(st.oldestTemp) {
@@ -216,7 +215,21 @@ func (s *share) do(ctx context.Context, o *op) error {
 	if err := s.slowDown(ctx, o); err != nil {
 		return err
 	}
+	if o.room == roomUnasked && o.kind.changes() {
+		if err := s.intake.enter(ctx); err != nil {
+			return errCause(o.kind.String(), o.name, KindOf(err), err)
+		}
+		o.room = roomTaken
+		defer s.leave(o)
+	}
 	return s.submit(ctx, &request{op: o, done: make(chan error, 1)})
+}
+
+// leave takes back the room of an operation that has ended without a change.
+func (s *share) leave(o *op) {
+	if o.room == roomTaken {
+		s.intake.leave()
+	}
 }
 
 // seal closes the current change set when it has changes; the next commit ends there.

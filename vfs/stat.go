@@ -220,6 +220,9 @@ func (s *share) space() StatFS {
 	limits := s.system.cfg.Limits
 	left := uint64(max(0, limits.SpoolBytes-s.system.pending()))
 	dir := filepath.Join(s.system.cfg.DataDir, sharesDir)
+	if s.source == nil && s.intake.refuses() {
+		left = 0
+	}
 	if s.source != nil {
 		dir = s.system.cfg.DataDir // there may be no other share
 	}

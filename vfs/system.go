@@ -26,6 +26,7 @@ type System struct {
 	lock      *disk.DirLock
 	recovered []Recovery
 	space     spaceGate
+	intakes   *intakes      // of all shares
 	handles   handleCount   // of all sessions
 	turns     chan struct{} // of uploads that are put into the store while they arrive
 
@@ -54,7 +55,8 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 	}
 	s := &System{
 		cfg: cfg, log: cfg.Logger, lock: lock, turns: newTurns(),
-		shares: map[string]*share{}, sessions: map[*Session]struct{}{},
+		intakes: newIntakes(cfg.Limits.Changes),
+		shares:  map[string]*share{}, sessions: map[*Session]struct{}{},
 	}
 	if s.gatewayID, err = loadID(cfg.Disk, cfg.DataDir, gatewayIDName); err == nil {
 		err = s.openShares(ctx, cfg.Shares)
@@ -103,6 +105,7 @@ func (l Limits) withDefaults() Limits {
 	if l.ReserveBytes <= 0 {
 		l.ReserveBytes = 256 << 20
 	}
+	def(&l.Changes, defaultChanges)
 	def(&l.InlineBytes, 64<<10)
 	def(&l.OpenHandles, 10_000)
 	def(&l.SessionFiles, 1_000)
@@ -264,6 +267,7 @@ func (s *System) Close(ctx context.Context) error {
 	s.closed = true
 	sessions := slices.Collect(maps.Keys(s.sessions))
 	s.mu.Unlock()
+	s.intakes.close()
 	var errs []error
 	for _, sess := range sessions {
 		errs = append(errs, sess.Close())

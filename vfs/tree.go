@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
-
 	"github.com/snapgate/gateway/snapshotter"
 )
 
@@ -25,27 +23,29 @@ type tree struct {
 // node is a name in a tree. Nodes are immutable once they are part of a tree.
 type node struct {
 	typ     FileType // 0 is a whiteout: it hides the head's entry
+	unknown bool     // the root's attributes are made up: the store was away at the start
+	dirty   bool     // differs from the head by itself, not only below
+	touched bool     // a directory whose mtime alone moved because its entries changed
 	attr    snapshotter.Attr
 	version uint64
 	size    int64
 	target  string
-	owner   string // names as the snapshot has them; of clean nodes only
-	group   string
+	names   *ownerNames // as the snapshot has them; of clean nodes only
 
 	// from is the path in the head that this node continues, "" for a new one. A file
 	// with from and no content has the head's bytes; a directory with from has the
 	// head's entries except where kids has another word.
 	from    string
 	content *content
-	kids    *iradix.Tree[*node] // directories: changed names only; nil for none
+	kids    *kids // directories: changed names only; nil for none
 
-	unknown bool      // the root's attributes are made up: the store was away at the start
-	dirty   bool      // differs from the head by itself, not only below
-	touched bool      // a directory whose mtime alone moved because its entries changed
 	set     uint64    // the change set that published this version, 0 when the head has it
 	session uint64    // the session that published it
 	born    time.Time // when it was published
 }
+
+// ownerNames are the names of a file's owner and group.
+type ownerNames struct{ owner, group string }
 
 // newTree returns the tree of a head without changes; an empty one when base is nil.
 func newTree(ctx context.Context, head snapshotter.ID, base View, now time.Time) (*tree, error) {
@@ -70,7 +70,10 @@ func (t *tree) lossy() bool { return t.base != nil && t.base.Lossy() }
 func nodeOf(e snapshotter.Entry, from string) *node {
 	n := &node{
 		attr: e.Attr, version: e.Version, size: e.Size, target: e.Target,
-		owner: e.Owner, group: e.Group, from: from,
+		from: from,
+	}
+	if e.Owner != "" || e.Group != "" {
+		n.names = &ownerNames{e.Owner, e.Group}
 	}
 	switch e.Kind {
 	case snapshotter.Dir:
@@ -128,13 +131,11 @@ func (t *tree) lookup(ctx context.Context, name Name) (*node, error) {
 
 // child returns the node called elem in directory n, nil when there is none.
 func (t *tree) child(ctx context.Context, n *node, elem string) (*node, error) {
-	if n.kids != nil {
-		if c, ok := n.kids.Get([]byte(elem)); ok {
-			if c.typ == 0 {
-				return nil, nil
-			}
-			return c, nil
+	if c := n.kids.get(elem); c != nil {
+		if c.typ == 0 {
+			return nil, nil
 		}
+		return c, nil
 	}
 	return t.baseChild(ctx, n, elem)
 }
@@ -176,7 +177,7 @@ func (t *tree) list(ctx context.Context, name Name, after string, n int) ([]dirE
 
 // listNode is list for a directory that was looked up; name is for errors.
 func (t *tree) listNode(ctx context.Context, dir *node, name Name, after string, n int) ([]dirEntry, error) {
-	next := dir.kidsAfter(after)
+	next := dir.kids.after(after)
 	kid, haveKid := next()
 	var out []dirEntry
 	for len(out) < n {
@@ -222,30 +223,6 @@ func (t *tree) listNode(ctx context.Context, dir *node, name Name, after string,
 		return out, nil
 	}
 	return out, nil
-}
-
-// kidsAfter iterates over the changed names of a directory after a name, in byte order,
-// whiteouts included.
-func (n *node) kidsAfter(after string) func() (dirEntry, bool) {
-	if n.kids == nil {
-		return func() (dirEntry, bool) { return dirEntry{}, false }
-	}
-	it := n.kids.Root().Iterator()
-	if after != "" {
-		it.SeekLowerBound([]byte(after))
-	}
-	return func() (dirEntry, bool) {
-		for {
-			key, kid, ok := it.Next()
-			if !ok {
-				return dirEntry{}, false
-			}
-			if after != "" && string(key) <= after {
-				continue
-			}
-			return dirEntry{string(key), kid}, true
-		}
-	}
 }
 
 // empty reports whether the directory at name has no entries.
@@ -294,11 +271,7 @@ func (t *tree) editRoot(ctx context.Context) (*tree, error) {
 
 // setKid puts child under a name; n must be a copy that no reader has seen.
 func (n *node) setKid(elem string, child *node) {
-	kids := n.kids
-	if kids == nil {
-		kids = iradix.New[*node]()
-	}
-	n.kids, _, _ = kids.Insert([]byte(elem), child)
+	n.kids = n.kids.put(elem, child)
 }
 
 // dropKid takes a name away: with a whiteout when the head has it.
@@ -311,9 +284,7 @@ func (t *tree) dropKid(ctx context.Context, n *node, elem string) error {
 		n.setKid(elem, &node{})
 		return nil
 	}
-	if n.kids != nil {
-		n.kids, _, _ = n.kids.Delete([]byte(elem))
-	}
+	n.kids = n.kids.without(elem)
 	return nil
 }
 

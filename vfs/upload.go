@@ -201,6 +201,15 @@ func (u *upload) change(f *File) error {
 	return nil
 }
 
+// changes reports whether a close of the upload would be a change.
+func (u *upload) changes() bool {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	u.meta.Lock()
+	defer u.meta.Unlock()
+	return u.changed || u.set != 0
+}
+
 // touch is change with mu held.
 func (u *upload) touch() {
 	u.changed = true

@@ -257,7 +257,7 @@ func TestCloseDuringCommit(t *testing.T) {
 
 func closeDuringCommit(t *testing.T, parent string, files int) {
 	t.Helper()
-	g := gateway(t, parent, "{ snapshot: { when: manual } }")
+	g := gateway(t, parent, "{ snapshot: { when: manual } }", "changes: 300000") // so that all are one commit
 	fill(t, g, files)
 	c := g.mustLogin(t)
 	data := make([]byte, 4<<10)
@@ -301,10 +301,11 @@ func dirName(d int) string { return fmt.Sprintf("/dir-%05d", d) }
 func fileName(n int) string { return fmt.Sprintf("%s/file-%05d", dirName(n/perDir), n%perDir) }
 
 // fill uploads small files in directories of 100 over several connections.
-func fill(t *testing.T, s *server, files int) {
+func fill(t *testing.T, s *server, files int) (closes times) {
 	t.Helper()
 	const connections = 16
 	group, ctx := errgroup.WithContext(t.Context())
+	took := make([]times, connections)
 	for w := range connections {
 		group.Go(func() error {
 			c, err := s.login(ctx)
@@ -318,7 +319,7 @@ func fill(t *testing.T, s *server, files int) {
 				}
 				for i := range perDir {
 					name := fileName(d*perDir + i)
-					if err := upload(c, name, []byte(name), nil); err != nil {
+					if err := upload(c, name, []byte(name), &took[w]); err != nil {
 						return err
 					}
 				}
@@ -329,4 +330,5 @@ func fill(t *testing.T, s *server, files int) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
+	return slices.Concat(took...)
 }

@@ -52,10 +52,11 @@ type server struct {
 func full() bool { return os.Getenv("FULL") != "" }
 
 // gateway starts a gateway whose data are below parent.
-func gateway(t *testing.T, parent, share string) *server {
+func gateway(t *testing.T, parent, share string, limits ...string) *server {
 	t.Helper()
+	limits = append(limits, "connections_per_address: 1000, connections_per_user: 1000, handshakes: 1000, handshakes_per_address: 1000")
 	g := proctest.NewGateway(t, proctest.Options{Parent: parent, Shares: map[string]string{"main": share},
-		Extra: "limits: { connections_per_address: 1000, connections_per_user: 1000, handshakes: 1000, handshakes_per_address: 1000 }\n"})
+		Extra: "limits: { " + strings.Join(limits, ", ") + " }\n"})
 	if _, err := g.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

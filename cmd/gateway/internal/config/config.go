@@ -104,6 +104,7 @@ type User struct {
 type Limits struct {
 	Spool              int64 // bytes of spool and journal
 	Reserve            int64 // bytes of disk kept free for one commit
+	Changes            int   // that wait for their commit, in all shares
 	Inline             int64 // bytes up to which a file rides in the journal
 	OpenHandles        int
 	SessionHandles     int

@@ -62,6 +62,7 @@ func (c *Config) VFSLimits() vfs.Limits {
 	return vfs.Limits{
 		SpoolBytes:   c.Limits.Spool,
 		ReserveBytes: c.Limits.Reserve,
+		Changes:      c.Limits.Changes,
 		InlineBytes:  int(c.Limits.Inline),
 		OpenHandles:  c.Limits.OpenHandles,
 		SessionFiles: c.Limits.SessionHandles,

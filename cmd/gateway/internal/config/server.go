@@ -94,6 +94,7 @@ func (l *loader) readLimits(n node) {
 	n.fields(fields{
 		"spool":                   intoBytes(&m.Spool, 16*smallest),
 		"reserve":                 intoBytes(&m.Reserve, smallest),
+		"changes":                 intoInt(&m.Changes, 10*million),
 		"inline":                  intoBytes(&m.Inline, 0),
 		"open_handles":            intoInt(&m.OpenHandles, million),
 		"session_handles":         intoInt(&m.SessionHandles, million),
@@ -114,6 +115,9 @@ func (l *loader) readLimits(n node) {
 	}.later("bandwidth", "quota", "memory"))
 	if m.Inline > smallest {
 		n.fail("inline may be at most 1MiB")
+	}
+	if m.Changes != 0 && m.Changes < 1000 {
+		n.fail("changes must be at least 1000")
 	}
 }
 
