@@ -1,7 +1,6 @@
 package snapshotter
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -389,7 +388,7 @@ func (x *copying) dir(ctx context.Context, d difference) error {
 			return err
 		}
 	}
-	mac, err := x.inc.in.dirpack(ctx, bytes.NewReader(newDir(entries).raw))
+	mac, err := x.inc.in.dirpack(ctx, newDir(entries).raw)
 	if err != nil {
 		return err
 	}

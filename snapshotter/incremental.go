@@ -1,7 +1,6 @@
 package snapshotter
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -290,7 +289,7 @@ func (c *increment) dir(ctx context.Context, p, from string) (*vfs.Summary, erro
 		return sum, nil
 	}
 	d := newDir(out)
-	mac, err := c.in.dirpack(ctx, bytes.NewReader(d.raw))
+	mac, err := c.in.dirpack(ctx, d.raw)
 	if err != nil {
 		return nil, err
 	}

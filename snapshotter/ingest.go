@@ -1,6 +1,7 @@
 package snapshotter
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -189,6 +190,15 @@ func (p chunkerPool) give(c *chunkers.Chunker) {
 // file makes the object of a file of a size that was announced, as kloset's Builder does.
 func (in *ingester) file(ctx context.Context, name string, rd io.Reader, size int64) (object, error) {
 	f := newFileObject()
+	if size <= in.s.oneChunk {
+		err := in.s.readSmall(rd, size, func(data []byte) error {
+			return in.one(ctx, data, false, f.add, &f.obj.ContentMAC)
+		})
+		if err != nil {
+			return object{}, err
+		}
+		return in.putFile(name, f)
+	}
 	n, err := in.chunks(ctx, rd, false, f.add, &f.obj.ContentMAC)
 	switch {
 	case err != nil:
@@ -235,11 +245,15 @@ func (f *fileObject) add(c *objects.Chunk, data []byte) {
 }
 
 // dirpack makes the object of the entries of a directory.
-func (in *ingester) dirpack(ctx context.Context, rd io.Reader) (objects.MAC, error) {
+func (in *ingester) dirpack(ctx context.Context, data []byte) (objects.MAC, error) {
 	obj := objects.NewObject()
-	_, err := in.chunks(ctx, rd, true, func(c *objects.Chunk, _ []byte) {
-		obj.Chunks = append(obj.Chunks, *c)
-	}, &obj.ContentMAC)
+	add := func(c *objects.Chunk, _ []byte) { obj.Chunks = append(obj.Chunks, *c) }
+	var err error
+	if int64(len(data)) <= in.s.oneChunk {
+		err = in.one(ctx, data, true, add, &obj.ContentMAC)
+	} else {
+		_, err = in.chunks(ctx, bytes.NewReader(data), true, add, &obj.ContentMAC)
+	}
 	if err != nil {
 		return objects.MAC{}, err
 	}
@@ -275,20 +289,57 @@ func (in *ingester) chunks(ctx context.Context, rd io.Reader, hot bool, each fun
 			return total, err
 		}
 		if piece != nil { // of nothing, one piece without a byte, as kloset has it
-			content.write(piece, total)
-			c := objects.NewChunk()
-			c.ContentMAC, c.Length = in.w.computeMAC(piece), uint32(len(piece))
-			each(c, piece)
-			in.w.putChunk(c.ContentMAC, piece, hot)
+			in.chunk(content, total, piece, hot, each)
 			total += int64(len(piece))
 		}
 		if err != nil {
-			if *sum, err = content.finish(total); err == nil && !hot {
-				in.s.sums.keep(*sum, content.sums, *sum)
-			}
-			return total, err
+			return total, in.finish(content, total, hot, sum)
 		}
 	}
+}
+
+// one is chunks for a content that is a single chunk: it needs no chunker, which has megabytes.
+func (in *ingester) one(ctx context.Context, data []byte, hot bool, each func(c *objects.Chunk, data []byte), sum *objects.MAC) error {
+	if err := errors.Join(ctx.Err(), in.w.packer.failed()); err != nil {
+		return err
+	}
+	content := in.s.newSum(nil)
+	in.chunk(content, 0, data, hot, each)
+	return in.finish(content, int64(len(data)), hot, sum)
+}
+
+// chunk puts the chunk at an offset of a content.
+func (in *ingester) chunk(content *contentSum, at int64, data []byte, hot bool, each func(c *objects.Chunk, data []byte)) {
+	content.write(data, at)
+	c := objects.NewChunk()
+	c.ContentMAC, c.Length = in.w.computeMAC(data), uint32(len(data))
+	each(c, data)
+	in.w.putChunk(c.ContentMAC, data, hot)
+}
+
+// finish makes the MAC of a content.
+func (in *ingester) finish(content *contentSum, size int64, hot bool, sum *objects.MAC) (err error) {
+	if *sum, err = content.finish(size); err == nil && !hot {
+		in.s.sums.keep(*sum, content.sums, *sum)
+	}
+	return err
+}
+
+// readSmall reads a content of a size that was announced as a whole, for as long as use.
+func (s *Snapshotter) readSmall(rd io.Reader, size int64, use func(data []byte) error) error {
+	buf := s.small.Get().(*[]byte)
+	defer s.small.Put(buf)
+	if int64(cap(*buf)) <= size {
+		*buf = make([]byte, size+1) // a byte more would show that there are more
+	}
+	n, err := io.ReadFull(rd, (*buf)[:size+1])
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	if int64(n) != size {
+		return sizeError(size, int64(n))
+	}
+	return use((*buf)[:n])
 }
 
 // entropy is Shannon's, in bits a byte, added up in the order of kloset's Builder, so that

@@ -90,19 +90,7 @@ func (s *Snapshotter) Store(ctx context.Context, c Content) (stored []byte, err 
 
 // one puts a content that is a single chunk.
 func (g *Ingest) one(rd io.Reader, size int64) error {
-	buf := g.s.small.Get().(*[]byte)
-	defer g.s.small.Put(buf)
-	if int64(cap(*buf)) <= size {
-		*buf = make([]byte, size+1) // a byte more would show that there are more
-	}
-	n, err := io.ReadFull(rd, (*buf)[:size+1])
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return err
-	}
-	if int64(n) != size {
-		return sizeError(size, int64(n))
-	}
-	if err := g.add((*buf)[:n]); err != nil {
+	if err := g.s.readSmall(rd, size, g.add); err != nil {
 		return err
 	}
 	return g.end(size, true)
