@@ -64,15 +64,7 @@ func (v *View) summaryOf(path string, e *storedEntry) (*vfs.Summary, error) {
 	if !ok {
 		return e.Summary, nil
 	}
-	data, err := s.blob(resources.RT_VFS_SUMMARY, mac)
-	if err != nil {
-		return nil, readError("summary", err)
-	}
-	sum, err := vfs.SummaryFromBytes(data)
-	if err != nil {
-		return nil, readError("summary", err)
-	}
-	return sum, nil
+	return s.readSummary(mac)
 }
 
 // Hash returns the store's own hash of the bytes of a file, 64 hexadecimal digits: within one

@@ -110,6 +110,16 @@ const frameHead = 5
 
 // readFrame reads one entry.
 func readFrame(rd *bufio.Reader) (*storedEntry, int64, error) {
+	frame, size, err := readRawFrame(rd)
+	if err != nil {
+		return nil, 0, err
+	}
+	e, err := decodeEntry(frame)
+	return e, size, err
+}
+
+// readRawFrame reads one entry, for decodeEntry, and tells how long it is with its head.
+func readRawFrame(rd *bufio.Reader) ([]byte, int64, error) {
 	var head [frameHead]byte
 	if _, err := io.ReadFull(rd, head[:1]); err != nil {
 		return nil, 0, err // io.EOF: the end
@@ -125,8 +135,7 @@ func readFrame(rd *bufio.Reader) (*storedEntry, int64, error) {
 	if _, err := io.ReadFull(rd, frame); err != nil {
 		return nil, 0, noEOF(err)
 	}
-	e, err := decodeEntry(frame)
-	return e, frameHead + int64(size), err
+	return frame, frameHead + int64(size), nil
 }
 
 // decodeFrame decodes the entry that data begins with, and tells where the next begins.

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"strings"
 
+	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/PlakarKorp/kloset/snapshot/vfs"
 )
@@ -45,6 +46,15 @@ func (h *head) summary(s *Snapshotter, dir string) (*vfs.Summary, error) {
 	if sum, ok := s.summaries.Get(mac); ok {
 		return sum, nil
 	}
+	sum, err := s.readSummary(mac)
+	if err == nil {
+		s.summaries.Add(mac, sum)
+	}
+	return sum, err
+}
+
+// readSummary reads a summary.
+func (s *Snapshotter) readSummary(mac objects.MAC) (*vfs.Summary, error) {
 	data, err := s.blob(resources.RT_VFS_SUMMARY, mac)
 	if err != nil {
 		return nil, readError("summary", err)
@@ -53,7 +63,6 @@ func (h *head) summary(s *Snapshotter, dir string) (*vfs.Summary, error) {
 	if err != nil {
 		return nil, readError("summary", err)
 	}
-	s.summaries.Add(mac, sum)
 	return sum, nil
 }
 

@@ -53,8 +53,8 @@ func (p *program) root() *cobra.Command {
 		Long: `gateway serves shares over SFTP and makes a snapshot of what changed, in a kloset
 store that plakar can read. No client can change a snapshot.
 
-Exit status: 0 success, 1 failure, 2 wrong usage, 3 an import, a pull, a restore or a sync
-that left something out.`,
+Exit status: 0 success, 1 failure, 2 wrong usage, 3 an import, a pull, a restore, a get or a sync
+that left something out, or a find or history that could not read all snapshots.`,
 		Example: `  gateway quickstart                     make a store and serve it, in this directory
   gateway serve -c /etc/gateway.yaml     serve what the file says`,
 		SilenceErrors:     true,
@@ -75,6 +75,11 @@ that left something out.`,
 		p.lsCommand(),
 		p.treeCommand(),
 		p.catCommand(),
+		p.getCommand(),
+		p.findCommand(),
+		p.historyCommand(),
+		p.diffCommand(),
+		p.checkCommand(),
 		p.importCommand(),
 		p.pullCommand(),
 		p.jobsCommand(),

@@ -25,7 +25,7 @@ const (
 	statusOK      = 0
 	statusFailure = 1
 	statusUsage   = 2
-	statusPartial = 3 // import, pull, restore: something was left out
+	statusPartial = 3 // import, pull, restore, sync, get, find, history: something was left out
 )
 
 // hintedError is an error with what to try.
@@ -73,7 +73,7 @@ func (p *program) report(err error) int {
 	case errors.Is(err, errNoCommand):
 		return statusUsage
 	case errors.Is(err, errPartial):
-		p.say(err.Error(), "")
+		p.say(err.Error(), hintFor(err))
 		return statusPartial
 	case errors.As(err, &list):
 		for _, e := range list {

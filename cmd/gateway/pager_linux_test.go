@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,30 +14,11 @@ import (
 // else.
 func TestPager(t *testing.T) {
 	t.Parallel()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for name, text := range map[string]string{
-		"config.yaml": "version: 1\ndata_dir: ./data\nstore: { plaintext: true, create: true }\nshares: { main: {} }\n",
-		"tree/a":      "a",
-	} {
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	gateway := func(pager string, args ...string) *exec.Cmd {
-		cmd := exec.CommandContext(t.Context(), self, args...)
-		cmd.Args[0], cmd.Dir = "gateway", dir
-		cmd.Env = append(os.Environ(), "PAGER="+pager)
+	_, gateway := importedShare(t, map[string]string{"tree/a": "a"})
+	list := func(pager string, args ...string) *exec.Cmd {
+		cmd := gateway(append([]string{"ls", "main"}, args...)...)
+		cmd.Env = append(os.Environ(), "PAGER="+pager, "LESS=FRX", "LV=-c")
 		return cmd
-	}
-	if out, err := gateway("", "import", "tree", "main").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
 	}
 	for _, tt := range []struct {
 		name, pager, flag string
@@ -53,11 +33,7 @@ func TestPager(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tty, person := openTerminals(t)
-			args := []string{"ls", "main"}
-			if tt.flag != "" {
-				args = append(args, tt.flag)
-			}
-			cmd := gateway(tt.pager, args...)
+			cmd := list(tt.pager, strings.Fields(tt.flag)...)
 			cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 			err := cmd.Run()
 			if err != nil {
@@ -75,8 +51,7 @@ func TestPager(t *testing.T) {
 			}
 		})
 	}
-	cmd := gateway("sed 's/^/paged: /'", "ls", "main")
-	out, err := cmd.Output()
+	out, err := list("sed 's/^/paged: /'").Output()
 	if err != nil || strings.Contains(string(out), "paged") {
 		t.Errorf("to a pipe: %q, %v", out, err)
 	}

@@ -224,7 +224,7 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 		runErr = rc.hinted(dst, runErr)
 	}
 	lacks := rc.lacks(ctx, view, found)
-	if err := rc.summary(dst, found, report, lacks, runErr); err != nil {
+	if err := rc.summary(dst.Location.String(), found, report, lacks, runErr); err != nil {
 		return err
 	}
 	switch failed := report.Failed(); {

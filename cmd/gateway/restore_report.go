@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/snapref"
 	"github.com/snapgate/gateway/pull"
 	"github.com/snapgate/gateway/pull/restore"
@@ -141,11 +140,11 @@ func (rc *restoreCommand) lacks(ctx context.Context, view *snapshotter.View, fou
 const maxLacks = 10_000
 
 // summary says what was done.
-func (rc *restoreCommand) summary(dst *config.Remote, found snapref.Found, report *restore.Report, lacks []string, runErr error) error {
+func (rc *restoreCommand) summary(dst string, found snapref.Found, report *restore.Report, lacks []string, runErr error) error {
 	if rc.asJSON {
 		line := restoreLine{
 			Type: "summary", Snapshot: found.Snapshot.ID.String(), Path: strings.ToValidUTF8(found.Path, "\uFFFD"),
-			Destination: dst.Location.String(), Report: report, Lacks: lacks,
+			Destination: strings.ToValidUTF8(dst, "\uFFFD"), Report: report, Lacks: lacks,
 		}
 		if runErr != nil {
 			line.Error, line.Hint = runErr.Error(), hintFor(runErr)
@@ -173,7 +172,7 @@ func (rc *restoreCommand) summary(dst *config.Remote, found snapref.Found, repor
 		name += ":" + found.Path
 	}
 	_, _ = fmt.Fprintf(rc.p.stderr, "%s of %s (%s) to %s: %s\n", printable(name), found.Snapshot.Time.Local().Format("2006-01-02 15:04:05"),
-		found.Snapshot.ID.String()[:8], dst.Location, what)
+		found.Snapshot.ID.String()[:8], printable(dst), what)
 	_ = report.WriteText(rc.p.stderr, most)
 	if len(lacks) > 0 {
 		_, _ = fmt.Fprintf(rc.p.stderr, "the snapshot lacks what could not be captured, or has it as it was before:\n")

@@ -175,13 +175,18 @@ func (p *program) storeCheck(ctx context.Context, _ *store.Store, snaps *snapsho
 	if err != nil {
 		return fmt.Errorf("store check: %w", err)
 	}
+	checker, err := snaps.NewChecker()
+	if err != nil {
+		return fmt.Errorf("store check: %w", err)
+	}
+	defer checker.Close()
 	damaged := 0
 	for _, s := range list {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("store check: %w", err)
 		}
 		verdict := "good"
-		if err := snaps.Check(ctx, s.ID); err != nil {
+		if err := checker.Check(ctx, s.ID); err != nil {
 			if errors.Is(err, store.ErrUnavailable) {
 				return fmt.Errorf("store check: %w", err)
 			}

@@ -50,30 +50,7 @@ func TestPasswordPromptInterrupted(t *testing.T) {
 // nothing else.
 func TestRestoreAsks(t *testing.T) {
 	t.Parallel()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for name, text := range map[string]string{
-		"config.yaml": "version: 1\ndata_dir: ./data\nstore: { plaintext: true, create: true }\nshares: { main: {} }\n",
-		"tree/a":      "a", "out/a": "a", "out/extra": "x", "out/more/b": "b",
-	} {
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	gateway := func(args ...string) *exec.Cmd {
-		cmd := exec.CommandContext(t.Context(), self, args...)
-		cmd.Args[0], cmd.Dir = "gateway", dir
-		return cmd
-	}
-	if out, err := gateway("import", "tree", "main").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	dir, gateway := importedShare(t, map[string]string{"tree/a": "a", "out/a": "a", "out/extra": "x", "out/more/b": "b"})
 	for _, tt := range []struct {
 		answer string
 		status int
@@ -110,6 +87,35 @@ func TestRestoreAsks(t *testing.T) {
 			t.Errorf("%q: %v, %v", tt.answer, ferr, derr)
 		}
 	}
+}
+
+// importedShare makes a directory with files and a configuration, imports tree into its share
+// main, and returns a function that runs commands there.
+func importedShare(t *testing.T, files map[string]string) (dir string, gateway func(args ...string) *exec.Cmd) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir = t.TempDir()
+	files["config.yaml"] = "version: 1\ndata_dir: ./data\nstore: { plaintext: true, create: true }\nshares: { main: {} }\n"
+	for name, text := range files {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gateway = func(args ...string) *exec.Cmd {
+		cmd := exec.CommandContext(t.Context(), self, args...)
+		cmd.Args[0], cmd.Dir = "gateway", dir
+		return cmd
+	}
+	if out, err := gateway("import", "tree", "main").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return dir, gateway
 }
 
 // openTerminal returns a new terminal.

@@ -38,6 +38,7 @@ SHARE@WHAT: a name below .snapshots, or a time, for the newest snapshot that is 
 type viewFlags struct {
 	asJSON, noPager bool
 	store           string
+	endAtOnce       bool // by a signal, not when the work is at a point where it can end
 }
 
 func (f *viewFlags) add(c *cobra.Command) {
@@ -56,6 +57,7 @@ type viewing struct {
 	p      *program
 	flags  *viewFlags
 	cfg    *config.Config
+	store  *store.Store
 	snaps  *snapshotter.Snapshotter
 	list   []snapshotter.Snapshot // all, newest first
 	out    *bufio.Writer
@@ -70,13 +72,17 @@ func (p *program) look(ctx context.Context, name string, f *viewFlags, do func(c
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	if !f.endAtOnce {
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		context.AfterFunc(ctx, stop) // another signal ends it at once
+	}
 	var stores []string
 	if f.store != "" {
 		stores = []string{f.store}
 	}
-	err = p.readStore(ctx, stores, func(ctx context.Context, _ *store.Store, snaps *snapshotter.Snapshotter) (err error) {
+	err = p.readStore(ctx, stores, func(ctx context.Context, st *store.Store, snaps *snapshotter.Snapshotter) (err error) {
 		list, err := snaps.Snapshots(ctx, "")
 		if err != nil {
 			return err
@@ -85,7 +91,7 @@ func (p *program) look(ctx context.Context, name string, f *viewFlags, do func(c
 		if err != nil {
 			return err
 		}
-		v := &viewing{p: p, flags: f, cfg: cfg, snaps: snaps, list: list, out: bufio.NewWriterSize(w, 64<<10), now: time.Now()}
+		v := &viewing{p: p, flags: f, cfg: cfg, store: st, snaps: snaps, list: list, out: bufio.NewWriterSize(w, 64<<10), now: time.Now()}
 		v.asJSON = json.NewEncoder(v.out)
 		v.asJSON.SetEscapeHTML(false)
 		err = do(ctx, v)
@@ -208,6 +214,10 @@ func entries(ctx context.Context, view *snapshotter.View, dir string) iter.Seq2[
 	}
 }
 
+// errSkipped is returned by a function that walk calls with a directory, to leave out what is in
+// it.
+var errSkipped = errors.New("skipped")
+
 // walk calls each for all that is below a directory, a directory before what is in it.
 func walk(ctx context.Context, view *snapshotter.View, dir string, each func(path string, e snapshotter.Entry) error) error {
 	for e, err := range entries(ctx, view, dir) {
@@ -215,10 +225,12 @@ func walk(ctx context.Context, view *snapshotter.View, dir string, each func(pat
 			return err
 		}
 		path := below(dir, e.Name)
-		if err := each(path, e); err != nil {
+		switch err := each(path, e); {
+		case errors.Is(err, errSkipped):
+			continue
+		case err != nil:
 			return err
-		}
-		if e.Kind != snapshotter.Dir {
+		case e.Kind != snapshotter.Dir:
 			continue
 		}
 		if err := walk(ctx, view, path, each); err != nil {
@@ -291,14 +303,17 @@ func kindWord(k snapshotter.ChangeKind) string {
 }
 
 // modeText is a mode as chmod takes it.
-func modeText(m fs.FileMode) string {
+func modeText(m fs.FileMode) string { return fmt.Sprintf("%04o", unixBits(m)) }
+
+// unixBits is a mode as Unix has it.
+func unixBits(m fs.FileMode) uint32 {
 	n := uint32(m.Perm())
 	for i, bit := range []fs.FileMode{fs.ModeSticky, fs.ModeSetgid, fs.ModeSetuid} {
 		if m&bit != 0 {
 			n |= 0o1000 << i
 		}
 	}
-	return fmt.Sprintf("%04o", n)
+	return n
 }
 
 // shownName is a name for people: with a slash behind a directory and the target of a link.

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
+)
+
+// checkCommand is a call of gateway check.
+type checkCommand struct {
+	viewFlags
+	share, sample string
+	part          float64
+}
+
+func (p *program) checkCommand() *cobra.Command {
+	ck := &checkCommand{viewFlags: viewFlags{noPager: true, endAtOnce: true}}
+	c := &cobra.Command{
+		Use:   "check [SNAP]...",
+		Short: "Check snapshots",
+		Long: `Reads snapshots, or all, and compares every index, entry, object and chunk with its checksum, as
+plakar check does; what several snapshots have in common is read once. It works beside a running
+gateway, takes no lock and changes nothing. It goes on after a snapshot that is damaged, names the
+files that are, and its exit status is 1 then.
+
+With --sample it reads all directories, and the bytes of a part of the files, which each call
+chooses anew: 5% every day reads in a month what most of the store holds.
+
+` + snapWords + `
+
+With --json every line is an object with snapshot, time, share, result (good, damaged), error,
+damaged (path and text of each file, up to 1,000), files and bytes (that were read, with --sample)
+and seconds.`,
+		Example: `  gateway check -c /etc/gateway.yaml main
+  gateway check --sample 5%
+  gateway check --json --share web1 | jq -r 'select(.result != "good") | .snapshot'`,
+		Args: arguments(0, 1000),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := ck.parse(args); err != nil {
+				return usageError(c, err)
+			}
+			return p.look(c.Context(), "check", &ck.viewFlags, func(ctx context.Context, v *viewing) error { return ck.run(ctx, v, args) })
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&ck.sample, "sample", "", "read the bytes of a `PART` of the files, as 5%")
+	f.StringVar(&ck.share, "share", "", "check all snapshots of the share or source of that `NAME`")
+	f.BoolVar(&ck.asJSON, "json", false, "print one JSON object a line")
+	ck.addStore(c)
+	f.SortFlags = false
+	return c
+}
+
+func (ck *checkCommand) parse(args []string) error {
+	if ck.share != "" && len(args) > 0 {
+		return errors.New("either --share or SNAP")
+	}
+	if ck.sample == "" {
+		return nil
+	}
+	number, ok := strings.CutSuffix(ck.sample, "%")
+	percent, err := strconv.ParseFloat(number, 64)
+	if !ok || err != nil || !(percent > 0 && percent <= 100) {
+		return fmt.Errorf("--sample %q: it is a part in percent, as 5%%", ck.sample)
+	}
+	ck.part = percent / 100
+	return nil
+}
+
+func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) error {
+	list, err := ck.snapshots(v, args)
+	if err != nil {
+		return err
+	}
+	checker, err := v.snaps.NewChecker()
+	if err != nil {
+		return err
+	}
+	defer checker.Close()
+	damaged := 0
+	var total snapshotter.Sampled
+	for _, s := range list {
+		l, err := ck.check(ctx, checker, s)
+		if err != nil {
+			return err
+		}
+		if l.Result != "good" {
+			damaged++
+		}
+		if l.Files != nil {
+			total.Files += *l.Files
+			total.Bytes += *l.Bytes
+		}
+		if err := ck.print(v, s, l); err != nil {
+			return err
+		}
+	}
+	if ck.part > 0 && !ck.asJSON {
+		_, _ = fmt.Fprintf(v.p.stderr, "read the bytes of %s, %s\n", count(total.Files, "file", "files"), bytesText(int64(total.Bytes)))
+	}
+	lost, err := ck.unlisted(v, args)
+	if err != nil {
+		return err
+	}
+	if n := damaged + lost; n > 0 {
+		return fmt.Errorf("%d of %s: %w", n, count(uint64(len(list)+lost), "snapshot", "snapshots"), store.ErrDamaged)
+	}
+	return nil
+}
+
+// unlisted names the snapshots that nothing is known of but that there are such: their headers
+// cannot be read. It does so when all are checked.
+func (ck *checkCommand) unlisted(v *viewing, args []string) (n int, err error) {
+	if len(args) > 0 || ck.share != "" {
+		return 0, nil
+	}
+	ids, err := v.store.Snapshots()
+	if err != nil {
+		return 0, err
+	}
+	known := make(map[snapshotter.ID]bool, len(v.list))
+	for _, s := range v.list {
+		known[s.ID] = true
+	}
+	for _, id := range ids {
+		if known[snapshotter.ID(id)] {
+			continue
+		}
+		n++
+		l := &checkLine{Snapshot: snapshotter.ID(id).String(), Result: "damaged", Error: "its header, or an index of it, cannot be read"}
+		if err := ck.print(v, snapshotter.Snapshot{}, l); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// snapshots lists what is to be checked, the newest first when it is not named one by one.
+func (ck *checkCommand) snapshots(v *viewing, args []string) ([]snapshotter.Snapshot, error) {
+	if len(args) == 0 && ck.share == "" {
+		return v.list, nil
+	}
+	var list []snapshotter.Snapshot
+	for _, ref := range args {
+		found, err := v.find(ref)
+		if err != nil {
+			return nil, err
+		}
+		if found.Path != "/" {
+			return nil, fmt.Errorf("%s: snapshots are checked as a whole", printable(ref))
+		}
+		list = append(list, found.Snapshot)
+	}
+	for _, s := range v.list {
+		if ck.share != "" && s.Share == ck.share {
+			list = append(list, s)
+		}
+	}
+	if len(list) == 0 {
+		return nil, knownShare(v.cfg, ck.share)
+	}
+	return list, nil
+}
+
+// checkLine is a snapshot in check --json.
+type checkLine struct {
+	Snapshot string    `json:"snapshot"`
+	Time     string    `json:"time"`
+	Share    string    `json:"share"`
+	Result   string    `json:"result"` // good or damaged
+	Error    string    `json:"error,omitempty"`
+	Damaged  []problem `json:"damaged,omitempty"`
+	More     uint64    `json:"more_damaged,omitempty"`
+	Files    *uint64   `json:"files,omitempty"`
+	Bytes    *uint64   `json:"bytes,omitempty"`
+	Seconds  float64   `json:"seconds"`
+}
+
+func (ck *checkCommand) check(ctx context.Context, checker *snapshotter.Checker, s snapshotter.Snapshot) (*checkLine, error) {
+	l := &checkLine{Snapshot: s.ID.String(), Time: stamp(s.Time), Share: s.Share, Result: "good"}
+	began := time.Now()
+	var sampled snapshotter.Sampled
+	var err error
+	if ck.part > 0 {
+		if sampled, err = checker.Sample(ctx, s.ID, ck.part); err == nil {
+			l.Files, l.Bytes = &sampled.Files, &sampled.Bytes
+		}
+	} else if err = checker.Check(ctx, s.ID); err != nil && !errors.Is(err, store.ErrUnavailable) {
+		// It says that something is damaged; this says what. An error of its own says no more.
+		sampled, _ = checker.Sample(ctx, s.ID, 1)
+	}
+	l.Seconds = time.Since(began).Seconds()
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, store.ErrUnavailable):
+		return nil, err
+	case err != nil:
+		l.Result, l.Error = "damaged", err.Error()
+	case len(sampled.Damaged) > 0:
+		l.Result = "damaged"
+	}
+	for _, d := range sampled.Damaged {
+		l.Damaged = append(l.Damaged, problem{Path: text{d.Path}, PathBase64: bytesOf(d.Path), Text: strings.ToValidUTF8(d.Err.Error(), "\uFFFD")})
+	}
+	l.More = sampled.More
+	return l, nil
+}
+
+func (ck *checkCommand) print(v *viewing, s snapshotter.Snapshot, l *checkLine) error {
+	if ck.asJSON {
+		if err := v.asJSON.Encode(l); err != nil {
+			return err
+		}
+		return v.out.Flush() // whoever waits for it
+	}
+	when := "-"
+	if !s.Time.IsZero() {
+		when = v.when(s.Time)
+	}
+	fmt.Fprintf(v.out, "%s  %s  %s  %s", l.Snapshot[:shortID], when, printable(l.Share), l.Result)
+	if l.Error != "" {
+		fmt.Fprintf(v.out, ": %s", printable(l.Error))
+	}
+	fmt.Fprintln(v.out)
+	for i, d := range l.Damaged {
+		if i == shownProblems {
+			fmt.Fprintf(v.out, "  and %d more\n", uint64(len(l.Damaged)-i)+l.More)
+			break
+		}
+		fmt.Fprintf(v.out, "  %s: %s\n", printable(d.Path.s), printable(d.Text))
+	}
+	return v.out.Flush()
+}

@@ -1,0 +1,229 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"iter"
+
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/resources"
+
+	"github.com/snapgate/gateway/store"
+)
+
+const (
+	// sampledMost bounds what a Checker remembers to have read for samples, at about 50 bytes
+	// each; what is beyond is read again.
+	sampledMost = 1 << 20
+	// damagedMost is how many damaged paths of a snapshot are named.
+	damagedMost = 1000
+)
+
+// Checker checks snapshots, one after the other: what they have in common is read once. It takes
+// no lock, and is for one goroutine.
+type Checker struct {
+	v    *verification
+	seed maphash.Seed
+	read map[objects.MAC]struct{} // directories and objects that were read for samples
+}
+
+// NewChecker makes a Checker. Another one chooses other samples.
+func (s *Snapshotter) NewChecker() (*Checker, error) {
+	v, err := newVerification(s)
+	if err != nil {
+		return nil, err
+	}
+	return &Checker{v: v, seed: maphash.MakeSeed(), read: make(map[objects.MAC]struct{})}, nil
+}
+
+// Close releases what the Checker has in memory.
+func (c *Checker) Close() error { return c.v.close() }
+
+// Check is Snapshotter.Check.
+func (c *Checker) Check(ctx context.Context, id ID) error { return c.v.check(ctx, id) }
+
+// Sampled is what Sample has read.
+type Sampled struct {
+	Files   uint64 // whose bytes were read; those that another snapshot has as well count once
+	Bytes   uint64
+	Damaged []Damaged // up to 1,000
+	More    uint64    // how many more are damaged
+}
+
+// Damaged is a path that cannot be read as it was written.
+type Damaged struct {
+	Path string
+	Err  error
+}
+
+// Sample reads all directories of a snapshot, and the bytes of a part of its files, from 0 to 1,
+// chosen at random, and compares them with their MACs. It goes on after what is damaged. Errors:
+// ErrUnavailable, ErrNoSnapshot, and what makes it impossible to find the files at all.
+func (c *Checker) Sample(ctx context.Context, id ID, part float64) (Sampled, error) {
+	s := c.v.s
+	v, err := s.View(ctx, id)
+	if err != nil {
+		return Sampled{}, err
+	}
+	x := &sampling{c: c, v: v, part: part}
+	err = ordered(ctx, searchParallel(), x.files(ctx), x.check, func(d Damaged) error {
+		if d.Err != nil {
+			return x.damaged(d.Path, d.Err)
+		}
+		return nil
+	})
+	if err != nil {
+		err = fmt.Errorf("check snapshot %s: %w", id, err)
+	}
+	return x.out, err
+}
+
+// sampling is a sample that is being read.
+type sampling struct {
+	c    *Checker
+	v    *View
+	part float64
+	out  Sampled
+}
+
+// sampledFile is a file that is to be read; or a directory that could not be.
+type sampledFile struct {
+	path string
+	e    *storedEntry
+	err  error
+}
+
+func (x *sampling) damaged(path string, err error) error {
+	if errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	if len(x.out.Damaged) == damagedMost {
+		x.out.More++
+		return nil
+	}
+	x.out.Damaged = append(x.out.Damaged, Damaged{path, err})
+	return nil
+}
+
+// first reports whether something was not read for another snapshot, and notes that it is.
+func (x *sampling) first(mac objects.MAC) bool {
+	if _, ok := x.c.read[mac]; ok {
+		return false
+	}
+	if len(x.c.read) < sampledMost {
+		x.c.read[mac] = struct{}{}
+	}
+	return true
+}
+
+// chosen reports whether an object is part of the sample: always the same ones of a Checker.
+func (x *sampling) chosen(mac objects.MAC) bool {
+	return float64(maphash.Bytes(x.c.seed, mac[:])) < x.part*(1<<64)
+}
+
+// files lists what is to be read.
+func (x *sampling) files(ctx context.Context) iter.Seq2[sampledFile, error] {
+	return func(yield func(sampledFile, error) bool) {
+		if err := x.directories(ctx, func(f sampledFile) error {
+			if !yield(f, nil) {
+				return errStop
+			}
+			return nil
+		}); err != nil && !errors.Is(err, errStop) {
+			yield(sampledFile{}, err)
+		}
+	}
+}
+
+func (x *sampling) directories(ctx context.Context, yield func(sampledFile) error) error {
+	s := x.c.v.s
+	r, err := s.record(ctx, x.v.snap.ID)
+	if err != nil {
+		return err
+	}
+	dirs, err := s.rawOther(r.dirpack)
+	if err != nil {
+		return err
+	}
+	if dirs == nil {
+		return fmt.Errorf("%w: it has no index of directories: check all of it", errInconsistent)
+	}
+	cur, err := newRawCursor(ctx, dirs, "/")
+	for ; err == nil && cur.ok; err = cur.next(ctx) {
+		if !x.first(cur.mac) {
+			continue
+		}
+		if err := x.directory(ctx, x.v.rel(cur.key), cur.mac, yield); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// directory reads a directory, and yields the files of it that are chosen.
+func (x *sampling) directory(ctx context.Context, dir string, mac objects.MAC, yield func(sampledFile) error) error {
+	fr, err := x.c.v.s.frames(mac)
+	if err != nil {
+		return yield(sampledFile{path: dir, err: err})
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		frame, err := fr.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		var e *storedEntry
+		if err == nil {
+			e, err = decodeEntry(frame)
+		}
+		if err != nil {
+			return yield(sampledFile{path: dir, err: err})
+		}
+		if !e.FileInfo.Lmode.IsRegular() || !e.HasObject() || !x.chosen(e.Object) || !x.first(e.Object) {
+			continue
+		}
+		x.out.Files++
+		x.out.Bytes += uint64(e.FileInfo.Lsize)
+		if err := yield(sampledFile{path: below(dir) + e.Name(), e: e}); err != nil {
+			return err
+		}
+	}
+}
+
+// check reads a file.
+func (x *sampling) check(ctx context.Context, f sampledFile) (Damaged, error) {
+	if f.err == nil {
+		f.err = x.read(ctx, f.e)
+	}
+	return Damaged{f.path, f.err}, ctx.Err()
+}
+
+// read reads the bytes of a file, and compares them with their MACs.
+func (x *sampling) read(ctx context.Context, e *storedEntry) error {
+	s := x.c.v.s
+	obj, err := s.object(e.Object)
+	if err != nil {
+		return err
+	}
+	sum, size := s.repo.GetMACHasher(), int64(0)
+	for i := range obj.Chunks {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		data, err := s.blob(resources.RT_CHUNK, obj.Chunks[i].ContentMAC)
+		if err != nil {
+			return readError("chunk", err)
+		}
+		sum.Write(data)
+		size += int64(len(data))
+	}
+	if objects.MAC(sum.Sum(nil)) != obj.ContentMAC || size != e.FileInfo.Lsize {
+		return fmt.Errorf("%w: its bytes are not those that were written", store.ErrDamaged)
+	}
+	return nil
+}

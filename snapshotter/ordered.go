@@ -1,0 +1,64 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"iter"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// ordered calls work for each item, several at a time, and each for what comes of them, in the
+// order of the items. At most parallel items are begun and not yet taken.
+func ordered[In, Out any](ctx context.Context, parallel int, items iter.Seq2[In, error], work func(context.Context, In) (Out, error), each func(Out) error) error {
+	type result struct {
+		out Out
+		err error
+	}
+	parent := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	queue := make(chan chan result, parallel)
+	slots := make(chan struct{}, parallel)
+	group.Go(func() error {
+		defer close(queue)
+		for item, err := range items {
+			if err != nil {
+				return err
+			}
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			done := make(chan result, 1)
+			queue <- done // has room for all that have a slot
+			group.Go(func() error {
+				out, err := work(ctx, item)
+				done <- result{out, err}
+				return nil
+			})
+		}
+		return nil
+	})
+	err := func() error {
+		for done := range queue {
+			r := <-done
+			<-slots
+			if r.err != nil {
+				return r.err
+			}
+			if err := each(r.out); err != nil {
+				return err
+			}
+		}
+		return nil
+	}()
+	cancel()
+	// What ended the items is the cause of what it cancelled.
+	if gerr := group.Wait(); gerr != nil && (err == nil || parent.Err() == nil && errors.Is(err, context.Canceled)) {
+		return gerr
+	}
+	return err
+}
