@@ -64,7 +64,8 @@ type Sighting struct {
 }
 
 // Start begins with what the wall clock shows, but no more than a long weekend after the newest
-// snapshot there is. Snapshots that are there are taken as seen at the times that they carry.
+// snapshot there is. Snapshots that are there are taken as seen at the times that they carry; what was
+// observed since is what lies between them and the newest, as the clock may be wrong already.
 func (e *Evidence) Start(r Reading, snaps []Snapshot) {
 	*e = Evidence{Clock: Clock{Base: r.Wall.UTC(), Last: r}, Sights: make(map[string]Sighting, len(snaps))}
 	var newest time.Time
@@ -77,12 +78,15 @@ func (e *Evidence) Start(r Reading, snaps []Snapshot) {
 		e.Base = limit
 	}
 	e.Looked = e.Base
+	if newest.After(e.Base) {
+		newest = e.Base
+	}
 	for i := range snaps {
 		at := snaps[i].Time.UTC()
-		if at.After(e.Base) {
-			at = e.Base
+		if at.After(newest) {
+			at = newest.UTC()
 		}
-		e.Sights[snaps[i].ID] = Sighting{Before: at, Seen: at, Passed: at.Sub(e.Base)}
+		e.Sights[snaps[i].ID] = Sighting{Before: at, Seen: at, Passed: at.Sub(newest)}
 	}
 }
 

@@ -185,7 +185,7 @@ func TestLook(t *testing.T) {
 	}
 	old := honest("2026-11-20 12:00", "2026-11-25 12:00")
 	e.Start(c.read(), old)
-	if got, want := e.Sight(old[0].ID).Age, 6*day; got != want || !e.Started() {
+	if got, want := e.Sight(old[0].ID).Age, 5*day; got != want || !e.Started() {
 		t.Errorf("what was there at the start is %v old, want %v", got, want)
 	}
 	if e.Look(old) {

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/internal/retention"
+	"github.com/snapgate/gateway/snapshotter"
+)
+
+// TestDecideWhose: a gateway decides about what it has made itself, share by share and line by line,
+// and about nothing else.
+func TestDecideWhose(t *testing.T) {
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	var list []snapshotter.Snapshot
+	add := func(share, gateway, line string) snapshotter.ID {
+		n := len(list) + 1
+		id := snapshotter.ID{byte(n)}
+		list = append(list, snapshotter.Snapshot{
+			ID: id, Share: share, GatewayID: gateway, ShareID: line, Sequence: uint64(n), Time: now.Add(time.Duration(n-100) * time.Hour),
+		})
+		return id
+	}
+	add("main", "", "")
+	add("main", "", "")
+	add("main", "other", "x")
+	add("main", "other", "x")
+	add("gone", "own", "g")
+	add("gone", "own", "g")
+	add("main", "own", "before") // of a share that was made anew
+	add("main", "own", "before")
+	pinned := add("main", "own", "now")
+	needed := add("main", "own", "now")
+	add("main", "own", "now")
+	add("main", "own", "now")
+
+	k := &keeper{
+		gatewayID: "own", disk: disk.OS{}, log: slog.New(slog.DiscardHandler), evidence: &retention.Evidence{},
+		needed: func() map[snapshotter.ID]struct{} { return map[snapshotter.ID]struct{}{needed: {}} },
+	}
+	k.policies.Store(&config.Retention{Of: map[string]retention.Policy{"main": {Last: 1}}})
+	k.evidence.Start(retention.Reading{Wall: now, Boot: "b"}, k.facts(k.own(list)))
+	got := map[byte]string{}
+	for _, v := range k.decide(list, map[snapshotter.ID]time.Time{pinned: now}) {
+		got[v.snap.ID[0]] = v.reasons[0]
+		if !v.keep {
+			got[v.snap.ID[0]] = "removed"
+		}
+	}
+	want := map[byte]string{
+		1: "not made by a gateway", 2: "not made by a gateway", 3: "made by another gateway", 4: "made by another gateway",
+		5: "everything is kept", 6: "newest of its share", 7: "removed", 8: "newest of its share",
+		9: "pinned", 10: "changes that wait need it", 11: "removed", 12: "newest of its share",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("what becomes of them (-want +got):\n%s", d)
+	}
+}
+
+// TestMachineClocks: what passes is what passes, and one boot has one name.
+func TestMachineClocks(t *testing.T) {
+	read := machineClocks()
+	a := read()
+	b := read()
+	if a.Boot == "" || a.Boot != b.Boot || b.Up < a.Up || a.Up <= 0 || a.Wall.IsZero() {
+		t.Errorf("%+v, then %+v", a, b)
+	}
+	if other := machineClocks()(); bootID() != "" && other.Boot != a.Boot {
+		t.Errorf("another process has boot %q, want %q", other.Boot, a.Boot)
+	}
+}
