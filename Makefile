@@ -144,6 +144,11 @@ scale: $(BIN)/gateway ## upload, commit, list, kill and restart a share of FILES
 	FILES=$(FILES) $(GO) test -v -count 1 -tags bench -timeout 5h -run '^TestScale$$' ./internal/bench
 	GOGC=50 FILES=$(FILES) $(GO) test -v -count 1 -tags soak -timeout 5h -run '^TestScale(Stored)?$$' ./snapshotter
 
+.PHONY: bench-views
+bench-views: ## search and compare a share of FILES files, follow a file through 1,000 snapshots
+	FILES=$(FILES) $(GO) test -count 1 -tags soak -timeout 2h -run '^$$' -bench '^BenchmarkSearch$$' -benchtime 5x ./snapshotter
+	$(GO) test -count 1 -tags soak -timeout 2h -run '^$$' -bench '^BenchmarkHistory$$' -benchtime 5x ./snapshotter
+
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## check style, dependency directions and common mistakes
 	$(BIN)/golangci-lint run ./...

@@ -80,7 +80,11 @@ func (t tree) wanted(q snapshotter.Query, types map[string]string) []string {
 // TestSearchAndDiffRandom compares searches, differences and histories of random trees with what
 // a model says.
 func TestSearchAndDiffRandom(t *testing.T) {
-	for seed := range 6 {
+	seeds := 6
+	if testing.Short() {
+		seeds = 2
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			st := storetest.New(t)
 			r := &rig{t: t, store: st, Snapshotter: newSnapshotter(t, st)}

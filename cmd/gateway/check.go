@@ -36,7 +36,8 @@ chooses anew: 5% every day reads in a month what most of the store holds.
 
 ` + snapWords + `
 
-With --json every line is an object with snapshot, time, share, result (good, damaged), error,
+With --json every line is an object with snapshot, time, share, result (good, damaged, or
+removed, of one that was removed meanwhile), error,
 damaged (path and text of each file, up to 1,000), files and bytes (that were read, with --sample)
 and seconds.`,
 		Example: `  gateway check -c /etc/gateway.yaml main
@@ -88,11 +89,11 @@ func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) erro
 	damaged := 0
 	var total snapshotter.Sampled
 	for _, s := range list {
-		l, err := ck.check(ctx, checker, s)
+		l, err := ck.check(ctx, v, checker, s)
 		if err != nil {
 			return err
 		}
-		if l.Result != "good" {
+		if l.Result == "damaged" {
 			damaged++
 		}
 		if l.Files != nil {
@@ -175,7 +176,7 @@ type checkLine struct {
 	Snapshot string    `json:"snapshot"`
 	Time     string    `json:"time"`
 	Share    string    `json:"share"`
-	Result   string    `json:"result"` // good or damaged
+	Result   string    `json:"result"` // good, damaged or removed
 	Error    string    `json:"error,omitempty"`
 	Damaged  []problem `json:"damaged,omitempty"`
 	More     uint64    `json:"more_damaged,omitempty"`
@@ -184,7 +185,7 @@ type checkLine struct {
 	Seconds  float64   `json:"seconds"`
 }
 
-func (ck *checkCommand) check(ctx context.Context, checker *snapshotter.Checker, s snapshotter.Snapshot) (*checkLine, error) {
+func (ck *checkCommand) check(ctx context.Context, v *viewing, checker *snapshotter.Checker, s snapshotter.Snapshot) (*checkLine, error) {
 	l := &checkLine{Snapshot: s.ID.String(), Time: stamp(s.Time), Share: s.Share, Result: "good"}
 	began := time.Now()
 	var sampled snapshotter.Sampled
@@ -207,6 +208,16 @@ func (ck *checkCommand) check(ctx context.Context, checker *snapshotter.Checker,
 		l.Result, l.Error = "damaged", err.Error()
 	case len(sampled.Damaged) > 0:
 		l.Result = "damaged"
+	}
+	if l.Result != "good" {
+		// What maintenance takes away of a snapshot that was removed meanwhile is no damage.
+		if err := v.snaps.Refresh(ctx); err != nil {
+			return nil, err
+		}
+		if _, err := v.snaps.Snapshot(ctx, s.ID); errors.Is(err, snapshotter.ErrNoSnapshot) {
+			l.Result, l.Error = "removed", ""
+			return l, nil
+		}
 	}
 	for _, d := range sampled.Damaged {
 		l.Damaged = append(l.Damaged, problem{Path: text{d.Path}, PathBase64: bytesOf(d.Path), Text: strings.ToValidUTF8(d.Err.Error(), "\uFFFD")})

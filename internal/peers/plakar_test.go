@@ -8,6 +8,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +39,7 @@ func plakarRows() []plakarRow {
 		{"`cat` prints a file's bytes", plakarCat},
 		{"`restore` brings back the tree", plakarRestore},
 		{"`diff` tells two snapshots apart", plakarDiff},
+		{"`ls`, `locate`, `diff` and `check` say what the gateway's `ls`, `find`, `diff` and `check` say", plakarViews},
 		{"`backup` into the same store: the gateway shows that snapshot, read-only, in a share that has its machine's name", plakarBackup},
 	}
 }
@@ -131,6 +134,82 @@ func plakarDiff(e *plakarEnv) error {
 		return errors.New("no difference between two versions")
 	}
 	return nil
+}
+
+// views are two snapshots of a tree of their own.
+func (e *plakarEnv) views() (was, now string, err error) {
+	commit := func() string {
+		out, cerr := e.g.Command(e.t.Context(), "snapshot", "main")
+		err = errors.Join(err, cerr)
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		return lines[len(lines)-1]
+	}
+	for _, dir := range []string{"views", "views/sub", "views/empty"} {
+		err = errors.Join(err, e.see.Mkdir(path.Join(e.dir, dir)))
+	}
+	for _, name := range []string{"views/same", "views/with space.txt", "views/sub/gone.txt", "views/sub/other"} {
+		e.remote(name, 1000)
+	}
+	err = errors.Join(err, e.see.Symlink("same", path.Join(e.dir, "views/link")))
+	was = commit()
+	gone, _ := e.remote("views/sub/gone.txt", 0)
+	e.remote("views/sub/other", 2000)
+	e.remote("views/new.txt", 10)
+	err = errors.Join(err, e.see.Remove(gone))
+	return was, commit(), err
+}
+
+// named lists the paths that the text of a command names, sorted.
+func named(out string, of *regexp.Regexp) []string {
+	var list []string
+	for _, m := range of.FindAllStringSubmatch(out, -1) {
+		list = append(list, path.Join(m[1:]...))
+	}
+	slices.Sort(list)
+	return list
+}
+
+// plakarViews compares what plakar says of two snapshots with what the gateway says.
+func plakarViews(e *plakarEnv) error {
+	was, now, err := e.views()
+	if err != nil {
+		return err
+	}
+	for _, x := range []struct {
+		plakar, ours []string
+		theirs, own  string // how paths stand in what they print
+		least        int
+	}{
+		{
+			[]string{"ls", "-recursive", was[:8] + ":/plakar/views"}, []string{"ls", "-R", "--json", was + ":/plakar/views"},
+			`(?m)(/plakar/views/.*?)(?: -> .*)?$`, `"path":"(.*?)"`, 7,
+		},
+		{
+			[]string{"locate", "-snapshot", was[:8], "*.txt"}, []string{"find", was, "*.txt"},
+			`(?m)^[0-9a-f]+:(/plakar/views/.*)$`, `(?m)^(/plakar/views/.*)$`, 2,
+		},
+		{ // plakar does not compare symbolic links
+			[]string{"diff", "-recursive", was[:8] + ":/plakar/views", now[:8] + ":/plakar/views"}, []string{"diff", was, now, "/plakar/views"},
+			`(?m)^(?:Only in (.*): (.*)|Binary files (/.*) and .* differ)$`, `(?m)^[-+M] (.*?)  \(`, 3,
+		},
+	} {
+		theirs, err := e.plakar.Run(e.t.Context(), x.plakar...)
+		if err != nil {
+			return err
+		}
+		ours, err := e.g.Command(e.t.Context(), x.ours[0], x.ours[1:]...)
+		if err != nil {
+			return err
+		}
+		want, got := named(theirs, regexp.MustCompile(x.theirs)), named(ours, regexp.MustCompile(x.own))
+		if !slices.Equal(want, got) || len(got) < x.least {
+			return fmt.Errorf("%s: plakar %q, gateway %q\n%s\n%s", x.ours[0], want, got, theirs, ours)
+		}
+	}
+	if _, err := e.g.Command(e.t.Context(), "check", was, now); err != nil {
+		return err
+	}
+	return e.plakar.Check(e.t.Context(), was[:8], now[:8])
 }
 
 // showLimit is how long the gateway may take to notice what others did in its store.
