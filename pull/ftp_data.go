@@ -18,43 +18,94 @@ const maxListLine = 16 << 10
 
 func isEOF(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
-// passive opens a data connection (RFC 2428 section 3; RFC 959 section 4.1.2). The address
-// that PASV tells is not used: a server says where to connect, not to whom.
-func (c *ftpConn) passive(ctx context.Context, op, path string) (net.Conn, error) {
+// refusalPatience is how long a reply may take that says why the server did not wait for a data
+// connection.
+const refusalPatience = 5 * time.Second
+
+// passive asks where the next data connection goes to (RFC 2428 section 3; RFC 959 section 4.1.2).
+// The address that PASV tells is not used: a server says where to connect, not to whom.
+func (c *ftpConn) passive(op, path string) (addr string, err error) {
 	host, _, err := net.SplitHostPort(c.nc.RemoteAddr().String())
 	if err != nil {
-		return nil, failOS(op, path, err)
+		return "", failOS(op, path, err)
 	}
 	port := 0
 	if !c.noEPSV {
 		r, err := c.cmd(op, path, "EPSV")
 		switch {
 		case err != nil:
-			return nil, err
+			return "", err
 		case r.code == 229:
 			port = epsvPort(r.text())
 		case r.code >= 500:
 			c.noEPSV = true
 		default:
-			return nil, c.refused(op, path, r)
+			return "", c.refused(op, path, r)
 		}
 	}
 	if c.noEPSV {
 		r, err := c.want(op, path, 227, "PASV")
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		port = pasvPort(r.text())
 	}
 	if port == 0 {
-		return nil, c.broken(failf(op, path, KindProtocol, "no port for the data connection"))
+		return "", c.broken(failf(op, path, KindProtocol, "no port for the data connection"))
 	}
-	nc, err := c.cfg.Dial(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	return net.JoinHostPort(host, strconv.Itoa(port)), nil
+}
+
+// dialed is a data connection that was made beside, or why it was not.
+type dialed struct {
+	nc  net.Conn
+	err error
+}
+
+// request sends a command whose answer comes over a data connection, and makes that meanwhile: it
+// costs a round trip, and servers wait for it.
+func (c *ftpConn) request(ctx context.Context, op, path, line string, rest int64) (net.Conn, ftpReply, error) {
+	var r ftpReply
+	addr, err := c.passive(op, path)
 	if err != nil {
-		// The server waits for a connection that will not come.
-		return nil, c.broken(fail(op, path, KindConnection, fmt.Errorf("data connection: %w", err)))
+		return nil, r, err
 	}
-	return nc, nil
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	made := make(chan dialed, 1)
+	go func() {
+		nc, err := c.cfg.Dial(ctx, "tcp", addr)
+		made <- dialed{nc, err}
+	}()
+	if rest > 0 { // RFC 3659 section 5
+		_, err = c.want(op, path, 350, "REST "+strconv.FormatInt(rest, 10))
+	}
+	if err == nil {
+		err = c.send(op, path, line)
+	}
+	if err != nil {
+		cancel()
+	}
+	data := <-made
+	switch {
+	case err != nil:
+	case data.err != nil:
+		// The server waits for a connection that will not come, unless it has refused.
+		late := time.AfterFunc(refusalPatience, func() { _ = c.broken(data.err) })
+		r, err = c.reply(op)
+		if late.Stop(); err == nil && r.code >= 400 && !r.cutOff() {
+			return nil, r, nil
+		}
+		return nil, r, c.broken(fail(op, path, KindConnection, fmt.Errorf("data connection: %w", data.err)))
+	default:
+		if r, err = c.reply(op); err == nil {
+			return data.nc, r, nil
+		}
+	}
+	if data.nc != nil {
+		_ = data.nc.Close()
+	}
+	return nil, r, err
 }
 
 // epsvPort reads "… (|||6446|)": the delimiter is the server's choice.
@@ -120,26 +171,18 @@ type transfer struct {
 
 // start sends a command whose answer comes over a data connection.
 func (c *ftpConn) start(ctx context.Context, op, path, line string, rest int64) (*transfer, error) {
-	data, err := c.passive(ctx, op, path)
+	data, r, err := c.request(ctx, op, path, line, rest)
 	if err != nil {
 		return nil, err
 	}
-	if rest > 0 { // RFC 3659 section 5
-		if _, err := c.want(op, path, 350, "REST "+strconv.FormatInt(rest, 10)); err != nil {
+	if r.code != 125 && r.code != 150 {
+		if data != nil {
 			_ = data.Close()
-			return nil, err
 		}
-	}
-	r, err := c.cmd(op, path, line)
-	if err == nil && r.code != 125 && r.code != 150 {
-		err = c.refused(op, path, r)
 		if r.code < 400 { // a reply that is not in any dialogue
-			err = c.broken(failf(op, path, KindProtocol, "%w", replyText(r)))
+			return nil, c.broken(failf(op, path, KindProtocol, "%w", replyText(r)))
 		}
-	}
-	if err != nil {
-		_ = data.Close()
-		return nil, err
+		return nil, c.refused(op, path, r)
 	}
 	raw := data
 	if c.tls != nil {

@@ -2,6 +2,8 @@ package pull
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -380,4 +382,37 @@ func FuzzParseListing(f *testing.F) {
 		}
 		quotedPath(s)
 	})
+}
+
+// When the data connection cannot be made, it is the reply that says whether the connection is
+// lost, or there is no such file and the server did not wait.
+func TestFTPDataRefused(t *testing.T) {
+	h := (&ftpHouse{dir: house(t), mlsd: true, hook: func(p *ftpPeer, cmd, arg string) bool {
+		if cmd == "RETR" && arg == "/small" {
+			p.dropData()
+			p.say("425 nobody has connected")
+			return true
+		}
+		return false
+	}}).start(t)
+	addr := h.ln.Addr().String()
+	r := h.remote(t, func(c *FTPConfig) {
+		c.Dial = func(ctx context.Context, network, to string) (net.Conn, error) {
+			if to != addr {
+				return nil, errors.New("refused")
+			}
+			return (&net.Dialer{}).DialContext(ctx, network, to)
+		}
+	})
+	for range 2 {
+		if _, err := r.Open(t.Context(), "/missing", 0, 1); KindOf(err) != KindNotFound {
+			t.Errorf("a missing file: %v", err)
+		}
+	}
+	if n := h.logins.Load(); n != 1 {
+		t.Errorf("%d logins, want 1", n)
+	}
+	if _, err := r.Open(t.Context(), "/small", 0, 6); KindOf(err) != KindConnection || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("a file that is there: %v", err)
+	}
 }

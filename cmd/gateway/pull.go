@@ -99,6 +99,7 @@ func (pc *pullCommand) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	collectSooner()
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	pc.attach()

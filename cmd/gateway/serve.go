@@ -77,7 +77,7 @@ type serving struct {
 	reloadDue bool // SIGHUP came while everything was opened
 }
 
-// gcPercent is GOGC while serving, unless the environment sets it. Transfers turn over
+// gcPercent is GOGC while serving and pulling, unless the environment sets it. Transfers turn over
 // chunks of 1 MiB, and the heap that waits for its collection is most of the process:
 // getting 10 GiB from the store peaks at 282 MiB with the default of 100.
 const gcPercent = 50
@@ -88,12 +88,17 @@ const gcPercent = 50
 // kernel that divides the cores, and it lets those go first who have waited.
 const spareProcs = 2
 
-// serve runs the gateway until a signal or ctx ends it; ready, when not nil, is called
-// when all ports are open.
-func (p *program) serve(ctx context.Context, cfg *config.Config, ready func(*serving) error) error {
+// collectSooner has less garbage wait, unless the environment says how much.
+func collectSooner() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+}
+
+// serve runs the gateway until a signal or ctx ends it; ready, when not nil, is called
+// when all ports are open.
+func (p *program) serve(ctx context.Context, cfg *config.Config, ready func(*serving) error) error {
+	collectSooner()
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.SetDefaultGOMAXPROCS() // what an earlier call has set does not count
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)

@@ -22,6 +22,12 @@ const roundTrip = 50 * time.Millisecond
 // throughput as there is: the machine may have no netem. It returns its port.
 func farLink(t *testing.T, addr string) int {
 	t.Helper()
+	return farLinkOf(t, addr, func(data []byte) []byte { return data })
+}
+
+// farLinkOf is farLink that changes what the server says.
+func farLinkOf(t *testing.T, addr string, change func(data []byte) []byte) int {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -39,15 +45,15 @@ func farLink(t *testing.T, addr string) int {
 				_ = near.Close()
 				continue
 			}
-			all.Go(func() { late(far, near) })
-			all.Go(func() { late(near, far) })
+			all.Go(func() { late(far, near, func(data []byte) []byte { return data }) })
+			all.Go(func() { late(near, far, change) })
 		}
 	})
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
 // late copies what comes with a delay.
-func late(to, from net.Conn) {
+func late(to, from net.Conn, change func(data []byte) []byte) {
 	type piece struct {
 		data []byte
 		due  time.Time
@@ -59,7 +65,7 @@ func late(to, from net.Conn) {
 			buf := make([]byte, 64<<10)
 			n, err := from.Read(buf)
 			if n > 0 {
-				under <- piece{buf[:n], time.Now().Add(roundTrip / 2)}
+				under <- piece{change(buf[:n]), time.Now().Add(roundTrip / 2)}
 			}
 			if err != nil {
 				return
@@ -99,14 +105,15 @@ func links(t *testing.T, s *server) []link {
 // key is the private key that logs in to an sshd.
 func (s *server) key() string { return filepath.Join(filepath.Dir(s.config), "key") }
 
-// puller is a gateway without a server that has dir on an sshd for a source and a destination.
-func puller(t *testing.T, s *server, l link, dir string) *proctest.Gateway {
+// sshSettings are those of a source or a destination on an sshd.
+func (s *server) sshSettings(l link, dir string) string {
+	return fmt.Sprintf("{ location: %q, ssh_config: %q, port: %d, agent: none }", "sftp://"+s.user+"@sshd:"+dir, s.config, l.port)
+}
+
+// puller is a gateway without a server that has a source, peer, and a destination, back.
+func puller(t *testing.T, source, destination string) *proctest.Gateway {
 	t.Helper()
-	settings := func(dir string) string {
-		return fmt.Sprintf("{ location: %q, ssh_config: %q, port: %d, agent: none }", "sftp://"+s.user+"@sshd:"+dir, s.config, l.port)
-	}
-	return proctest.NewGateway(t, proctest.Options{Parent: disk, Extra: fmt.Sprintf(
-		"sources: { peer: %s }\ndestinations: { back: %s }\n", settings(dir), settings(dir+"-back"))})
+	return proctest.NewGateway(t, proctest.Options{Parent: disk, Extra: fmt.Sprintf("sources: { peer: %s }\ndestinations: { back: %s }\n", source, destination)})
 }
 
 // rclone runs rclone with the settings of an SSH server.
@@ -116,60 +123,83 @@ func rclone(t *testing.T, s *server, l link, args ...string) {
 		"--sftp-user", s.user, "--sftp-key-file", s.key(), "--sftp-disable-hashcheck", "--quiet")...)
 }
 
+// restic backs up a directory into a new repository.
+func restic(t *testing.T, dir string) {
+	t.Helper()
+	t.Setenv("RESTIC_PASSWORD", "benchmark")
+	repo := filepath.Join(t.TempDir(), "restic")
+	run(t, "restic", "-q", "-r", repo, "init")
+	run(t, "restic", "-q", "-r", repo, "--no-cache", "backup", dir)
+}
+
+// load is what is moved.
+type load struct {
+	name  string
+	dir   string // on the server
+	files int
+}
+
+// rate is how many times as fast one side is as the other, which may have moved fewer files.
+func rate(ours times, files int, theirs times, theirFiles int) float64 {
+	return float64(files) / ours.median() / (float64(theirFiles) / theirs.median())
+}
+
 // TestPull pulls trees from an sshd into a new store, beside rclone sync and restic backup of
-// what that has brought, and restores them to it, beside rclone copy.
+// what that has brought, and restores them to it, beside rclone copy. Over the far link rclone,
+// which takes minutes for some thousand files, gets fewer, and files a second are compared.
 func TestPull(t *testing.T) {
-	const once = 3 // a round takes long
+	const few = 500
 	size, files := int64(128<<20), 2000
 	if full() {
 		size, files = 1<<30, 20_000
 	}
 	s := sshd(t, disk)
-	t.Setenv("RESTIC_PASSWORD", "benchmark")
-	for _, load := range []struct {
-		name string
-		make func(t *testing.T, dir string, round uint64)
-		each float64 // files
-	}{
-		{fmt.Sprintf("%d MiB in one file", size>>20), func(t *testing.T, dir string, round uint64) {
-			if err := os.Mkdir(dir, 0o700); err != nil {
-				t.Fatal(err)
-			}
-			random(t, filepath.Join(dir, "large"), size, round)
-		}, 1},
-		{fmt.Sprintf("%d files of 4 KiB", files), func(t *testing.T, dir string, _ uint64) { small(t, dir, files, 4<<10) }, float64(files)},
-	} {
-		dir := filepath.Join(s.dir, strconv.Itoa(int(load.each)))
-		load.make(t, dir, 1)
-		for _, l := range links(t, s) {
-			t.Run(load.name+", "+l.name, func(t *testing.T) {
-				var pull, copied, restored, plain times
-				for range once {
-					g := puller(t, s, l, dir)
-					pull = append(pull, seconds(func() { command(t, g, "pull", "--quiet", "peer") }))
-					there := filepath.Join(t.TempDir(), "there")
-					copied = append(copied, seconds(func() {
-						rclone(t, s, l, "sync", ":sftp:"+dir, there)
-						repo := filepath.Join(t.TempDir(), "restic")
-						run(t, "restic", "-q", "-r", repo, "init")
-						run(t, "restic", "-q", "-r", repo, "--no-cache", "backup", there)
-					}))
-					back := dir + "-back"
-					restored = append(restored, seconds(func() { command(t, g, "restore", "--quiet", "peer", "--to", "back") }))
-					if err := os.RemoveAll(back); err != nil {
-						t.Fatal(err)
-					}
-					plain = append(plain, seconds(func() { rclone(t, s, l, "copy", there, ":sftp:"+back) }))
-					if err := os.RemoveAll(back); err != nil {
-						t.Fatal(err)
-					}
-				}
-				tell(t, "pull of %s, %s: %.2f s (%.0f files/s), rclone sync and restic backup %.2f s, ratio %.2f; restore %.2f s (%.0f files/s), rclone copy %.2f s, ratio %.2f",
-					load.name, l.name, pull.median(), load.each/pull.median(), copied.median(), copied.median()/pull.median(),
-					restored.median(), load.each/restored.median(), plain.median(), plain.median()/restored.median())
-			})
+	one := load{fmt.Sprintf("%d MiB in one file", size>>20), filepath.Join(s.dir, "one"), 1}
+	if err := os.Mkdir(one.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	random(t, filepath.Join(one.dir, "large"), size, 1)
+	many := load{fmt.Sprintf("%d files of 4 KiB", files), filepath.Join(s.dir, "many"), files}
+	small(t, many.dir, files, 4<<10)
+	part := load{"", filepath.Join(s.dir, "part"), few}
+	small(t, part.dir, few, 4<<10)
+	for i, l := range links(t, s) {
+		far := i > 0
+		s.pulls(t, one, one, l, 3) // a round takes long
+		if far {
+			s.pulls(t, many, part, l, 1)
+		} else {
+			s.pulls(t, many, many, l, 3)
 		}
 	}
+}
+
+// pulls measures pulls of ours, beside others' tools with theirs, and restores.
+func (s *server) pulls(t *testing.T, ours, theirs load, l link, rounds int) {
+	t.Run(ours.name+", "+l.name, func(t *testing.T) {
+		var pull, copied, restored, plain times
+		for range rounds {
+			back := ours.dir + "-back"
+			g := puller(t, s.sshSettings(l, ours.dir), s.sshSettings(l, back))
+			pull = append(pull, seconds(func() { command(t, g, "pull", "--quiet", "peer") }))
+			there := filepath.Join(t.TempDir(), "there")
+			copied = append(copied, seconds(func() {
+				rclone(t, s, l, "sync", ":sftp:"+theirs.dir, there)
+				restic(t, there)
+			}))
+			restored = append(restored, seconds(func() { command(t, g, "restore", "--quiet", "peer", "--to", "back") }))
+			if err := os.RemoveAll(back); err != nil {
+				t.Fatal(err)
+			}
+			plain = append(plain, seconds(func() { rclone(t, s, l, "copy", there, ":sftp:"+back) }))
+			if err := os.RemoveAll(back); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tell(t, "pull of %s, %s: %.2f s (%.0f files/s), rclone sync and restic backup of %d files %.2f s, ratio %.2f; restore %.2f s (%.0f files/s), rclone copy %.2f s, ratio %.2f",
+			ours.name, l.name, pull.median(), float64(ours.files)/pull.median(), theirs.files, copied.median(), rate(pull, ours.files, copied, theirs.files),
+			restored.median(), float64(ours.files)/restored.median(), plain.median(), rate(restored, ours.files, plain, theirs.files))
+	})
 }
 
 // command runs a command of a gateway to its end.
@@ -203,7 +233,8 @@ func TestPullUnchanged(t *testing.T) {
 			}
 		}
 	}
-	g := puller(t, s, links(t, s)[0], dir)
+	near := s.sshSettings(links(t, s)[0], dir)
+	g := puller(t, near, near)
 	first := seconds(func() { command(t, g, "pull", "--quiet", "peer") })
 	var again times
 	for range rounds {

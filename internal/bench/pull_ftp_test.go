@@ -1,0 +1,74 @@
+//go:build bench
+
+package bench
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"github.com/snapgate/gateway/internal/proctest"
+)
+
+// passivePort is where a reply to EPSV has the port of a data connection (RFC 2428 section 3).
+var passivePort = regexp.MustCompile(`^229 .*\(\|\|\|(\d+)\|\)`)
+
+// farFTP is farLink to an FTP server: its data connections go the long way as well. Clients have
+// to use EPSV, without TLS.
+func farFTP(t *testing.T, port int) int {
+	t.Helper()
+	at := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+	return farLinkOf(t, at(port), func(data []byte) []byte {
+		m := passivePort.FindSubmatch(data)
+		if m == nil {
+			return data
+		}
+		port, err := strconv.Atoi(string(m[1]))
+		if err != nil {
+			return data
+		}
+		return fmt.Appendf(nil, "229 the long way (|||%d|)\r\n", farLink(t, at(port)))
+	})
+}
+
+// TestPullFTP pulls small files over FTP without TLS from a gateway, beside rclone sync and restic
+// backup.
+func TestPullFTP(t *testing.T) {
+	const files, few = 2000, 200
+	src := proctest.NewGateway(t, proctest.Options{Parent: disk, FTP: true,
+		Extra: "limits: { connections_per_address: 1000, connections_per_user: 1000, handshakes: 1000, handshakes_per_address: 1000 }\n"})
+	if _, err := src.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	local := shm(t, "many")
+	small(t, local, files, 4<<10)
+	part := shm(t, "part")
+	small(t, part, few, 4<<10)
+	g := &server{name: "gateway", config: src.Client.SSHConfig, user: alice}
+	g.sftp(t, "put -r "+local+" /many", "put -r "+part+" /part")
+	secret := filepath.Join(t.TempDir(), "password")
+	write(t, secret, src.Client.Password)
+	obscured, err := proctest.Run(t.Context(), limit, "", nil, "rclone", "obscure", src.Client.Password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []link{{"loopback", src.FTP.Port}, {"50 ms", farFTP(t, src.FTP.Port)}} {
+		t.Run(l.name, func(t *testing.T) {
+			settings := fmt.Sprintf("{ location: %q, port: %d, tls: off, password_file: %q }", "ftp://"+alice+"@127.0.0.1/many", l.port, secret)
+			var pull, copied times
+			p := puller(t, settings, settings)
+			pull = append(pull, seconds(func() { command(t, p, "pull", "--quiet", "peer") }))
+			there := filepath.Join(t.TempDir(), "there")
+			copied = append(copied, seconds(func() {
+				run(t, "rclone", "sync", ":ftp:/part", there, "--config", "/dev/null", "--ftp-host", "127.0.0.1", "--ftp-port", strconv.Itoa(l.port),
+					"--ftp-user", alice, "--ftp-pass", obscured.Stdout[:len(obscured.Stdout)-1], "--quiet")
+				restic(t, there)
+			}))
+			tell(t, "pull of %d files of 4 KiB over FTP, %s: %.2f s (%.0f files/s), rclone sync and restic backup of %d files %.2f s, ratio %.2f",
+				files, l.name, pull.median(), files/pull.median(), few, copied.median(), rate(pull, files, copied, few))
+		})
+	}
+}
