@@ -29,7 +29,8 @@
 //
 // A Remote tries once: it says KindConnection when the connection was lost, and dials again at
 // the next call. Retry decides how often, in one place, for listings, attributes and reads;
-// a read goes on where it was cut off.
+// a read goes on where it was cut off. A path at which each connection is lost, while the server
+// answers elsewhere, is a Problem of its own.
 //
 // # Concurrency
 //

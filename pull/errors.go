@@ -31,6 +31,7 @@ const (
 	KindUnsupported             // not a thing that this server or protocol does
 	KindConflict                // something else is there, which is not replaced
 	KindDiffers                 // what was written reads back differently
+	KindBreaks                  // the connection is lost each time here, and not elsewhere
 )
 
 // String is the word of reports.
@@ -62,6 +63,8 @@ func (k Kind) String() string {
 		return "something else is there"
 	case KindDiffers:
 		return "reads back differently"
+	case KindBreaks:
+		return "breaks the connection each time"
 	default:
 		return "failure"
 	}

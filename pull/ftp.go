@@ -297,8 +297,9 @@ func (f *FTP) Lstat(ctx context.Context, path string) (Entry, error) {
 }
 
 // statRoot describes the directory that the remote shows, whether it is reached by a link or
-// not.
+// not. It always asks: whoever calls may want to know whether the server is there.
 func (f *FTP) statRoot(c *ftpConn, full string, mlst bool) (Entry, error) {
+	c.cwd = ""
 	if err := c.chdir("stat", "/", full); err != nil {
 		return Entry{}, err
 	}

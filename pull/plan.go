@@ -60,6 +60,7 @@ func Plan(ctx context.Context, r Remote, items iter.Seq2[Item, error], cfg PlanC
 			yield(snapshotter.Change{}, err)
 			return
 		}
+		cfg.Retry = cfg.Retry.watching(r)
 		p := &planner{r: r, caps: caps, cfg: cfg}
 		first := cfg.FirstVersion
 		if first == 0 {

@@ -16,6 +16,8 @@ type Retry struct {
 	// First is the pause before the second attempt, doubled for each one after, up to Max:
 	// 0 for 1 s and 30 s. Half of each is random, so that many do not come back at once.
 	First, Max time.Duration
+
+	breaks *breaks // nil: a call that fails while others do not is as any
 }
 
 const (
@@ -25,7 +27,8 @@ const (
 )
 
 // Do calls op until it returns something else than KindConnection, at most Attempts times.
-// Progress, where op reports it, makes the count begin anew.
+// Progress, where op reports it, makes the count begin anew. In a pull, an op that loses each of
+// its connections while the server answers ends in KindBreaks.
 func (r Retry) Do(ctx context.Context, op func() (progress bool, err error)) error {
 	attempts, pause, most := r.Attempts, r.First, r.Max
 	if attempts <= 0 {
@@ -39,7 +42,7 @@ func (r Retry) Do(ctx context.Context, op func() (progress bool, err error)) err
 	}
 	first := pause
 	for n := 1; ; n++ {
-		progress, err := op()
+		progress, err := r.breaks.do(ctx, op)
 		if err == nil || !lost(err) {
 			return err
 		}

@@ -190,18 +190,35 @@ func TestRunLost(t *testing.T) {
 		}
 		return in
 	}
-	if s, report := r.run(f, true); s.Files != 19 || s.Errors != 1 || report.Failed() != 1 || slices.Contains(s.Tags, PartialTag) {
-		t.Errorf("a file that cannot be read: %+v, %d problems", s, report.Failed())
+	for _, partial := range []bool{false, true} {
+		r.fresh(t)
+		r.cfg.Partial = partial
+		s, report := r.run(f, true)
+		if s.Files != 19 || s.Errors != 1 || report.Failed() != 1 || slices.Contains(s.Tags, PartialTag) {
+			t.Errorf("a file that cannot be read: %+v, %d problems", s, report.Failed())
+		}
+		if list, _ := report.Problems(); len(list) != 1 || list[0].Path != "/f10" || list[0].Kind != KindBreaks {
+			t.Errorf("a file that cannot be read: %v", list)
+		}
 	}
 
 	// With Partial there is a snapshot, and it says so; what was not reached is a problem.
 	r.fresh(t)
 	r.cfg.Partial = true
+	f.reader = func(path string, _ int64, in io.Reader) io.Reader {
+		away.Store(path == "/f10" || away.Load())
+		if path == "/f10" {
+			return lostReader{}
+		}
+		return in
+	}
+	f.away = func(path string) bool { return away.Load() && (path == "/" || path == "/f10") }
 	partial, report := r.run(f, true)
 	if !slices.Contains(partial.Tags, PartialTag) || partial.Files != 19 || report.Failed() != 1 {
 		t.Errorf("partial: %+v, %d problems", partial, report.Failed())
 	}
 	f.reader = nil
+	away.Store(false)
 	whole, report := r.run(f, true)
 	if slices.Contains(whole.Tags, PartialTag) || whole.Files != 20 || report.Failed() != 0 || report.Counts().Read != 1 {
 		t.Errorf("whole: %+v, %+v", whole, report.Counts())
@@ -238,7 +255,7 @@ func TestRunLostKeepsWhatIsStored(t *testing.T) {
 	f := newFake()
 	var lost, gone atomic.Bool
 	lost.Store(true)
-	f.away = func(path string) bool { return path == "/z" && gone.Load() }
+	f.away = func(path string) bool { return (path == "/z" || path == "/") && gone.Load() }
 	f.file("/large", string(randomBytes(4<<20)))
 	f.file("/z", "text")
 	f.reader = func(path string, _ int64, in io.Reader) io.Reader {

@@ -55,7 +55,8 @@ type Item struct {
 // a commit: depth first, a directory before what is in it, siblings in byte order of their
 // names. It ends with an error of the root, of ctx, of the local disk, or, unless
 // cfg.Partial, when the connection is lost for good; every other failure is a Problem of the
-// report. Memory is bounded by cfg.Memory, not by the tree.
+// report, also that of a directory whose listing breaks each connection while others can be made.
+// Memory is bounded by cfg.Memory, not by the tree.
 func Scan(ctx context.Context, r Remote, cfg ScanConfig) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		if err := scan(ctx, r, cfg, func(i Item) bool { return yield(i, nil) }); err != nil {
@@ -65,6 +66,7 @@ func Scan(ctx context.Context, r Remote, cfg ScanConfig) iter.Seq2[Item, error] 
 }
 
 func scan(ctx context.Context, r Remote, cfg ScanConfig, yield func(Item) bool) error {
+	cfg.Retry = cfg.Retry.watching(r)
 	s := &scanner{r: r, cfg: cfg, files: map[*os.File]struct{}{}}
 	for p, value := range map[*int]int{&s.cfg.Memory: defaultScanMemory, &s.cfg.Depth: defaultScanDepth, &s.cfg.Names: defaultScanNames} {
 		if *p <= 0 {
@@ -235,6 +237,10 @@ func (s *scanner) list(ctx context.Context, d *scanDir) error {
 	if err != nil && (ctx.Err() != nil || errors.Is(err, errLocal)) {
 		so.discard()
 		return errors.Join(ctx.Err(), err)
+	}
+	if err != nil && d.path == "/" && KindOf(err) == KindBreaks {
+		so.discard()
+		return err // nothing can be seen
 	}
 	if err != nil && lost(err) {
 		if !s.cfg.Partial {

@@ -286,10 +286,26 @@ func TestScanReconnects(t *testing.T) {
 	if err != nil || len(items) != 23 || report.Failed() > 0 {
 		t.Errorf("%d items, %v, %v", len(items), err, kinds(report))
 	}
+	// One that breaks each connection is a problem, and the rest is listed.
 	left.Store(1000)
+	items, report, err = scanAll(t, r, ScanConfig{})
+	if list, _ := report.Problems(); err != nil || len(items) != 4 || len(list) != 1 || list[0].Path != "/d" || list[0].Kind != KindBreaks {
+		t.Errorf("a directory that breaks connections: %d items, %v, %v", len(items), err, list)
+	}
+	if tries := 1000 - left.Load(); tries != breakAttempts {
+		t.Errorf("it is listed %d times, want %d", tries, breakAttempts)
+	}
+	var away atomic.Bool
+	r.away = func(string) bool { return away.Load() }
+	listing := r.list
+	r.list = func(ctx context.Context, path string, each func(Entry) error) (bool, error) {
+		away.Store(path == "/d")
+		return listing(ctx, path, each)
+	}
 	if _, _, err := scanAll(t, r, ScanConfig{}); err == nil || KindOf(err) != KindConnection {
 		t.Errorf("given up: %v", err)
 	}
+	away.Store(false)
 	items, report, err = scanAll(t, r, ScanConfig{Partial: true})
 	if err != nil || report.Failed() == 0 {
 		t.Errorf("partial: %d items, %v", len(items), err)
@@ -298,6 +314,28 @@ func TestScanReconnects(t *testing.T) {
 		if i.Path == "/d" && i.Whole {
 			t.Error("/d is whole")
 		}
+	}
+
+	// The root is all there is; many directories are not the ones that are to blame.
+	r.away = nil
+	r.list = func(_ context.Context, path string, _ func(Entry) error) (bool, error) {
+		return true, fail("list", path, KindConnection, nil)
+	}
+	if _, _, err := scanAll(t, r, ScanConfig{}); err == nil || KindOf(err) != KindBreaks {
+		t.Errorf("the root breaks connections: %v", err)
+	}
+	r.list = func(_ context.Context, path string, _ func(Entry) error) (bool, error) {
+		if path == "/" {
+			return false, nil
+		}
+		return true, fail("list", path, KindConnection, nil)
+	}
+	for i := range 2 * maxBreaks {
+		r.dir(fmt.Sprintf("/many%d", i))
+	}
+	_, report, err = scanAll(t, r, ScanConfig{})
+	if err == nil || KindOf(err) != KindConnection || report.Failed() > maxBreaks {
+		t.Errorf("all directories break connections: %v, %d problems", err, report.Failed())
 	}
 }
 

@@ -92,6 +92,9 @@ type hostileSFTP struct {
 	// newKeys shows another host key on every connection from this one on; 0 for never.
 	newKeys int
 
+	// breaks are paths at which it ends the connection, of whoever lists or reads them.
+	breaks []string
+
 	// everywhere has every path be a directory.
 	everywhere bool
 
@@ -192,10 +195,33 @@ func (h *hostileSFTP) serve(c net.Conn, key ssh.Signer) {
 			}
 		}()
 		wg.Go(func() {
-			_ = sftp.NewRequestServer(channel, sftp.Handlers{FileGet: h, FilePut: h, FileCmd: h, FileList: h}).Serve()
+			s := hostileSession{h, c}
+			_ = sftp.NewRequestServer(channel, sftp.Handlers{FileGet: s, FilePut: h, FileCmd: h, FileList: s}).Serve()
 			_ = channel.Close()
 		})
 	}
+}
+
+// hostileSession is a session of a connection.
+type hostileSession struct {
+	*hostileSFTP
+	c net.Conn
+}
+
+// Fileread implements sftp.FileReader.
+func (s hostileSession) Fileread(r *sftp.Request) (io.ReaderAt, error) {
+	if slices.Contains(s.breaks, r.Filepath) {
+		_ = s.c.Close()
+	}
+	return s.hostileSFTP.Fileread(r)
+}
+
+// Filelist implements sftp.FileLister.
+func (s hostileSession) Filelist(r *sftp.Request) (sftp.ListerAt, error) {
+	if r.Method == "List" && slices.Contains(s.breaks, r.Filepath) {
+		_ = s.c.Close()
+	}
+	return s.hostileSFTP.Filelist(r)
 }
 
 func (h *hostileSFTP) note(name string) {

@@ -236,6 +236,22 @@ func TestPullHostileSFTP(t *testing.T) {
 			server: &hostileSFTP{tree: many, wrap: func(c net.Conn, n int) net.Conn { return cutAfter(c, 60_000) }},
 		},
 		{
+			name: "a directory that breaks each connection", status: statusPartial,
+			server: &hostileSFTP{tree: with("/zbad/deep/secret", hostileFile{data: "secret"}), breaks: []string{"/zbad/deep"}},
+			tree:   map[string]string{"/ok": "ok", "/dir/": "", "/dir/inner": "inner", "/zbad/": "", "/zbad/deep/": ""},
+			said:   []string{`/zbad/deep: .*breaks the connection each time`},
+		},
+		{
+			name: "a file that breaks each connection", status: statusPartial, tree: goodTree,
+			server: &hostileSFTP{tree: with("/bad", hostileFile{data: "secret"}), breaks: []string{"/bad"}},
+			said:   []string{`/bad: .*breaks the connection each time`},
+		},
+		{
+			name: "a root that breaks each connection", status: statusFailure,
+			server: &hostileSFTP{tree: good, breaks: []string{"/"}},
+			said:   []string{`list /: breaks the connection each time`},
+		},
+		{
 			name: "a large file with more bytes than it says", status: statusPartial, tree: goodTree,
 			server: &hostileSFTP{tree: with("/long", hostileFile{data: strings.Repeat("x", 20<<20+1), size: 20 << 20})},
 			said:   []string{`/long: `},
@@ -549,6 +565,19 @@ func TestPullHostileFTP(t *testing.T) {
 				return true
 			}},
 			said: []string{`/dir: `},
+		},
+		{
+			name: "a directory and a file that break each connection", status: statusPartial,
+			server: &hostileFTP{tree: hostileTree{"/ok": {data: "ok"}, "/bad": {data: "secret"}, "/dir/inner": {data: "inner"}, "/baddir/secret": {data: "secret"}}, answer: func(p *hostilePeer, cmd, arg string) bool {
+				name := path.Join("/", p.cwd, arg)
+				if cmd != "RETR" && cmd != "LIST" || name != "/bad" && path.Base(p.cwd) != "baddir" {
+					return false
+				}
+				_ = p.c.Close()
+				return true
+			}},
+			tree: map[string]string{"/ok": "ok", "/dir/": "", "/dir/inner": "inner", "/baddir/": ""},
+			said: []string{`/bad: .*breaks the connection each time`, `/baddir: .*breaks the connection each time`},
 		},
 		{
 			name: "replies that are none", status: statusFailure,

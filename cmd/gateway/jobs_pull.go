@@ -80,5 +80,6 @@ func worthRetrying(err error) bool {
 		}
 		return false
 	}
-	return pull.KindOf(err) == pull.KindConnection
+	kind := pull.KindOf(err)
+	return kind == pull.KindConnection || kind == pull.KindBreaks
 }

@@ -1,0 +1,85 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/snapgate/gateway/internal/sshclient"
+)
+
+const (
+	// breakAttempts is how often a call may lose its connection, while the server answers
+	// elsewhere, before it is the call that breaks it.
+	breakAttempts = 6
+	// maxBreaks is how many calls may break their connections in a run. With more it is not
+	// they, but the server.
+	maxBreaks = 32
+)
+
+// breaks tells calls that break connections from connections that break: a directory that makes
+// the server's process crash from a server that is away. Safe for concurrent use.
+type breaks struct {
+	r Remote
+
+	turn  sync.Mutex // held during a call that has lost a connection: those of others would go with it
+	mu    sync.Mutex // guards count; a leaf
+	count int        // of calls that were given up
+}
+
+// watching returns a Retry that looks whether the server answers when a call loses its connection.
+func (r Retry) watching(remote Remote) Retry {
+	if r.breaks == nil {
+		r.breaks = &breaks{r: remote}
+	}
+	return r
+}
+
+// do calls op until it succeeds or fails in another way than by a lost connection, until the server
+// does not answer any more, or until it is op that breaks the connection. A nil breaks calls it once.
+func (b *breaks) do(ctx context.Context, op func() (progress bool, err error)) (bool, error) {
+	progress, err := op()
+	if b == nil {
+		return progress, err
+	}
+	for n := 1; err != nil && lost(err) && !progress && reached(err) && b.answers(ctx); n++ {
+		if n == breakAttempts {
+			return false, b.given(err)
+		}
+		b.turn.Lock()
+		progress, err = op()
+		b.turn.Unlock()
+	}
+	return progress, err
+}
+
+// reached reports whether a call that has lost its connection had one.
+func reached(err error) bool {
+	var e *Error
+	var ssh *sshclient.Error
+	switch {
+	case !errors.As(err, &e), e.Op == "connect", e.Op == "log in":
+		return false
+	case errors.As(err, &ssh):
+		return ssh.Kind == sshclient.KindClosed || ssh.Kind == sshclient.KindOther
+	}
+	return true
+}
+
+// answers reports whether the server answers a question that has nothing to do with the call. No
+// connection is kept for it: it may be another one that is still good, or a new one.
+func (b *breaks) answers(ctx context.Context) bool {
+	_, err := b.r.Lstat(ctx, "/")
+	return ctx.Err() == nil && (err == nil || !lost(err))
+}
+
+// given is the error of a call that is given up.
+func (b *breaks) given(err error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var e *Error
+	if b.count++; b.count > maxBreaks || !errors.As(err, &e) {
+		return err
+	}
+	return &Error{Op: e.Op, Path: e.Path, Kind: KindBreaks, Err: e.Err}
+}
