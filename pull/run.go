@@ -54,6 +54,9 @@ const (
 // ErrRunning means that another run of the same source is under way.
 var ErrRunning = errors.New("another run of this source is under way")
 
+// ErrTooLong means that a run has taken longer than it may.
+var ErrTooLong = errors.New("the run takes too long")
+
 // RunConfig says what a run pulls into which snapshots. Snapshots, Lineage, Name, Dir and
 // Report are needed.
 type RunConfig struct {
@@ -75,6 +78,9 @@ type RunConfig struct {
 	// Unchanged makes a snapshot also when nothing has changed.
 	Unchanged bool
 	Bandwidth int64 // bytes of contents a second; 0 for no limit
+	Entries   int64 // as in ScanConfig
+	// Limit is how long listing and reading may take; 0 for no limit. What was stored is kept.
+	Limit time.Duration
 	// DryRun, when it is not nil, is called with every change, and nothing is stored. The
 	// contents have not been read, and nothing is kept from another run.
 	DryRun func(Planned) error
@@ -114,7 +120,7 @@ type Result struct {
 // when the remote's root cannot be listed, or for reasons of this side. A run that has failed,
 // or was killed, leaves nothing that the next one is not to know. The caller closes r.
 //
-// Errors: ErrRunning; those of Scan, Plan and Fetch; ErrUnavailable and ErrBusy of
+// Errors: ErrRunning; ErrTooLong and ErrEndless; those of Scan, Plan and Fetch; ErrUnavailable and ErrBusy of
 // snapshotter, after some minutes of patience; ErrNoSnapshot when somebody removes the base
 // meanwhile.
 func Run(ctx context.Context, r Remote, cfg RunConfig) (Result, error) {
@@ -143,9 +149,23 @@ func Run(ctx context.Context, r Remote, cfg RunConfig) (Result, error) {
 		return Result{}, err
 	}
 	if cfg.DryRun != nil {
-		return Result{ID: run.base.ID}, run.dry(ctx)
+		return Result{ID: run.base.ID}, run.limited(ctx, run.dry)
 	}
 	return run.pull(ctx)
+}
+
+// limited calls fn, which may take so long as a run may.
+func (r *run) limited(ctx context.Context, fn func(context.Context) error) error {
+	if r.cfg.Limit <= 0 {
+		return fn(ctx)
+	}
+	within, cancel := context.WithTimeout(ctx, r.cfg.Limit)
+	defer cancel()
+	err := fn(within)
+	if err != nil && within.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w: more than %v", ErrTooLong, r.cfg.Limit)
+	}
+	return err
 }
 
 // run is a run under way.
@@ -194,6 +214,7 @@ func (r *run) open(ctx context.Context) error {
 func (r *run) plan(ctx context.Context) iter.Seq2[snapshotter.Change, error] {
 	items := Scan(ctx, r.r, ScanConfig{
 		Exclude: r.cfg.Exclude, Retry: r.cfg.Retry, Report: r.cfg.Report, Partial: r.cfg.Partial, TempDir: r.cfg.Dir,
+		Entries: r.cfg.Entries,
 	})
 	cfg := PlanConfig{
 		Retry: r.cfg.Retry, Report: r.cfg.Report, Checksum: r.cfg.Checksum, Partial: r.cfg.Partial,
@@ -239,7 +260,7 @@ func (r *run) pull(ctx context.Context) (Result, error) {
 		return &file{r: r.r, caps: r.caps, retry: r.cfg.Retry, path: path, seen: seen}
 	}}
 	defer list.close()
-	if err := r.fetch(ctx, list); err != nil {
+	if err := r.limited(ctx, func(ctx context.Context) error { return r.fetch(ctx, list) }); err != nil {
 		r.keep(ctx)
 		return Result{}, err
 	}

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"os"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -19,6 +20,11 @@ const (
 	defaultScanDepth = 256
 	// defaultScanNames bounds one directory: five times what the largest in use have.
 	defaultScanNames = 10_000_000
+	// defaultScanEntries bounds the tree: ten times what large servers have. With more the server
+	// makes them up, or shows the same directories again and again.
+	defaultScanEntries = 100_000_000
+	// maxScanPath bounds the paths of directories that are listed: twice PATH_MAX.
+	maxScanPath = 8192
 	// maxScanWorkers is how many directories are listed at a time.
 	maxScanWorkers = 64
 	// scanWindow is how many entries of a directory are looked at for directories below it
@@ -39,6 +45,7 @@ type ScanConfig struct {
 	Memory  int    // entries held in memory; 0 for 200,000
 	Depth   int    // of directories below the root; 0 for 256
 	Names   int    // of one directory; 0 for ten million
+	Entries int64  // of the whole tree; 0 for a hundred million
 	TempDir string // for long listings; "" for the system's
 }
 
@@ -53,7 +60,8 @@ type Item struct {
 
 // Scan lists the tree of a remote, many directories at a time, and yields it in the order of
 // a commit: depth first, a directory before what is in it, siblings in byte order of their
-// names. It ends with an error of the root, of ctx, of the local disk, or, unless
+// names. It ends with an error of the root, of ctx, of the local disk, when there are more than
+// cfg.Entries (ErrEndless), or, unless
 // cfg.Partial, when the connection is lost for good; every other failure is a Problem of the
 // report, also that of a directory whose listing breaks each connection while others can be made.
 // Memory is bounded by cfg.Memory, not by the tree.
@@ -72,6 +80,9 @@ func scan(ctx context.Context, r Remote, cfg ScanConfig, yield func(Item) bool) 
 		if *p <= 0 {
 			*p = value
 		}
+	}
+	if s.cfg.Entries <= 0 {
+		s.cfg.Entries = defaultScanEntries
 	}
 	s.wakeup = sync.NewCond(&s.mu)
 	var caps Capabilities
@@ -113,6 +124,8 @@ type scanner struct {
 	r   Remote
 	cfg ScanConfig
 
+	entries atomic.Int64 // of all listings so far
+
 	mu      sync.Mutex // guards what follows
 	wakeup  *sync.Cond // on mu: the workers wait
 	queue   scanQueue
@@ -133,6 +146,7 @@ type scanDir struct {
 	err   error // ends the scan
 	src   entrySource
 	file  *os.File
+	holds int         // with file: what it is counted with in held
 	ahead []scanEntry // taken from src already
 	last  string      // name of the last of these
 	end   bool        // src is at its end
@@ -197,6 +211,9 @@ func (s *scanner) work(ctx context.Context) {
 // errLocal marks errors of this machine, which end a scan.
 var errLocal = errors.New("local disk")
 
+// ErrEndless means that a tree has more entries than it may have.
+var ErrEndless = errors.New("the tree seems to have no end")
+
 // found is what a listing had that is not kept, for the report.
 type found struct {
 	problems []error
@@ -221,20 +238,26 @@ func (s *scanner) list(ctx context.Context, d *scanDir) error {
 	}
 	var so *sorter
 	var f found
+	n := 0
 	err := s.cfg.Retry.Do(ctx, func() (bool, error) {
 		if so != nil {
 			so.discard()
 		}
 		so, f = &sorter{dir: s.cfg.TempDir, run: min(run, max(s.cfg.Memory, 2))}, found{}
-		n := 0
+		n = 0
 		return false, s.r.ReadDir(ctx, d.path, func(e Entry) error {
-			if n++; n > s.cfg.Names {
+			n++
+			if s.entries.Load()+int64(n) > s.cfg.Entries {
+				return fail("list", d.path, KindLimit, fmt.Errorf("%w: more than %d entries", ErrEndless, s.cfg.Entries))
+			}
+			if n > s.cfg.Names {
 				return failf("list", d.path, KindLimit, "more than %d names", s.cfg.Names)
 			}
 			return s.take(d, so, &f, e)
 		})
 	})
-	if err != nil && (ctx.Err() != nil || errors.Is(err, errLocal)) {
+	s.entries.Add(int64(n))
+	if err != nil && (ctx.Err() != nil || errors.Is(err, errLocal) || errors.Is(err, ErrEndless)) {
 		so.discard()
 		return errors.Join(ctx.Err(), err)
 	}
@@ -264,7 +287,12 @@ func (s *scanner) list(ctx context.Context, d *scanDir) error {
 		return fmt.Errorf("%w: %w", errLocal, serr)
 	}
 	d.src = src
-	s.held += src.inMemory()
+	held := src.inMemory()
+	if d.file != nil {
+		held = min(held, max(s.cfg.Memory/8, 1)) // some of them, whatever the limit
+		d.holds = held
+	}
+	s.held += held
 	return nil
 }
 
@@ -334,6 +362,7 @@ func (s *scanner) fill(d *scanDir) error {
 			if d.file != nil {
 				s.mu.Lock()
 				delete(s.files, d.file)
+				s.free(d.holds)
 				s.mu.Unlock()
 				_ = d.file.Close()
 			}
@@ -352,8 +381,15 @@ func (s *scanner) fill(d *scanDir) error {
 		se := scanEntry{e: e}
 		if e.Type == Dir {
 			se.dir = &scanDir{path: path, depth: d.depth + 1, done: make(chan struct{})}
-			if se.dir.depth > s.cfg.Depth {
-				s.cfg.Report.note(path, failf("list", path, KindLimit, "deeper than %d directories", s.cfg.Depth))
+			var limit error
+			switch {
+			case se.dir.depth > s.cfg.Depth:
+				limit = failf("list", path, KindLimit, "deeper than %d directories", s.cfg.Depth)
+			case len(path) > maxScanPath:
+				limit = failf("list", path, KindLimit, "a path longer than %d bytes", maxScanPath)
+			}
+			if limit != nil {
+				s.cfg.Report.note(path, limit)
 				se.dir.src = &memSource{}
 				close(se.dir.done)
 			} else {
@@ -432,7 +468,13 @@ func (s *scanner) release(d *scanDir) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held--; s.held == s.cfg.Memory-1 {
+	s.free(1)
+}
+
+// free gives back the memory of n entries. It needs s.mu.
+func (s *scanner) free(n int) {
+	full := s.held >= s.cfg.Memory
+	if s.held -= n; full && s.held < s.cfg.Memory {
 		s.wakeup.Broadcast()
 	}
 }

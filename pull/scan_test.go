@@ -133,10 +133,17 @@ func TestScanBounded(t *testing.T) {
 	}
 }
 
-// A hundred thousand names in one directory, ahead of a walk that does not go on: no more is
-// listed than fits.
+// Large directories, ahead of a walk that does not go on: no more is listed than fits, and of those
+// that are sorted on disk, each of which has an open file, no more than some.
 func TestScanStaysInMemory(t *testing.T) {
-	const dirs, names, memory = 50, 1000, 2000
+	const memory = 2000
+	t.Run("in memory", func(t *testing.T) { scanDirectories(t, memory, 1000, memory/1000) })
+	t.Run("on disk", func(t *testing.T) { scanDirectories(t, memory, 3*memory, 8) })
+}
+
+// scanDirectories scans directories of so many names, of which so many are to be listed ahead.
+func scanDirectories(t *testing.T, memory, names, ahead int) {
+	const dirs = 50
 	var listed atomic.Int64
 	r := newFake()
 	for i := range dirs {
@@ -161,7 +168,7 @@ func TestScanStaysInMemory(t *testing.T) {
 		}
 		n++
 		// What is held, what eight workers had begun, and what was yielded.
-		if most := int64(memory/names + 8 + n/names + 2); listed.Load() > most {
+		if most := int64(ahead + 8 + n/names + 2); listed.Load() > most {
 			t.Fatalf("%d directories listed after %d entries, want at most %d", listed.Load(), n, most)
 		}
 	}
@@ -427,4 +434,26 @@ func FuzzExclude(f *testing.F) {
 		}
 		x.Match("/"+path, true)
 	})
+}
+
+// A tree of more entries than it may have ends the scan, however it is spread out.
+func TestScanEndless(t *testing.T) {
+	for _, names := range []int{1, 20, 10_000} {
+		r := newFake()
+		r.list = func(_ context.Context, _ string, each func(Entry) error) (bool, error) {
+			for i := range names {
+				if err := each(Entry{Name: fmt.Sprint(i), Type: Dir}); err != nil {
+					return true, err
+				}
+			}
+			return true, nil
+		}
+		items, report, err := scanAll(t, r, ScanConfig{Entries: 5000, Depth: 1 << 20})
+		switch {
+		case names > 1 && (!errors.Is(err, ErrEndless) || KindOf(err) != KindLimit || len(items) > 5000):
+			t.Errorf("%d names a directory: %d entries, %v", names, len(items), err)
+		case names == 1 && (err != nil || len(items) > maxScanPath/2+2 || kinds(report)[KindLimit] != 1):
+			t.Errorf("ever deeper: %d entries, %v, %v", len(items), err, kinds(report))
+		}
+	}
 }

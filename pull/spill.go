@@ -170,7 +170,8 @@ func (m *mergeSource) next() (Entry, error) {
 	return h.e, m.push(h.in, h.run)
 }
 
-func (m *mergeSource) inMemory() int { return 0 }
+// inMemory counts the entries that a scan looks ahead, and what is read ahead of each run.
+func (m *mergeSource) inMemory() int { return scanWindow + len(m.heads)*(runBuffer/200) }
 
 // append adds the entry to b, as readEntry reads it.
 func (e *Entry) append(b []byte) []byte {

@@ -608,3 +608,25 @@ func TestPullHostileFTP(t *testing.T) {
 		})
 	}
 }
+
+// A tree that goes on and on fails the run where its bounds say, and stores nothing.
+func TestPullEndlessTree(t *testing.T) {
+	endless := func() *hostileSFTP {
+		return &hostileSFTP{everywhere: true, list: func(_ string, n int) (hostileInfo, error) {
+			if n == 20 {
+				return hostileInfo{}, io.EOF
+			}
+			return hostileInfo{fmt.Sprintf("n%09d", n), 0o755 | fs.ModeDir, 1}, nil
+		}}
+	}
+	for _, tt := range []struct{ set, said string }{
+		{"max_entries: 5000", `the tree seems to have no end: more than 5000 entries\nhint: .*max_entries`},
+		{"max_time: 1s", `the run takes too long: more than 1s\nhint: .*max_time`},
+	} {
+		t.Run(tt.set, func(t *testing.T) {
+			t.Parallel()
+			v := newVictim(t, "sftp://me@"+endless().start(t).addr+"/", trusting, "partial: true", tt.set)
+			v.wantPull(statusFailure, []string{tt.said}, nil)
+		})
+	}
+}

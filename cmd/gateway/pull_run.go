@@ -36,6 +36,7 @@ func runPull(ctx context.Context, snaps *snapshotter.Snapshotter, dataDir string
 		Snapshots: snaps, Name: src.Name, Dir: filepath.Join(dataDir, "sources", src.Name),
 		Source: sourceOf(&src.Remote), Reason: opt.reason, Exclude: src.Exclude, Checksum: src.Checksum, Partial: src.Partial,
 		Unchanged: src.Unchanged, Bandwidth: src.Bandwidth, DryRun: opt.dryRun, Report: opt.report, Log: opt.log,
+		Entries: int64(src.MaxEntries), Limit: src.MaxTime,
 	}
 	if cfg.Lineage, err = lineageOf(dataDir, src.Name, opt.dryRun != nil); err != nil {
 		return res, err
@@ -95,6 +96,10 @@ func pullError(r *config.Remote, err error) error {
 		return &hintedError{err: errors.New("interrupted"), hint: "there is no new snapshot; the next run takes over what was stored already"}
 	case errors.Is(err, pull.ErrRunning):
 		hint = "wait for its end, or look for a scheduled one in the gateway's log"
+	case errors.Is(err, pull.ErrEndless):
+		hint = "does the server show the same directories again and again, as links that lead up do? exclude them, or set max_entries higher"
+	case errors.Is(err, pull.ErrTooLong):
+		hint = "the next run takes over what was stored already; max_time sets how long one may take"
 	case errors.Is(err, snapshotter.ErrNoSnapshot):
 		hint = "somebody has removed the snapshot that the run was based on: run it again"
 	case errors.As(err, &ssh):

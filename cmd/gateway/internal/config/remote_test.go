@@ -37,7 +37,7 @@ func TestRemotes(t *testing.T) {
 	if diff := cmp.Diff(want, web1.Remote); diff != "" {
 		t.Errorf("web1 (-want +got):\n%s", diff)
 	}
-	if !web1.Unchanged || !web1.Checksum || !web1.Partial {
+	if !web1.Unchanged || !web1.Checksum || !web1.Partial || web1.MaxEntries != 5_000_000 || web1.MaxTime != 8*time.Hour {
 		t.Errorf("web1: %+v", web1)
 	}
 	shown := vfs.ShareConfig{Name: "web1", Source: true, VisibleHistory: true, Aliases: []string{"~snapshot"}}

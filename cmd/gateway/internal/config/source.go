@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/snapgate/gateway/pull"
@@ -23,6 +24,9 @@ type Source struct {
 	Unchanged bool
 	Checksum  bool // read all files, whatever their size and time say
 	Partial   bool // make a snapshot also when the connection is lost for good
+	// MaxEntries and MaxTime are what a run gives up at; 0 for the default, and for no limit.
+	MaxEntries int
+	MaxTime    time.Duration
 	// Of the read-only share that shows its snapshots.
 	VisibleHistory bool
 	Aliases        []string
@@ -98,11 +102,13 @@ func (sr *sourceReader) fields() fields {
 				sr.excludeFile = n.path(s)
 			}
 		}},
-		"unchanged": intoChoice(&sr.s.Unchanged, []string{"skip", "snapshot"}, []bool{false, true}),
-		"checksum":  intoBool(&sr.s.Checksum),
-		"partial":   intoBool(&sr.s.Partial),
-		"visible":   intoBool(&sr.s.VisibleHistory),
-		"aliases":   intoAliases(&sr.s.Aliases),
+		"unchanged":   intoChoice(&sr.s.Unchanged, []string{"skip", "snapshot"}, []bool{false, true}),
+		"checksum":    intoBool(&sr.s.Checksum),
+		"partial":     intoBool(&sr.s.Partial),
+		"max_entries": intoInt(&sr.s.MaxEntries, 2_000_000_000),
+		"max_time":    intoDuration(&sr.s.MaxTime, time.Second),
+		"visible":     intoBool(&sr.s.VisibleHistory),
+		"aliases":     intoAliases(&sr.s.Aliases),
 	}
 	sr.at = make(map[string]node, len(known))
 	for key, f := range known {
