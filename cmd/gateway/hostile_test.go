@@ -47,7 +47,10 @@ func newVictim(t *testing.T, location string, settings ...string) *victim {
 		t.Fatal(err)
 	}
 	text := "version: 1\ndata_dir: ./data\nstore: { plaintext: true, create: true }\nsources:\n  evil:\n" +
-		"    location: \"" + location + "\"\n    timeout: 5s\n    password_file: ./password\n"
+		"    location: \"" + location + "\"\n    password_file: ./password\n"
+	if !slices.ContainsFunc(settings, func(s string) bool { return strings.HasPrefix(s, "timeout:") }) {
+		text += "    timeout: 5s\n"
+	}
 	for _, s := range settings {
 		text += "    " + s + "\n"
 	}
@@ -606,6 +609,20 @@ func TestPullHostileFTP(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A server with which nothing comes to an end before the login keeps nobody longer than timeout says,
+// three times and with pauses.
+func TestPullLoginWithoutEnd(t *testing.T) {
+	h := (&hostileSFTP{wrap: func(c net.Conn, _ int) net.Conn {
+		return &dripConn{Conn: c, pause: 20 * time.Millisecond, done: make(chan struct{}), wrote: func(int) {}}
+	}}).start(t)
+	v := newVictim(t, "sftp://me@"+h.addr+"/", trusting, "timeout: 1s")
+	began := time.Now()
+	v.wantPull(statusFailure, []string{`timed out: no login within 1s`, `hint: .*longer timeout`}, nil)
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %v", took)
 	}
 }
 

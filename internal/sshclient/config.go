@@ -112,6 +112,9 @@ type Config struct {
 
 	// Timeout and LoginTimeout bound connecting to and logging in on each hop.
 	Timeout, LoginTimeout time.Duration
+	// Total bounds all of a Dial or Stream: the hops, the logins and the session, without the time
+	// that a person takes to answer. 0 for no bound but the others.
+	Total time.Duration
 	// KeepAlive is how often an idle or stuck peer is asked whether it lives, and
 	// KeepAliveCount how many questions may be open; then the connection is ended with
 	// KindTimeout. A negative KeepAlive asks nothing.
@@ -144,7 +147,7 @@ func (c *Config) check() error {
 	switch {
 	case c.Port < 0 || c.Port > 65535:
 		return configError("port %d: it is 1 to 65535", c.Port)
-	case c.Timeout < 0 || c.LoginTimeout < 0 || c.KeepAliveCount < 0:
+	case c.Timeout < 0 || c.LoginTimeout < 0 || c.Total < 0 || c.KeepAliveCount < 0:
 		return configError("a timeout or count is negative")
 	case c.Transport != OpenSSH:
 		return nil

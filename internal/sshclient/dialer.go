@@ -28,6 +28,7 @@ type Dialer struct {
 	opened   map[string]ssh.Signer // by public key
 	password []byte
 
+	clock    clock
 	appendMu sync.Mutex // serialises appending to known_hosts
 	warned   sync.Map   // places of ssh_config that were warned about
 }
@@ -54,6 +55,7 @@ func New(cfg Config) (*Dialer, error) {
 			(*list)[i] = d.local.tilde(file)
 		}
 	}
+	d.cfg.Password.Ask, d.cfg.Passphrase.Ask = d.clock.asks(cfg.Password.Ask), d.clock.asks(cfg.Passphrase.Ask)
 	d.cfg.Password.File, d.cfg.Passphrase.File = d.local.tilde(cfg.Password.File), d.local.tilde(cfg.Passphrase.File)
 	if cfg.Transport == OpenSSH {
 		return d, nil // ssh reads its configuration itself
@@ -113,6 +115,13 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 
 // Dial makes one connection; see the function of this name.
 func (d *Dialer) Dial(ctx context.Context) (*Client, error) {
+	ctx, cancel := d.clock.bound(ctx, d.cfg.Total)
+	defer cancel()
+	return d.dial(ctx)
+}
+
+// dial is Dial without a bound of its own.
+func (d *Dialer) dial(ctx context.Context) (*Client, error) {
 	if d.cfg.Transport == OpenSSH {
 		return d.dialOpenSSH(ctx)
 	}

@@ -29,13 +29,15 @@ func (d *Dialer) Stream(ctx context.Context) (io.ReadWriteCloser, error) {
 			return sshError(c.String(), p.stderr.text(), err)
 		}, began: func() { p.running.Store(true) }}, nil
 	}
-	c, err := d.Dial(ctx)
+	ctx, cancel := d.clock.bound(ctx, d.cfg.Total)
+	defer cancel()
+	c, err := d.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
 	limit := pick(d.cfg.LoginTimeout, DefaultLoginTimeout)
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, &stageTimeout{stage: "SFTP session", limit: limit})
-	defer cancel()
+	ctx, cancelSession := context.WithTimeoutCause(ctx, limit, &stageTimeout{stage: "SFTP session", limit: limit})
+	defer cancelSession()
 	stop := context.AfterFunc(ctx, func() { c.end(connectError(ctx, c.String(), nil)) })
 	s, err := c.openSession()
 	if !stop() && err == nil {

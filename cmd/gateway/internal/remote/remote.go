@@ -82,6 +82,11 @@ func Dialer(r *config.Remote, opt Options) (*sshclient.Dialer, error) {
 		Host: r.Location.Host, Port: r.Location.Port, User: r.Location.User,
 		Jump: r.Jump, IdentityFiles: r.Identities, Agent: r.Agent, Legacy: r.Legacy, Timeout: r.Timeout, Log: opt.Log,
 	}
+	// What an operator says is for all of a login; a slow server is not to meet the default.
+	cfg.Total = r.Timeout
+	if r.Timeout > sshclient.DefaultLoginTimeout {
+		cfg.LoginTimeout = r.Timeout
+	}
 	var err error
 	if cfg.Transport, err = sshclient.ParseTransport(r.Transport); err != nil {
 		return nil, err
