@@ -136,6 +136,11 @@ func (p *program) listJobs(ctx context.Context, asJSON bool) error {
 	if asJSON {
 		return printJSON(p.stdout, list)
 	}
+	if differ := differentJobs(cfg, list); running && len(differ) > 0 {
+		defer func() {
+			_, _ = fmt.Fprintf(p.stderr, "not as in %s: %s; SIGHUP makes the running gateway take the configuration over\n", p.configFile, strings.Join(differ, ", "))
+		}()
+	}
 	if len(list) == 0 {
 		_, _ = fmt.Fprintln(p.stderr, "nothing is scheduled: add schedule to a source, or to an entry of sync")
 		return nil
@@ -147,6 +152,30 @@ func (p *program) listJobs(ctx context.Context, asJSON bool) error {
 		_, _ = fmt.Fprintf(p.stderr, "no gateway is running: nothing runs before one is started, with: gateway serve -c %s\n", shellQuote(p.configFile))
 	}
 	return nil
+}
+
+// differentJobs names what the configuration schedules otherwise than a gateway that runs.
+func differentJobs(cfg *config.Config, running []control.Job) []string {
+	has := map[string]string{}
+	for i := range running {
+		has[running[i].Name] = running[i].Schedule
+	}
+	var names []string
+	for _, plan := range plannedJobs(cfg) {
+		schedule, ok := has[plan.name]
+		switch {
+		case !ok:
+			names = append(names, plan.name+" (new)")
+		case schedule != plan.schedule.Times.String():
+			names = append(names, plan.name+" (other times)")
+		}
+		delete(has, plan.name)
+	}
+	for name := range has {
+		names = append(names, name+" (gone)")
+	}
+	slices.Sort(names)
+	return names
 }
 
 // findJobs asks the running gateway, or reads what the last one has left.

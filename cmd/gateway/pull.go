@@ -147,7 +147,8 @@ func (pc *pullCommand) check(args []string) error {
 	case locations > 0 && pc.name == "":
 		return bad("a location needs --name, a name for its snapshots")
 	case locations == 0 && pc.name != "":
-		return bad("--name is for a location")
+		text := fmt.Sprintf("--name is for a location, as sftp://host/path; %q is the name of a source", args[0])
+		return bad(text + orDirectory(args[0]))
 	case pc.dryRun && pc.checksum:
 		return bad("--dry-run reads no files, so --checksum cannot be known")
 	}
@@ -206,6 +207,14 @@ func (pc *pullCommand) adHoc(cfg *config.Config, location string) (src config.So
 	return src, err
 }
 
+// orDirectory says how the directory is meant that a name may be taken for, "" when there is none.
+func orDirectory(name string) string {
+	if fi, err := os.Stat(name); err != nil || !fi.IsDir() {
+		return ""
+	}
+	return fmt.Sprintf("; for the directory write ./%s", name)
+}
+
 func unknownSource(cfg *config.Config, name string) error {
 	names := make([]string, len(cfg.Sources))
 	for i := range cfg.Sources {
@@ -213,7 +222,7 @@ func unknownSource(cfg *config.Config, name string) error {
 	}
 	return &hintedError{
 		err:  fmt.Errorf("source %q: not in %s", name, cfg.File),
-		hint: fmt.Sprintf("its sources are: %s; or give a location, as sftp://host/path, and --name", joinOr(names, "none")),
+		hint: fmt.Sprintf("its sources are: %s; or give a location, as sftp://host/path, and --name", joinOr(names, "none")) + orDirectory(name),
 	}
 }
 

@@ -107,7 +107,7 @@ func (f *remoteFlags) source(location string) (src config.Source, warnings []str
 }
 
 // isLocation reports whether an argument is a location, not a name.
-func isLocation(arg string) bool { return strings.Contains(arg, "/") }
+func isLocation(arg string) bool { return strings.Contains(arg, "/") || arg == "." || arg == ".." }
 
 // onlyForLocations refuses flags that say how to reach a server whose settings are in the
 // configuration.

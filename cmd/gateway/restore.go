@@ -138,20 +138,15 @@ func (rc *restoreCommand) check() (restore.Overwrite, error) {
 		return bad(errors.New("--yes is for --delete"))
 	case rc.remove && !rc.yes && !rc.dryRun && !person:
 		return bad(errors.New("--delete asks before it deletes, and nobody is there to be asked: give --yes, too"))
-	case !rc.toLocation():
+	case !isLocation(rc.to):
 		return mode, rc.remote.onlyForLocations(rc.c)
 	}
 	return mode, nil
 }
 
-// toLocation reports whether the destination is a location, not a name.
-func (rc *restoreCommand) toLocation() bool {
-	return isLocation(rc.to) || rc.to == "." || rc.to == ".."
-}
-
 // target finds the destination.
 func (rc *restoreCommand) target(cfg *config.Config) (*config.Remote, error) {
-	if rc.toLocation() {
+	if isLocation(rc.to) {
 		src, warnings, err := rc.remote.source(rc.to)
 		for _, w := range warnings {
 			_, _ = fmt.Fprintf(rc.p.stderr, "gateway: warning: %s\n", w)
