@@ -113,12 +113,8 @@ func TestScripts(t *testing.T) {
 }
 
 func freePort() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	_, port, err := net.SplitHostPort(ln.Addr().String())
-	return port, errors.Join(err, ln.Close())
+	port, err := proctest.PickPort()
+	return strconv.Itoa(port), err
 }
 
 // cheapHash is a password hash with the lowest parameters.

@@ -7,10 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -78,12 +80,27 @@ func shortDir(tb testing.TB, parent string) string {
 // FreePort finds a TCP port of 127.0.0.1 that nothing listens on.
 func FreePort(tb testing.TB) int {
 	tb.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := PickPort()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
+	return port
+}
+
+// PickPort finds such a port, outside of the range that systems take the ports of outgoing
+// connections from: a test may make many of them before a server listens.
+func PickPort() (int, error) {
+	const low, high, tries = 15_000, 32_000, 100
+	var failures error
+	for range tries {
+		port := low + rand.IntN(high-low)
+		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			return port, ln.Close()
+		}
+		failures = err
+	}
+	return 0, failures
 }
 
 // ErrTimeout is returned by Wait when the condition did not come true in time.
