@@ -43,6 +43,7 @@ type Config struct {
 	// is one. The server closes the session.
 	Sessions func(ctx context.Context, p *vfs.Principal, from vfs.ConnInfo) (*vfs.Session, error)
 	Logger   *slog.Logger
+	Observer Observer // is told of logins; nil: nobody
 
 	// TLS returns the settings for new connections. One connection uses what it got for
 	// all its data connections, so that sessions resume. Nil: there is no TLS.
@@ -79,6 +80,21 @@ type Config struct {
 
 // Admission bounds connections.
 type Admission = acceptor.Limits
+
+// Observer is told of logins and of the ends of sessions.
+type Observer = acceptor.Observer
+
+// Login is an attempt to log in.
+type Login = acceptor.Login
+
+// Logout is the end of a session.
+type Logout = acceptor.Logout
+
+// Peer is who is at the other end of a connection.
+type Peer = acceptor.Peer
+
+// Stats counts connections.
+type Stats = acceptor.Stats
 
 // Limits bound what clients can make the server hold; 0 is the default.
 type Limits struct {
@@ -119,6 +135,9 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("TLS is required and not configured")
 	case c.PassivePorts.First > c.PassivePorts.Last || c.PassivePorts.First == 0 && c.PassivePorts.Last != 0:
 		return c, fmt.Errorf("passive ports %d-%d are no range", c.PassivePorts.First, c.PassivePorts.Last)
+	}
+	if c.Observer == nil {
+		c.Observer = acceptor.Silent{}
 	}
 	if ip := net.ParseIP(c.PublicIP); ip != nil && ip.To4() == nil {
 		return c, fmt.Errorf("public IP %s: PASV can tell IPv4 addresses only", c.PublicIP)

@@ -35,6 +35,7 @@ type conn struct {
 	ctx       context.Context //nolint:containedctx // afero's methods are not given one; ends with the connection
 	log       *slog.Logger
 	user      string // of USER
+	loggedIn  string // who has logged in
 	tries     int    // failed logins
 	sess      *vfs.Session
 	protected bool // PROT P
@@ -149,6 +150,10 @@ func (c *conn) end() {
 	c.log.Info("session ended", "dur", time.Since(c.started), "read_bytes", c.count.read.Load(),
 		"written_bytes", c.count.written.Load(), "files", c.count.files.Load(),
 		"uploaded", c.count.uploaded.Load(), "aborted", c.count.aborted.Load())
+	c.server.cfg.Observer.LoggedOut(Logout{
+		Peer: c.peer(c.loggedIn), Dur: time.Since(c.started), Read: c.count.read.Load(), Written: c.count.written.Load(),
+		Uploads: c.count.uploaded.Load(), Files: c.count.files.Load(),
+	})
 }
 
 // Close implements acceptor.Conn.

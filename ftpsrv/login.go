@@ -55,6 +55,7 @@ func (c *conn) cmdPass(cmd command) {
 	}
 	if err := c.ticket.LoggedIn(p.User); err != nil {
 		c.log.Warn("connection refused", "user", p.User, "err", err)
+		c.tellLogin(p.User, err)
 		c.refuseLogin(err.Error())
 		return
 	}
@@ -66,6 +67,7 @@ func (c *conn) cmdPass(cmd command) {
 func (c *conn) loginFailed(ctx context.Context, why error) {
 	c.tries++
 	c.log.Info("password refused", "user", clip(c.user), "err", why)
+	c.tellLogin(clip(c.user), why)
 	select {
 	case <-time.After(c.server.cfg.FailureDelay):
 	case <-ctx.Done():
@@ -88,14 +90,12 @@ func (c *conn) refuseLogin(text string) {
 
 // login starts the session, and has the library start its own.
 func (c *conn) login(p *vfs.Principal) {
-	protocol := "ftp"
-	if c.ctl.encrypted() {
-		protocol = "ftps"
-	}
-	from := vfs.ConnInfo{Protocol: protocol, Remote: c.ctl.raw.RemoteAddr().String(), Conn: c.id}
+	peer := c.peer(p.User)
+	from := vfs.ConnInfo{Protocol: peer.Protocol, Remote: peer.Remote, Conn: peer.Conn}
 	sess, err := c.server.cfg.Sessions(c.ctx, p, from)
 	if err != nil {
 		c.log.Error("cannot start a session", "user", p.User, "err", err)
+		c.tellLogin(p.User, err)
 		c.refuseLogin("cannot start a session, try again later")
 		return
 	}
@@ -107,7 +107,9 @@ func (c *conn) login(p *vfs.Principal) {
 		c.log.Debug("connection lost", "err", err)
 	}
 	go c.readAhead() // end waits for it
-	c.log.Info("login", "method", "password", "protocol", protocol)
+	c.log.Info("login", "method", "password", "protocol", peer.Protocol)
+	c.loggedIn = p.User
+	c.tellLogin(p.User, nil)
 	c.engine.push(
 		&exchange{verb: "USER", arg: "x", finish: func(int, string) {}},
 		&exchange{verb: "PASS", arg: "x", finish: func(code int, _ string) {
@@ -118,6 +120,19 @@ func (c *conn) login(p *vfs.Principal) {
 			c.ctl.reply(codeLoggedIn, "logged in")
 		}},
 	)
+}
+
+// tellLogin tells the observer of an attempt.
+func (c *conn) tellLogin(user string, err error) {
+	c.server.cfg.Observer.LoggedIn(Login{Peer: c.peer(user), Method: "password", Err: err})
+}
+
+func (c *conn) peer(user string) Peer {
+	protocol := "ftp"
+	if c.ctl.encrypted() {
+		protocol = "ftps"
+	}
+	return Peer{User: user, Protocol: protocol, Remote: c.ctl.raw.RemoteAddr().String(), Conn: c.id}
 }
 
 // cmdAuth begins TLS (RFC 4217 section 4).

@@ -62,3 +62,6 @@ func (s *Server) ServeImplicit(ctx context.Context, ln net.Listener) error {
 // are under way may go on until ctx ends; then they are cut off, and uploads become
 // partials. It returns ctx's error when it came to that.
 func (s *Server) Shutdown(ctx context.Context) error { return s.acceptor.Shutdown(ctx) }
+
+// Stats counts the server's connections.
+func (s *Server) Stats() Stats { return s.acceptor.Stats() }

@@ -27,6 +27,7 @@ type Config struct {
 	// is one. The server closes the session.
 	Sessions func(ctx context.Context, p *vfs.Principal, from vfs.ConnInfo) (*vfs.Session, error)
 	Logger   *slog.Logger
+	Observer Observer // is told of logins; nil: nobody
 
 	Version string // the identification (RFC 4253 section 4.2); "SSH-2.0-snapgate"
 	Banner  string // shown before the login (RFC 4252 section 5.4); none
@@ -48,6 +49,21 @@ type Config struct {
 
 // Admission bounds connections.
 type Admission = acceptor.Limits
+
+// Observer is told of logins and of the ends of sessions.
+type Observer = acceptor.Observer
+
+// Login is an attempt to log in.
+type Login = acceptor.Login
+
+// Logout is the end of a session.
+type Logout = acceptor.Logout
+
+// Peer is who is at the other end of a connection.
+type Peer = acceptor.Peer
+
+// Stats counts connections.
+type Stats = acceptor.Stats
 
 // Limits bound what clients can make the server hold; 0 is the default.
 type Limits struct {
@@ -89,6 +105,9 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("no sessions")
 	case c.Logger == nil:
 		return c, errors.New("no logger")
+	}
+	if c.Observer == nil {
+		c.Observer = acceptor.Silent{}
 	}
 	if c.Version == "" {
 		c.Version = defaultVersion

@@ -29,7 +29,9 @@ type conn struct {
 	front    gliderlabs.Context // of the connection at gliderlabs
 	tried    string             // the user name of the last attempt to log in
 	refusals []string           // why attempts failed, each reason once
+	offered  []string           // fingerprints of keys that were refused, the first ones
 	loggedIn bool
+	user     string // who has logged in
 	watcher  sync.WaitGroup
 
 	count      counters
@@ -81,6 +83,10 @@ func (c *conn) end(start time.Time) {
 		c.log.Info("session ended", "dur", time.Since(start), "read_bytes", c.count.read.Load(),
 			"written_bytes", c.count.written.Load(), "files", c.count.files.Load(),
 			"uploaded", c.count.uploaded.Load(), "aborted", c.count.aborted.Load(), "failures", c.count.failures.Load())
+		c.server.cfg.Observer.LoggedOut(Logout{
+			Peer: c.peer(c.user), Dur: time.Since(start), Read: c.count.read.Load(), Written: c.count.written.Load(),
+			Uploads: c.count.uploaded.Load(), Files: c.count.files.Load(),
+		})
 	}
 }
 
@@ -186,7 +192,7 @@ func (c *conn) vfsSession(ctx context.Context) (*vfs.Session, error) {
 	}
 	// Made under the lock, so that two channels do not make two; it reads no file data.
 	sess, err := c.server.cfg.Sessions(ctx, c.principal, vfs.ConnInfo{
-		Protocol: "sftp", Remote: c.nc.RemoteAddr().String(), Conn: c.id,
+		Protocol: protocol, Remote: c.nc.RemoteAddr().String(), Conn: c.id,
 	})
 	if err != nil {
 		return nil, err

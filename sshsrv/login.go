@@ -14,6 +14,9 @@ import (
 // Where a login keeps what it found out in ssh.Permissions.
 type permPrincipal struct{}
 
+// protocol is what sessions are called after.
+const protocol = "sftp"
+
 const (
 	permMethod = "method"
 	permKey    = "key" // the fingerprint
@@ -57,6 +60,7 @@ func (c *conn) authConfig(ctx, login context.Context) *ssh.ServerConfig {
 		if err = denied(p, err); err != nil {
 			c.log.Info("password refused", "user", clip(m.User()), "err", err)
 			c.refused(err)
+			c.tellLogin(m, clip(m.User()), "password", "", err)
 			return nil, errDenied
 		}
 		return c.login(ctx, login, m, permissions(p, "password", ""))
@@ -71,6 +75,9 @@ func (c *conn) authConfig(ctx, login context.Context) *ssh.ServerConfig {
 		if err = denied(p, err); err != nil {
 			c.log.Debug("key refused", "user", clip(m.User()), "key", fingerprint, "err", err)
 			c.refused(err)
+			if len(c.offered) < maxOffered {
+				c.offered = append(c.offered, fingerprint)
+			}
 			return nil, errDenied
 		}
 		return permissions(p, "publickey", fingerprint), nil
@@ -92,9 +99,10 @@ func (c *conn) login(ctx, login context.Context, m ssh.ConnMetadata, perms *ssh.
 	if err := c.ticket.LoggedIn(p.User); err != nil {
 		c.log.Warn("connection refused", "user", p.User, "err", err)
 		c.refused(err)
+		c.tellLogin(m, p.User, perms.Extensions[permMethod], perms.Extensions[permKey], err)
 		return nil, &ssh.BannerError{Err: errDenied, Message: err.Error() + "\r\n"}
 	}
-	c.loggedIn = true
+	c.loggedIn, c.user = true, p.User
 	c.log = c.log.With("user", p.User)
 	if err := c.nc.establish(); err != nil {
 		c.log.Info("connection lost", "err", err)
@@ -102,6 +110,7 @@ func (c *conn) login(ctx, login context.Context, m ssh.ConnMetadata, perms *ssh.
 	}
 	c.log.Info("login", "method", perms.Extensions[permMethod], "key", perms.Extensions[permKey],
 		"client", clip(string(m.ClientVersion())))
+	c.tellLogin(m, p.User, perms.Extensions[permMethod], perms.Extensions[permKey], nil)
 	c.touch()
 	c.watcher.Go(func() { c.watch(ctx) })
 	return perms, nil
@@ -117,6 +126,11 @@ func (c *conn) logFailure(err error) {
 			reason = auth.Errors[len(auth.Errors)-1].Error()
 		}
 		c.log.Warn("login failed", "user", c.tried, "attempts", len(auth.Errors)-1, "err", reason)
+		if len(c.offered) > 0 { // passwords were told of when they came
+			c.server.cfg.Observer.LoggedIn(Login{
+				Peer: c.peer(c.tried), Method: "publickey", Key: strings.Join(c.offered, ","), Err: errors.New(reason),
+			})
+		}
 		return
 	}
 	// An old device shows no reason, so the operator has to learn it here.
@@ -130,6 +144,17 @@ func (c *conn) logFailure(err error) {
 		return
 	}
 	c.log.Debug("connection ended before login", "err", err)
+}
+
+// tellLogin tells the observer of an attempt.
+func (c *conn) tellLogin(m ssh.ConnMetadata, user, method, key string, err error) {
+	c.server.cfg.Observer.LoggedIn(Login{
+		Peer: c.peer(user), Method: method, Key: key, Client: clip(string(m.ClientVersion())), Err: err,
+	})
+}
+
+func (c *conn) peer(user string) Peer {
+	return Peer{User: user, Protocol: protocol, Remote: c.nc.RemoteAddr().String(), Conn: c.id}
 }
 
 // refused notes why an attempt failed. Clients offer keys that are not listed before one

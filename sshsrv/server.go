@@ -75,3 +75,6 @@ func (s *Server) newConn(a acceptor.Accepted) *conn {
 // may go on with the files they have open until ctx ends; then they are closed, and their
 // uploads become partials. It returns ctx's error when it came to that.
 func (s *Server) Shutdown(ctx context.Context) error { return s.acceptor.Shutdown(ctx) }
+
+// Stats counts the server's connections.
+func (s *Server) Stats() Stats { return s.acceptor.Stats() }

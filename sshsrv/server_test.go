@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -304,6 +305,58 @@ func TestFailedLoginIsExplained(t *testing.T) {
 	}
 	ts.log.Wait(t, `msg="login failed"`)
 	ts.log.Wait(t, `user=alice attempts=3 err="unknown key; wrong password"`)
+}
+
+// ledger is an Observer that sends what it is told.
+type ledger chan string
+
+func (l ledger) LoggedIn(e Login) {
+	l <- fmt.Sprintf("%s %s %s %s: %v", e.Protocol, e.User, e.Method, e.Key, e.Err)
+}
+
+func (l ledger) LoggedOut(e Logout) { l <- fmt.Sprintf("%s %s left, %s", e.Protocol, e.User, e.Conn) }
+
+// An observer is told of each login and each refusal once: of the keys that were refused only
+// when none was good, and of a key that was only offered never.
+func TestObserver(t *testing.T) {
+	told := make(ledger, 100)
+	ts := startServer(t, func(c *Config) { c.Observer = told })
+	mine, other, third := newKey(t, "ed25519"), newKey(t, "ecdsa"), newKey(t, "ecdsa")
+	ts.auth.keys[string(mine.PublicKey().Marshal())] = "alice"
+	print := ssh.FingerprintSHA256
+	for _, tt := range []struct {
+		name string
+		cfg  *ssh.ClientConfig
+		want []string
+	}{
+		{"password", clientConfig("alice", ssh.Password("secret")), []string{"sftp alice password : <nil>", "sftp alice left, sftp-1"}},
+		{"wrong password", clientConfig("bob", ssh.Password("oops")), []string{"sftp bob password : wrong password"}},
+		{"second key", clientConfig("alice", ssh.PublicKeys(other, mine)), []string{
+			"sftp alice publickey " + print(mine.PublicKey()) + ": <nil>", "sftp alice left, sftp-3",
+		}},
+		{"unknown keys", clientConfig("alice", ssh.PublicKeys(other, third)), []string{
+			"sftp alice publickey " + print(other.PublicKey()) + "," + print(third.PublicKey()) + ": unknown key",
+		}},
+		{"nothing", clientConfig("alice"), nil},
+	} {
+		c, err := ts.dial(t, tt.cfg)
+		if err == nil {
+			_ = c.Close()
+		}
+		for _, want := range tt.want {
+			if got := <-told; got != want {
+				t.Errorf("%s: got %q, want %q", tt.name, got, want)
+			}
+		}
+	}
+	if st := ts.Stats(); st.Accepted != 5 || st.Refused != 0 {
+		t.Errorf("counts %+v, want 5 connections", st)
+	}
+	select {
+	case got := <-told:
+		t.Errorf("more was told: %q", got)
+	default:
+	}
 }
 
 // CVE-2024-45337: a key that was merely offered must not decide who somebody is. The

@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
+	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/PlakarKorp/kloset/connectors/storage"
@@ -25,6 +28,41 @@ type connector struct {
 	files  backend.Backend
 	at     location
 	remote bool
+	counts errorCounts
+}
+
+// errorCounts counts errors by what was tried. The zero value is ready; safe for concurrent use.
+type errorCounts struct {
+	mu sync.Mutex // guards by
+	by map[string]uint64
+}
+
+// add counts an error, unless it says that a file is not there, or that nobody waits any more.
+func (e *errorCounts) add(op string, err error) {
+	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
+		return
+	}
+	op, _, _ = strings.Cut(op, " ") // the rest is a name
+	e.count(op)
+}
+
+func (e *errorCounts) count(op string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.by == nil {
+		e.by = map[string]uint64{}
+	}
+	e.by[op]++
+}
+
+// Errors counts what went wrong with reading, listing, writing and removing files of the store
+// since it was opened, by these words: read, list, write, remove. Operations that were tried
+// again by what is below, and succeeded then, are not among them.
+func (s *Store) Errors() map[string]uint64 {
+	e := &s.conn.counts
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return maps.Clone(e.by)
 }
 
 // name returns the name of a file in the store.
@@ -49,6 +87,7 @@ func lockName(id objects.MAC) string { return backend.LocksDir + "/" + hex.Encod
 
 // wrap says of an error of a backend that is elsewhere what it is.
 func (c *connector) wrap(op string, err error) error {
+	c.counts.add(op, err)
 	if !c.remote || err == nil || errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -187,8 +226,10 @@ func (c *connector) Open(ctx context.Context) ([]byte, error) {
 	case err == nil:
 		return wrapped, nil
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		c.counts.count("read") // that it has a configuration is what makes it a store
 		return nil, fmt.Errorf("%w: %w", ErrNotExist, err)
 	}
+	c.counts.add("read", err)
 	return nil, c.unavailable("read store configuration", err)
 }
 

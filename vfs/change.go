@@ -54,7 +54,9 @@ func (s *Session) do(ctx context.Context, sh *share, o *op) error {
 }
 
 // Mkdir makes a directory.
-func (s *Session) Mkdir(ctx context.Context, path string, attr AttrSet) error {
+func (s *Session) Mkdir(ctx context.Context, path string, attr AttrSet) (err error) {
+	ev := s.event(EventMkdir, path)
+	defer func() { ev.done(err) }()
 	name, w, err := s.start("mkdir", path)
 	if err != nil {
 		return err
@@ -64,6 +66,7 @@ func (s *Session) Mkdir(ctx context.Context, path string, attr AttrSet) error {
 	if err != nil {
 		return err
 	}
+	ev.at(p)
 	if err := s.allow("mkdir", name, actMkdir); err != nil {
 		return err
 	}
@@ -78,7 +81,9 @@ func (s *Session) Mkdir(ctx context.Context, path string, attr AttrSet) error {
 
 // Symlink makes path a symbolic link to target. The target is kept as it is; where it
 // leads is decided when the link is followed.
-func (s *Session) Symlink(ctx context.Context, target, path string) error {
+func (s *Session) Symlink(ctx context.Context, target, path string) (err error) {
+	ev := s.event(EventSymlink, path)
+	defer func() { ev.done(err) }()
 	name, w, err := s.start("symlink", path)
 	if err != nil {
 		return err
@@ -88,6 +93,7 @@ func (s *Session) Symlink(ctx context.Context, target, path string) error {
 	if err != nil {
 		return err
 	}
+	ev.at(p)
 	if err := s.allow("symlink", name, actSymlink); err != nil {
 		return err
 	}
@@ -116,7 +122,9 @@ func (s *Session) Rmdir(ctx context.Context, path string) error {
 	return s.remove(ctx, "rmdir", path, true)
 }
 
-func (s *Session) remove(ctx context.Context, op, path string, dir bool) error {
+func (s *Session) remove(ctx context.Context, op, path string, dir bool) (err error) {
+	ev := s.event(EventOp(op), path)
+	defer func() { ev.done(err) }()
 	name, w, err := s.start(op, path)
 	if err != nil {
 		return err
@@ -126,6 +134,7 @@ func (s *Session) remove(ctx context.Context, op, path string, dir bool) error {
 	if err != nil {
 		return err
 	}
+	ev.at(p)
 	if err := s.entry(op, p); err != nil {
 		return err
 	}
@@ -163,7 +172,9 @@ func (s *Session) remove(ctx context.Context, op, path string, dir bool) error {
 //
 // Where from is no complete file but an upload that this session has open, or the
 // principal's partial, it is that upload that gets the new name.
-func (s *Session) Rename(ctx context.Context, from, to string, replace bool) error {
+func (s *Session) Rename(ctx context.Context, from, to string, replace bool) (err error) {
+	ev := s.event(EventRename, from)
+	defer func() { ev.done(err) }()
 	name, w, err := s.start("rename", from)
 	if err != nil {
 		return err
@@ -181,6 +192,8 @@ func (s *Session) Rename(ctx context.Context, from, to string, replace bool) err
 	if err != nil {
 		return err
 	}
+	ev.at(src)
+	ev.to(to, dst)
 	if err := s.entry("rename", src); err != nil {
 		return err
 	}
@@ -275,7 +288,9 @@ func (s *share) movePartial(ctx context.Context, part partial, to Name) error {
 
 // Link makes to a copy of the file from that shares its content (from may lie in a view).
 // Links across shares are KindUnsupported; a symbolic link is copied as one.
-func (s *Session) Link(ctx context.Context, from, to string) error {
+func (s *Session) Link(ctx context.Context, from, to string) (err error) {
+	ev := s.event(EventLink, from)
+	defer func() { ev.done(err) }()
 	name, w, err := s.start("link", from)
 	if err != nil {
 		return err
@@ -293,6 +308,8 @@ func (s *Session) Link(ctx context.Context, from, to string) error {
 		return err
 	}
 	src, err := w.walk(ctx, name, false)
+	ev.at(src)
+	ev.to(to, dst)
 	switch {
 	case err != nil:
 		return clientError("link", name, err)
@@ -334,7 +351,10 @@ func (s *Session) linkOp(src, dst *place) *op {
 // SetAttr sets attributes; follow says whether a symbolic link is followed. Setting the
 // size of a closed file makes a new version of it. On an upload that this session has
 // open, they take effect with its publication.
-func (s *Session) SetAttr(ctx context.Context, path string, set AttrSet, follow bool) error {
+func (s *Session) SetAttr(ctx context.Context, path string, set AttrSet, follow bool) (err error) {
+	ev := s.event(EventSetAttr, path)
+	ev.sets(set)
+	defer func() { ev.done(err) }()
 	name, w, err := s.start("setattr", path)
 	if err != nil {
 		return err
@@ -344,6 +364,7 @@ func (s *Session) SetAttr(ctx context.Context, path string, set AttrSet, follow 
 	if err != nil {
 		return err
 	}
+	ev.at(p)
 	if p.typ() != TypeDir {
 		if u := s.openUpload(p); u != nil {
 			return clientError("setattr", name, u.setAll(ctx, u.anyHandle(s), set))

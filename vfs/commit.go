@@ -27,6 +27,7 @@ func (s *share) commitNext(ctx context.Context) (bool, error) {
 }
 
 func (s *share) commitOldest(ctx context.Context) (bool, error) {
+	began := time.Now()
 	s.mu.Lock()
 	if len(s.ledger.sealed) == 0 {
 		s.mu.Unlock()
@@ -78,6 +79,10 @@ func (s *share) commitOldest(ctx context.Context) (bool, error) {
 	}
 	s.log.Info("committed", "share", s.name, "snapshot", done.id.String(), "reason", set.reason,
 		"changes", len(set.ops), "new", real)
+	s.tell(Commit{
+		Snapshot: done.id, New: real, Reason: set.reason, Changes: len(set.ops),
+		Users: slices.Sorted(maps.Keys(set.users)), Dur: time.Since(began),
+	})
 	return true, nil
 }
 

@@ -31,6 +31,8 @@ type committerConfig struct {
 	seal func(ctx context.Context, reason string) error
 	// commitNext commits the oldest sealed set and reports whether there was one.
 	commitNext func(ctx context.Context) (bool, error)
+	// told learns how an attempt has ended, with the failures in a row; nil: nobody.
+	told func(failures int, err error)
 }
 
 // committer decides when a share commits, and does it: one goroutine, run, in which all
@@ -187,6 +189,7 @@ func (c *committer) attempt(ctx context.Context, reason string) error {
 				slog.String("share", c.share.Name), slog.Int("failures", c.failures))
 		}
 		c.failures, c.retryAt = 0, time.Time{}
+		c.tell(nil)
 	case ctx.Err() != nil: // the end, not a failure
 	default:
 		c.failures++
@@ -195,8 +198,15 @@ func (c *committer) attempt(ctx context.Context, reason string) error {
 		c.logger.LogAttrs(ctx, slog.LevelWarn, "commit failed, the changes are kept",
 			slog.String("share", c.share.Name), slog.Int("attempt", c.failures),
 			slog.Duration("retry_in", pause), slog.Any("err", err))
+		c.tell(err)
 	}
 	return err
+}
+
+func (c *committer) tell(err error) {
+	if c.told != nil {
+		c.told(c.failures, err)
+	}
 }
 
 // commitAll commits the sets that are sealed after sealing the current one. It stops at

@@ -125,6 +125,7 @@ type Config struct {
 	Shares     []ShareConfig
 	Limits     Limits
 	Logger     *slog.Logger
+	Observer   Observer // nil: nobody
 	// LeaveOutDamaged has uploads whose spooled bytes are missing or damaged left out of
 	// snapshots. Without it their share does not open, or commits nothing more, until the
 	// bytes are there again.

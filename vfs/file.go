@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // File is an open file. ReadAt and WriteAt may be called concurrently; Close must be the
@@ -36,12 +38,16 @@ type File struct {
 	// no such thing; bytes are that version's, nil when they are not known.
 	version uint64
 	bytes   *fingerprint
+	size    int64 // of that version
 
 	// A read handle on a complete version.
 	reader Reader
 	info   Info
 	stored baseRef // where a snapshot has the bytes, if one does
 	done   func() error
+
+	moved atomic.Int64 // bytes read or written
+	event *event       // told at the end; nil: nobody observes
 }
 
 // Name is the file's canonical name in the principal's name space when it was opened.
@@ -88,6 +94,8 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	} else {
 		n, err = f.reader.ReadAt(p, off)
 	}
+	f.moved.Add(int64(n))
+	f.session.traffic.out.Add(int64(n))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return n, clientError("read", f.name, err)
 	}
@@ -102,6 +110,8 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	}
 	defer f.mu.RUnlock()
 	n, err := f.up.writeAt(f, p, off)
+	f.moved.Add(int64(n))
+	f.session.traffic.in.Add(int64(n))
 	return n, clientError("write", f.name, err)
 }
 
@@ -151,10 +161,16 @@ func (f *File) Close() error { return f.CloseContext(context.Background()) }
 // for the snapshot ends with ctx (KindClosed, or KindTimeout at its deadline), and the
 // version stays published. The publication itself does not depend on ctx: an end of the
 // session must not tear it.
-func (f *File) CloseContext(ctx context.Context) error {
+func (f *File) CloseContext(ctx context.Context) (err error) {
 	if err := f.end("close"); err != nil {
 		return err
 	}
+	began := time.Now()
+	op := EventDownload
+	if f.writer {
+		op = EventUpload
+	}
+	defer func() { f.tellEnd(op, began, err) }()
 	if !f.writer {
 		return clientError("close", f.name, f.release())
 	}
@@ -210,10 +226,16 @@ func (f *File) attrOnly(ctx context.Context, room roomState) (roomState, error) 
 }
 
 // Abort ends the handle; an upload becomes a partial.
-func (f *File) Abort() error {
+func (f *File) Abort() (err error) {
 	if err := f.end("abort"); err != nil {
 		return err
 	}
+	op := EventDownload
+	if f.writer {
+		op = EventCutOff
+	}
+	began := time.Now()
+	defer func() { f.tellEnd(op, began, err) }()
 	if !f.writer {
 		return clientError("abort", f.name, f.release())
 	}

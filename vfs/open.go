@@ -20,7 +20,12 @@ const openTries = 5
 // partial or the upload of another of its handles, which that handle then loses. What a
 // handle writes becomes visible to others when it is closed; a session sees its own
 // uploads by their exact name.
-func (s *Session) Open(ctx context.Context, path string, flag OpenFlag, attr AttrSet) (*File, error) {
+func (s *Session) Open(ctx context.Context, path string, flag OpenFlag, attr AttrSet) (_ *File, err error) {
+	defer func() {
+		if err != nil {
+			s.event(openEvent(flag), path).done(err)
+		}
+	}()
 	name, w, err := s.start("open", path)
 	if err != nil {
 		return nil, err
@@ -51,6 +56,14 @@ func (s *Session) Open(ctx context.Context, path string, flag OpenFlag, attr Att
 	return f, nil
 }
 
+// openEvent is what the end of a file tells of that is opened with flag.
+func openEvent(flag OpenFlag) EventOp {
+	if flag&OpenWrite != 0 {
+		return EventUpload
+	}
+	return EventDownload
+}
+
 func (s *Session) openFile(ctx context.Context, w *walker, name Name, flag OpenFlag, attr AttrSet) (*File, error) {
 	p, err := w.walk(ctx, name, flag&OpenExclusive == 0)
 	if err != nil {
@@ -60,6 +73,8 @@ func (s *Session) openFile(ctx context.Context, w *walker, name Name, flag OpenF
 	if p.mount != nil {
 		f.share = p.mount.share
 	}
+	f.event = s.event(openEvent(flag), name.String())
+	f.event.at(p)
 	if flag&OpenWrite != 0 {
 		err = s.openWrite(ctx, f, p, attr)
 	} else {

@@ -379,6 +379,11 @@ func (s *share) note(o *op, pos uint64) {
 
 // noteJournal logs when the journal stops and starts to work.
 func (s *share) noteJournal(err error) {
+	if s.seq.failing != (err != nil) {
+		s.mu.Lock()
+		s.trouble.journal = err
+		s.mu.Unlock()
+	}
 	switch {
 	case err != nil && !s.seq.failing:
 		s.seq.failing = true

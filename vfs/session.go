@@ -34,6 +34,7 @@ type Session struct {
 	from      ConnInfo
 	id        uint64
 	started   time.Time
+	traffic   *traffic // of its protocol; set when it is registered
 	limits    Limits
 	mounts    []mountPoint
 	log       *slog.Logger
@@ -94,6 +95,7 @@ func (s *System) register(sess *Session) error {
 	s.lastSession++
 	sess.id = s.lastSession
 	s.sessions[sess] = struct{}{}
+	sess.traffic = s.trafficOf(sess.from.Protocol)
 	return nil
 }
 

@@ -48,6 +48,7 @@ type share struct {
 	people sessionCount
 	// retired says that a source is no longer configured: it ends with its last session.
 	retired bool
+	trouble trouble
 	// doubtful are spool files of uploads whose record may be in the journal although it
 	// failed: without them a restart could not go on. They go with the next record.
 	doubtful []spool.ID
@@ -74,6 +75,7 @@ type ledger struct {
 type changeSet struct {
 	number    uint64
 	ops       []*op
+	bytes     int64     // of the files that the operations put
 	oldest    time.Time // when the first completed change was accepted; temp names wait
 	newest    time.Time // when the last operation was accepted
 	completed bool      // a file was published under its final name
@@ -110,6 +112,9 @@ const nodeCost = 1024
 // add notes an accepted operation; isTemp tells the names that wait for their rename.
 func (c *changeSet) add(o *op, isTemp func(Name) bool) {
 	c.ops = append(c.ops, o)
+	if o.kind == opPut {
+		c.bytes += o.content.size
+	}
 	if o.time.After(c.newest) {
 		c.newest = o.time
 	}

@@ -242,7 +242,9 @@ func (s *share) space() StatFS {
 }
 
 // Snapshot commits the share at path now and returns the head.
-func (s *Session) Snapshot(ctx context.Context, path string) (snapshotter.ID, error) {
+func (s *Session) Snapshot(ctx context.Context, path string) (id snapshotter.ID, err error) {
+	ev := s.event(EventSnapshot, path)
+	defer func() { ev.done(err) }()
 	name, w, err := s.start("snapshot", path)
 	if err != nil {
 		return snapshotter.ID{}, err
@@ -258,6 +260,10 @@ func (s *Session) Snapshot(ctx context.Context, path string) (snapshotter.ID, er
 	case p.absent || p.mount == nil:
 		return snapshotter.ID{}, errKind("snapshot", name, KindNotExist)
 	}
-	id, err := s.system.Commit(ctx, p.mount.share.name)
+	ev.at(p)
+	id, err = s.system.Commit(ctx, p.mount.share.name)
+	if ev != nil && err == nil {
+		ev.Snapshot = id.String()
+	}
 	return id, clientError("snapshot", name, err)
 }

@@ -41,7 +41,7 @@ func (u *upload) repeats(ctx context.Context, f *File, o *op) bool {
 		asked&setMtime != 0 && !n.attr.ModTime.Equal(o.attr.ModTime) {
 		return false
 	}
-	f.version, f.bytes = n.version, have
+	f.version, f.bytes, f.size = n.version, have, have.size
 	return true
 }
 

@@ -36,6 +36,7 @@ type System struct {
 	shares   map[string]*share
 	sessions map[*Session]struct{}
 	closed   bool
+	traffic  map[string]*traffic // by protocol
 	// lastSession is the number of the newest session.
 	lastSession uint64
 }
@@ -56,7 +57,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 	s := &System{
 		cfg: cfg, log: cfg.Logger, lock: lock, turns: newTurns(),
 		intakes: newIntakes(cfg.Limits.Changes),
-		shares:  map[string]*share{}, sessions: map[*Session]struct{}{},
+		shares:  map[string]*share{}, sessions: map[*Session]struct{}{}, traffic: map[string]*traffic{},
 	}
 	if s.gatewayID, err = loadID(cfg.Disk, cfg.DataDir, gatewayIDName); err == nil {
 		err = s.openShares(ctx, cfg.Shares)
@@ -284,7 +285,7 @@ func (s *System) Close(ctx context.Context) error {
 func (s *share) startCommitter() {
 	s.committer = newCommitter(committerConfig{
 		share: *s.config(), logger: s.log, state: s.policyState, notify: s.changed,
-		seal: s.seal, commitNext: s.commitNext,
+		seal: s.seal, commitNext: s.observedCommit, told: s.noteAttempt,
 	})
 	ctx, cancel := context.WithCancel(s.seq.ctx)
 	s.stopCommits = cancel

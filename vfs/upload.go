@@ -43,6 +43,7 @@ type upload struct {
 	at        Name // guarded by table.mu
 	root      Name // of the owner's mount; missing parents of it are made
 	user      string
+	started   time.Time
 	onto      bool // above a complete file, which it follows when that is renamed; changed with table.mu held
 	exclusive bool // publishes under a free name only; changed with table.mu held
 
@@ -101,9 +102,9 @@ func (b *uploadBase) exists() bool { return b.ref.path != "" || b.content != nil
 
 // newUpload makes an upload without an owner and without bytes.
 func newUpload(s *share, user string) *upload {
-	u := &upload{share: s, user: user, handles: map[*File]bool{}}
+	u := &upload{share: s, user: user, started: time.Now().UTC(), handles: map[*File]bool{}}
 	u.attr.Mode = defaultFileMode
-	now := time.Now().UnixNano()
+	now := u.started.UnixNano()
 	u.quiet.Store(now)
 	u.savedAt.Store(now)
 	return u

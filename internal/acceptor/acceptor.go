@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -48,6 +49,8 @@ type Acceptor struct {
 	admission *admission
 	refused   rate.Sometimes // log lines
 	dropped   rate.Sometimes // log lines
+	acceptedN atomic.Uint64  // since the start
+	refusedN  atomic.Uint64  // with those that were dropped
 
 	mu        sync.Mutex // guards what follows
 	conns     map[Conn]struct{}
@@ -126,6 +129,7 @@ func (a *Acceptor) accept(ctx context.Context, nc net.Conn, conns *sync.WaitGrou
 	t, dropped, err := a.admission.enter(addr, cancel)
 	if err != nil {
 		cancel()
+		a.refusedN.Add(1)
 		// A flood of connections must not become a flood of log lines.
 		a.refused.Do(func() {
 			a.cfg.Logger.Warn("connection refused", "remote", nc.RemoteAddr().String(), "err", err)
@@ -133,7 +137,9 @@ func (a *Acceptor) accept(ctx context.Context, nc net.Conn, conns *sync.WaitGrou
 		a.refuse(nc, err)
 		return
 	}
+	a.acceptedN.Add(1)
 	if dropped != nil {
+		a.refusedN.Add(1)
 		a.dropped.Do(func() {
 			a.cfg.Logger.Warn("connection dropped for a newer one", "remote", dropped.addr.String(), "err", ErrTooManyHandshakes)
 		})

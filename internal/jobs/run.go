@@ -91,6 +91,7 @@ func (s *Scheduler) run(ctx context.Context, e *entry, r *run) {
 	}
 	s.mu.Unlock()
 	s.report(ctx, r, out, dur)
+	s.cfg.Ended(r.status, dur)
 	close(r.done)
 	s.pulse()
 }

@@ -56,6 +56,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Hint says what to try about an error of a run; it may be nil.
 	Hint func(error) string
+	// Ended is told of each run that has ended, and how long it took; it may be nil. It is
+	// called from many goroutines at once.
+	Ended func(Status, time.Duration)
 	// Now is the wall clock; nil is the machine's.
 	Now func() time.Time
 }
@@ -157,6 +160,9 @@ func New(cfg Config) (*Scheduler, error) {
 	}
 	if cfg.Hint == nil {
 		cfg.Hint = func(error) string { return "" }
+	}
+	if cfg.Ended == nil {
+		cfg.Ended = func(Status, time.Duration) {}
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
