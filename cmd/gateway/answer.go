@@ -20,6 +20,7 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 		return control.Reply{}
 	case control.OpSnapshot:
 		id, err := commitNow(ctx, s.system, req.Share)
+		s.events.happened("operator_snapshot", req.Share, "", "", err)
 		if err != nil {
 			return refusal(err)
 		}
@@ -33,6 +34,7 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 		}
 		return refusal(err)
 	case control.OpImport:
+		s.events.happened("operator_import", req.Share, "", req.Dir, nil)
 		sum, err := s.importDir(ctx, req, func(i control.Import) error { return send(control.Reply{Import: &i}) })
 		rep := refusal(err)
 		rep.Import = &sum.Import
@@ -43,6 +45,7 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 	case control.OpJobs:
 		return s.answerJobs(send)
 	case control.OpRunJob:
+		s.events.happened("operator_job", "", req.Job, "", nil)
 		return s.answerRunJob(ctx, req.Job, send)
 	case control.OpPrune:
 		return s.answerPrune(ctx, req, send)

@@ -36,6 +36,11 @@ func (p *program) configCheck() error {
 			warnings = append(warnings, fmt.Sprintf("ftp.tls: %v", err))
 		}
 	}
+	if cfg.HTTP != nil && cfg.HTTP.TLS.Usable() {
+		if _, err := tlsConfig(&cfg.HTTP.TLS); err != nil {
+			warnings = append(warnings, fmt.Sprintf("http.tls: %v", err))
+		}
+	}
 	if f := cfg.Store.PassphraseFile; f != "" {
 		if _, err := os.Stat(f); err != nil {
 			warnings = append(warnings, fmt.Sprintf("store.passphrase_file: %v", err))

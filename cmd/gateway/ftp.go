@@ -31,17 +31,14 @@ func (s *serving) openFTP(ctx context.Context) (*ftpServing, error) {
 	section := s.cfg.FTP
 	f := &ftpServing{mode: section.TLS.Mode}
 	fc := s.cfg.FTPConfig()
-	fc.Auth, fc.Sessions, fc.Logger = ftpAuthenticator{s.users}, s.system.Session, s.log
-	if section.TLS.Usable() {
-		t, err := tlsConfig(&section.TLS)
-		if err != nil {
-			return nil, err
-		}
-		f.tls = &atomic.Pointer[tls.Config]{}
-		f.tls.Store(t)
+	fc.Auth, fc.Sessions, fc.Logger, fc.Observer = ftpAuthenticator{s.users}, s.system.Session, s.log, s.events
+	var err error
+	if f.tls, err = loadTLS(&section.TLS); err != nil {
+		return nil, err
+	}
+	if f.tls != nil {
 		fc.TLS = f.tls.Load
 	}
-	var err error
 	if f.server, err = ftpsrv.New(fc); err != nil {
 		return nil, err
 	}
@@ -92,20 +89,6 @@ func (f *ftpServing) tlsWord(implicit bool) string {
 	default:
 		return "explicit"
 	}
-}
-
-// reloadTLS takes over certificate, key and client_ca for new connections. What is wrong
-// with them leaves the old ones in force.
-func (f *ftpServing) reloadTLS(t *config.TLS) error {
-	if f == nil || f.tls == nil || !t.Usable() {
-		return nil
-	}
-	cfg, err := tlsConfig(t)
-	if err != nil {
-		return err
-	}
-	f.tls.Store(cfg)
-	return nil
 }
 
 // expiryWarning is how long before its end a certificate is warned of.

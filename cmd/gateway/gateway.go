@@ -25,6 +25,7 @@ type gateway struct {
 	store     *store.Store
 	snapshots *snapshotter.Snapshotter
 	system    *vfs.System
+	events    *events
 }
 
 // logger makes the logger that the configuration asks for, on standard error. level can
@@ -50,6 +51,9 @@ func (p *program) openGateway(ctx context.Context, cfg *config.Config, log *slog
 		return nil, err
 	}
 	g := &gateway{cfg: cfg, log: log}
+	if g.events, err = newEvents(cfg, log); err != nil {
+		return nil, err
+	}
 	if err := g.open(ctx, p, point); err != nil {
 		return nil, errors.Join(err, g.close(ctx))
 	}
@@ -88,6 +92,7 @@ func (g *gateway) open(ctx context.Context, p *program, point func(string)) erro
 		Shares:     g.cfg.AllShares(),
 		Limits:     g.cfg.VFSLimits(),
 		Logger:     g.log,
+		Observer:   g.events,
 		Failpoint:  point,
 
 		LeaveOutDamaged: p.leaveOutDamaged,
@@ -107,7 +112,7 @@ func (g *gateway) close(ctx context.Context) error {
 	if g.store != nil {
 		errs = append(errs, g.store.Close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, g.events.close())...)
 }
 
 // ownPlace refuses a directory that was made for something else, as /tmp or /srv: nobody

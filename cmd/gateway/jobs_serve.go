@@ -18,6 +18,7 @@ func (s *serving) openJobs() error {
 	var err error
 	s.jobs, err = jobs.New(jobs.Config{
 		Dir: jobsDir(s.cfg), Seed: s.system.GatewayID(), Parallel: s.cfg.Limits.Jobs, Logger: s.log, Hint: hintFor,
+		Ended: s.events.jobEnded,
 	})
 	if err != nil {
 		return err

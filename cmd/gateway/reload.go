@@ -12,17 +12,22 @@ import (
 // sessions are open: shares, sources, users, certificates, log.level and limits.drain. Everything else that
 // changed is logged as waiting for a restart. When anything is wrong nothing changes.
 func (s *serving) reload(ctx context.Context) {
+	s.events.happened("reload", "", "", "", s.takeOver(ctx))
+}
+
+// takeOver is reload. Its error has been logged.
+func (s *serving) takeOver(ctx context.Context) error {
 	cfg, err := config.Load(s.cfg.File)
 	if err != nil {
 		var list config.Errors
 		if !errors.As(err, &list) {
 			s.log.Error("configuration not taken over", "err", err)
-			return
+			return err
 		}
 		for _, e := range list {
 			s.log.Error("configuration not taken over", "err", e)
 		}
-		return
+		return err
 	}
 	for _, w := range cfg.Warnings {
 		s.log.Warn("configuration", "warning", w)
@@ -33,11 +38,11 @@ func (s *serving) reload(ctx context.Context) {
 	// Shares first: a user of a new share must find it.
 	if err := s.system.Reload(ctx, cfg.AllShares()); err != nil {
 		s.log.Error("configuration not taken over", "err", err)
-		return
+		return err
 	}
 	if err := s.users.Reload(cfg.AuthUsers()); err != nil {
 		s.log.Error("users not taken over", "err", err)
-		return
+		return err
 	}
 	s.reloadCertificates(cfg)
 	s.level.Set(cfg.Log.Level)
@@ -50,11 +55,17 @@ func (s *serving) reload(ctx context.Context) {
 	now.Sources, now.Destinations = cfg.Sources, cfg.Destinations
 	now.Stores, now.Syncs = cfg.Stores, cfg.Syncs
 	now.Retention = cfg.Retention
+	now.Audit = s.reloadAudit(cfg)
 	now.Log.Level, now.Limits.Drain = cfg.Log.Level, cfg.Limits.Drain
 	if now.FTP != nil && cfg.FTP != nil {
 		ftp := *now.FTP
 		ftp.TLS.Certificate, ftp.TLS.Key, ftp.TLS.ClientCA = cfg.FTP.TLS.Certificate, cfg.FTP.TLS.Key, cfg.FTP.TLS.ClientCA
 		now.FTP = &ftp
+	}
+	if now.HTTP != nil && cfg.HTTP != nil {
+		http := *now.HTTP
+		http.TLS = cfg.HTTP.TLS
+		now.HTTP = &http
 	}
 	s.cfg = &now
 	s.keeper.policies.Store(&now.Retention)
@@ -62,6 +73,19 @@ func (s *serving) reload(ctx context.Context) {
 		s.log.Error("jobs not taken over", "err", err)
 	}
 	s.log.Info("configuration taken over", "shares", len(cfg.Shares), "users", len(cfg.Users))
+	return nil
+}
+
+// reloadAudit opens the audit log anew, which may have been moved away or have another name.
+func (s *serving) reloadAudit(cfg *config.Config) config.Audit {
+	if s.events.audit == nil || cfg.Audit.File == "" {
+		return s.cfg.Audit
+	}
+	if err := s.events.audit.Reopen(cfg.Audit.File); err != nil {
+		s.log.Error("audit log not opened anew; the old file stays in use", "err", err)
+		return s.cfg.Audit
+	}
+	return cfg.Audit
 }
 
 // needRestart lists the keys that differ and that a running gateway cannot take over.
@@ -69,6 +93,7 @@ func needRestart(old, cfg *config.Config) []string {
 	was, is := *old, *cfg
 	was.Limits.Drain, is.Limits.Drain = 0, 0
 	was.FTP, is.FTP = withoutCertificates(was.FTP), withoutCertificates(is.FTP)
+	was.HTTP, is.HTTP = httpWithoutCertificates(was.HTTP), httpWithoutCertificates(is.HTTP)
 	var keys []string
 	for _, k := range []struct {
 		key     string
@@ -78,7 +103,9 @@ func needRestart(old, cfg *config.Config) []string {
 		{"store", was.Store, is.Store},
 		{"sftp", was.SFTP, is.SFTP},
 		{"ftp", was.FTP, is.FTP},
+		{"http", was.HTTP, is.HTTP},
 		{"limits", was.Limits, is.Limits},
+		{"audit", was.Audit == (config.Audit{}), is.Audit == (config.Audit{})},
 		{"log.format", was.Log.JSON, is.Log.JSON},
 	} {
 		if !reflect.DeepEqual(k.was, k.is) {
@@ -95,25 +122,35 @@ func withoutCertificates(f *config.FTP) *config.FTP {
 		return nil
 	}
 	rest := *f
-	for _, name := range []*string{&rest.TLS.Certificate, &rest.TLS.Key, &rest.TLS.ClientCA} {
-		if *name != "" {
-			*name = "set"
-		}
-	}
+	rest.TLS = rest.TLS.WithoutNames()
 	return &rest
 }
 
-// reloadCertificates takes over the files of the FTP server, which may have new contents
-// under their old names.
-func (s *serving) reloadCertificates(cfg *config.Config) {
-	if s.ftp == nil || cfg.FTP == nil {
-		return
+// httpWithoutCertificates is withoutCertificates of the web server's section.
+func httpWithoutCertificates(h *config.HTTP) *config.HTTP {
+	if h == nil {
+		return nil
 	}
-	if err := s.ftp.reloadTLS(&cfg.FTP.TLS); err != nil {
+	rest := *h
+	rest.TLS = rest.TLS.WithoutNames()
+	return &rest
+}
+
+// reloadCertificates takes over the files of the servers, which may have new contents under
+// their old names.
+func (s *serving) reloadCertificates(cfg *config.Config) {
+	var errs []error
+	if s.ftp != nil && cfg.FTP != nil {
+		errs = append(errs, reloadTLS(s.ftp.tls, &cfg.FTP.TLS))
+	}
+	if s.http != nil && cfg.HTTP != nil {
+		errs = append(errs, reloadTLS(s.http.tls, &cfg.HTTP.TLS))
+	}
+	if err := errors.Join(errs...); err != nil {
 		s.log.Error("certificate not taken over", "err", err)
 		return
 	}
-	s.warnOfCertificate()
+	s.warnOfCertificates()
 }
 
 func missingShares(old, cfg *config.Config) []string {

@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,6 +88,10 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Setenv("FTPPORT", port)
+			if port, err = freePort(); err != nil {
+				return err
+			}
+			env.Setenv("HTTPPORT", port)
 			env.Setenv("HASH", cheapHash())
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("PASSPHRASE", "from the environment")
@@ -101,6 +106,8 @@ func TestScripts(t *testing.T) {
 			"sftp":       cmdSFTP,
 			"await-sftp": cmdAwaitSFTP,
 			"ftp":        cmdFTP,
+			"http":       cmdHTTP,
+			"await-http": cmdAwaitHTTP,
 			"status":     cmdStatus,
 			"listen":     cmdListen,
 			"random":     cmdRandom,
@@ -184,7 +191,7 @@ func cmdExpand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	for _, name := range args {
 		text := ts.ReadFile(name)
-		for _, v := range []string{"PORT", "FTPPORT", "HASH", "WORK"} {
+		for _, v := range []string{"PORT", "FTPPORT", "HTTPPORT", "HASH", "WORK"} {
 			text = strings.ReplaceAll(text, "$"+v, ts.Getenv(v))
 		}
 		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
@@ -380,6 +387,60 @@ func scriptFTP(ts *testscript.TestScript, user, cert, op, from, to string) (err 
 	}
 	data, err := io.ReadAll(r)
 	return errors.Join(err, r.Close(), os.WriteFile(ts.MkAbs(to), data, 0o600))
+}
+
+// cmdHTTP asks the web server at 127.0.0.1:$HTTPPORT, with TLS that trusts one certificate, or in
+// plain text, and puts the answer into a file: http STATUS CERT|- PATH FILE
+func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 4 {
+		ts.Fatalf("usage: http STATUS CERT|- PATH FILE")
+	}
+	status, body, err := scriptHTTP(ts, args[1], args[2])
+	if neg != (err != nil) {
+		ts.Fatalf("http: %v", err)
+	}
+	if err != nil {
+		return
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[3]), body, 0o600))
+	if status != args[0] {
+		ts.Fatalf("http: status %s, want %s: %s", status, args[0], body)
+	}
+}
+
+// cmdAwaitHTTP is cmdHTTP, again and again until the status is right.
+func cmdAwaitHTTP(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: await-http STATUS CERT|- PATH FILE")
+	}
+	var status string
+	var body []byte
+	var err error
+	_, werr := proctest.Wait(context.Background(), readyLimit, func() bool {
+		status, body, err = scriptHTTP(ts, args[1], args[2])
+		return err == nil && status == args[0]
+	})
+	if werr != nil {
+		ts.Fatalf("status %s, want %s, after %v: %v: %s", status, args[0], readyLimit, err, body)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[3]), body, 0o600))
+}
+
+func scriptHTTP(ts *testscript.TestScript, cert, path string) (status string, body []byte, err error) {
+	scheme, transport := "http", &http.Transport{DisableKeepAlives: true}
+	if cert != "-" {
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM([]byte(ts.ReadFile(cert)))
+		scheme, transport.TLSClientConfig = "https", &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
+	c := &http.Client{Transport: transport, Timeout: readyLimit}
+	resp, err := c.Get(scheme + "://" + net.JoinHostPort("127.0.0.1", ts.Getenv("HTTPPORT")) + path)
+	if err != nil {
+		return "", nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err = io.ReadAll(resp.Body)
+	return strconv.Itoa(resp.StatusCode), body, err
 }
 
 // The scripts cover every command: one that is added needs a script that shows its help.

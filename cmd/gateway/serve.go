@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/internal/jobs"
+	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/sshsrv"
 	"github.com/snapgate/gateway/vfs"
 )
@@ -67,7 +69,9 @@ type serving struct {
 	users    *auth.Directory
 	server   *sshsrv.Server // nil without an sftp section
 	listener net.Listener
-	ftp      *ftpServing // nil without an ftp section
+	ftp      *ftpServing  // nil without an ftp section
+	http     *httpServing // nil without an http section
+	probe    *probe
 	control  *control.Server
 	jobs     *jobs.Scheduler
 	keeper   *keeper
@@ -75,6 +79,10 @@ type serving struct {
 	keys     []ssh.Signer
 
 	reloadDue bool // SIGHUP came while everything was opened
+
+	started  time.Time
+	pings    chan struct{} // taken by the main loop
+	draining atomic.Bool
 }
 
 // gcPercent is GOGC while serving and pulling, unless the environment sets it. Transfers turn over
@@ -107,7 +115,7 @@ func (p *program) serve(ctx context.Context, cfg *config.Config, ready func(*ser
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
-	s := &serving{program: p, level: &slog.LevelVar{}}
+	s := &serving{program: p, level: &slog.LevelVar{}, started: time.Now().UTC(), pings: make(chan struct{})}
 	log := p.logger(cfg, s.level)
 	for _, w := range cfg.Warnings {
 		log.Warn("configuration", "warning", w)
@@ -116,6 +124,7 @@ func (p *program) serve(ctx context.Context, cfg *config.Config, ready func(*ser
 		return err
 	}
 	ended := s.start(ctx)
+	s.events.happened("start", "", "", versionText(), nil)
 	if s.reloadDue {
 		s.reload(ctx)
 	}
@@ -167,11 +176,15 @@ func (s *serving) open(ctx context.Context, cfg *config.Config, log *slog.Logger
 		return err
 	}
 	s.gateway = g
+	s.probe = &probe{
+		available: g.store.Available,
+		list:      func(ctx context.Context) ([]snapshotter.Snapshot, error) { return g.snapshots.Snapshots(ctx, "") },
+	}
 	if err := s.openServers(ctx); err != nil {
 		if s.listener != nil {
 			err = errors.Join(err, s.listener.Close())
 		}
-		return errors.Join(err, s.ftp.close(), g.close(ctx))
+		return errors.Join(err, s.ftp.close(), s.http.close(), g.close(ctx))
 	}
 	return nil
 }
@@ -186,7 +199,8 @@ func (s *serving) openServers(ctx context.Context) error {
 			return err
 		}
 		sc := s.cfg.ServerConfig()
-		sc.HostKeys, sc.Auth, sc.Sessions, sc.Logger = s.keys, authenticator{s.users}, s.system.Session, s.log
+		sc.HostKeys, sc.Auth, sc.Sessions = s.keys, authenticator{s.users}, s.system.Session
+		sc.Logger, sc.Observer = s.log, s.events
 		if s.server, err = sshsrv.New(sc); err != nil {
 			return err
 		}
@@ -199,12 +213,20 @@ func (s *serving) openServers(ctx context.Context) error {
 		if s.ftp, err = s.openFTP(ctx); err != nil {
 			return err
 		}
-		s.warnOfCertificate()
 	}
 	s.keeper = s.openKeeper(s.program)
 	if err := s.openJobs(); err != nil {
 		return err
 	}
+	if err := s.events.metrics.Watch(s.metricsState); err != nil {
+		return err
+	}
+	if s.cfg.HTTP != nil {
+		if s.http, err = s.openHTTP(ctx); err != nil {
+			return err
+		}
+	}
+	s.warnOfCertificates()
 	s.control, err = control.Listen(s.cfg.DataDir, s.log)
 	return err
 }
@@ -228,6 +250,9 @@ func (s *serving) start(ctx context.Context) *servers {
 	if s.ftp != nil {
 		s.ftp.start(ctx, s, run)
 	}
+	if s.http != nil {
+		s.http.start(ctx, s, run)
+	}
 	if s.server == nil && s.ftp == nil {
 		s.log.Warn("neither an sftp nor an ftp section: no port is open")
 	}
@@ -238,8 +263,8 @@ func (s *serving) start(ctx context.Context) *servers {
 }
 
 // maxServers is how many servers may end with an error: control, SFTP, FTP, FTP with
-// implicit TLS.
-const maxServers = 4
+// implicit TLS, HTTP.
+const maxServers = 5
 
 // servers are the goroutines that serve.
 type servers struct {
@@ -264,6 +289,7 @@ wait:
 			}
 			s.log.Info("shutting down; once more to leave at once", "signal", sig.String())
 			break wait
+		case <-s.pings: // somebody asks whether this loop turns
 		case cause = <-e.failed:
 			break wait
 		case <-ctx.Done():
@@ -274,6 +300,7 @@ wait:
 	go func() { stopped <- s.stop(e) }()
 	for {
 		select {
+		case <-s.pings: // somebody asks whether this loop turns
 		case err := <-stopped:
 			return errors.Join(cause, err)
 		case sig := <-signals:
@@ -287,11 +314,15 @@ wait:
 // stop lets transfers end, commits, and closes everything. It uses contexts of its own:
 // the caller's has ended when it comes to this.
 func (s *serving) stop(e *servers) error {
+	s.draining.Store(true)
 	s.drain(e)
+	s.http.shutdown()
 	e.cancel()
 	e.wg.Wait()
+	s.probe.close()
 	commit, cancel := context.WithTimeout(context.Background(), commitDeadline)
 	defer cancel()
+	s.events.happened("stop", "", "", "", nil)
 	if err := s.close(commit); err != nil {
 		return err
 	}
@@ -323,13 +354,17 @@ func (s *serving) drain(e *servers) {
 	all.Wait()
 }
 
-// warnOfCertificate logs that the FTP server's certificate ends soon.
-func (s *serving) warnOfCertificate() {
-	if s.ftp == nil || s.ftp.tls == nil {
-		return
+// warnOfCertificates logs that certificates end soon.
+func (s *serving) warnOfCertificates() {
+	if s.ftp != nil && s.ftp.tls != nil {
+		if text := certificateWarning(s.ftp.tls.Load(), time.Now()); text != "" {
+			s.log.Warn("ftp certificate", "warning", text)
+		}
 	}
-	if text := certificateWarning(s.ftp.tls.Load(), time.Now()); text != "" {
-		s.log.Warn("ftp certificate", "warning", text)
+	if s.http != nil && s.http.tls != nil {
+		if text := certificateWarning(s.http.tls.Load(), time.Now()); text != "" {
+			s.log.Warn("http certificate", "warning", text)
+		}
 	}
 }
 

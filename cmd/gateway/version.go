@@ -23,12 +23,12 @@ func (p *program) versionCommand() *cobra.Command {
 	}
 }
 
-// versionText is one line: the gateway's version as its build knows it, and what it was
-// built with.
-func versionText() string {
-	version, kloset, revision, dirty := "unknown", "unknown", "", ""
+// versions returns the versions of the gateway, as its build knows it, and of kloset.
+func versions() (gateway, kloset string) {
+	gateway, kloset = "unknown", "unknown"
+	revision, dirty := "", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
-		version = strings.Trim(info.Main.Version, "()")
+		gateway = strings.Trim(info.Main.Version, "()")
 		for _, m := range info.Deps {
 			if m.Path == "github.com/PlakarKorp/kloset" {
 				kloset = m.Version
@@ -43,6 +43,11 @@ func versionText() string {
 			}
 		}
 	}
-	return fmt.Sprintf("gateway %s%s%s, kloset %s, %s %s/%s",
-		version, revision, dirty, kloset, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return gateway + revision + dirty, kloset
+}
+
+// versionText is one line: the gateway's version, and what it was built with.
+func versionText() string {
+	version, kloset := versions()
+	return fmt.Sprintf("gateway %s, kloset %s, %s %s/%s", version, kloset, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

@@ -22,6 +22,7 @@ type Config struct {
 	Syncs   []Sync  // by name
 	SFTP    *SFTP   // nil: no port is opened
 	FTP     *FTP    // nil: no port is opened
+	HTTP    *HTTP   // nil: no port is opened
 	Shares  []vfs.ShareConfig
 	Users   []User
 	Sources []Source
@@ -30,6 +31,7 @@ type Config struct {
 	Retention    Retention
 	Limits       Limits
 	Log          Log
+	Audit        Audit
 	Warnings     []string // what is allowed but unwise; one line each
 }
 
@@ -128,6 +130,11 @@ type Limits struct {
 type Log struct {
 	Level slog.Level
 	JSON  bool
+}
+
+// Audit says where events are kept for whoever asks later.
+type Audit struct {
+	File string // "": nowhere
 }
 
 // defaultDrain fits, with the commit after it, well into the 90 s that systemd waits.

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -336,6 +337,63 @@ func TestFTP(t *testing.T) {
 	}
 	if len(cfg.Warnings) != 1 || !strings.Contains(cfg.Warnings[0], "plain text") {
 		t.Errorf("warnings %q, want one of plain text", cfg.Warnings)
+	}
+}
+
+func TestHTTP(t *testing.T) {
+	cfg := load(t, "testdata/good/http.yaml")
+	dir, err := filepath.Abs("testdata/good")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &HTTP{
+		Listen: ":8022", Metrics: true, Hosts: []string{"gateway.example.com"},
+		TLS: TLS{Mode: TLSImplicit, Certificate: dir + "/http.crt", Key: dir + "/http.key", ClientCA: dir + "/clients.crt"},
+	}
+	if diff := cmp.Diff(want, cfg.HTTP); diff != "" {
+		t.Errorf("http (-want +got):\n%s", diff)
+	}
+	if got, want := cfg.Audit.File, dir+"/audit.log"; got != want {
+		t.Errorf("audit file %q, want %q", got, want)
+	}
+	if len(cfg.Warnings) > 0 {
+		t.Errorf("warnings: %q", cfg.Warnings)
+	}
+}
+
+// Other machines are served without encryption only when that is asked for, and then with a
+// warning.
+func TestHTTPPlain(t *testing.T) {
+	for _, tt := range []struct {
+		listen, more string
+		err, warning string
+	}{
+		{"127.0.0.1:8022", "", "", ""},
+		{"127.9.9.9:8022", "", "", ""},
+		{"[::1]:8022", "", "", ""},
+		{"[::ffff:127.0.0.1]:8022", "", "", ""},
+		{"localhost:8022", "", "", ""},
+		{":8022", "", "open to other machines", ""},
+		{"0.0.0.0:8022", "", "open to other machines", ""},
+		{"[::]:8022", "", "open to other machines", ""},
+		{"gateway.example.com:8022", "", "open to other machines", ""},
+		{"localhost.example.com:8022", "", "open to other machines", ""},
+		{":8022", ", insecure_no_tls: true", "", "without encryption"},
+	} {
+		file := filepath.Join(t.TempDir(), "config.yaml")
+		text := fmt.Sprintf("version: 1\ndata_dir: d\nstore: { plaintext: true }\nhttp: { listen: %q%s }\n", tt.listen, tt.more)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := Load(file)
+		switch {
+		case tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)),
+			tt.err == "" && err != nil:
+			t.Errorf("%s: got error %v, want %q", tt.listen, err, tt.err)
+		case err == nil && (len(cfg.Warnings) > 0) != (tt.warning != ""),
+			tt.warning != "" && !strings.Contains(cfg.Warnings[0], tt.warning):
+			t.Errorf("%s: warnings %q, want %q", tt.listen, cfg.Warnings, tt.warning)
+		}
 	}
 }
 

@@ -49,6 +49,17 @@ type TLS struct {
 // Usable reports whether there is a certificate to encrypt with.
 func (t *TLS) Usable() bool { return t.Mode != TLSOff && t.Certificate != "" }
 
+// WithoutNames says of each file only whether there is one: names can change while a gateway
+// runs.
+func (t TLS) WithoutNames() TLS {
+	for _, name := range []*string{&t.Certificate, &t.Key, &t.ClientCA} {
+		if *name != "" {
+			*name = "set"
+		}
+	}
+	return t
+}
+
 // readFTP reads the ftp section.
 func (l *loader) readFTP(n node) {
 	f := &FTP{}
@@ -82,20 +93,26 @@ func (l *loader) readFTP(n node) {
 
 // readTLS reads the tls section.
 func (l *loader) readTLS(n node, t *TLS, required **bool) {
-	n.fields(fields{
-		"mode": intoChoice(&t.Mode, []string{"off", "explicit", "implicit", "both"},
-			[]TLSMode{TLSOff, TLSExplicit, TLSImplicit, TLSBoth}),
-		"required": {func(n node) {
-			*required = new(bool)
-			intoBool(*required).read(n)
-		}},
+	f := l.certificateFields(t)
+	f["mode"] = intoChoice(&t.Mode, []string{"off", "explicit", "implicit", "both"},
+		[]TLSMode{TLSOff, TLSExplicit, TLSImplicit, TLSBoth})
+	f["required"] = field{func(n node) {
+		*required = new(bool)
+		intoBool(*required).read(n)
+	}}
+	n.fields(f)
+}
+
+// certificateFields read the names of the files of TLS.
+func (l *loader) certificateFields(t *TLS) fields {
+	return fields{
 		"certificate": {func(n node) { readPath(n, &t.Certificate) }},
 		"key": {func(n node) {
 			readPath(n, &t.Key)
 			l.checkSecretMode(n, t.Key)
 		}},
 		"client_ca": {func(n node) { readPath(n, &t.ClientCA) }},
-	})
+	}
 }
 
 // checkFTP refuses settings that make no sense together, and warns of what is unwise.
@@ -125,16 +142,26 @@ func (l *loader) checkTLS(n node, t *TLS, required *bool) {
 		n.failHint("remove them, or choose another mode", "certificate, key and client_ca have no effect with mode: off")
 	case t.Mode == TLSOff && required != nil && *required:
 		n.failHint("choose mode: explicit", "required: true and mode: off exclude each other")
-	case (t.Certificate == "") != (t.Key == ""):
-		n.fail("certificate and key go together")
-	case t.ClientCA != "" && t.Certificate == "":
-		n.failHint(makeCertificate, "client_ca needs certificate and key")
+	case !checkCertificates(n, t):
 	case t.Required && t.Certificate == "":
 		n.failHint("set tls.certificate and tls.key ("+makeCertificate+"); or allow plain text: tls: { mode: off }",
 			"encryption is required, and there is no certificate")
 	case (t.Mode == TLSImplicit || t.Mode == TLSBoth) && t.Certificate == "":
 		n.failHint(makeCertificate, "this mode needs certificate and key")
 	}
+}
+
+// checkCertificates refuses files that lack others.
+func checkCertificates(n node, t *TLS) bool {
+	switch {
+	case (t.Certificate == "") != (t.Key == ""):
+		n.fail("certificate and key go together")
+	case t.ClientCA != "" && t.Certificate == "":
+		n.failHint(makeCertificate, "client_ca needs certificate and key")
+	default:
+		return true
+	}
+	return false
 }
 
 // readListen reads host:port.

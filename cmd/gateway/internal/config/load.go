@@ -137,16 +137,18 @@ func (l *loader) main(root node) {
 		"sync":     {l.readSyncs},
 		"sftp":     {l.readSFTP},
 		"ftp":      {l.readFTP},
+		"http":     {l.readHTTP},
 		"shares":   {l.readShares},
 		"users":    {l.readUsers},
 		"include":  {l.readInclude},
 		"limits":   {l.readLimits},
 		"log":      {l.readLog},
+		"audit":    {l.readAudit},
 
 		"sources":      {l.readSources},
 		"destinations": {l.readDestinations},
 		"retention":    {l.readRetention},
-	}.later("http", "hooks",
+	}.later("hooks",
 		"expect", "gateway_id", "metrics", "quota"))
 }
 

@@ -130,6 +130,14 @@ func (l *loader) readLog(n node) {
 	}.later("file", "syslog"))
 }
 
+// readAudit reads the audit section.
+func (l *loader) readAudit(n node) {
+	n.fields(fields{"file": {func(n node) { readPath(n, &l.cfg.Audit.File) }}})
+	if l.cfg.Audit.File == "" && n.clean() {
+		n.failHint("add file: ./data/audit.log", "file is missing")
+	}
+}
+
 // warn notes what is allowed but unwise.
 func (l *loader) warn(format string, args ...any) {
 	l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf(format, args...))

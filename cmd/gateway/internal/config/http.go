@@ -1,0 +1,75 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+)
+
+// HTTP are the settings of the web server.
+type HTTP struct {
+	Listen  string // host:port
+	Metrics bool   // answer /metrics
+	Hosts   []string
+	TLS     TLS
+	NoTLS   bool // open to other machines without encryption
+}
+
+// readHTTP reads the http section.
+func (l *loader) readHTTP(n node) {
+	h := &HTTP{TLS: TLS{Mode: TLSImplicit}}
+	tlsAt, listenAt := n, n
+	n.fields(fields{
+		"listen": {func(n node) {
+			listenAt = n
+			readListen(n, &h.Listen, "127.0.0.1:8022", ":8022")
+		}},
+		"metrics": intoBool(&h.Metrics),
+		"hosts":   intoTexts(&h.Hosts),
+		"tls": {func(n node) {
+			tlsAt = n
+			n.fields(l.certificateFields(&h.TLS))
+		}},
+		"insecure_no_tls": intoBool(&h.NoTLS),
+	})
+	for _, host := range h.Hosts {
+		if strings.ContainsAny(host, ":/ ") {
+			n.failHint("want as gateway.example.com, without a port", "hosts: %q is not the name of a host", host)
+		}
+	}
+	if n.clean() {
+		if h.Listen == "" {
+			n.failHint(`add listen: "127.0.0.1:8022"`, "listen is missing")
+		}
+		checkCertificates(tlsAt, &h.TLS)
+		l.checkPlain(listenAt, h)
+	}
+	l.cfg.HTTP = h
+}
+
+// checkPlain refuses to serve other machines without encryption, unless that is asked for.
+func (l *loader) checkPlain(n node, h *HTTP) {
+	switch {
+	case h.TLS.Usable() && h.NoTLS:
+		n.failHint("remove it", "insecure_no_tls has no effect with a certificate")
+	case h.TLS.Usable() || h.Listen == "" || localOnly(h.Listen):
+	case h.NoTLS:
+		l.warn("http: %s is open to other machines without encryption: anybody on the way can read the names of shares, sources and jobs, and change what is told", h.Listen)
+	default:
+		n.failHint("set http.tls.certificate and key, or listen on 127.0.0.1; where something in front encrypts, set http.insecure_no_tls: true",
+			"%q is open to other machines, and there is no certificate", h.Listen)
+	}
+}
+
+// localOnly reports whether only this machine reaches an address of the form host:port.
+func localOnly(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap().IsLoopback()
+}

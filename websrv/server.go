@@ -1,0 +1,223 @@
+package websrv
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Config configures a Server. Healthy, Ready and Logger are needed.
+type Config struct {
+	// Healthy says what keeps the process from working; nil: nothing. Its context ends after
+	// HealthTimeout.
+	Healthy func(ctx context.Context) error
+	// Ready says whether uploads are taken, and in a line each what is not as it should be.
+	Ready func(ctx context.Context) (ready bool, lines []string)
+	// Metrics answers /metrics; nil: there is no such page.
+	Metrics http.Handler
+	// Hosts are names, beside addresses and localhost, by which the server may be asked.
+	Hosts []string
+	// TLS returns the settings for new connections; nil: there is no TLS.
+	TLS    func() *tls.Config
+	Logger *slog.Logger
+}
+
+// Timeouts and limits. Requests have no body and answers are small: a monitoring system is
+// there within seconds, and everybody else may go.
+const (
+	headerTimeout = 5 * time.Second  // for the request, the handshake of TLS included
+	writeTimeout  = 30 * time.Second // for the answer, which collecting metrics is part of
+	idleTimeout   = 2 * time.Minute  // between requests; Prometheus asks every 15 s to 1 min
+	maxHeader     = 8 << 10          // bytes
+	maxConns      = 128              // at once
+)
+
+// HealthTimeout is how long /healthz and /readyz wait for what they ask.
+const HealthTimeout = 5 * time.Second
+
+// Server answers HTTP. Safe for concurrent use.
+type Server struct {
+	cfg   Config
+	hosts map[string]bool
+	http  *http.Server
+
+	mu     sync.Mutex // guards conns
+	conns  int
+	served sync.WaitGroup // connections that Serve has accepted
+}
+
+// New makes a server; the configuration is checked.
+func New(cfg Config) (*Server, error) {
+	switch {
+	case cfg.Healthy == nil || cfg.Ready == nil:
+		return nil, errors.New("web server: nothing to tell")
+	case cfg.Logger == nil:
+		return nil, errors.New("web server: no logger")
+	}
+	s := &Server{cfg: cfg, hosts: map[string]bool{"localhost": true}}
+	for _, h := range cfg.Hosts {
+		s.hosts[strings.ToLower(strings.TrimSuffix(h, "."))] = true
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", s.health)
+	mux.HandleFunc("GET /readyz", s.ready)
+	if cfg.Metrics != nil {
+		mux.Handle("GET /metrics", cfg.Metrics)
+	}
+	s.http = &http.Server{
+		Handler:           s.guard(mux),
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       headerTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+	}
+	return s, nil
+}
+
+// Serve answers on ln, which it closes, until ctx ends or Shutdown is called; then it returns
+// nil. When ctx ends, connections are closed at once.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { _ = s.http.Close() }) // wakes Accept, which tells
+	defer stop()
+	ln = &limited{Listener: ln, server: s}
+	if s.cfg.TLS != nil {
+		ln = tls.NewListener(ln, &tls.Config{
+			MinVersion: tls.VersionTLS12,
+			NextProtos: []string{"http/1.1"},
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+				return s.cfg.TLS(), nil
+			},
+		})
+	}
+	err := s.http.Serve(ln)
+	s.served.Wait()
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("web server: %w", err)
+}
+
+// Shutdown stops accepting connections and lets answers end that are under way, until ctx
+// ends. It returns ctx's error when it came to that.
+func (s *Server) Shutdown(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		_ = s.http.Close() // what is left is cut off
+	}
+	return err
+}
+
+// guard is before every page.
+func (s *Server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		if !s.allowed(r.Host) {
+			http.Error(w, "unknown host; add it to http.hosts", http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// allowed reports whether the server may be asked by this Host.
+func (s *Server) allowed(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.TrimSuffix(strings.ToLower(name), ".")
+	if s.hosts[name] {
+		return true
+	}
+	// No name leads here by way of an address: no page of somebody else's can have it.
+	_, err := netip.ParseAddr(strings.Trim(name, "[]"))
+	return err == nil
+}
+
+func (s *Server) health(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), HealthTimeout)
+	defer cancel()
+	if err := s.cfg.Healthy(ctx); err != nil {
+		text(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	text(w, http.StatusOK, "ok")
+}
+
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), HealthTimeout)
+	defer cancel()
+	ready, lines := s.cfg.Ready(ctx)
+	status, word := http.StatusOK, "ready"
+	if !ready {
+		status, word = http.StatusServiceUnavailable, "not ready"
+	}
+	text(w, status, append([]string{word}, lines...)...)
+}
+
+func text(w http.ResponseWriter, status int, lines ...string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, strings.Join(lines, "\n")+"\n") // fails with the connection
+}
+
+// limited accepts maxConns connections at once; it closes what is more.
+type limited struct {
+	net.Listener
+	server *Server
+}
+
+func (l *limited) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if l.server.enter() {
+			return &countedConn{Conn: c, server: l.server}, nil
+		}
+		_ = c.Close()
+	}
+}
+
+func (s *Server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conns >= maxConns {
+		return false
+	}
+	s.conns++
+	s.served.Add(1)
+	return true
+}
+
+// countedConn leaves the count when it is closed.
+type countedConn struct {
+	net.Conn
+	server *Server
+	once   sync.Once
+}
+
+func (c *countedConn) Close() error {
+	c.once.Do(func() {
+		c.server.mu.Lock()
+		c.server.conns--
+		c.server.mu.Unlock()
+		c.server.served.Done()
+	})
+	return c.Conn.Close()
+}

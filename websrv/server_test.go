@@ -1,0 +1,307 @@
+package websrv
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/snapgate/gateway/internal/logtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// good is a configuration of a gateway that is well.
+func good() Config {
+	return Config{
+		Healthy: func(context.Context) error { return nil },
+		Ready:   func(context.Context) (bool, []string) { return true, nil },
+		Logger:  slog.New(slog.DiscardHandler),
+	}
+}
+
+// serve serves cfg until the test ends and returns the address.
+func serve(t *testing.T, cfg Config) (s *Server, addr string) {
+	t.Helper()
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(ctx, ln) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return s, ln.Addr().String()
+}
+
+// ask sends a request with a Host and returns status and body.
+func ask(t *testing.T, addr, method, path, host string) (int, string, http.Header) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+addr+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if host != "" {
+		req.Host = host
+	}
+	tr := &http.Transport{DisableKeepAlives: true}
+	defer tr.CloseIdleConnections()
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body), resp.Header
+}
+
+func TestPages(t *testing.T) {
+	metrics := good()
+	metrics.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "m 1\n") })
+	ill := good()
+	ill.Healthy = func(context.Context) error { return errors.New("the main loop does not answer") }
+	ill.Ready = func(context.Context) (bool, []string) {
+		return false, []string{"uploads are refused: the spool limit is reached"}
+	}
+	away := good()
+	away.Ready = func(context.Context) (bool, []string) {
+		return true, []string{"store: cannot be reached; accepting into the spool"}
+	}
+	for _, tt := range []struct {
+		name         string
+		cfg          Config
+		method, path string
+		status       int
+		body         string
+	}{
+		{"alive", good(), "GET", "/healthz", 200, "ok\n"},
+		{"head", good(), "HEAD", "/healthz", 200, ""},
+		{"not alive", ill, "GET", "/healthz", 503, "the main loop does not answer\n"},
+		{"ready", good(), "GET", "/readyz", 200, "ready\n"},
+		{"ready without store", away, "GET", "/readyz", 200, "ready\nstore: cannot be reached; accepting into the spool\n"},
+		{"not ready", ill, "GET", "/readyz", 503, "not ready\nuploads are refused: the spool limit is reached\n"},
+		{"metrics", metrics, "GET", "/metrics", 200, "m 1\n"},
+		{"no metrics", good(), "GET", "/metrics", 404, "404 page not found\n"},
+		{"no such page", metrics, "GET", "/", 404, "404 page not found\n"},
+		{"no page below", metrics, "GET", "/healthz/x", 404, "404 page not found\n"},
+		{"no debugging", metrics, "GET", "/debug/pprof/", 404, "404 page not found\n"},
+		{"another method", good(), "POST", "/healthz", 405, "Method Not Allowed\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, addr := serve(t, tt.cfg)
+			status, body, header := ask(t, addr, tt.method, tt.path, "")
+			if status != tt.status || body != tt.body {
+				t.Errorf("got %d %q, want %d %q", status, body, tt.status, tt.body)
+			}
+			if got := header.Get("X-Content-Type-Options"); got != "nosniff" {
+				t.Errorf("X-Content-Type-Options: %q", got)
+			}
+		})
+	}
+}
+
+// A name that somebody made to lead here is refused (DNS rebinding).
+func TestHosts(t *testing.T) {
+	cfg := good()
+	cfg.Hosts = []string{"Gateway.example.com"}
+	_, addr := serve(t, cfg)
+	for host, want := range map[string]int{
+		"127.0.0.1:8022":             200,
+		"[::1]:8022":                 200,
+		"[::1]":                      200,
+		"localhost:8022":             200,
+		"LOCALHOST":                  200,
+		"gateway.example.com":        200,
+		"gateway.example.com.:8022":  200,
+		"evil.example.com":           421,
+		"127.0.0.1.evil.example.com": 421,
+		"gateway.example.com.evil":   421,
+	} {
+		if status, body, _ := ask(t, addr, "GET", "/healthz", host); status != want {
+			t.Errorf("Host %s: got %d %q, want %d", host, status, body, want)
+		}
+	}
+}
+
+// raw sends bytes and returns the first line of the answer, "" when there is none.
+func raw(t *testing.T, addr, request string) string {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = io.WriteString(c, request) // may be cut off when it is too long
+	line, _ := bufio.NewReader(c).ReadString('\n')
+	return strings.TrimSpace(line)
+}
+
+func TestMalformed(t *testing.T) {
+	_, addr := serve(t, good())
+	for name, tt := range map[string]struct{ request, want string }{
+		"no host":      {"GET /healthz HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request: missing required Host header"},
+		"large header": {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", "HTTP/1.1 431 Request Header Fields Too Large"},
+		"not HTTP":     {"SSH-2.0-OpenSSH\r\n\r\n", "HTTP/1.1 400 Bad Request"},
+	} {
+		if got := raw(t, addr, tt.request); got != tt.want {
+			t.Errorf("%s: got %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+// More connections than the limit are closed, and the others go on.
+func TestConnectionLimit(t *testing.T) {
+	_, addr := serve(t, good())
+	held := make([]net.Conn, 0, maxConns)
+	defer func() {
+		for _, c := range held {
+			_ = c.Close()
+		}
+	}()
+	ok := func(c net.Conn) bool {
+		if _, err := fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			return false
+		}
+		line, err := bufio.NewReader(c).ReadString('\n')
+		return err == nil && strings.Contains(line, "200")
+	}
+	for range maxConns {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, c)
+		if !ok(c) {
+			t.Fatalf("connection %d is not served", len(held))
+		}
+	}
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if ok(c) {
+		t.Errorf("connection %d is served", maxConns+1)
+	}
+}
+
+// Shutdown lets an answer end that is under way.
+func TestShutdown(t *testing.T) {
+	asked, answer := make(chan struct{}), make(chan struct{})
+	cfg := good()
+	cfg.Ready = func(context.Context) (bool, []string) {
+		close(asked)
+		<-answer
+		return true, nil
+	}
+	s, addr := serve(t, cfg)
+	got := make(chan string, 1)
+	go func() { got <- raw(t, addr, "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n") }()
+	<-asked
+	down := make(chan error, 1)
+	go func() { down <- s.Shutdown(context.Background()) }()
+	close(answer)
+	if err := <-down; err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	if line := <-got; line != "HTTP/1.1 200 OK" {
+		t.Errorf("the answer was %q", line)
+	}
+}
+
+// With TLS, plain text is refused, and the settings may change between two connections.
+func TestTLS(t *testing.T) {
+	var log logtest.Buffer
+	cfg := good()
+	cfg.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	first, second := certificate(t, "first"), certificate(t, "second")
+	var now atomic.Pointer[tls.Certificate]
+	cfg.TLS = func() *tls.Config {
+		return &tls.Config{Certificates: []tls.Certificate{*now.Load()}, MinVersion: tls.VersionTLS12}
+	}
+	_, addr := serve(t, cfg)
+	for _, want := range []*tls.Certificate{first, second} {
+		now.Store(want)
+		c, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.ConnectionState().PeerCertificates[0].Subject.CommonName; got != want.Leaf.Subject.CommonName {
+			t.Errorf("certificate of %q, want %q", got, want.Leaf.Subject.CommonName)
+		}
+		_, _ = io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+		if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.Contains(line, "200 OK") {
+			t.Errorf("got %q, %v", line, err)
+		}
+		_ = c.Close()
+	}
+	if got := raw(t, addr, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); !strings.Contains(got, "400") {
+		t.Errorf("plain text: got %q", got)
+	}
+	log.Wait(t, "TLS handshake error")
+}
+
+func TestNew(t *testing.T) {
+	for name, spoil := range map[string]func(*Config){
+		"no health":    func(c *Config) { c.Healthy = nil },
+		"no readiness": func(c *Config) { c.Ready = nil },
+		"no logger":    func(c *Config) { c.Logger = nil },
+	} {
+		cfg := good()
+		spoil(&cfg)
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// certificate makes a self-signed certificate for a name.
+func certificate(t *testing.T, name string) *tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
