@@ -42,17 +42,25 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 			rep.ID = sum.head.String()
 		}
 		return rep
+	case control.OpStatus:
+		return s.answerStatus(ctx, send)
 	case control.OpJobs:
 		return s.answerJobs(send)
 	case control.OpRunJob:
 		s.events.happened("operator_job", "", req.Job, "", nil)
 		return s.answerRunJob(ctx, req.Job, send)
 	case control.OpPrune:
-		return s.answerPrune(ctx, req, send)
+		rep := s.answerPrune(ctx, req, send)
+		if !req.DryRun {
+			s.events.answered("operator_prune", strings.Join(req.Shares, " "), &rep)
+		}
+		return rep
 	case control.OpPins:
 		return s.answerPins(ctx, send)
 	case control.OpPin, control.OpUnpin:
-		return s.answerPin(ctx, req)
+		rep := s.answerPin(ctx, req)
+		s.events.answered("operator_"+req.Op, req.Ref, &rep)
+		return rep
 	}
 	return control.Reply{Error: fmt.Sprintf("the running gateway does not know %q", req.Op), Hint: "is it of another version? restart it"}
 }

@@ -54,7 +54,8 @@ func (p *program) root() *cobra.Command {
 store that plakar can read. No client can change a snapshot.
 
 Exit status: 0 success, 1 failure, 2 wrong usage, 3 an import, a pull, a restore, a get or a sync
-that left something out, or a find or history that could not read all snapshots.`,
+that left something out, a find or history that could not read all snapshots, or a status that is
+not as it should be.`,
 		Example: `  gateway quickstart                     make a store and serve it, in this directory
   gateway serve -c /etc/gateway.yaml     serve what the file says`,
 		SilenceErrors:     true,
@@ -69,6 +70,7 @@ that left something out, or a find or history that could not read all snapshots.
 		group("config", "Look at the configuration", p.configCheckCommand()),
 		group("user", "Users and their passwords", p.hashPasswordCommand(), p.userListCommand()),
 		group("store", "The stores", p.storeInfoCommand(), p.storeListCommand(), p.storeCheckCommand(), p.storeCreateCommand()),
+		p.statusCommand(),
 		p.snapshotCommand(),
 		p.snapshotsCommand(),
 		p.infoCommand(),

@@ -25,7 +25,7 @@ const (
 	statusOK      = 0
 	statusFailure = 1
 	statusUsage   = 2
-	statusPartial = 3 // import, pull, restore, sync, get, find, history: something was left out
+	statusPartial = 3 // import, pull, restore, sync, get, find, history: something was left out; status: something is wrong
 )
 
 // hintedError is an error with what to try.
@@ -72,7 +72,7 @@ func (p *program) report(err error) int {
 	switch {
 	case errors.Is(err, errNoCommand):
 		return statusUsage
-	case errors.Is(err, errPartial):
+	case errors.Is(err, errPartial), errors.Is(err, errUnhealthy):
 		p.say(err.Error(), hintFor(err))
 		return statusPartial
 	case errors.As(err, &list):

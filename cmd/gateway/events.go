@@ -2,13 +2,16 @@ package main
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/internal/acceptor"
 	"github.com/snapgate/gateway/internal/audit"
 	"github.com/snapgate/gateway/internal/jobs"
@@ -20,7 +23,8 @@ import (
 // concurrent use.
 type events struct {
 	metrics *metrics.Metrics
-	audit   *audit.Log // nil without an audit section
+	audit   *audit.Log    // nil without an audit section
+	commits atomic.Uint64 // snapshots made
 }
 
 func newEvents(cfg *config.Config, log *slog.Logger) (*events, error) {
@@ -153,6 +157,9 @@ func chmodMode(m fs.FileMode) uint32 {
 // Committed implements vfs.Observer.
 func (e *events) Committed(c vfs.Commit) {
 	e.metrics.Commit(c.Share, c.Err == nil, c.Dur)
+	if c.New {
+		e.commits.Add(1)
+	}
 	if e.audit == nil || c.Err == nil && !c.New {
 		return // the changes were undone: there is no snapshot of them
 	}
@@ -194,6 +201,15 @@ func (e *events) happened(name, share, job, detail string, err error) {
 	a := audit.Event{Event: name, Share: share, Job: job, Detail: detail}
 	setOutcome(&a, err)
 	e.note(a)
+}
+
+// answered notes what the gateway has answered to a command.
+func (e *events) answered(name, about string, rep *control.Reply) {
+	var err error
+	if rep.Error != "" {
+		err = errors.New(rep.Error)
+	}
+	e.happened(name, "", "", about, err)
 }
 
 // jobEnded is told of the runs of jobs.

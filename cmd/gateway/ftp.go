@@ -13,6 +13,7 @@ import (
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/auth"
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/ftpsrv"
 	"github.com/snapgate/gateway/vfs"
 )
@@ -78,6 +79,15 @@ func (f *ftpServing) start(ctx context.Context, s *serving, run func(func() erro
 		run(func() error { return f.server.ServeImplicit(ctx, f.implicit) })
 		s.log.Info("serving ftp", "addr", f.implicit.Addr().String(), "tls", f.tlsWord(true))
 	}
+}
+
+// listeners lists the open ports.
+func (f *ftpServing) listeners() []control.Listener {
+	list := []control.Listener{{Server: "ftp", Addr: f.listener.Addr().String(), TLS: f.tlsWord(f.mode == config.TLSImplicit)}}
+	if f.implicit != nil {
+		list = append(list, control.Listener{Server: "ftp", Addr: f.implicit.Addr().String(), TLS: f.tlsWord(true)})
+	}
+	return list
 }
 
 func (f *ftpServing) tlsWord(implicit bool) string {

@@ -40,15 +40,20 @@ func (s *serving) metricsState() metrics.State {
 	return st
 }
 
+// shareKind tells shares and sources apart.
+func shareKind(sh *vfs.ShareStatus) string {
+	if sh.Source {
+		return metrics.KindSource
+	}
+	return metrics.KindShare
+}
+
 func metricsShare(sh *vfs.ShareStatus, found probed) metrics.Share {
 	m := metrics.Share{
-		Name: sh.Name, Kind: metrics.KindShare, Uploads: sh.Uploads,
+		Name: sh.Name, Kind: shareKind(sh), Uploads: sh.Uploads,
 		Changes: sh.Changes, ChangedBytes: sh.ChangedBytes, Sets: sh.Sets, Oldest: sh.Oldest,
 		Journal: sh.Journal, Spool: sh.Spool, Failures: sh.CommitFailures,
 		Snapshots: -1, LastSnapshot: sh.HeadTime, LastSuccess: sh.CommitSuccess,
-	}
-	if sh.Source {
-		m.Kind = metrics.KindSource
 	}
 	if found.listed {
 		l := found.shares[sh.Name]

@@ -21,6 +21,8 @@ const (
 type probe struct {
 	available func(ctx context.Context) error
 	list      func(ctx context.Context) ([]snapshotter.Snapshot, error)
+	// commits counts the snapshots that this gateway has made: another one makes what is known old.
+	commits func() uint64
 
 	mu      sync.Mutex // guards the rest
 	last    probed
@@ -33,6 +35,7 @@ type probe struct {
 // probed is what was found.
 type probed struct {
 	at     time.Time // zero: nothing is known yet
+	commit uint64    // what commits said then
 	store  error     // why the store cannot be used, nil when it can
 	since  time.Time // when that was noticed
 	listed bool      // shares is known
@@ -48,7 +51,8 @@ type listed struct {
 // look returns what is known, at most probeAge old, or older when the store takes its time.
 func (p *probe) look(ctx context.Context) probed {
 	p.mu.Lock()
-	if p.closed || !p.last.at.IsZero() && time.Since(p.last.at) < probeAge {
+	fresh := !p.last.at.IsZero() && time.Since(p.last.at) < probeAge && p.last.commit == p.commits()
+	if p.closed || fresh {
 		defer p.mu.Unlock()
 		return p.last
 	}
@@ -75,7 +79,7 @@ func (p *probe) look(ctx context.Context) probed {
 
 func (p *probe) ask(ctx context.Context) {
 	defer p.looks.Done()
-	found := probed{store: p.available(ctx), shares: map[string]listed{}}
+	found := probed{commit: p.commits(), store: p.available(ctx), shares: map[string]listed{}}
 	list, err := p.list(ctx)
 	found.listed = err == nil
 	for _, s := range list { // the newest first

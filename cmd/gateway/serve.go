@@ -179,6 +179,7 @@ func (s *serving) open(ctx context.Context, cfg *config.Config, log *slog.Logger
 	s.probe = &probe{
 		available: g.store.Available,
 		list:      func(ctx context.Context) ([]snapshotter.Snapshot, error) { return g.snapshots.Snapshots(ctx, "") },
+		commits:   g.events.commits.Load,
 	}
 	if err := s.openServers(ctx); err != nil {
 		if s.listener != nil {

@@ -30,6 +30,7 @@ const (
 	OpPin       = "pin"       // pin the snapshot Ref
 	OpUnpin     = "unpin"     // take its pin away
 	OpPins      = "pins"      // list the pinned snapshots
+	OpStatus    = "status"    // how the gateway is doing
 )
 
 // ErrNoServer means that no gateway answers on the socket.
@@ -58,6 +59,9 @@ type Reply struct {
 	ID       string    `json:"id,omitempty"`       // of the snapshot
 	Snapshot *Snapshot `json:"snapshot,omitempty"` // one of a list
 	Import   *Import   `json:"import,omitempty"`   // progress, and in the last line the sum
+	Status   *Status   `json:"status,omitempty"`   // in the last line; its lists come before
+	Share    *Share    `json:"share,omitempty"`    // one of a status
+	Upload   *Upload   `json:"upload,omitempty"`   // one of a status
 	Job      *Job      `json:"job,omitempty"`      // one of a list; of a run: that it has begun, and how it has ended
 	Retained *Retained `json:"retained,omitempty"` // one of a list
 	Pruned   *Pruned   `json:"pruned,omitempty"`   // the sum, in the last line
