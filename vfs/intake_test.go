@@ -362,3 +362,59 @@ func TestFloodGoesOnWithCommits(t *testing.T) {
 		}
 	})
 }
+
+// A close whose client goes away while it waits ends at once: the upload is whole, so it is
+// published where there is room, and can be resumed where there is none.
+func TestClientLeavesWaitingClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sys, repo := fullTestSystem(t, func(c *Config) { c.Limits.Changes = 30 })
+		v := visit(t, sys, "u", PermFull, "/")
+		room, none := v.open("/room", OpenWrite|OpenCreate), v.open("/none", OpenWrite|OpenCreate)
+		v.write(room, 0, "whole")
+		v.write(none, 0, "whole")
+		repo.FailCommits(snapshotter.ErrUnavailable)
+		for n := range 19 {
+			v.mkdir(fmt.Sprint("/d", n))
+		}
+		began := time.Now()
+		leave := func(f *File) error {
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- f.CloseContext(ctx) }()
+			synctest.Wait()
+			want(t, "ended before its client left", len(done), 0)
+			cancel()
+			return <-done
+		}
+		wantNil(t, "close with room", leave(room))
+		wantKind(t, "close without room", leave(none), KindClosed)
+		want(t, "time that passed", time.Since(began), 0)
+		want(t, "published", v.get("/room"), "whole")
+		repo.FailCommits(nil)
+		<-time.After(retryMax)
+		synctest.Wait()
+		f := v.open("/none", OpenWrite|OpenResume)
+		want(t, "left of the other", f.up.size.Load(), 5)
+		v.close(f)
+	})
+}
+
+// A share with more changes in its journal than it may have, of an older version or a larger
+// limit, opens all the same, and commits them.
+func TestRecoverMoreChangesThanMayBe(t *testing.T) {
+	dir, repo := t.TempDir(), newMemRepository()
+	sys := openTestSystem(t, dir, repo)
+	v := visit(t, sys, "u", PermFull, "/")
+	for n := range 100 {
+		v.mkdir(fmt.Sprint("/d", n))
+	}
+	crash(t, sys)
+	sys = openTestSystem(t, dir, repo, func(c *Config) { c.Limits.Changes = 30 })
+	defer closeSystem(t, sys)
+	s := testShare(t, sys)
+	v = visit(t, sys, "u", PermFull, "/")
+	v.mkdir("/more") // waits for the commit
+	commitShare(t, s)
+	want(t, "pending", pendingChanges(s.intake), 0)
+	want(t, "listed", len(v.list("/")), 101)
+}
