@@ -21,14 +21,11 @@ import (
 	"github.com/PlakarKorp/kloset/versioning"
 
 	"github.com/snapgate/gateway/internal/disk"
-	"github.com/snapgate/gateway/store/internal/argon2id"
 )
 
 const (
 	// maxConfigBytes bounds what is read of a configuration; it is some hundred bytes.
 	maxConfigBytes = 1 << 20
-
-	kdfArgon2id = "ARGON2ID" // in a configuration
 
 	// keySize is the only key size that kloset's ciphers and hashes take.
 	keySize = 32
@@ -71,7 +68,7 @@ func parseConfig(wrapped []byte) (*storage.Configuration, error) {
 func checkKDF(p encryption.KDFParams) error {
 	ok := false
 	switch {
-	case p.KDF == kdfArgon2id && p.Argon2idParams != nil:
+	case p.KDF == "ARGON2ID" && p.Argon2idParams != nil:
 		a := p.Argon2idParams
 		ok = a.KeyLen == keySize && a.Time > 0 && a.Time <= maxArgonTime &&
 			a.Threads > 0 && a.Memory <= maxArgonMemory
@@ -113,10 +110,7 @@ func unlock(config *storage.Configuration, wrapped, passphrase []byte) ([]byte, 
 
 // deriveKey makes a key of a passphrase as kloset does.
 func deriveKey(p *encryption.KDFParams, passphrase []byte) ([]byte, error) {
-	if a := p.Argon2idParams; p.KDF == kdfArgon2id && a.Threads == 1 {
-		return argon2id.Key(passphrase, p.Salt, a.Time, a.Memory, a.KeyLen)
-	}
-	// It leaves behind what the process will not need again.
+	// Argon2id leaves 256 MiB behind that the process will not need again.
 	defer debug.FreeOSMemory()
 	return encryption.DeriveKey(*p, passphrase)
 }
