@@ -105,12 +105,17 @@ func (p *hostilePeer) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(p.c, format+"\r\n", args...)
 }
 
+// resolve returns the path that an argument names.
+func (p *hostilePeer) resolve(arg string) string {
+	if path.IsAbs(arg) {
+		return path.Clean(arg)
+	}
+	return path.Join("/", p.cwd, arg)
+}
+
 // reply answers a command as a good server does; false ends the connection.
 func (p *hostilePeer) reply(cmd, arg string) bool {
-	name := path.Join("/", p.cwd, arg)
-	if strings.HasPrefix(arg, "/") {
-		name = path.Clean(arg)
-	}
+	name := p.resolve(arg)
 	f, isFile := p.h.tree[name]
 	isDir := p.h.tree.isDir(name)
 	switch cmd {

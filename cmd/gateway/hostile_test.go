@@ -572,8 +572,7 @@ func TestPullHostileFTP(t *testing.T) {
 		{
 			name: "a directory and a file that break each connection", status: statusPartial,
 			server: &hostileFTP{tree: hostileTree{"/ok": {data: "ok"}, "/bad": {data: "secret"}, "/dir/inner": {data: "inner"}, "/baddir/secret": {data: "secret"}}, answer: func(p *hostilePeer, cmd, arg string) bool {
-				name := path.Join("/", p.cwd, arg)
-				if cmd != "RETR" && cmd != "LIST" || name != "/bad" && path.Base(p.cwd) != "baddir" {
+				if cmd != "RETR" && cmd != "LIST" || p.resolve(arg) != "/bad" && path.Base(p.cwd) != "baddir" {
 					return false
 				}
 				_ = p.c.Close()
