@@ -45,7 +45,7 @@ func priority(meta Meta) func(func()) {
 }
 
 func (s *Snapshotter) commit(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta) (id ID, err error) {
-	s.write.Lock()
+	s.enter()
 	defer s.write.Unlock()
 	lock, unlock, err := s.lockStore(ctx)
 	if err != nil {

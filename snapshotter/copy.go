@@ -177,7 +177,7 @@ func (c *Copier) Copy(ctx context.Context, id ID) error {
 
 func (c *Copier) copy(ctx context.Context, src *record) error {
 	to := c.to
-	to.write.Lock()
+	to.enter()
 	defer to.write.Unlock()
 	lock, unlock, err := to.lockStore(ctx)
 	if err != nil {

@@ -492,3 +492,17 @@ func (c *increment) ingested(in *ingester, ch *change) (obj object, ok bool, err
 	obj, err = in.putFile(ch.Path, g.file)
 	return obj, err == nil, err
 }
+
+// packfiles returns those that were put and that no state tells of yet.
+func (e *early) packfiles() map[objects.MAC]struct{} {
+	e.mu.Lock()
+	batches := e.batches
+	e.mu.Unlock()
+	all := make(map[objects.MAC]struct{})
+	for _, b := range batches {
+		for mac := range b.delta.GetPackfiles() {
+			all[mac] = struct{}{}
+		}
+	}
+	return all
+}

@@ -20,7 +20,7 @@ import (
 // Errors: ErrBusy, ErrUnavailable. What was put is safe from them: the next call, or the next
 // commit, does the same.
 func (s *Snapshotter) Keep(ctx context.Context) (err error) {
-	s.write.Lock()
+	s.enter()
 	defer s.write.Unlock()
 	lock, unlock, err := s.lockStore(ctx)
 	if err != nil {

@@ -100,6 +100,7 @@ type Snapshotter struct {
 	removed *lru.Cache[ID, *record] // by Remove, but still to be opened
 
 	early *early
+	open  openViews
 
 	// These are used by commits alone, but for chunkers.
 	heads      *lru.Cache[ID, *head]
@@ -119,6 +120,9 @@ type Snapshotter struct {
 	// write serialises everything that changes kloset's view of the store: commits and
 	// refreshes. It is held for as long as they take.
 	write sync.Mutex
+	// gate is passed on the way to write by those who hold that for long. Maintenance, which
+	// otherwise would not get in between, holds it while it waits for write.
+	gate sync.Mutex
 	// loss is what was missing from the store when that was last looked at, nil for nothing;
 	// whole has the snapshots that refer to nothing of it. Guarded by write.
 	loss  *store.Loss
@@ -216,6 +220,13 @@ func (s *Snapshotter) makeCaches() (err error) {
 	}
 	s.sums, err = newSumCache(s.store.MACKey())
 	return err
+}
+
+// enter locks write, for a commit or a copy.
+func (s *Snapshotter) enter() {
+	s.gate.Lock()
+	s.gate.Unlock() //nolint:staticcheck // it is a gate
+	s.write.Lock()
 }
 
 // Close waits for a commit that is running and for read-ahead, and ends what Ingests do. The

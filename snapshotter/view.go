@@ -36,7 +36,9 @@ func (s *Snapshotter) View(ctx context.Context, id ID) (*View, error) {
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", id, err)
 	}
-	return &View{tree: t, snap: r.snap, errors: r.vfs.Errors, summary: r.summary}, nil
+	v := &View{tree: t, snap: r.snap, errors: r.vfs.Errors, summary: r.summary}
+	s.open.add(v)
+	return v, nil
 }
 
 // Snapshot describes the snapshot that the view shows.

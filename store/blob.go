@@ -9,6 +9,7 @@ import (
 
 	"github.com/PlakarKorp/kloset/caching/sqlite"
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/repository/state"
 	"github.com/PlakarKorp/kloset/resources"
 )
@@ -75,6 +76,11 @@ func (s *Store) Blob(typ resources.Type, mac objects.MAC) ([]byte, error) {
 		return data, nil
 	}
 	data, err := s.repo.GetBlobBytes(typ, mac)
+	if errors.Is(err, repository.ErrBlobNotFound) {
+		if data, ok := s.colouredBlob(typ, mac); ok {
+			return data, nil
+		}
+	}
 	if err == nil && typ == resources.RT_CHUNK && s.repo.ComputeMAC(data) != mac {
 		return nil, fmt.Errorf("%w: its content is not what was written", ErrDamaged)
 	}
@@ -99,6 +105,27 @@ func (s *Store) fastBlob(typ resources.Type, mac objects.MAC) ([]byte, bool) {
 	if err != nil {
 		return nil, false
 	}
+	return s.blobAt(typ, mac, payload)
+}
+
+// colouredBlob reads a blob that is only in packfiles which are about to be removed: it is there
+// until they are. So what somebody reads stays readable for the grace period of maintenance when
+// its snapshot is removed. Has does not count it: what is to stay must be stored again.
+func (s *Store) colouredBlob(typ resources.Type, mac objects.MAC) ([]byte, bool) {
+	payloads, err := s.places(typ, mac)
+	if err != nil {
+		return nil, false
+	}
+	for _, payload := range payloads {
+		if data, ok := s.blobAt(typ, mac, payload); ok {
+			return data, true
+		}
+	}
+	return nil, false
+}
+
+// blobAt reads a blob at a place that the index tells.
+func (s *Store) blobAt(typ resources.Type, mac objects.MAC, payload []byte) ([]byte, bool) {
 	delta, err := state.DeltaEntryFromBytes(payload)
 	if err != nil {
 		return nil, false

@@ -42,23 +42,28 @@ var (
 	// ErrLogin says, with ErrUnavailable, that the server of a store was reached, and that there
 	// is no login: it takes no key or password of ours, or its host key is not trusted.
 	ErrLogin = backend.ErrLogin
-	// ErrLocked means that another process holds the store exclusively (plakar
-	// maintenance). A *LockedError in the chain says who.
+	// ErrLocked means that another process holds the store exclusively (maintenance), or, for
+	// maintenance, that somebody writes to it. A *LockedError in the chain says who.
 	ErrLocked = errors.New("store is locked by another process")
 )
 
-// LockedError names the holder of an exclusive lock.
+// LockedError names the holder of a lock that is in the way.
 type LockedError struct {
-	Host string        // where the holder runs
-	Age  time.Duration // since the holder last refreshed the lock
+	Host   string        // where the holder runs
+	Shared bool          // it writes to the store; otherwise it maintains it
+	Age    time.Duration // since the holder last refreshed the lock
 	// Expires is how long the lock will be respected when the holder does not refresh it,
 	// which is what happens when the holder is gone without having removed it.
 	Expires time.Duration
 }
 
 func (e *LockedError) Error() string {
-	return fmt.Sprintf("%v: exclusive lock of host %q, refreshed %s ago, expires in %s",
-		ErrLocked, e.Host, e.Age.Round(time.Second), e.Expires.Round(time.Second))
+	kind := "exclusive"
+	if e.Shared {
+		kind = "shared"
+	}
+	return fmt.Sprintf("%v: %s lock of host %q, refreshed %s ago, expires in %s",
+		ErrLocked, kind, e.Host, e.Age.Round(time.Second), e.Expires.Round(time.Second))
 }
 
 // Is makes errors.Is(err, ErrLocked) true.

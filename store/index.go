@@ -52,6 +52,9 @@ func (s *Store) rebuildIndex(ctx context.Context) error {
 			}
 			return fmt.Errorf("read states: %w: %w", ErrDamaged, err)
 		}
+		if err := s.bury(); err != nil {
+			return err
+		}
 		if again || !lacks(s.conn.listedStates(), known) {
 			s.indexed = maps.Clone(s.conn.listedStates())
 			return nil

@@ -33,7 +33,7 @@ const (
 )
 
 // errUnusual says that a state has what is left to kloset.
-var errUnusual = errors.New("state with removals or settings")
+var errUnusual = errors.New("state with settings")
 
 // ingester writes states into kloset's index, many entries in a transaction, where kloset
 // makes one of each. Its statements are kloset's. It belongs to whoever calls Refresh and
@@ -66,6 +66,8 @@ func (g *ingester) begin(s *Store) (t *stateWriter, err error) {
 		stmt **sql.Stmt
 		text string
 	}{
+		{&t.unplace, "DELETE FROM deltas WHERE mac = ? AND type = ? AND packfile = ?"},
+		{&t.uncolour, "DELETE FROM deleteds WHERE mac = ? AND type = ?"},
 		{&t.delta, "INSERT OR IGNORE INTO deltas(mac, type, packfile, payload) VALUES(?, ?, ?, ?)"},
 		{&t.coloured, "INSERT OR IGNORE INTO deleteds(mac, type, payload) VALUES(?, ?, ?)"},
 		{&t.packfile, "INSERT OR IGNORE INTO packfiles(mac, payload) VALUES(?, ?)"},
@@ -79,15 +81,18 @@ func (g *ingester) begin(s *Store) (t *stateWriter, err error) {
 }
 
 // stateWriter is what kloset's reader of states writes to: a transaction. It has what that
-// calls for states that add things only.
+// calls for states without settings.
 type stateWriter struct {
 	caching.StateCache // nil
 
 	tx                               *sql.Tx
 	delta, coloured, packfile, state *sql.Stmt
+	unplace, uncolour                *sql.Stmt
 
 	rows    int
-	unusual bool // kloset's reader does not look at the errors of removals
+	gone    []string // packfiles that were removed
+	err     error    // of a removal: kloset's reader does not look at those
+	unusual bool
 }
 
 func (t *stateWriter) exec(stmt *sql.Stmt, args ...any) error {
@@ -113,11 +118,63 @@ func (t *stateWriter) refuse() error {
 	return errUnusual
 }
 
-func (t *stateWriter) DelDelta(resources.Type, objects.MAC, objects.MAC) error { return t.refuse() }
-func (t *stateWriter) DelColoured(resources.Type, objects.MAC) error           { return t.refuse() }
-func (t *stateWriter) DelPackfile(objects.MAC) error                           { return t.refuse() }
-func (t *stateWriter) GetConfiguration(string) ([]byte, error)                 { return nil, t.refuse() }
-func (t *stateWriter) PutConfiguration(string, []byte) error                   { return t.refuse() }
+func (t *stateWriter) DelDelta(typ resources.Type, blob, pack objects.MAC) error {
+	t.err = errors.Join(t.err, t.exec(t.unplace, hex.EncodeToString(blob[:]), typ, hex.EncodeToString(pack[:])))
+	return nil
+}
+
+func (t *stateWriter) DelColoured(typ resources.Type, blob objects.MAC) error {
+	t.err = errors.Join(t.err, t.exec(t.uncolour, hex.EncodeToString(blob[:]), typ))
+	return nil
+}
+
+// DelPackfile notes that a packfile goes, with all that is in it. kloset looks through the whole
+// table of places for each; here it is done once, by commit. Packfiles do not come back, so it
+// does not matter in which order the states of one transaction are.
+func (t *stateWriter) DelPackfile(pack objects.MAC) error {
+	t.gone = append(t.gone, hex.EncodeToString(pack[:]))
+	return nil
+}
+
+func (t *stateWriter) GetConfiguration(string) ([]byte, error) { return nil, t.refuse() }
+func (t *stateWriter) PutConfiguration(string, []byte) error   { return t.refuse() }
+
+// commit ends the transaction.
+func (t *stateWriter) commit() error {
+	if err := errors.Join(t.err, dropPackfiles(t.tx, t.gone)); err != nil {
+		return errors.Join(err, t.tx.Rollback())
+	}
+	return t.tx.Commit()
+}
+
+// dropPackfiles takes packfiles, and all that is in them, out of the index.
+func dropPackfiles(tx *sql.Tx, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	for _, text := range []string{lostTable, "CREATE TEMP TABLE IF NOT EXISTS snapgate_gone (mac TEXT NOT NULL PRIMARY KEY)", "DELETE FROM snapgate_gone"} {
+		if _, err := tx.Exec(text); err != nil {
+			return err
+		}
+	}
+	for _, name := range names {
+		if _, err := tx.Exec("INSERT OR IGNORE INTO snapgate_gone (mac) VALUES (?)", name); err != nil {
+			return err
+		}
+	}
+	for _, text := range []string{
+		"DELETE FROM packfiles WHERE mac IN (SELECT mac FROM snapgate_gone)",
+		"DELETE FROM deltas WHERE packfile IN (SELECT mac FROM snapgate_gone)",
+		"DELETE FROM snapgate_lost WHERE mac IN (SELECT mac FROM snapgate_gone)",
+		"DELETE FROM snapgate_back WHERE mac IN (SELECT mac FROM snapgate_gone)",
+		"DELETE FROM snapgate_gone",
+	} {
+		if _, err := tx.Exec(text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // add adds a state.
 func (t *stateWriter) add(id objects.MAC, rd io.Reader, version versioning.Version) error {
@@ -167,7 +224,7 @@ func (s *Store) ingest(id objects.MAC) (err error) {
 	if err != nil {
 		return errors.Join(err, t.tx.Rollback())
 	}
-	if err := t.tx.Commit(); err != nil {
+	if err := t.commit(); err != nil {
 		return err
 	}
 	return os.Remove(path)
@@ -223,7 +280,7 @@ func (s *Store) ingestSome(ctx context.Context, r *stateReader, ids []objects.MA
 		}
 		n++
 	}
-	return n, t.tx.Commit()
+	return n, t.commit()
 }
 
 // stateReader reads states of the store, most of them once.

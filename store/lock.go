@@ -14,13 +14,16 @@ import (
 	"github.com/PlakarKorp/kloset/repository"
 )
 
-// Lock is a shared lock on a store: while it is held, no maintenance of any process
-// removes anything. It is refreshed in the background until Unlock.
+// Lock is a lock on a store. While a shared one is held, no maintenance of any process removes
+// anything; while an exclusive one is held, nobody writes. It is refreshed in the background
+// until Unlock.
 type Lock struct {
-	s    *Store
-	id   objects.MAC
-	stop chan struct{}
-	done chan struct{}
+	s         *Store
+	id        objects.MAC
+	exclusive bool
+	holder    *holder // of an exclusive one
+	stop      chan struct{}
+	done      chan struct{}
 
 	mu        sync.Mutex
 	refreshed time.Time // guarded by mu: when the lock was last written
@@ -28,10 +31,19 @@ type Lock struct {
 }
 
 // Lock takes a shared lock. It fails with ErrLocked while another process holds an
-// exclusive one, and with ErrUnavailable when the store cannot be reached. Locks that
-// nobody has refreshed for kloset's time of 10 minutes are removed.
-func (s *Store) Lock(ctx context.Context) (*Lock, error) {
-	l := &Lock{s: s, id: objects.RandomMAC(), stop: make(chan struct{}), done: make(chan struct{})}
+// exclusive one, and with ErrUnavailable when the store cannot be reached; it waits for an
+// exclusive one of this process. Locks that nobody has refreshed for kloset's time of 10 minutes
+// are removed.
+func (s *Store) Lock(ctx context.Context) (l *Lock, err error) {
+	if err := s.ownLocks.share(ctx); err != nil {
+		return nil, fmt.Errorf("lock store: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			s.ownLocks.unshare()
+		}
+	}()
+	l = &Lock{s: s, id: objects.RandomMAC(), stop: make(chan struct{}), done: make(chan struct{})}
 	s.conn.own(l.id, true)
 	if err := l.put(); err != nil {
 		s.conn.own(l.id, false)
@@ -69,7 +81,13 @@ func (l *Lock) Valid() error {
 func (l *Lock) Unlock() error {
 	close(l.stop)
 	<-l.done
-	return l.remove()
+	err := errors.Join(l.remove(), l.holder.release())
+	if l.exclusive {
+		l.s.ownLocks.include()
+	} else {
+		l.s.ownLocks.unshare()
+	}
+	return err
 }
 
 func (l *Lock) remove() error {
@@ -99,6 +117,7 @@ func (l *Lock) put() error {
 	var buf bytes.Buffer
 	now := time.Now()
 	lock := repository.NewSharedLock(l.s.hostname)
+	lock.Exclusive = l.exclusive
 	if err := lock.SerializeToStream(&buf); err != nil {
 		return fmt.Errorf("encode lock: %w", err)
 	}
@@ -130,9 +149,17 @@ func (s *Store) checkLocks(ctx context.Context, own objects.MAC) error {
 		}
 		switch {
 		case lock.IsStale():
-			err := s.conn.connector.Delete(ctx, storage.StorageResourceLock, id)
-			if err := ignoreNotExist(err); err != nil {
-				return Unavailable("remove stale lock", err)
+			if age, err := s.lockAge(ctx, &own, id); err != nil {
+				return err
+			} else if age < repository.LOCK_TTL && !lock.Exclusive {
+				continue // its owner may be at work, with a clock that is behind
+			}
+			if err := s.dropLock(ctx, id, "stale"); err != nil {
+				return err
+			}
+		case lock.Exclusive && s.leftBehind(id):
+			if err := s.dropLock(ctx, id, "left behind"); err != nil {
+				return err
 			}
 		case lock.Exclusive:
 			age := time.Since(lock.Timestamp)

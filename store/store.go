@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/PlakarKorp/kloset/connectors/storage"
@@ -76,6 +77,9 @@ type Store struct {
 
 	locator  locator
 	ingester ingester
+
+	ownLocks     ownLocks
+	droppedLocks atomic.Int64
 
 	// indexed is what kloset's index was made from, nil when that is not known. It belongs
 	// to whoever calls Refresh and Ingest.

@@ -437,6 +437,9 @@ func TestLock(t *testing.T) {
 			path := putLock(t, s, dir, &repository.Lock{
 				Version: lockVersion, Timestamp: time.Now().Add(-tt.age), Hostname: "elsewhere", Exclusive: tt.exclusive,
 			})
+			if err := os.Chtimes(path, time.Time{}, time.Now().Add(-tt.age)); err != nil {
+				t.Fatal(err)
+			}
 			lock, err := s.Lock(t.Context())
 			if !errors.Is(err, tt.want) {
 				t.Fatalf("Lock: got %v, want %v", err, tt.want)

@@ -1,0 +1,543 @@
+package snapshotter_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/PlakarKorp/kloset/caching/sqlite"
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
+
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+// keeper is a rig whose store is maintained, at times of its own.
+type keeper struct {
+	*rig
+	dir string // of what maintenance keeps
+	now time.Time
+}
+
+func newKeeper(tb testing.TB) *keeper {
+	tb.Helper()
+	return &keeper{rig: newRig(tb), dir: tb.TempDir(), now: time.Now()}
+}
+
+const testGrace = 7 * 24 * time.Hour
+
+func (k *keeper) config() snapshotter.MaintainConfig {
+	return snapshotter.MaintainConfig{Dir: k.dir, Grace: testGrace, Patience: time.Minute, Now: func() time.Time { return k.now }}
+}
+
+func (k *keeper) maintain() snapshotter.MaintainReport {
+	k.t.Helper()
+	rep, err := k.Maintain(k.t.Context(), k.config())
+	if err != nil {
+		k.t.Fatalf("maintain: %v", err)
+	}
+	return rep
+}
+
+// later lets time go by, for maintenance.
+func (k *keeper) later() { k.now = k.now.Add(testGrace + time.Hour) }
+
+// drop removes a snapshot as kloset does.
+func (k *keeper) drop(ids ...snapshotter.ID) {
+	k.t.Helper()
+	for _, id := range ids {
+		if err := k.store.Repository().DeleteSnapshot(objects.MAC(id)); err != nil {
+			k.t.Fatal(err)
+		}
+	}
+	if err := k.Refresh(k.t.Context()); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// packed is how much the packfiles in a store take.
+func (r *rig) packed() (bytes int64) {
+	r.t.Helper()
+	root := strings.TrimPrefix(r.store.Location(), "fs://")
+	err := filepath.WalkDir(filepath.Join(root, "packfiles"), func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		fi, err := d.Info()
+		bytes += fi.Size()
+		return err
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return bytes
+}
+
+// spoil changes the index of the store, as a disk might.
+func (k *keeper) spoil(query string) error {
+	k.t.Helper()
+	dirs, err := filepath.Glob(filepath.Join(filepath.Dir(strings.TrimPrefix(k.store.Location(), "fs://")), "cache", "*", "store", k.store.ID()))
+	if err != nil || len(dirs) != 1 {
+		k.t.Fatalf("index: %q, %v", dirs, err)
+	}
+	db, err := sqlite.New(dirs[0], "state.db", &sqlite.Options{Shared: true})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	_, err = db.Exec(query)
+	return errors.Join(err, db.Close())
+}
+
+// noise is n bytes that nothing makes smaller.
+func noise(seed uint64, n int) string {
+	data := make([]byte, n)
+	rng := rand.New(rand.NewPCG(seed, 7))
+	for i := range data {
+		data[i] = byte(rng.Uint32())
+	}
+	return string(data)
+}
+
+// sound checks all snapshots, through a store that was opened without any cache.
+func (k *keeper) sound(want ...snapshotter.ID) {
+	k.t.Helper()
+	cfg := storetest.Config(filepath.Dir(strings.TrimPrefix(k.store.Location(), "fs://")))
+	cfg.CacheDir, cfg.KeepDir, cfg.Create = k.t.TempDir(), "", false
+	cold := &rig{t: k.t, store: storetest.Open(k.t, cfg)}
+	cold.Snapshotter = newSnapshotter(k.t, cold.store)
+	for _, r := range []*rig{k.rig, cold} {
+		list, err := r.Snapshots(k.t.Context(), "")
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		if len(list) != len(want) {
+			k.t.Errorf("%d snapshots, want %d", len(list), len(want))
+		}
+		for _, id := range want {
+			if err := r.Check(k.t.Context(), id); err != nil {
+				k.t.Errorf("check: %v", err)
+			}
+		}
+	}
+}
+
+func TestMaintainReclaims(t *testing.T) {
+	k := newKeeper(t)
+	big := noise(1, 3<<20)
+	first := k.commit(snapshotter.ID{}, tree{"/": dir(0), "/small": file(2, "small")}.all()...)
+	a := k.commit(first, put("/big", file(1, big)))
+	b := k.commit(a, remove("/big"), put("/more", file(3, noise(2, 200_000))))
+	k.drop(first, a)
+	full := k.packed()
+
+	if rep := k.maintain(); rep.Marked.Packfiles != 0 || rep.Young.Packfiles == 0 || rep.Before.Bytes != full {
+		t.Errorf("what is young: %+v, want nothing marked, %d bytes", rep, full)
+	}
+	k.later()
+	cfg := k.config()
+	cfg.DryRun = true
+	plan, err := k.Maintain(t.Context(), cfg)
+	if err != nil || plan.Marked.Bytes < int64(len(big)) || plan.Grace != plan.Marked {
+		t.Errorf("dry run: %+v, %v", plan, err)
+	}
+	rep := k.maintain()
+	if rep.Marked != plan.Marked || rep.Grace != plan.Marked || rep.Removed.Packfiles != 0 || k.packed() != full {
+		t.Errorf("marking: %+v, planned %+v", rep, plan)
+	}
+	if until := k.now.Add(testGrace); !rep.Until.Equal(until) {
+		t.Errorf("in grace until %s, want %s", rep.Until, until)
+	}
+	k.sound(b)
+	k.now = k.now.Add(testGrace - time.Hour)
+	if rep := k.maintain(); rep.Removed.Packfiles != 0 || rep.Grace != plan.Marked {
+		t.Errorf("in the grace period: %+v", rep)
+	}
+	k.later()
+	rep = k.maintain()
+	if rep.Removed != plan.Marked || rep.Grace.Packfiles != 0 || rep.After.Bytes != full-rep.Removed.Bytes || rep.After.Bytes != k.packed() {
+		t.Errorf("removing: %+v, %d bytes are there of %d", rep, k.packed(), full)
+	}
+	k.sound(b)
+	k.expect(b, tree{"/": dir(0), "/small": file(2, "small"), "/more": file(3, noise(2, 200_000))})
+	k.later()
+	states, err := k.store.States(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rep := k.maintain(); rep.Removed.Packfiles+rep.Marked.Packfiles+rep.Grace.Packfiles != 0 || rep.Before != rep.After {
+		t.Errorf("with nothing to do: %+v", rep)
+	}
+	if after, err := k.store.States(t.Context()); err != nil || len(after) != len(states) {
+		t.Errorf("with nothing to do, it writes states: %d, %d before, %v", len(after), len(states), err)
+	}
+}
+
+// TestMaintainUsedAgain stores again what is marked: it must be stored once more.
+func TestMaintainUsedAgain(t *testing.T) {
+	k := newKeeper(t)
+	big := noise(1, 2<<20)
+	a := k.commit(snapshotter.ID{}, tree{"/": dir(0), "/big": file(1, big)}.all()...)
+	b := k.commit(a, remove("/big"))
+	k.drop(a)
+	k.later()
+	if rep := k.maintain(); rep.Marked.Packfiles == 0 {
+		t.Fatalf("nothing was marked: %+v", rep)
+	}
+	c := k.commit(b, put("/again", file(9, big)))
+	k.later()
+	if rep := k.maintain(); rep.Removed.Packfiles == 0 {
+		t.Errorf("nothing was removed: %+v", rep)
+	}
+	k.sound(b, c)
+	k.expect(c, tree{"/": dir(0), "/again": file(9, big)})
+}
+
+// TestMaintainView reads a snapshot that was removed, in this process and in another one.
+func TestMaintainView(t *testing.T) {
+	k := newKeeper(t)
+	big := noise(1, 2<<20)
+	a := k.commit(snapshotter.ID{}, tree{"/": dir(0), "/big": file(1, big)}.all()...)
+	b := k.commit(a, remove("/big"))
+	other := k.beside()
+	theirs, err := other.View(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(v *snapshotter.View) {
+		t.Helper()
+		f, err := v.Open(t.Context(), "/big")
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size()))
+		if err != nil || string(data) != big {
+			t.Errorf("%d bytes read, %v", len(data), err)
+		}
+	}
+	ours, err := k.View(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.drop(a)
+	k.later()
+	if rep := k.maintain(); rep.Marked.Packfiles != 0 {
+		t.Errorf("what a view needs is marked: %+v", rep)
+	}
+	read(ours)
+	if err := ours.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// One who does not know of the other process's view.
+	k.rig.Snapshotter = newSnapshotter(t, k.store)
+	if rep := k.maintain(); rep.Marked.Packfiles == 0 {
+		t.Errorf("nothing is marked: %+v", rep)
+	}
+	if err := other.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	read(theirs)
+	k.sound(b)
+}
+
+// beside is the same store in another process.
+func (r *rig) beside(options ...func(*snapshotter.Config)) *rig {
+	r.t.Helper()
+	cfg := storetest.Config(filepath.Dir(strings.TrimPrefix(r.store.Location(), "fs://")))
+	cfg.CacheDir, cfg.KeepDir, cfg.Create = r.t.TempDir(), "", false
+	st := storetest.Open(r.t, cfg)
+	return &rig{Snapshotter: newSnapshotter(r.t, st, options...), t: r.t, store: st}
+}
+
+// TestMaintainEarly removes what was put ahead of a commit: the commit must notice.
+func TestMaintainEarly(t *testing.T) {
+	k := newKeeper(t)
+	a := k.commit(snapshotter.ID{}, tree{"/": dir(0)}.all()...)
+	other := k.beside()
+	data := noise(3, 20<<20)
+	stored, err := other.Store(t.Context(), bytesContent(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k.packed() < 16<<20 { // the first of two packfiles is written while nobody waits
+		runtime.Gosched()
+	}
+	cfg := k.config()
+	cfg.Grace = 0
+	cfg.Now = func() time.Time { return time.Now().Add(time.Hour) }
+	for i := range 2 {
+		rep, err := k.Maintain(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 && rep.Orphans == 0 {
+			t.Errorf("no orphan: %+v", rep)
+		}
+		if i == 1 && rep.Removed.Packfiles == 0 {
+			t.Errorf("nothing removed: %+v", rep)
+		}
+	}
+	c := put("/file", file(5, data))
+	c.Stored = stored
+	m := meta(1)
+	m.Parent = a
+	id, err := other.Commit(t.Context(), a, seq([]snapshotter.Change{c}), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	k.sound(a, id)
+	// Its own are safe from it.
+	if stored, err = k.Store(t.Context(), bytesContent(noise(4, 20<<20))); err != nil {
+		t.Fatal(err)
+	}
+	if rep, err := k.Maintain(t.Context(), cfg); err != nil || rep.Orphans != 0 {
+		t.Errorf("own packfiles: %+v, %v", rep, err)
+	}
+	c = snapshotter.Change{Path: "/own", Kind: snapshotter.File, Attr: attr(0o644, 0), Version: 6, Stored: stored}
+	own := k.commit(a, c)
+	k.sound(a, id, own)
+}
+
+// TestMaintainRescues saves what a snapshot needs and only a marked packfile has: plakar may make
+// one while maintenance runs, as it looks for what there is before it locks the store.
+func TestMaintainRescues(t *testing.T) {
+	k := newKeeper(t)
+	want := tree{"/": dir(0), "/file": file(1, noise(1, 300_000))}
+	a := k.commit(snapshotter.ID{}, want.all()...)
+	packs, err := k.store.IndexedPackfiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all store.Removal
+	for mac := range packs {
+		all.Colour = append(all.Colour, mac)
+	}
+	if _, err := k.store.PutRemoval(all, k.now); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Check(t.Context(), a); err == nil {
+		t.Fatal("kloset reads what is marked")
+	}
+	rep := k.maintain()
+	if rep.Rescued == 0 {
+		t.Errorf("nothing was rescued: %+v", rep)
+	}
+	k.sound(a)
+	k.later()
+	if rep := k.maintain(); rep.Removed.Packfiles != len(packs) {
+		t.Errorf("%+v, want %d packfiles removed", rep, len(packs))
+	}
+	k.sound(a)
+	k.expect(a, want)
+}
+
+// TestMaintainDoubt gives up when something does not fit together.
+func TestMaintainDoubt(t *testing.T) {
+	k := newKeeper(t)
+	a := k.commit(snapshotter.ID{}, tree{"/": dir(0), "/big": file(1, noise(1, 2<<20)), "/dir": dir(1), "/dir/f": file(2, "small")}.all()...)
+	b := k.commit(a, remove("/big"))
+	k.drop(a)
+	k.later()
+	full := k.packed()
+	if err := k.spoil("DELETE FROM deltas WHERE rowid IN (SELECT rowid FROM deltas WHERE type = 9 LIMIT 1)"); err != nil {
+		t.Fatal(err)
+	}
+	lost := 0
+	for range 3 { // the row may be that of a blob that nobody needs
+		if _, err := k.Maintain(t.Context(), k.config()); errors.Is(err, snapshotter.ErrDoubt) {
+			lost++
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if err := k.spoil("DELETE FROM deltas WHERE type = 9"); err != nil {
+			t.Fatal(err)
+		}
+		k.later()
+	}
+	if lost == 0 || k.packed() != full {
+		t.Errorf("an index that lacks something: %d refusals, %d bytes of %d", lost, k.packed(), full)
+	}
+	if err := k.store.Reindex(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	k.maintain()
+	k.sound(b)
+}
+
+func TestMaintainLocks(t *testing.T) {
+	k := newKeeper(t)
+	a := k.commit(snapshotter.ID{}, tree{"/": dir(0), "/big": file(1, noise(1, 2<<20))}.all()...)
+	b := k.commit(a, remove("/big"))
+	k.drop(a)
+	k.later()
+	root := strings.TrimPrefix(k.store.Location(), "fs://")
+	locks := func() int {
+		t.Helper()
+		entries, err := os.ReadDir(filepath.Join(root, "locks"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	shared := repository.NewSharedLock("elsewhere")
+	remove := storetest.PutLock(t, k.store, shared)
+	cfg := k.config()
+	cfg.Patience = time.Nanosecond
+	var locked *store.LockedError
+	if _, err := k.Maintain(t.Context(), cfg); !errors.Is(err, snapshotter.ErrBusy) || !errors.As(err, &locked) || locked.Host != "elsewhere" || !locked.Shared {
+		t.Errorf("beside somebody's lock: %v", err)
+	}
+	remove()
+	if n := locks(); n != 0 {
+		t.Errorf("%d locks are left", n)
+	}
+	// Whoever's clock is behind has a lock that looks old, and is at work.
+	shared.Timestamp = time.Now().Add(-2 * repository.LOCK_TTL)
+	storetest.PutLock(t, k.store, shared)
+	if _, err := k.Maintain(t.Context(), cfg); !errors.Is(err, snapshotter.ErrBusy) {
+		t.Errorf("beside a lock whose owner has a wrong clock: %v", err)
+	}
+	entries, err := os.ReadDir(filepath.Join(root, "locks"))
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%d locks, %v", len(entries), err)
+	}
+	name := filepath.Join(root, "locks", entries[0].Name())
+	if err := os.Chtimes(name, shared.Timestamp, shared.Timestamp); err != nil {
+		t.Fatal(err)
+	}
+	if rep := k.maintain(); rep.Locks != 1 || rep.Marked.Packfiles == 0 {
+		t.Errorf("with a stale lock: %+v", rep)
+	}
+	if n := locks(); n != 0 {
+		t.Errorf("%d locks are left", n)
+	}
+	k.sound(b)
+}
+
+// TestMaintainLooksOnce makes sure that a run reads what is new, and nothing else.
+func TestMaintainLooksOnce(t *testing.T) {
+	k := newKeeper(t)
+	want := tree{"/": dir(0), "/d": dir(0)}
+	for i := range 3000 {
+		want[fmt.Sprintf("/d/f%04d", i)] = file(uint64(i+1), fmt.Sprint("content ", i))
+	}
+	id := k.commit(snapshotter.ID{}, want.all()...)
+	size := func() int64 {
+		t.Helper()
+		k.maintain()
+		fi, err := os.Stat(filepath.Join(k.dir, k.store.ID()+".marks"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fi.Size()
+	}
+	first := size()
+	if again := size(); again != first {
+		t.Errorf("the marks grow from %d to %d bytes when nothing has happened", first, again)
+	}
+	k.commit(id, put("/d/f0000", file(9001, "changed")))
+	if next := size(); next <= first || next > first+first/2 {
+		t.Errorf("the marks grow from %d to %d bytes by a small change", first, next)
+	}
+}
+
+// TestMaintainBesideCommits removes and stores the same contents again and again, by two processes
+// beside maintenance without any grace period.
+func TestMaintainBesideCommits(t *testing.T) {
+	k := newKeeper(t)
+	base := k.commit(snapshotter.ID{}, tree{"/": dir(0)}.all()...)
+	rigs := []*rig{{Snapshotter: k.Snapshotter, t: t, store: k.store}, k.beside()}
+	var mu sync.Mutex
+	kept := map[snapshotter.ID]tree{base: {"/": dir(0)}}
+	var removed atomic.Int64
+	var wg sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	for n, r := range rigs {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(n), 1))
+			for i := 0; i < 25 || removed.Load() == 0 && i < 1000; i++ {
+				f := file(uint64(1000*n+i+1), noise(uint64(rng.IntN(8)), 1_100_000))
+				m := meta(uint64(1000*n + i + 1))
+				m.ShareID = fmt.Sprint("share-", n)
+				m.Parent = base
+				id, err := r.commitBeside(base, put("/f", f), m)
+				if err != nil {
+					t.Errorf("process %d: %v", n, err)
+					return
+				}
+				if i%8 == 7 {
+					mu.Lock()
+					kept[id] = tree{"/": dir(0), "/f": f}
+					mu.Unlock()
+				} else if err := r.store.Repository().DeleteSnapshot(objects.MAC(id)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	done := make(chan snapshotter.MaintainReport)
+	go func() {
+		var sum snapshotter.MaintainReport
+		cfg := k.config()
+		cfg.Grace, cfg.Now = 0, nil
+		for ctx.Err() == nil {
+			rep, err := k.Maintain(ctx, cfg)
+			if err != nil && ctx.Err() == nil {
+				t.Errorf("maintain: %v", err)
+			}
+			removed.Add(int64(rep.Removed.Packfiles))
+			sum.Locked = max(sum.Locked, rep.Locked)
+		}
+		done <- sum
+	}()
+	wg.Wait()
+	stop()
+	sum := <-done
+	if removed.Load() == 0 {
+		t.Error("nothing was removed beside the commits")
+	}
+	if sum.Locked > 5*time.Second {
+		t.Errorf("the store was locked for %s", sum.Locked)
+	}
+	t.Logf("%d packfiles removed, locked for %s at most", removed.Load(), sum.Locked)
+	cfg := k.config()
+	cfg.Grace, cfg.Now = 0, nil
+	if _, err := k.Maintain(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	ids := make([]snapshotter.ID, 0, len(kept))
+	for id, want := range kept {
+		ids = append(ids, id)
+		k.expect(id, want)
+	}
+	k.sound(ids...)
+}
+
+// commitBeside commits until the store is not locked.
+func (r *rig) commitBeside(base snapshotter.ID, c snapshotter.Change, m snapshotter.Meta) (snapshotter.ID, error) {
+	for {
+		id, err := r.Commit(r.t.Context(), base, seq([]snapshotter.Change{c}), m)
+		if !errors.Is(err, snapshotter.ErrBusy) {
+			return id, err
+		}
+	}
+}
