@@ -167,7 +167,7 @@ func (r *maintenance) rescue(ctx context.Context, blobs []store.Place) error {
 	p := newPacker(background.Do, s.store.AppendEncoded, s.repo.GetMACHasher, rw.PutPackfile, func(string) {})
 	defer p.Wait()
 	p.size = s.packSize
-	k := &marker{s: s, ctx: ctx}
+	k := &marker{s: s}
 	for _, b := range blobs {
 		data, err := k.named(b.Type, b.Blob)
 		if err != nil {

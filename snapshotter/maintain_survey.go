@@ -94,11 +94,11 @@ func (r *maintenance) survey(ctx context.Context) (*survey, error) {
 // views.
 // more, if not nil, gets what was not known to be needed before.
 func (r *maintenance) mark(ctx context.Context, v *survey, more func(markBlob)) error {
-	k := &marker{s: r.s, m: r.marks, ctx: ctx}
+	k := &marker{s: r.s, m: r.marks}
 	r.s.mu.RLock()
 	states := slices.Collect(maps.Keys(r.s.states)) // that the index knows
 	r.s.mu.RUnlock()
-	roots, err := k.roots(states)
+	roots, err := k.roots(ctx, states)
 	if err != nil {
 		return r.doubt(ctx, err, "states")
 	}
@@ -116,7 +116,7 @@ func (r *maintenance) mark(ctx context.Context, v *survey, more func(markBlob)) 
 		}
 	}
 	for id := range roots {
-		if err := r.markSnapshot(k, id, take(neededBySnapshot)); err != nil {
+		if err := r.markSnapshot(ctx, k, id, take(neededBySnapshot)); err != nil {
 			return r.doubt(ctx, err, "snapshot "+id.String())
 		}
 	}
@@ -125,7 +125,7 @@ func (r *maintenance) mark(ctx context.Context, v *survey, more func(markBlob)) 
 			continue
 		}
 		// It has been removed. What of it cannot be read any more need not be kept.
-		if err := r.markSnapshot(k, id, take(0)); err != nil {
+		if err := r.markSnapshot(ctx, k, id, take(0)); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -135,8 +135,8 @@ func (r *maintenance) mark(ctx context.Context, v *survey, more func(markBlob)) 
 	return r.marks.flush()
 }
 
-func (r *maintenance) markSnapshot(k *marker, id ID, take func(markBlob)) error {
-	key, err := k.need(markSnapshot, objects.MAC(id))
+func (r *maintenance) markSnapshot(ctx context.Context, k *marker, id ID, take func(markBlob)) error {
+	key, err := k.need(ctx, markSnapshot, objects.MAC(id))
 	if err != nil {
 		return err
 	}
@@ -214,14 +214,18 @@ func (r *maintenance) measure(ctx context.Context, v *survey, listed map[objects
 	return nil
 }
 
-// knownTypes are the blobs that snapshots can need as far as this program knows, and RT_RANDOM,
-// which nobody needs.
-var knownTypes = map[resources.Type]bool{
-	resources.RT_SNAPSHOT: true, resources.RT_SIGNATURE: true, resources.RT_OBJECT: true, resources.RT_CHUNK: true,
-	resources.RT_VFS_BTREE: true, resources.RT_VFS_NODE: true, resources.RT_VFS_ENTRY: true,
-	resources.RT_ERROR_BTREE: true, resources.RT_ERROR_NODE: true, resources.RT_ERROR_ENTRY: true,
-	resources.RT_XATTR_BTREE: true, resources.RT_XATTR_NODE: true, resources.RT_XATTR_ENTRY: true,
-	resources.RT_BTREE_ROOT: true, resources.RT_BTREE_NODE: true, resources.RT_VFS_SUMMARY: true, resources.RT_RANDOM: true,
+// knownType reports whether a blob is of a type that snapshots can need as far as this program
+// knows, or RT_RANDOM, which nobody needs.
+func knownType(typ resources.Type) bool {
+	switch typ {
+	case resources.RT_SNAPSHOT, resources.RT_SIGNATURE, resources.RT_OBJECT, resources.RT_CHUNK,
+		resources.RT_VFS_BTREE, resources.RT_VFS_NODE, resources.RT_VFS_ENTRY,
+		resources.RT_ERROR_BTREE, resources.RT_ERROR_NODE, resources.RT_ERROR_ENTRY,
+		resources.RT_XATTR_BTREE, resources.RT_XATTR_NODE, resources.RT_XATTR_ENTRY,
+		resources.RT_BTREE_ROOT, resources.RT_BTREE_NODE, resources.RT_VFS_SUMMARY, resources.RT_RANDOM:
+		return true
+	}
+	return false
 }
 
 // places finds out where what is needed is, and returns which of it packfiles have that are marked
@@ -233,7 +237,7 @@ func (r *maintenance) places(ctx context.Context, v *survey) (marked []store.Pla
 			return // long gone
 		}
 		pack.bytes = max(pack.bytes, int64(p.Offset)+int64(p.Length))
-		if !knownTypes[p.Type] {
+		if !knownType(p.Type) {
 			pack.strange = true
 		}
 		b := blobMark(p.Type, p.Blob)

@@ -23,25 +23,34 @@ const entryChunks = 8
 // marker reads what snapshots refer to, as far as the marks do not know it yet. What it reads is
 // compared with its MAC: from a node that has changed on the disk, it would miss what is below.
 type marker struct {
-	s   *Snapshotter
-	m   *marks
-	ctx context.Context
+	s *Snapshotter
+	m *marks
 }
 
-// markIndexes are the indexes of a snapshot that are known: what a snapshot has that this program
+// markIndex tells the indexes of a snapshot that are known: what a snapshot has that this program
 // does not know must not be maintained by it.
-var markIndexes = map[string]byte{"content-type": markTypes, "dirpack": markDirs, "summary": markSummaries}
+func markIndex(name string) (kind byte, ok bool) {
+	switch name {
+	case "content-type":
+		return markTypes, true
+	case "dirpack":
+		return markDirs, true
+	case "summary":
+		return markSummaries, true
+	}
+	return 0, false
+}
 
 // need makes sure that the marks know a thing, and all that is below it.
-func (k *marker) need(kind byte, mac objects.MAC) (markKey, error) {
+func (k *marker) need(ctx context.Context, kind byte, mac objects.MAC) (markKey, error) {
 	key := keyOf(kind, mac)
 	if k.m.has(key) {
 		return key, nil
 	}
-	if err := k.ctx.Err(); err != nil {
+	if err := ctx.Err(); err != nil {
 		return key, err
 	}
-	v, err := k.look(kind, mac)
+	v, err := k.look(ctx, kind, mac)
 	if err != nil {
 		return key, err
 	}
@@ -49,11 +58,11 @@ func (k *marker) need(kind byte, mac objects.MAC) (markKey, error) {
 }
 
 // into adds a thing to what another one refers to; a MAC that is zero is none.
-func (k *marker) into(v *marked, kind byte, mac objects.MAC) error {
+func (k *marker) into(ctx context.Context, v *marked, kind byte, mac objects.MAC) error {
 	if mac == (objects.MAC{}) {
 		return nil
 	}
-	key, err := k.need(kind, mac)
+	key, err := k.need(ctx, kind, mac)
 	v.things = append(v.things, key)
 	return err
 }
@@ -66,44 +75,44 @@ func (k *marker) blob(typ resources.Type, mac objects.MAC) ([]byte, error) {
 	return data, err
 }
 
-func (k *marker) look(kind byte, mac objects.MAC) (*marked, error) {
+func (k *marker) look(ctx context.Context, kind byte, mac objects.MAC) (*marked, error) {
 	switch kind {
 	case markSnapshot:
-		return k.snapshot(mac)
+		return k.snapshot(ctx, mac)
 	case markState:
-		facts, err := k.s.store.ReadState(k.ctx, mac)
+		facts, err := k.s.store.ReadState(ctx, mac)
 		return &marked{facts: facts}, err
 	case markPaths:
-		return k.root(resources.RT_VFS_BTREE, mac, markPathNode)
+		return k.root(ctx, resources.RT_VFS_BTREE, mac, markPathNode)
 	case markErrors:
-		return k.root(resources.RT_ERROR_BTREE, mac, markErrorNode)
+		return k.root(ctx, resources.RT_ERROR_BTREE, mac, markErrorNode)
 	case markXattrs:
-		return k.root(resources.RT_XATTR_BTREE, mac, markXattrNode)
+		return k.root(ctx, resources.RT_XATTR_BTREE, mac, markXattrNode)
 	case markTypes:
-		return k.root(resources.RT_BTREE_ROOT, mac, markTypeNode)
+		return k.root(ctx, resources.RT_BTREE_ROOT, mac, markTypeNode)
 	case markDirs:
-		return k.root(resources.RT_BTREE_ROOT, mac, markDirNode)
+		return k.root(ctx, resources.RT_BTREE_ROOT, mac, markDirNode)
 	case markSummaries:
-		return k.root(resources.RT_BTREE_ROOT, mac, markSummaryNode)
+		return k.root(ctx, resources.RT_BTREE_ROOT, mac, markSummaryNode)
 	case markPathNode:
-		return k.node(resources.RT_VFS_NODE, mac, kind)
+		return k.node(ctx, resources.RT_VFS_NODE, mac, kind)
 	case markErrorNode:
-		return k.node(resources.RT_ERROR_NODE, mac, kind)
+		return k.node(ctx, resources.RT_ERROR_NODE, mac, kind)
 	case markXattrNode:
-		return k.node(resources.RT_XATTR_NODE, mac, kind)
+		return k.node(ctx, resources.RT_XATTR_NODE, mac, kind)
 	case markTypeNode, markDirNode, markSummaryNode:
-		return k.node(resources.RT_BTREE_NODE, mac, kind)
+		return k.node(ctx, resources.RT_BTREE_NODE, mac, kind)
 	case markEntry:
-		return k.entry(mac)
+		return k.entry(ctx, mac)
 	case markXattr:
-		return k.xattr(mac)
+		return k.xattr(ctx, mac)
 	case markObject:
 		return k.object(mac)
 	}
 	return nil, fmt.Errorf("mark: kind %d", kind)
 }
 
-func (k *marker) snapshot(id objects.MAC) (*marked, error) {
+func (k *marker) snapshot(ctx context.Context, id objects.MAC) (*marked, error) {
 	data, err := k.blob(resources.RT_SNAPSHOT, id)
 	if err != nil {
 		return nil, err
@@ -124,13 +133,13 @@ func (k *marker) snapshot(id objects.MAC) (*marked, error) {
 	}
 	for i := range h.Sources {
 		src := &h.Sources[i]
-		err := errors.Join(k.into(v, markPaths, src.VFS.Root), k.into(v, markErrors, src.VFS.Errors), k.into(v, markXattrs, src.VFS.Xattrs))
+		err := errors.Join(k.into(ctx, v, markPaths, src.VFS.Root), k.into(ctx, v, markErrors, src.VFS.Errors), k.into(ctx, v, markXattrs, src.VFS.Xattrs))
 		for _, index := range src.Indexes {
-			kind, ok := markIndexes[index.Name]
+			kind, ok := markIndex(index.Name)
 			if !ok {
 				return nil, fmt.Errorf("index %q is not known: %w", index.Name, store.ErrNewerVersion)
 			}
-			err = errors.Join(err, k.into(v, kind, index.Value))
+			err = errors.Join(err, k.into(ctx, v, kind, index.Value))
 		}
 		if err != nil {
 			return nil, err
@@ -139,7 +148,7 @@ func (k *marker) snapshot(id objects.MAC) (*marked, error) {
 	return v, nil
 }
 
-func (k *marker) root(typ resources.Type, mac objects.MAC, nodes byte) (*marked, error) {
+func (k *marker) root(ctx context.Context, typ resources.Type, mac objects.MAC, nodes byte) (*marked, error) {
 	data, err := k.blob(typ, mac)
 	if err != nil {
 		return nil, err
@@ -152,10 +161,10 @@ func (k *marker) root(typ resources.Type, mac objects.MAC, nodes byte) (*marked,
 	if tree.Root == (objects.MAC{}) {
 		return nil, fmt.Errorf("index %x has no root: %w", mac[:4], store.ErrDamaged)
 	}
-	return v, k.into(v, nodes, tree.Root)
+	return v, k.into(ctx, v, nodes, tree.Root)
 }
 
-func (k *marker) node(typ resources.Type, mac objects.MAC, kind byte) (*marked, error) {
+func (k *marker) node(ctx context.Context, typ resources.Type, mac objects.MAC, kind byte) (*marked, error) {
 	data, err := k.blob(typ, mac)
 	if err != nil {
 		return nil, err
@@ -166,7 +175,7 @@ func (k *marker) node(typ resources.Type, mac objects.MAC, kind byte) (*marked, 
 	}
 	v := &marked{blobs: []markBlob{blobMark(typ, mac)}}
 	for _, child := range n.Pointers {
-		if err := k.into(v, kind, child); err != nil {
+		if err := k.into(ctx, v, kind, child); err != nil {
 			return nil, err
 		}
 	}
@@ -176,7 +185,7 @@ func (k *marker) node(typ resources.Type, mac objects.MAC, kind byte) (*marked, 
 	// kloset links leaves, so a change makes those before it anew; what they hold stays.
 	key := valuesKey(kind, n.Values)
 	if !k.m.has(key) {
-		held, err := k.values(kind, n.Values)
+		held, err := k.values(ctx, kind, n.Values)
 		if err == nil {
 			err = k.m.put(key, held)
 		}
@@ -198,17 +207,17 @@ func valuesKey(kind byte, values []objects.MAC) markKey {
 	return keyOf(markValues, objects.MAC(h.Sum(nil)))
 }
 
-func (k *marker) values(kind byte, values []objects.MAC) (*marked, error) {
+func (k *marker) values(ctx context.Context, kind byte, values []objects.MAC) (*marked, error) {
 	v := new(marked)
 	for _, mac := range values {
 		var err error
 		switch kind {
 		case markPathNode:
-			err = k.into(v, markEntry, mac)
+			err = k.into(ctx, v, markEntry, mac)
 		case markXattrNode:
-			err = k.into(v, markXattr, mac)
+			err = k.into(ctx, v, markXattr, mac)
 		case markDirNode:
-			err = k.into(v, markObject, mac)
+			err = k.into(ctx, v, markObject, mac)
 		case markErrorNode:
 			v.blobs = append(v.blobs, blobMark(resources.RT_ERROR_ENTRY, mac))
 		case markSummaryNode:
@@ -221,7 +230,7 @@ func (k *marker) values(kind byte, values []objects.MAC) (*marked, error) {
 	return v, nil
 }
 
-func (k *marker) entry(mac objects.MAC) (*marked, error) {
+func (k *marker) entry(ctx context.Context, mac objects.MAC) (*marked, error) {
 	data, err := k.blob(resources.RT_VFS_ENTRY, mac)
 	if err != nil {
 		return nil, err
@@ -235,7 +244,7 @@ func (k *marker) entry(mac objects.MAC) (*marked, error) {
 		return v, nil
 	}
 	if k.m.has(keyOf(markObject, e.Object)) {
-		return v, k.into(v, markObject, e.Object)
+		return v, k.into(ctx, v, markObject, e.Object)
 	}
 	obj, err := k.object(e.Object)
 	if err != nil {
@@ -250,7 +259,7 @@ func (k *marker) entry(mac objects.MAC) (*marked, error) {
 	return v, k.m.put(key, obj)
 }
 
-func (k *marker) xattr(mac objects.MAC) (*marked, error) {
+func (k *marker) xattr(ctx context.Context, mac objects.MAC) (*marked, error) {
 	data, err := k.blob(resources.RT_XATTR_ENTRY, mac)
 	if err != nil {
 		return nil, err
@@ -260,7 +269,7 @@ func (k *marker) xattr(mac objects.MAC) (*marked, error) {
 		return nil, fmt.Errorf("decode extended attribute: %w", err)
 	}
 	v := &marked{blobs: []markBlob{blobMark(resources.RT_XATTR_ENTRY, mac)}}
-	err = k.into(v, markObject, x.Object)
+	err = k.into(ctx, v, markObject, x.Object)
 	if isLost(err) {
 		// plakar's maintenance does not count it, so it may be gone.
 		return &marked{blobs: v.blobs}, nil
@@ -287,11 +296,11 @@ func (k *marker) object(mac objects.MAC) (*marked, error) {
 
 // roots returns the snapshots of the store, by what its states say and not by the index, which is
 // a cache: what it has lost would be taken for removed.
-func (k *marker) roots(states []objects.MAC) (map[ID]struct{}, error) {
+func (k *marker) roots(ctx context.Context, states []objects.MAC) (map[ID]struct{}, error) {
 	there, removed := make(map[ID]struct{}), make(map[ID]struct{})
 	var restored []objects.MAC
 	for _, id := range states {
-		key, err := k.need(markState, id)
+		key, err := k.need(ctx, markState, id)
 		if err != nil {
 			return nil, err
 		}

@@ -98,7 +98,7 @@ const (
 	markMax = 1 << 30
 )
 
-var markTable = crc32.MakeTable(crc32.Castagnoli)
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // errMarks says that the file cannot be used.
 var errMarks = errors.New("not a file of marks of this store")
@@ -165,7 +165,7 @@ func (m *marks) load(storeID string) error {
 		if _, err := io.ReadFull(rd, buf); err != nil {
 			break
 		}
-		sum := crc32.Update(crc32.Checksum(h[:], markTable), markTable, buf[:n])
+		sum := crc32.Update(crc32.Checksum(h[:], castagnoli), castagnoli, buf[:n])
 		if sum != binary.LittleEndian.Uint32(buf[n:]) {
 			break
 		}
@@ -208,7 +208,7 @@ func (m *marks) put(k markKey, v *marked) error {
 	rec := append(make([]byte, 0, markHeader+len(body)+markSum), k[:]...)
 	rec = le.AppendUint32(rec, uint32(len(body)))
 	rec = append(rec, body...)
-	rec = le.AppendUint32(rec, crc32.Checksum(rec, markTable))
+	rec = le.AppendUint32(rec, crc32.Checksum(rec, castagnoli))
 	return m.append(k, rec)
 }
 
@@ -288,7 +288,7 @@ func (m *marks) read(k markKey) ([]byte, error) {
 		}
 	}
 	rec = rec[:size]
-	if markKey(rec[:16]) != k || crc32.Checksum(rec[:size-markSum], markTable) != binary.LittleEndian.Uint32(rec[size-markSum:]) {
+	if markKey(rec[:16]) != k || crc32.Checksum(rec[:size-markSum], castagnoli) != binary.LittleEndian.Uint32(rec[size-markSum:]) {
 		return nil, fmt.Errorf("marks: %w: a record has changed", errMarks)
 	}
 	return rec, nil

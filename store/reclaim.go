@@ -28,10 +28,10 @@ import (
 // it has learned that it is gone. As long as it is coloured nobody uses it, and plakar's
 // maintenance does not look at what is coloured later than it runs. It is the last second of
 // kloset's clock, of nanoseconds.
-var buriedAt = time.Unix(math.MaxInt64/int64(time.Second)-1, 0)
+func buriedAt() time.Time { return time.Unix(math.MaxInt64/int64(time.Second)-1, 0) }
 
 // Buried reports whether a packfile that was coloured at a time has been removed.
-func Buried(coloured time.Time) bool { return coloured.Equal(buriedAt) }
+func Buried(coloured time.Time) bool { return coloured.Equal(buriedAt()) }
 
 // bury forgets packfiles that have been removed and that a state has told of afterwards.
 func (s *Store) bury() (err error) {
@@ -40,7 +40,7 @@ func (s *Store) bury() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	when := binary.LittleEndian.AppendUint64(nil, uint64(buriedAt.UnixNano()))
+	when := binary.LittleEndian.AppendUint64(nil, uint64(buriedAt().UnixNano()))
 	// substr counts from 1: the time is behind the type and the name.
 	rows, err := db.Query(`SELECT mac FROM packfiles WHERE mac IN
 		(SELECT mac FROM deleteds WHERE type = ? AND substr(payload, ?, 8) = ?)`,
@@ -304,7 +304,7 @@ func (s *Store) PutRemoval(r Removal, now time.Time) (id objects.MAC, err error)
 	}
 	for _, mac := range r.Bury {
 		// kloset takes over what is removed before what is added, so the colour gets another time.
-		err = errors.Join(err, st.DelPackfile(mac), st.DelColouredResource(resources.RT_PACKFILE, mac), colour(mac, buriedAt))
+		err = errors.Join(err, st.DelPackfile(mac), st.DelColouredResource(resources.RT_PACKFILE, mac), colour(mac, buriedAt()))
 	}
 	if err != nil {
 		return id, fmt.Errorf("state delta: %w", err)

@@ -44,6 +44,11 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 		return rep
 	case control.OpStatus:
 		return s.answerStatus(ctx, send)
+	case control.OpMaintain:
+		m, err := s.answerMaintain(ctx, req)
+		rep := refusal(err)
+		rep.Maintain = m
+		return rep
 	case control.OpJobs:
 		return s.answerJobs(send)
 	case control.OpRunJob:

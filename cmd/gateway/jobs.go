@@ -67,10 +67,12 @@ type jobPlan struct {
 	schedule   config.Schedule
 }
 
-// The kinds of jobs: pulling a source, copying snapshots to another store.
+// The kinds of jobs: pulling a source, copying snapshots to another store, and maintaining the one
+// that is served.
 const (
-	jobPull = "pull"
-	jobSync = "sync"
+	jobPull     = "pull"
+	jobSync     = "sync"
+	jobMaintain = "maintain"
 	// jobPrune removes what retention does not keep; there is one.
 	jobPrune = "prune"
 )
@@ -90,6 +92,9 @@ func plannedJobs(cfg *config.Config) []jobPlan {
 	}
 	if cfg.Retention.Prune.Times != nil {
 		list = append(list, jobPlan{config.PruneJob, jobPrune, cfg.Retention.Prune})
+	}
+	if m := &cfg.Maintenance; m.Schedule.Times != nil {
+		list = append(list, jobPlan{config.MaintenanceJob, jobMaintain, m.Schedule})
 	}
 	slices.SortFunc(list, func(a, b jobPlan) int { return strings.Compare(a.name, b.name) })
 	return list
@@ -142,7 +147,7 @@ func (p *program) listJobs(ctx context.Context, asJSON bool) error {
 		}()
 	}
 	if len(list) == 0 {
-		_, _ = fmt.Fprintln(p.stderr, "nothing is scheduled: add schedule to a source, or to an entry of sync")
+		_, _ = fmt.Fprintln(p.stderr, "nothing is scheduled: add schedule to a source, to an entry of sync, or to maintenance")
 		return nil
 	}
 	if err := writeJobs(p.stdout, list); err != nil {

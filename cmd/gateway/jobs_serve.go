@@ -16,6 +16,7 @@ import (
 // openJobs makes the scheduler, with the jobs of the configuration.
 func (s *serving) openJobs() error {
 	var err error
+	s.maintenance = maintainConfig(s.cfg, &s.cfg.Store)
 	s.jobs, err = jobs.New(jobs.Config{
 		Dir: jobsDir(s.cfg), Seed: s.system.GatewayID(), Parallel: s.cfg.Limits.Jobs, Logger: s.log, Hint: hintFor,
 		Ended: s.events.jobEnded,
@@ -41,6 +42,8 @@ func (s *serving) jobsOf(cfg *config.Config) []jobs.Job {
 			j.Run = s.syncJob(cfg, cfg.SyncNamed(plan.name))
 		case jobPrune:
 			j.Run = s.pruneJob
+		case jobMaintain:
+			j.Run = s.maintainJob(cfg)
 		}
 		list = append(list, j)
 	}

@@ -53,7 +53,7 @@ func (s *serving) takeOver(ctx context.Context) error {
 	now := *s.cfg
 	now.Shares, now.Users, now.Warnings, now.Files = cfg.Shares, cfg.Users, cfg.Warnings, cfg.Files
 	now.Sources, now.Destinations = cfg.Sources, cfg.Destinations
-	now.Stores, now.Syncs = cfg.Stores, cfg.Syncs
+	now.Stores, now.Syncs, now.Maintenance = cfg.Stores, cfg.Syncs, cfg.Maintenance
 	now.Retention = cfg.Retention
 	now.Audit = s.reloadAudit(cfg)
 	now.Log.Level, now.Limits.Drain = cfg.Log.Level, cfg.Limits.Drain

@@ -64,19 +64,20 @@ var errAtOnce = errors.New("left at once; what was acknowledged is safe and will
 // serving is a gateway with its servers.
 type serving struct {
 	*gateway
-	program  *program
-	level    *slog.LevelVar
-	users    *auth.Directory
-	server   *sshsrv.Server // nil without an sftp section
-	listener net.Listener
-	ftp      *ftpServing  // nil without an ftp section
-	http     *httpServing // nil without an http section
-	probe    *probe
-	control  *control.Server
-	jobs     *jobs.Scheduler
-	keeper   *keeper
-	progress jobProgress
-	keys     []ssh.Signer
+	program     *program
+	level       *slog.LevelVar
+	users       *auth.Directory
+	server      *sshsrv.Server // nil without an sftp section
+	listener    net.Listener
+	ftp         *ftpServing  // nil without an ftp section
+	http        *httpServing // nil without an http section
+	probe       *probe
+	control     *control.Server
+	jobs        *jobs.Scheduler
+	keeper      *keeper
+	maintenance snapshotter.MaintainConfig // but for the grace period
+	progress    jobProgress
+	keys        []ssh.Signer
 
 	reloadDue bool // SIGHUP came while everything was opened
 

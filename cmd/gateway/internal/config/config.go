@@ -20,12 +20,14 @@ type Config struct {
 	Store   Store   // its name is DefaultStore
 	Stores  []Store // more of them, by name
 	Syncs   []Sync  // by name
-	SFTP    *SFTP   // nil: no port is opened
-	FTP     *FTP    // nil: no port is opened
-	HTTP    *HTTP   // nil: no port is opened
-	Shares  []vfs.ShareConfig
-	Users   []User
-	Sources []Source
+	// Maintenance is of Store.
+	Maintenance Maintenance
+	SFTP        *SFTP // nil: no port is opened
+	FTP         *FTP  // nil: no port is opened
+	HTTP        *HTTP // nil: no port is opened
+	Shares      []vfs.ShareConfig
+	Users       []User
+	Sources     []Source
 	// Destinations are what is restored to.
 	Destinations []Remote
 	Retention    Retention

@@ -12,6 +12,8 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+
+	"github.com/snapgate/gateway/snapshotter"
 )
 
 // maxFileBytes bounds a configuration file: some ten thousand users.
@@ -45,7 +47,7 @@ func Load(name string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration file %s: %w", name, err)
 	}
-	l := newLoader(&Config{File: abs, Files: []string{abs}, Store: Store{Name: DefaultStore}, Limits: Limits{Drain: defaultDrain}})
+	l := newLoader(&Config{File: abs, Files: []string{abs}, Store: Store{Name: DefaultStore}, Limits: Limits{Drain: defaultDrain}, Maintenance: Maintenance{Grace: snapshotter.DefaultGrace}})
 	l.checkMode(name)
 	root, ok := l.parse(name, filepath.Dir(abs), data)
 	if ok {
@@ -130,20 +132,21 @@ func parseYAML(data []byte) (file *ast.File, err error) {
 // main reads the main file.
 func (l *loader) main(root node) {
 	root.fields(fields{
-		"version":  {l.readVersion},
-		"data_dir": {l.readDataDir},
-		"store":    {l.readStore},
-		"stores":   {l.readStores},
-		"sync":     {l.readSyncs},
-		"sftp":     {l.readSFTP},
-		"ftp":      {l.readFTP},
-		"http":     {l.readHTTP},
-		"shares":   {l.readShares},
-		"users":    {l.readUsers},
-		"include":  {l.readInclude},
-		"limits":   {l.readLimits},
-		"log":      {l.readLog},
-		"audit":    {l.readAudit},
+		"version":     {l.readVersion},
+		"data_dir":    {l.readDataDir},
+		"store":       {l.readStore},
+		"stores":      {l.readStores},
+		"sync":        {l.readSyncs},
+		"maintenance": {l.readMaintenance},
+		"sftp":        {l.readSFTP},
+		"ftp":         {l.readFTP},
+		"http":        {l.readHTTP},
+		"shares":      {l.readShares},
+		"users":       {l.readUsers},
+		"include":     {l.readInclude},
+		"limits":      {l.readLimits},
+		"log":         {l.readLog},
+		"audit":       {l.readAudit},
 
 		"sources":      {l.readSources},
 		"destinations": {l.readDestinations},
@@ -163,6 +166,7 @@ func (l *loader) finish(root node) {
 	l.finishStore(root)
 	l.finishRetention()
 	l.finishSyncs()
+	l.finishMaintenance()
 	for _, u := range l.users {
 		l.finishUser(u)
 	}

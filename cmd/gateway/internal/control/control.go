@@ -24,6 +24,7 @@ const (
 	OpSnapshot  = "snapshot"  // commit Share now
 	OpSnapshots = "snapshots" // list the snapshots of Share, of all shares without one
 	OpImport    = "import"    // store the directory Dir in Share
+	OpMaintain  = "maintain"  // maintain the store
 	OpJobs      = "jobs"      // list the jobs
 	OpRunJob    = "run-job"   // run Job now
 	OpPrune     = "prune"     // remove what retention does not keep of Shares, of all without any
@@ -44,10 +45,11 @@ type Request struct {
 	Job   string `json:"job,omitempty"`
 
 	Shares  []string `json:"shares,omitempty"`
-	DryRun  bool     `json:"dry_run,omitempty"` // tell, remove nothing
+	DryRun  bool     `json:"dry_run,omitempty"` // of OpPrune and OpMaintain: tell, remove nothing
 	Confirm bool     `json:"confirm,omitempty"` // the clock is right
 	Ref     string   `json:"ref,omitempty"`     // as package snapref has it
 	Reason  string   `json:"reason,omitempty"`
+	Grace   string   `json:"grace,omitempty"` // of OpMaintain: the grace period
 }
 
 // Reply is one line of an answer. The last line has Done set; Error is set in it when the
@@ -62,6 +64,7 @@ type Reply struct {
 	Status   *Status   `json:"status,omitempty"`   // in the last line; its lists come before
 	Share    *Share    `json:"share,omitempty"`    // one of a status
 	Upload   *Upload   `json:"upload,omitempty"`   // one of a status
+	Maintain *Maintain `json:"maintain,omitempty"`
 	Job      *Job      `json:"job,omitempty"`      // one of a list; of a run: that it has begun, and how it has ended
 	Retained *Retained `json:"retained,omitempty"` // one of a list
 	Pruned   *Pruned   `json:"pruned,omitempty"`   // the sum, in the last line
@@ -126,6 +129,35 @@ type Job struct {
 	Summary  string `json:"summary,omitempty"`
 	Next     string `json:"next,omitempty"`
 	Retry    bool   `json:"retry,omitempty"` // Next repeats a failed run
+}
+
+// Maintain is what maintenance has done, or would do, as `gateway maintain --json` prints it.
+type Maintain struct {
+	Store        string `json:"store"`
+	DryRun       bool   `json:"dry_run"`
+	Snapshots    int    `json:"snapshots"`
+	BytesBefore  int64  `json:"bytes_before"`
+	BytesAfter   int64  `json:"bytes_after"`
+	Before       int    `json:"packfiles_before"`
+	After        int    `json:"packfiles_after"`
+	Used         int    `json:"used"`          // packfiles that snapshots need, at least in part
+	UsedBytes    int64  `json:"used_bytes"`    // of these packfiles
+	NeededBytes  int64  `json:"needed_bytes"`  // of what the snapshots need in them
+	Young        int    `json:"young"`         // of no use, and not for long enough to be marked
+	YoungBytes   int64  `json:"young_bytes"`   //
+	Marked       int    `json:"marked"`        // by this run
+	MarkedBytes  int64  `json:"marked_bytes"`  //
+	Grace        int    `json:"grace"`         // marked, and waiting, with those of this run
+	GraceBytes   int64  `json:"grace_bytes"`   //
+	GraceUntil   string `json:"grace_until"`   // when the next of them may be removed, RFC 3339, UTC; "" for none
+	Removed      int    `json:"removed"`       //
+	RemovedBytes int64  `json:"removed_bytes"` //
+	Kept         int    `json:"kept"`          // marked, and needed after all
+	Orphans      int    `json:"orphans"`       // of those marked, what no state of the store tells of
+	Rescued      int    `json:"rescued"`       // blobs stored again because only marked packfiles had them
+	Lost         int    `json:"lost"`          // blobs that snapshots need and that are missing
+	Locks        int    `json:"locks"`         // of others, left behind, that were removed
+	LockedMillis int64  `json:"locked_ms"`     // the longest time that the store was locked
 }
 
 // Import counts what an import has done so far.

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/internal/jobs"
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
+)
+
+func (p *program) maintainCommand() *cobra.Command {
+	var f maintainFlags
+	c := &cobra.Command{
+		Use:   "maintain [STORE]",
+		Short: "Give back the space of what no snapshot needs",
+		Long: `Looks what the snapshots of the store need, of whoever made them, and gives back the space of the
+rest, as plakar's maintenance does: packfiles without anything that is needed are marked once they are
+older than the grace period (maintenance.grace in the configuration, 7 days by default), and removed
+when they have been marked for as long. So space comes back one grace period after the snapshots are gone.
+The running gateway does it, if there is one and it is its store; uploads go on, and a commit waits for a few seconds
+at most. A packfile of which a part is needed stays as it is.
+
+With --json the answer is one object. Without STORE the store that is served is maintained.`,
+		Example: `  gateway maintain -c /etc/gateway.yaml --dry-run
+  gateway maintain offsite
+  gateway maintain --json | jq .removed_bytes`,
+		Args: arguments(0, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			f.graceSet = c.Flags().Changed("grace")
+			return p.maintain(c.Context(), args, f)
+		},
+	}
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "only tell what would be done")
+	c.Flags().DurationVar(&f.grace, "grace", 0, "use another grace period than the configured one, as 48h; below a day it is a risk for backups by plakar")
+	c.Flags().BoolVar(&f.asJSON, "json", false, "print a JSON object")
+	return c
+}
+
+type maintainFlags struct {
+	dryRun, asJSON bool
+	grace          time.Duration
+	graceSet       bool
+}
+
+func (p *program) maintain(ctx context.Context, args []string, f maintainFlags) error {
+	if f.grace < 0 {
+		return &hintedError{err: errors.New("maintain: the grace period is negative"), hint: "give it as 48h or 168h"}
+	}
+	cfg, named, err := p.loadStore(args)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	m, err := p.maintainSomehow(ctx, cfg, named, f)
+	if err != nil {
+		return storeError(named, err)
+	}
+	if f.asJSON {
+		return printJSON(p.stdout, []control.Maintain{*m})
+	}
+	return writeMaintain(p.stdout, m)
+}
+
+// maintainSomehow has the running gateway do it, which has the store's index at hand, and whose commits
+// wait instead of failing; or does it itself.
+func (p *program) maintainSomehow(ctx context.Context, cfg *config.Config, named *config.Store, f maintainFlags) (*control.Maintain, error) {
+	if named == &cfg.Store {
+		grace := cfg.Maintenance.Grace
+		if f.graceSet {
+			grace = f.grace
+		}
+		req := control.Request{Op: control.OpMaintain, DryRun: f.dryRun, Grace: grace.String()}
+		rep, err := control.Call(ctx, cfg.DataDir, req, func(control.Reply) error { return nil })
+		if !errors.Is(err, control.ErrNoServer) {
+			if err == nil && rep.Maintain == nil {
+				err = errors.New("maintain: the running gateway says nothing")
+			}
+			return rep.Maintain, err
+		}
+	}
+	mc := maintainConfig(cfg, named)
+	mc.DryRun = f.dryRun
+	if f.graceSet {
+		mc.Grace = f.grace
+	}
+	var level slog.LevelVar
+	log := p.logger(cfg, &level)
+	level.Set(max(cfg.Log.Level, slog.LevelWarn))
+	return maintainAlone(ctx, cfg, named, mc, log)
+}
+
+// maintainConfig says how a store is maintained.
+func maintainConfig(cfg *config.Config, named *config.Store) snapshotter.MaintainConfig {
+	return snapshotter.MaintainConfig{Dir: filepath.Join(cfg.DataDir, "maintenance", named.Name), Grace: cfg.Maintenance.Grace}
+}
+
+// maintainAlone opens a store, beside whatever else uses it.
+func maintainAlone(ctx context.Context, cfg *config.Config, named *config.Store, mc snapshotter.MaintainConfig, log *slog.Logger) (m *control.Maintain, err error) {
+	point, err := failpoint()
+	if err != nil {
+		return nil, err
+	}
+	sc := cfg.StoreConfigOf(named, log, false)
+	sc.CacheDir = filepath.Join(mc.Dir, "cache") // the gateway that may be started meanwhile has its own
+	st, err := store.Open(ctx, sc)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: log, Failpoint: point})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, snaps.Close()) }()
+	rep, err := snaps.Maintain(ctx, mc)
+	return describeMaintain(named.Name, mc.DryRun, rep), err
+}
+
+// answerMaintain maintains the store of the gateway, and waits for the end.
+func (s *serving) answerMaintain(ctx context.Context, req control.Request) (*control.Maintain, error) {
+	mc := s.maintenance
+	mc.DryRun = req.DryRun
+	var err error
+	if mc.Grace, err = time.ParseDuration(req.Grace); err != nil {
+		return nil, fmt.Errorf("maintain: grace period: %w", err)
+	}
+	rep, err := s.snapshots.Maintain(ctx, mc)
+	s.logMaintain(rep, req.DryRun, err)
+	return describeMaintain(config.DefaultStore, req.DryRun, rep), err
+}
+
+// maintainJob maintains the store of the gateway beside what else it does.
+func (s *serving) maintainJob(cfg *config.Config) func(context.Context) (jobs.Outcome, error) {
+	return func(ctx context.Context) (jobs.Outcome, error) {
+		rep, err := s.snapshots.Maintain(ctx, maintainConfig(cfg, &cfg.Store))
+		s.logMaintain(rep, false, nil) // an error is logged with the job
+		if err != nil && (worthRetrying(err) || errors.Is(err, snapshotter.ErrMaintaining)) {
+			err = jobs.Retry(err)
+		}
+		return jobs.Outcome{Summary: summarizeMaintain(describeMaintain(cfg.Store.Name, false, rep))}, err
+	}
+}
+
+func (s *serving) logMaintain(rep snapshotter.MaintainReport, dryRun bool, err error) {
+	if dryRun || err != nil {
+		return // whoever has asked is told
+	}
+	s.log.Info("store maintained", "bytes_before", rep.Before.Bytes, "bytes_after", rep.After.Bytes,
+		"removed", rep.Removed.Packfiles, "marked", rep.Marked.Packfiles, "grace", rep.Grace.Packfiles, "locked", rep.Locked)
+}
+
+func describeMaintain(store string, dryRun bool, r snapshotter.MaintainReport) *control.Maintain {
+	return &control.Maintain{
+		Store: store, DryRun: dryRun, Snapshots: r.Snapshots,
+		BytesBefore: r.Before.Bytes, Before: r.Before.Packfiles, BytesAfter: r.After.Bytes, After: r.After.Packfiles,
+		Used: r.Used.Packfiles, UsedBytes: r.Used.Bytes, NeededBytes: r.UsedBytes,
+		Young: r.Young.Packfiles, YoungBytes: r.Young.Bytes, Marked: r.Marked.Packfiles, MarkedBytes: r.Marked.Bytes,
+		Grace: r.Grace.Packfiles, GraceBytes: r.Grace.Bytes, GraceUntil: stamp(r.Until),
+		Removed: r.Removed.Packfiles, RemovedBytes: r.Removed.Bytes, Kept: r.Kept.Packfiles,
+		Orphans: r.Orphans, Rescued: r.Rescued, Lost: r.Lost, Locks: r.Locks, LockedMillis: r.Locked.Milliseconds(),
+	}
+}
+
+// summarizeMaintain says in one line what was done.
+func summarizeMaintain(m *control.Maintain) string {
+	parts := []string{fmt.Sprintf("%s removed, %s marked", size(m.RemovedBytes), size(m.MarkedBytes))}
+	if m.Grace > 0 {
+		parts = append(parts, fmt.Sprintf("%s wait", size(m.GraceBytes)))
+	}
+	return strings.Join(append(parts, size(m.BytesAfter)+" are stored"), "; ")
+}
+
+func size(bytes int64) string { return humanize.IBytes(uint64(max(bytes, 0))) }
+
+func writeMaintain(out io.Writer, m *control.Maintain) error {
+	would := ""
+	if m.DryRun {
+		would = " (would be)"
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	line := func(what string, packfiles int, bytes int64, more string) {
+		_, _ = fmt.Fprintf(w, "%s\t%d packfiles\t%s%s\n", what, packfiles, size(bytes), more)
+	}
+	line("before", m.Before, m.BytesBefore, "")
+	line("needed", m.Used, m.UsedBytes, fmt.Sprintf(", of which snapshots need %s", size(m.NeededBytes)))
+	line("removed"+would, m.Removed, m.RemovedBytes, "")
+	line("marked"+would, m.Marked, m.MarkedBytes, "")
+	until := ""
+	if m.GraceUntil != "" {
+		until = ", the next until " + m.GraceUntil
+	}
+	line("in grace", m.Grace, m.GraceBytes, until)
+	line("too young", m.Young, m.YoungBytes, "")
+	line("after"+would, m.After, m.BytesAfter, "")
+	for _, x := range []struct {
+		n    int
+		text string
+	}{
+		{m.Kept, "marked packfiles stay: something in them is needed after all"},
+		{m.Rescued, "blobs were stored again: only marked packfiles had them"},
+		{m.Lost, "blobs that snapshots need are missing from the store: gateway store check names the snapshots"},
+		{m.Locks, "locks were removed that others had left behind"},
+	} {
+		if x.n > 0 {
+			_, _ = fmt.Fprintf(w, "%d %s\n", x.n, x.text)
+		}
+	}
+	return w.Flush() // keeps the errors of the lines
+}

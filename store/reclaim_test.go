@@ -1,0 +1,284 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"maps"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/PlakarKorp/kloset/caching"
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/packfile"
+	"github.com/PlakarKorp/kloset/repository"
+	"github.com/PlakarKorp/kloset/repository/state"
+	"github.com/PlakarKorp/kloset/resources"
+	"github.com/PlakarKorp/kloset/versioning"
+
+	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+// putBlob puts a blob in a packfile and a state of its own, as kloset does, and returns its name.
+func putBlob(t *testing.T, s *store.Store, data []byte) (blob, state objects.MAC) {
+	t.Helper()
+	state = objects.RandomMAC()
+	cache, err := s.Repository().AppContext().GetCache().Scan(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rw := s.Repository().NewRepositoryWriter(cache, state, repository.DefaultType, "")
+	rw.PackerManager.Wait()
+	pack, err := packfile.NewPackfileInMemory(s.Repository().GetMACHasher)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := s.AppendEncoded(nil, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob = s.Repository().ComputeMAC(data)
+	version := versioning.GetCurrentVersion(resources.RT_CHUNK)
+	if err := errors.Join(pack.AddBlob(resources.RT_CHUNK, version, blob, encoded, 0), rw.PutPackfile(pack), rw.CommitTransaction(state), s.Ingest(state)); err != nil {
+		t.Fatal(err)
+	}
+	return blob, state
+}
+
+// TestRemovalInAnyOrder reads the states of a store on which packfiles were marked and removed, in
+// every order: kloset says of two states that neither is before the other, unless one is the
+// parent. Nobody may take a blob for stored that is gone, and what is there must be found.
+func TestRemovalInAnyOrder(t *testing.T) {
+	s := storetest.New(t)
+	gone, first := putBlob(t, s, bytes.Repeat([]byte("gone"), 1000))
+	packs, err := s.IndexedPackfiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := slices.Collect(maps.Keys(packs))
+	kept, second := putBlob(t, s, bytes.Repeat([]byte("kept"), 1000))
+	mark, err := s.PutRemoval(store.Removal{Colour: old}, time.Now())
+	if err != nil || s.Ingest(mark) != nil {
+		t.Fatal(err)
+	}
+	if s.Has(resources.RT_CHUNK, gone) {
+		t.Error("what is marked counts as stored")
+	}
+	if data, err := s.Blob(resources.RT_CHUNK, gone); err != nil || len(data) != 4000 {
+		t.Errorf("what is marked cannot be read until it is removed: %d bytes, %v", len(data), err)
+	}
+	again, third := putBlob(t, s, bytes.Repeat([]byte("gone"), 1000))
+	sweep, err := s.PutRemoval(store.Removal{Bury: old}, time.Now())
+	if err != nil || s.Ingest(sweep) != nil {
+		t.Fatal(err)
+	}
+	if err := s.RemovePackfiles(t.Context(), old); err != nil {
+		t.Fatal(err)
+	}
+	if again != gone || !s.Has(resources.RT_CHUNK, gone) || !s.Has(resources.RT_CHUNK, kept) {
+		t.Error("what is stored again, or was never removed, does not count as stored")
+	}
+	usable := func(st *state.LocalState) bool {
+		for _, blob := range []objects.MAC{gone, kept} {
+			loc, ok, err := st.GetSubpartForBlob(resources.RT_CHUNK, blob)
+			if err != nil || !ok || slices.Contains(old, loc.Packfile) {
+				return false
+			}
+		}
+		return true
+	}
+	n := 0
+	permute([]objects.MAC{first, second, mark, third, sweep}, func(order []objects.MAC) {
+		n++
+		cache, err := caching.NewSQLState(filepath.Join(t.TempDir(), "cache"), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := state.NewLocalState(cache)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range order {
+			rd, version, err := s.Repository().GetState(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(st.MergeState(id, rd, version), rd.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !usable(st) {
+			t.Errorf("read as %v (%v): what is gone counts as stored, or what is stored does not", order, [5]objects.MAC{first, second, mark, third, sweep})
+		}
+		for mac, when := range coloured(t, st) {
+			if slices.Contains(old, mac) && when.Before(time.Now().AddDate(100, 0, 0)) && order[len(order)-1] == sweep {
+				t.Errorf("removed packfile is coloured since %s: plakar would remove it again", when)
+			}
+		}
+	})
+	if n != 120 {
+		t.Errorf("%d orders", n)
+	}
+	// Ours, without a cache.
+	cold := reopened(t, s)
+	packs, err = cold.IndexedPackfiles()
+	if err != nil || len(packs) != 2 || !cold.Has(resources.RT_CHUNK, gone) {
+		t.Errorf("a cold index has %d packfiles, want 2; %v", len(packs), err)
+	}
+	loss, err := cold.Reconcile(t.Context())
+	if err != nil || loss != nil {
+		t.Errorf("what was removed counts as lost: %v, %v", loss, err)
+	}
+}
+
+func coloured(t *testing.T, st *state.LocalState) map[objects.MAC]time.Time {
+	t.Helper()
+	all := make(map[objects.MAC]time.Time)
+	for e, err := range st.ListColouredResources(resources.RT_PACKFILE) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[e.Blob] = e.When
+	}
+	return all
+}
+
+// permute calls f with every order.
+func permute(list []objects.MAC, f func([]objects.MAC)) {
+	var at func(n int)
+	at = func(n int) {
+		if n == len(list) {
+			f(list)
+			return
+		}
+		for i := n; i < len(list); i++ {
+			list[n], list[i] = list[i], list[n]
+			at(n + 1)
+			list[n], list[i] = list[i], list[n]
+		}
+	}
+	at(0)
+}
+
+// reopened is the same store, without what was kept of it here.
+func reopened(t *testing.T, s *store.Store) *store.Store {
+	t.Helper()
+	cfg := storetest.Config(filepath.Dir(s.Location()[len("fs://"):]))
+	cfg.CacheDir, cfg.KeepDir, cfg.Create = t.TempDir(), "", false
+	return storetest.Open(t, cfg)
+}
+
+// TestBuriedIsForgotten has the index learn that a packfile is there after it was removed.
+func TestBuriedIsForgotten(t *testing.T) {
+	s := storetest.New(t)
+	blob, _ := putBlob(t, s, []byte("gone"))
+	packs, err := s.IndexedPackfiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := slices.Collect(maps.Keys(packs))
+	sweep, err := s.PutRemoval(store.Removal{Bury: old}, time.Now())
+	if err != nil || s.RemovePackfiles(t.Context(), old) != nil {
+		t.Fatal(err)
+	}
+	if err := s.DropState(sweep); err != nil {
+		t.Fatal(err)
+	}
+	// Whatever order Reindex takes, many times.
+	for range 8 {
+		if err := s.Reindex(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s.Has(resources.RT_CHUNK, blob) {
+			t.Fatal("a blob that is gone counts as stored")
+		}
+		if loss, err := s.Reconcile(t.Context()); err != nil || loss != nil {
+			t.Fatalf("what was removed counts as lost: %v, %v", loss, err)
+		}
+	}
+}
+
+func TestLockExclusively(t *testing.T) {
+	dir := t.TempDir()
+	s := storetest.Open(t, storetest.Config(dir))
+	beside := reopened(t, s)
+	lock, err := s.LockExclusively(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := beside.Lock(t.Context()); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("another process gets a lock: %v", err)
+	}
+	if _, err := beside.LockExclusively(t.Context()); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("another process gets an exclusive lock: %v", err)
+	}
+	// Those of this process wait.
+	got := make(chan error, 1)
+	go func() {
+		l, err := s.Lock(context.WithoutCancel(t.Context()))
+		if err == nil {
+			err = l.Unlock()
+		}
+		got <- err
+	}()
+	select {
+	case err := <-got:
+		t.Errorf("a lock beside the exclusive one: %v", err)
+	default:
+	}
+	if err := errors.Join(lock.Valid(), lock.Unlock(), <-got); err != nil {
+		t.Error(err)
+	}
+	shared, err := s.Lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.LockExclusively(t.Context()); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("an exclusive lock beside a shared one of this process: %v", err)
+	}
+	if _, err := beside.LockExclusively(t.Context()); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("an exclusive lock beside a shared one of another process: %v", err)
+	}
+	if err := shared.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "store", "locks", "*")); err != nil || len(left) > 0 {
+		t.Errorf("locks left: %v, %v", left, err)
+	}
+}
+
+// TestExclusiveLockLeftBehind kills the holder of the exclusive lock, as far as others can tell.
+func TestExclusiveLockLeftBehind(t *testing.T) {
+	dir := t.TempDir()
+	s := storetest.Open(t, storetest.Config(dir))
+	lock, err := s.LockExclusively(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := storetest.Config(dir)
+	cfg.CacheDir = t.TempDir()
+	next := storetest.Open(t, cfg) // with the same KeepDir
+	if _, err := next.Lock(t.Context()); !errors.Is(err, store.ErrLocked) {
+		t.Fatalf("beside the holder: %v", err)
+	}
+	// The kernel takes the lock on the file away from one that is killed.
+	if err := store.ForgetHolder(lock); err != nil {
+		t.Fatal(err)
+	}
+	shared, err := next.Lock(t.Context())
+	if err != nil {
+		t.Fatalf("after it: %v", err)
+	}
+	if err := shared.Unlock(); err != nil || next.DroppedLocks() != 1 {
+		t.Errorf("%d locks dropped, %v", next.DroppedLocks(), err)
+	}
+	if err := lock.Valid(); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("the lock that was taken away: %v", err)
+	}
+	if err := lock.Unlock(); err != nil {
+		t.Error(err)
+	}
+}
