@@ -6,13 +6,20 @@ import (
 	"io/fs"
 	"sort"
 	"sync/atomic"
+	"time"
 
 	"github.com/PlakarKorp/kloset/objects"
 )
 
-// readAhead is how many chunks (of about 1 MiB) a sequential reader is kept ahead:
-// decoding one takes about 10 ms on one core, so this keeps two to four cores busy.
-const readAhead = 4
+const (
+	// readAhead is how many chunks (of about 1 MiB) a sequential reader is kept ahead: decoding one
+	// takes about nearChunk on one core, so this keeps two to four cores busy.
+	readAhead = 4
+	nearChunk = 10 * time.Millisecond
+	// maxReadAhead is the same for a store that is far: at 50 ms a round trip, and three of them for
+	// a chunk, it is 150 MiB a second.
+	maxReadAhead = 24
+)
 
 // Reader reads the bytes of a stored file. Safe for concurrent use; it stays valid when
 // its View is closed.
@@ -79,7 +86,7 @@ func (r *Reader) advance(i int) {
 			return
 		}
 		// Little at first: many readers want the beginning of a file and no more.
-		ahead := min(readAhead, 2*int(r.run.Add(1))-1)
+		ahead := min(r.cache.depth(), 2*int(r.run.Add(1))-1)
 		for k := i + 1; k <= i+ahead && k < len(r.chunks); k++ {
 			r.cache.prefetch(r.chunks[k])
 		}
