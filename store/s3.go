@@ -18,6 +18,9 @@ type S3 struct {
 	// the file ~/.aws/credentials (AWS_SHARED_CREDENTIALS_FILE, AWS_PROFILE). SecretKey is
 	// asked once.
 	AccessKey string
+	// Role takes those that the machine, or its container, gives out for its role, as instances of
+	// EC2, tasks of ECS and pods of EKS do.
+	Role      bool
 	SecretKey func(ctx context.Context) ([]byte, error)
 
 	Region string // "": found out
@@ -53,10 +56,13 @@ func connectS3(ctx context.Context, at location, cfg S3) (backend.Backend, error
 	sc := backend.S3Config{
 		Endpoint: at.endpoint, Bucket: bucket, Prefix: prefix, Region: cfg.Region, StorageClass: cfg.StorageClass,
 		VirtualHost: cfg.VirtualHost, NoTLS: cfg.NoTLS, Insecure: cfg.Insecure,
-		AccessKey: cfg.AccessKey, Timeout: cfg.Timeout, Retries: cfg.Retries,
+		AccessKey: cfg.AccessKey, Role: cfg.Role, Timeout: cfg.Timeout, Retries: cfg.Retries,
 	}
 	if (cfg.AccessKey == "") != (cfg.SecretKey == nil) {
 		return nil, errors.New("of access key and secret key one is missing")
+	}
+	if cfg.Role && cfg.AccessKey != "" {
+		return nil, errors.New("an access key and a role exclude each other")
 	}
 	if cfg.SecretKey != nil {
 		secret, err := cfg.SecretKey(ctx)

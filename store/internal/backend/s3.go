@@ -36,6 +36,9 @@ type S3Config struct {
 	// AccessKey and SecretKey are taken from the environment or the credentials file of AWS
 	// when both are empty.
 	AccessKey, SecretKey string
+	// Role takes the credentials of the machine's or container's role, which it gives out, and new
+	// ones before they end.
+	Role bool
 
 	// StorageClass is that of packfiles and states, "" for the bucket's own. It must be one
 	// that can be read at once.
@@ -70,6 +73,9 @@ type S3 struct {
 	retries int
 }
 
+// roleTimeout is how long the machine, or its container, may take to give credentials out.
+const roleTimeout = 10 * time.Second
+
 // ErrCredentials means that there is nothing to log in with.
 var ErrCredentials = errors.New("no credentials for S3")
 
@@ -81,6 +87,10 @@ func s3Credentials(cfg S3Config) (*credentials.Credentials, error) {
 			return nil, fmt.Errorf("%w: access key or secret key is empty", ErrCredentials)
 		}
 		return credentials.NewStaticV4(cfg.AccessKey, cfg.SecretKey, ""), nil
+	}
+	if cfg.Role {
+		// Whoever gives them out may be slow to start; they are asked for with the first request.
+		return credentials.New(&credentials.IAM{Client: &http.Client{Timeout: roleTimeout}}), nil
 	}
 	creds := credentials.NewChainCredentials([]credentials.Provider{&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}})
 	// None are anonymous requests for the library, and a store has no use for them.

@@ -56,6 +56,7 @@ type Store struct {
 // S3 says how a store in S3 is reached; a zero value is the default.
 type S3 struct {
 	AccessKey     string // "": credentials come from where programs for AWS look
+	Role          bool   // those of the machine's role
 	SecretKeyFile string
 	SecretKeyEnv  string
 	Region        string

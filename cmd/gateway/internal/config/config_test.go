@@ -479,3 +479,15 @@ func TestSecretKey(t *testing.T) {
 		}
 	}
 }
+
+// A role takes the place of keys.
+func TestS3Role(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	text := "version: 1\ndata_dir: data\nstore: { location: \"s3://h/b\", plaintext: true, credentials: iam }\nshares: { main: {} }\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if sc := load(t, file).StoreConfig(slog.New(slog.DiscardHandler), false); !sc.S3.Role || sc.S3.SecretKey != nil {
+		t.Errorf("what the store gets: %+v", sc.S3)
+	}
+}

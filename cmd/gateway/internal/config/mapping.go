@@ -36,7 +36,7 @@ func (c *Config) StoreConfigOf(st *Store, logger *slog.Logger, create bool) stor
 	}
 	if s := st.S3; s != nil {
 		sc.S3 = store.S3{
-			AccessKey: s.AccessKey, Region: s.Region, StorageClass: s.StorageClass, VirtualHost: s.VirtualHost,
+			AccessKey: s.AccessKey, Role: s.Role, Region: s.Region, StorageClass: s.StorageClass, VirtualHost: s.VirtualHost,
 			NoTLS: s.NoTLS, Insecure: s.Insecure, CAFile: s.CAFile, Timeout: s.Timeout, Retries: s.Retries,
 		}
 		if s.AccessKey != "" {

@@ -23,6 +23,7 @@ func (l *loader) s3Fields(known fields, s3 *S3) (used map[string]node) {
 		"access_key":      intoText(&s3.AccessKey),
 		"secret_key_file": l.intoSecretFile(&s3.SecretKeyFile),
 		"secret_key_env":  intoText(&s3.SecretKeyEnv),
+		"credentials":     intoChoice(&s3.Role, []string{"iam"}, []bool{true}),
 		"region":          intoText(&s3.Region),
 		"storage_class": {func(n node) {
 			intoChoice(&s3.StorageClass, store.StorageClasses(), store.StorageClasses()).read(n)
@@ -60,6 +61,8 @@ func (l *loader) finishS3(n node, st *Store, s3 S3, used map[string]node) {
 	}
 	switch {
 	case !n.clean():
+	case s3.Role && (secrets > 0 || s3.AccessKey != ""):
+		n.fail("credentials: iam, and access_key with its secret, exclude each other")
 	case secrets > 1:
 		n.fail("secret_key_file and secret_key_env exclude each other")
 	case secrets == 1 && s3.AccessKey == "":
