@@ -35,7 +35,10 @@ import (
 // TestMain fails when anything that a test started is still there at the end, but for what
 // kloset leaves: a repository cannot be closed.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("database/sql.(*DB).connectionOpener"))
+	// ftpserverlib waits for the data connection of a client that has gone, for half a minute.
+	const ftp = "github.com/fclairamb/ftpserverlib.(*clientHandler)."
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("database/sql.(*DB).connectionOpener"),
+		goleak.IgnoreAnyFunction(ftp+"HandleCommands"), goleak.IgnoreAnyFunction(ftp+"executeCommandFn"))
 }
 
 const patience = 20 * time.Second
