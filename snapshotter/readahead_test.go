@@ -102,7 +102,7 @@ func TestReadAheadOfMany(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if got := s.loads.Load(); got > files*chunks*21/20 {
+		if got := s.loads.Load(); got > files*chunks*6/5 { // some are, by chance
 			t.Errorf("%d loads of %d chunks", got, files*chunks)
 		}
 		synctest.Wait()
