@@ -2,11 +2,9 @@ package snapshotter
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/PlakarKorp/kloset/objects"
-	"github.com/PlakarKorp/kloset/repository"
 
 	"github.com/snapgate/gateway/store"
 )
@@ -35,34 +33,27 @@ func (s *Snapshotter) Keep(ctx context.Context) (err error) {
 
 // keep needs s.write and a lock on the store.
 func (s *Snapshotter) keep(ctx context.Context, lock *store.Lock) error {
-	id := objects.RandomMAC()
-	delta, err := s.repo.AppContext().GetCache().Scan(objects.RandomMAC())
+	d, err := s.newDelta()
 	if err != nil {
-		return fmt.Errorf("state delta: %w", err)
+		return err
 	}
-	defer func() { _ = delta.Close() }() // in memory
-	rw := s.repo.NewRepositoryWriter(delta, id, repository.DefaultType, "")
-	rw.PackerManager.Wait() // ends kloset's own packer
+	defer d.close()
 	take := func(b *batch, live map[objects.MAC]struct{}) (bool, error) {
-		_, err := b.copyTo(id, delta, live)
+		_, err := b.copyTo(d.id, d.cache, live)
 		return false, err
 	}
 	if err := s.early.adopt(ctx, take); err != nil {
 		return s.store.CacheError(err)
 	}
 	any := false
-	for range delta.GetPackfiles() {
+	for range d.cache.GetPackfiles() {
 		any = true
 		break
 	}
 	if any {
-		if err := lock.Valid(); err != nil {
+		if err := d.put(ctx, lock); err != nil {
 			return err
 		}
-		if err := rw.CommitTransaction(id); err != nil {
-			return errors.Join(store.Unavailable("state", err), s.store.DropState(id))
-		}
-		s.ingested(ctx, id)
 	}
 	s.early.settle()
 	return nil

@@ -4,12 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/PlakarKorp/kloset/objects"
-	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/resources"
 
 	"github.com/snapgate/gateway/internal/background"
@@ -156,15 +154,12 @@ func (r *maintenance) rescue(ctx context.Context, blobs []store.Place) error {
 		return err
 	}
 	defer unlock()
-	id := objects.RandomMAC()
-	delta, err := s.repo.AppContext().GetCache().Scan(objects.RandomMAC())
+	d, err := s.newDelta()
 	if err != nil {
-		return fmt.Errorf("state delta: %w", err)
+		return err
 	}
-	defer func() { _ = delta.Close() }() // in memory
-	rw := s.repo.NewRepositoryWriter(delta, id, repository.DefaultType, "")
-	rw.PackerManager.Wait() // ends kloset's own packer
-	p := newPacker(background.Do, s.store.AppendEncoded, s.repo.GetMACHasher, rw.PutPackfile, func(string) {})
+	defer d.close()
+	p := newPacker(background.Do, s.store.AppendEncoded, s.repo.GetMACHasher, d.rw.PutPackfile, func(string) {})
 	defer p.Wait()
 	p.size = s.packSize
 	k := &marker{s: s}
@@ -181,13 +176,9 @@ func (r *maintenance) rescue(ctx context.Context, blobs []store.Place) error {
 		return err
 	}
 	s.failpoint(MaintainCopied)
-	if err := lock.Valid(); err != nil {
+	if err := d.put(ctx, lock); err != nil {
 		return err
 	}
-	if err := rw.CommitTransaction(id); err != nil {
-		return errors.Join(store.Unavailable("state", err), s.store.DropState(id))
-	}
-	s.ingested(ctx, id)
 	r.report.Rescued += len(blobs)
 	s.log.Warn("blobs that snapshots need were only in packfiles that are about to be removed, and were stored again", "blobs", len(blobs))
 	return nil

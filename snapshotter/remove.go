@@ -9,8 +9,6 @@ import (
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/resources"
-
-	"github.com/snapgate/gateway/store"
 )
 
 // Why Remove refuses; test with errors.Is.
@@ -121,31 +119,24 @@ func (s *Snapshotter) forget(ids []ID) {
 // alter writes a state that has no blobs: fill puts into it what it is to say, and reports
 // whether that is anything; done is called when it is in the store.
 func (s *Snapshotter) alter(ctx context.Context, fill func(*repository.RepositoryWriter) (bool, error), done func()) error {
-	s.write.Lock()
+	s.enter()
 	defer s.write.Unlock()
 	lock, unlock, err := s.lockStore(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	id := objects.RandomMAC()
-	delta, err := s.repo.AppContext().GetCache().Scan(objects.RandomMAC())
+	d, err := s.newDelta()
 	if err != nil {
-		return fmt.Errorf("state delta: %w", err)
-	}
-	defer func() { _ = delta.Close() }() // in memory
-	rw := s.repo.NewRepositoryWriter(delta, id, repository.DefaultType, "")
-	rw.PackerManager.Wait() // ends kloset's own packer
-	if any, err := fill(rw); err != nil || !any {
 		return err
 	}
-	if err := lock.Valid(); err != nil {
+	defer d.close()
+	if any, err := fill(d.rw); err != nil || !any {
 		return err
 	}
-	if err := rw.CommitTransaction(id); err != nil {
-		return errors.Join(store.Unavailable("state", err), s.store.DropState(id))
+	if err := d.put(ctx, lock); err != nil {
+		return err
 	}
-	s.ingested(ctx, id)
 	done()
 	return nil
 }

@@ -222,7 +222,7 @@ func (s *Snapshotter) makeCaches() (err error) {
 	return err
 }
 
-// enter locks write, for a commit or a copy.
+// enter locks write, for whoever writes states beside maintenance, which may be waiting at the gate.
 func (s *Snapshotter) enter() {
 	s.gate.Lock()
 	s.gate.Unlock() //nolint:staticcheck // it is a gate
