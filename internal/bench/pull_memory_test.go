@@ -111,22 +111,7 @@ func (v *invented) serve(t *testing.T) (port int) {
 	}
 	config := &ssh.ServerConfig{PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, nil }}
 	config.AddHostKey(key)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	t.Cleanup(func() { _ = ln.Close(); all.Wait() })
-	all.Go(func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() { v.session(conn, config) })
-		}
-	})
-	return ln.Addr().(*net.TCPAddr).Port
+	return listen(t, func(conn net.Conn) { v.session(conn, config) })
 }
 
 // session serves one connection.

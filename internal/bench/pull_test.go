@@ -28,6 +28,22 @@ func farLink(t *testing.T, addr string) int {
 // farLinkOf is farLink that changes what the server says.
 func farLinkOf(t *testing.T, addr string, change func(data []byte) []byte) int {
 	t.Helper()
+	return listen(t, func(near net.Conn) {
+		far, err := net.Dial("tcp", addr)
+		if err != nil {
+			_ = near.Close()
+			return
+		}
+		var back sync.WaitGroup
+		back.Go(func() { late(far, near, func(data []byte) []byte { return data }) })
+		late(near, far, change)
+		back.Wait()
+	})
+}
+
+// listen serves connections on a port of its own until the test ends.
+func listen(t *testing.T, serve func(net.Conn)) (port int) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -36,17 +52,11 @@ func farLinkOf(t *testing.T, addr string, change func(data []byte) []byte) int {
 	t.Cleanup(func() { _ = ln.Close(); all.Wait() })
 	all.Go(func() {
 		for {
-			near, err := ln.Accept()
+			conn, err := ln.Accept()
 			if err != nil {
 				return
 			}
-			far, err := net.Dial("tcp", addr)
-			if err != nil {
-				_ = near.Close()
-				continue
-			}
-			all.Go(func() { late(far, near, func(data []byte) []byte { return data }) })
-			all.Go(func() { late(near, far, change) })
+			all.Go(func() { serve(conn) })
 		}
 	})
 	return ln.Addr().(*net.TCPAddr).Port
