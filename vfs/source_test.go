@@ -39,7 +39,9 @@ func sourceSystem(t *testing.T, change ...func(*Config)) (*System, *memRepositor
 	lineage, err := SourceLineage(sys.cfg.DataDir, "web")
 	wantNil(t, "lineage", err)
 	want(t, "lineage", sys.Lineage("web"), lineage)
-	return sys, repo, &pulls{t: t, repo: repo, lineage: lineage}
+	// The versions of a pull are not those of the shares beside it: memstore tells contents apart by
+	// version alone, so they count from elsewhere.
+	return sys, repo, &pulls{t: t, repo: repo, lineage: lineage, version: 1 << 32}
 }
 
 // text is the content of a file.
