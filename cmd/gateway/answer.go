@@ -60,6 +60,12 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 			s.events.answered("operator_prune", strings.Join(req.Shares, " "), &rep)
 		}
 		return rep
+	case control.OpAlarms:
+		return s.answerAlarms(send)
+	case control.OpAckAlarm:
+		rep := s.answerAckAlarm(ctx, req)
+		s.events.answered("operator_ack_alarm", req.Kind+" "+req.Subject, &rep)
+		return rep
 	case control.OpPins:
 		return s.answerPins(ctx, send)
 	case control.OpPin, control.OpUnpin:

@@ -13,6 +13,7 @@ import (
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/internal/acceptor"
+	"github.com/snapgate/gateway/internal/alarm"
 	"github.com/snapgate/gateway/internal/audit"
 	"github.com/snapgate/gateway/internal/jobs"
 	"github.com/snapgate/gateway/internal/metrics"
@@ -23,7 +24,8 @@ import (
 // concurrent use.
 type events struct {
 	metrics *metrics.Metrics
-	audit   *audit.Log    // nil without an audit section
+	audit   *audit.Log // nil without an audit section
+	alarms  *alarm.Board
 	commits atomic.Uint64 // snapshots made
 }
 
@@ -215,6 +217,7 @@ func (e *events) answered(name, about string, rep *control.Reply) {
 // jobEnded is told of the runs of jobs.
 func (e *events) jobEnded(st jobs.Status, took time.Duration) {
 	e.metrics.JobRun(st.Name, st.Kind, string(st.State.Result), took)
+	e.pullEnded(st)
 	ms := took.Milliseconds()
 	a := audit.Event{
 		Event: "job", Job: st.Name, Reason: st.Kind, Snapshot: st.State.Snapshot, Detail: st.State.Summary,

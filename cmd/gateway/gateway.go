@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/internal/alarm"
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
@@ -25,6 +26,7 @@ type gateway struct {
 	store     *store.Store
 	snapshots *snapshotter.Snapshotter
 	system    *vfs.System
+	alarms    *alarm.Board
 	events    *events
 }
 
@@ -54,6 +56,10 @@ func (p *program) openGateway(ctx context.Context, cfg *config.Config, log *slog
 	if g.events, err = newEvents(cfg, log); err != nil {
 		return nil, err
 	}
+	if g.alarms, err = alarm.Open(alarm.Config{Dir: cfg.DataDir, Logger: log}); err != nil {
+		return nil, errors.Join(fmt.Errorf("alarms: %w", err), g.events.close())
+	}
+	g.events.alarms = g.alarms
 	if err := g.open(ctx, p, point); err != nil {
 		return nil, errors.Join(err, g.close(ctx))
 	}

@@ -16,6 +16,9 @@ func (s *serving) metricsState() metrics.State {
 		StoreUp: !found.at.IsZero() && found.store == nil, StoreErrors: s.store.Errors(),
 	}
 	st.AuditErrors, _ = s.events.auditErrors()
+	for _, a := range s.alarms.List() {
+		st.Alarms = append(st.Alarms, metrics.Alarm{Kind: string(a.Kind), Subject: a.Subject})
+	}
 	if s.server != nil {
 		n := s.server.Stats()
 		st.Servers = append(st.Servers, metrics.Server{Name: "sftp", Open: n.Open, Accepted: n.Accepted, Refused: n.Refused})

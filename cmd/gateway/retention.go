@@ -16,6 +16,7 @@ import (
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/internal/alarm"
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/internal/retention"
 	"github.com/snapgate/gateway/snapshotter"
@@ -43,6 +44,7 @@ type keeper struct {
 	needed    func() map[snapshotter.ID]struct{} // by what is not committed; nil for nothing
 	readOnly  bool                               // nothing is written
 	policies  atomic.Pointer[config.Retention]
+	alarms    *alarm.Board // nil when readOnly
 	log       *slog.Logger
 
 	mu       sync.Mutex          // held by whoever observes or prunes, also across I/O

@@ -23,7 +23,7 @@ const observeInterval = 5 * time.Minute
 func (g *gateway) openKeeper(p *program) *keeper {
 	k := &keeper{
 		dir: filepath.Join(g.cfg.DataDir, retentionDir), disk: disk.OS{}, clocks: p.clocksOrMachine(),
-		snapshots: g.snapshots, gatewayID: g.system.GatewayID(), lineage: g.system.Lineage, needed: g.system.Needed, log: g.log,
+		snapshots: g.snapshots, gatewayID: g.system.GatewayID(), lineage: g.system.Lineage, needed: g.system.Needed, log: g.log, alarms: g.alarms,
 	}
 	k.policies.Store(&g.cfg.Retention)
 	return k

@@ -26,7 +26,7 @@ func (p *program) statusCommand() *cobra.Command {
 		Short: "Tell how the gateway is doing",
 		Long: `Asks the running gateway how it is doing: ports, connections, uploads under way, the store, the
 spool, and of each share and source the last snapshot, what is in no snapshot yet and for how long,
-and what went wrong last; then the jobs. What is not as it should be is listed at the end. Without
+and what went wrong last; then the jobs. What is not as it should be, alarms included, is listed at the end. Without
 a running gateway it says so, and tells what the store and data_dir show. Times are UTC.
 
 With --json it prints one object.
@@ -80,13 +80,15 @@ func (p *program) status(ctx context.Context, asJSON bool) error {
 
 // askStatus asks the running gateway.
 func askStatus(ctx context.Context, cfg *config.Config) (*control.Status, error) {
-	shares, list, uploads := []control.Share{}, []control.Job{}, []control.Upload{}
+	shares, list, alarms, uploads := []control.Share{}, []control.Job{}, []control.Alarm{}, []control.Upload{}
 	rep, err := control.Call(ctx, cfg.DataDir, control.Request{Op: control.OpStatus}, func(r control.Reply) error {
 		switch {
 		case r.Share != nil:
 			shares = append(shares, *r.Share)
 		case r.Job != nil:
 			list = append(list, *r.Job)
+		case r.Alarm != nil:
+			alarms = append(alarms, *r.Alarm)
 		case r.Upload != nil:
 			uploads = append(uploads, *r.Upload)
 		}
@@ -98,7 +100,7 @@ func askStatus(ctx context.Context, cfg *config.Config) (*control.Status, error)
 	if rep.Status == nil {
 		return nil, errors.New("the gateway does not say how it is")
 	}
-	rep.Status.Shares, rep.Status.Jobs, rep.Status.Uploads = shares, list, uploads
+	rep.Status.Shares, rep.Status.Jobs, rep.Status.Alarms, rep.Status.Uploads = shares, list, alarms, uploads
 	return rep.Status, nil
 }
 
@@ -107,6 +109,7 @@ func (p *program) storedStatus(ctx context.Context, cfg *config.Config) *control
 	st := &control.Status{
 		DataDir: cfg.DataDir, Listeners: []control.Listener{}, Connections: []control.Connections{},
 		Sessions: map[string]int{}, Shares: []control.Share{}, Jobs: []control.Job{}, Uploads: []control.Upload{},
+		Alarms:   []control.Alarm{},
 		Store:    control.StoreStatus{Location: cfg.Store.Location, Encrypted: !cfg.Store.Plaintext},
 		Spool:    control.Spool{Bytes: leftInSpool(cfg.DataDir), DiskFree: -1, Limit: cfg.Limits.Spool},
 		Problems: []string{"no gateway is running"},
@@ -143,6 +146,10 @@ func (p *program) storedStatus(ctx context.Context, cfg *config.Config) *control
 	for i := range jobs {
 		st.Problems = append(st.Problems, jobProblems(&jobs[i])...)
 	}
+	if st.Alarms, err = storedAlarms(cfg); err != nil {
+		st.Problems = append(st.Problems, fmt.Sprintf("alarms: %v", err))
+	}
+	st.Problems = append(st.Problems, alarmProblems(st.Alarms)...)
 	return st
 }
 

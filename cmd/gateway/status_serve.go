@@ -32,6 +32,15 @@ func (s *serving) answerStatus(ctx context.Context, send func(control.Reply) err
 			return refusal(err)
 		}
 	}
+	for _, a := range s.alarms.List() {
+		d := describeAlarm(&a)
+		st.Alarms = append(st.Alarms, d)
+		if err := send(control.Reply{Alarm: &d}); err != nil {
+			return refusal(err)
+		}
+	}
+	st.Problems = append(st.Problems, alarmProblems(st.Alarms)...)
+	st.Alarms = nil // they were sent
 	uploads := s.system.Uploads()
 	st.UploadsOpen = len(uploads)
 	for i := range uploads[:min(len(uploads), control.MaxUploads)] {

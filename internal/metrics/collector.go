@@ -51,6 +51,7 @@ func stateMetrics() []struct {
 		{"job_failures", "Runs of a job that have failed in a row.", job},
 		{"job_last_success_timestamp_seconds", "When the last good run of a job has ended.", job},
 		{"job_next_run_timestamp_seconds", "When a job starts next.", job},
+		{"alarm_active", "1 for each alarm that is not over, acknowledged or not.", []string{"kind", "subject"}},
 		{"audit_errors_total", "Events that could not be written to the audit log.", nil},
 	}
 }
@@ -108,6 +109,9 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for i := range s.Jobs {
 		e.job(&s.Jobs[i])
+	}
+	for _, a := range s.Alarms {
+		e.gauge("alarm_active", 1, a.Kind, a.Subject)
 	}
 }
 

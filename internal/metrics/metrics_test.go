@@ -30,6 +30,7 @@ func full() State {
 			{Name: "web1", Kind: KindSource, Snapshots: -1},
 		},
 		Jobs:    []Job{{Name: "web1", Kind: "pull", Running: true, Failures: 2, Success: at, Next: at}},
+		Alarms:  []Alarm{{"shrink", "main"}},
 		StoreUp: true, StoreErrors: map[string]uint64{"write": 11}, AuditErrors: 12,
 	}
 }
@@ -81,6 +82,7 @@ func TestValues(t *testing.T) {
 		`snapgate_oldest_pending_timestamp_seconds{share="main"} 1.795287869e+09`,
 		`snapgate_snapshots{kind="share",share="main"} 8`,
 		`snapgate_store_up 1`,
+		`snapgate_alarm_active{kind="shrink",subject="main"} 1`,
 		`snapgate_store_errors_total{operation="write"} 11`,
 		`snapgate_job_runs_total{job="web1",kind="pull",result="ok"} 1`,
 		`snapgate_job_running{job="web1",kind="pull"} 1`,

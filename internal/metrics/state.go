@@ -16,6 +16,7 @@ type State struct {
 
 	Shares []Share
 	Jobs   []Job
+	Alarms []Alarm
 
 	StoreUp     bool
 	StoreErrors map[string]uint64 // since the start, by operation
@@ -57,6 +58,9 @@ type Job struct {
 	Success    time.Time
 	Next       time.Time
 }
+
+// Alarm is an alarm that is not over.
+type Alarm struct{ Kind, Subject string }
 
 // The kinds of shares.
 const (

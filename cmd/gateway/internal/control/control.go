@@ -32,6 +32,8 @@ const (
 	OpUnpin     = "unpin"     // take its pin away
 	OpPins      = "pins"      // list the pinned snapshots
 	OpStatus    = "status"    // how the gateway is doing
+	OpAlarms    = "alarms"    // list the alarms
+	OpAckAlarm  = "ack-alarm" // acknowledge the alarm Kind of Subject
 )
 
 // ErrNoServer means that no gateway answers on the socket.
@@ -50,6 +52,8 @@ type Request struct {
 	Ref     string   `json:"ref,omitempty"`     // as package snapref has it
 	Reason  string   `json:"reason,omitempty"`
 	Grace   string   `json:"grace,omitempty"` // of OpMaintain: the grace period
+	Kind    string   `json:"kind,omitempty"`
+	Subject string   `json:"subject,omitempty"`
 }
 
 // Reply is one line of an answer. The last line has Done set; Error is set in it when the
@@ -69,6 +73,7 @@ type Reply struct {
 	Retained *Retained `json:"retained,omitempty"` // one of a list
 	Pruned   *Pruned   `json:"pruned,omitempty"`   // the sum, in the last line
 	Pin      *Pin      `json:"pin,omitempty"`      // one of a list
+	Alarm    *Alarm    `json:"alarm,omitempty"`    // one of a list or status
 }
 
 // Retained is what retention says of a snapshot, as `gateway prune --json` prints it.

@@ -20,6 +20,7 @@ type Status struct {
 	Audit       *AuditStatus   `json:"audit,omitempty"` // nil: there is none
 	Shares      []Share        `json:"shares"`          // and sources
 	Jobs        []Job          `json:"jobs"`
+	Alarms      []Alarm        `json:"alarms"`
 	UploadsOpen int            `json:"uploads_open"`
 	Uploads     []Upload       `json:"uploads"` // the oldest MaxUploads
 }

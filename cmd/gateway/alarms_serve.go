@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/internal/alarm"
+	"github.com/snapgate/gateway/internal/jobs"
+	"github.com/snapgate/gateway/snapshotter"
+)
+
+// answerAlarms lists the alarms.
+func (s *serving) answerAlarms(send func(control.Reply) error) control.Reply {
+	for _, a := range s.alarms.List() {
+		d := describeAlarm(&a)
+		if err := send(control.Reply{Alarm: &d}); err != nil {
+			return refusal(err)
+		}
+	}
+	return control.Reply{}
+}
+
+// answerAckAlarm acknowledges an alarm.
+func (s *serving) answerAckAlarm(ctx context.Context, req control.Request) control.Reply {
+	return refusal(s.keeper.acknowledge(ctx, req.Kind, req.Subject))
+}
+
+// acknowledge acknowledges an alarm, and unpins what no other alarm has pinned, before the alarm
+// is over: what a crash cuts short can be asked for again.
+func (k *keeper) acknowledge(ctx context.Context, kind, subject string) error {
+	a, ok := k.alarms.Get(alarm.Kind(kind), subject)
+	if ok && a.Finding {
+		if err := k.unpinOf(ctx, &a); err != nil {
+			return fmt.Errorf("%s %s: its snapshots cannot be unpinned: %w", kind, subject, err)
+		}
+	}
+	_, err := k.alarms.Acknowledge(alarm.Kind(kind), subject)
+	if errors.Is(err, alarm.ErrUnknown) {
+		err = &hintedError{err: err, hint: "see: gateway alarms"}
+	}
+	return err
+}
+
+// unpinOf unpins what was pinned because of an alarm.
+func (k *keeper) unpinOf(ctx context.Context, a *alarm.Alarm) error {
+	for _, text := range a.Pins {
+		others := slices.ContainsFunc(k.alarms.List(), func(b alarm.Alarm) bool {
+			return (b.Kind != a.Kind || b.Subject != a.Subject) && slices.Contains(b.Pins, text)
+		})
+		id, err := snapshotter.ParseID(text)
+		if err != nil || others {
+			continue
+		}
+		if err := k.unpin(ctx, id); err != nil && !errors.Is(err, snapshotter.ErrNotPinned) {
+			return err
+		}
+	}
+	return nil
+}
+
+// failuresToTell is how many pulls in a row must fail to be told of while they are repeated soon.
+const failuresToTell = 3
+
+// pullEnded raises an alarm about a source that cannot be pulled, and clears it.
+func (e *events) pullEnded(st jobs.Status) {
+	if st.Kind != jobPull {
+		return
+	}
+	switch st.State.Result {
+	case jobs.OK, jobs.Partial:
+		e.alarms.Clear(alarm.PullFailed, st.Name)
+	case jobs.Failed:
+		if st.State.Retry.IsZero() || st.State.Failures >= failuresToTell {
+			e.alarms.Raise(alarm.Alarm{
+				Kind: alarm.PullFailed, Subject: st.Name, Hint: st.State.Hint,
+				Text: fmt.Sprintf("pulling has failed, %d in a row: %s", st.State.Failures, st.State.Error),
+			})
+		}
+	}
+}
