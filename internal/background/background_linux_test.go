@@ -37,7 +37,8 @@ func TestDo(t *testing.T) {
 			t.Fatalf("in the background it is %d nice, not %d", inside, want)
 		}
 	}
-	for end := time.Now().Add(10 * time.Second); lowered(t, before) > 0; runtime.Gosched() {
+	// Of a process that is as nice as can be all threads are the same.
+	for end := time.Now().Add(10 * time.Second); before < 19 && lowered(t, before) > 0; runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatal("threads are left in the background")
 		}
