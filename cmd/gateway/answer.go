@@ -60,6 +60,8 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 			s.events.answered("operator_prune", strings.Join(req.Shares, " "), &rep)
 		}
 		return rep
+	case control.OpHooks:
+		return s.answerHooks(send)
 	case control.OpAlarms:
 		return s.answerAlarms(send)
 	case control.OpAckAlarm:

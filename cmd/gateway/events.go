@@ -26,6 +26,9 @@ type events struct {
 	metrics *metrics.Metrics
 	audit   *audit.Log // nil without an audit section
 	alarms  *alarm.Board
+	hooks   []*hookQueue
+	log     *slog.Logger
+	made    chan struct{} // pulsed (capacity 1) when there may be a new snapshot
 	commits atomic.Uint64 // snapshots made
 }
 
@@ -35,21 +38,36 @@ func newEvents(cfg *config.Config, log *slog.Logger) (*events, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &events{metrics: m}
+	e := &events{metrics: m, log: log, made: make(chan struct{}, 1)}
+	if err := e.openHooks(cfg); err != nil {
+		return nil, err
+	}
 	if cfg.Audit.File != "" {
 		if e.audit, err = audit.Open(audit.Config{File: cfg.Audit.File, Logger: log}); err != nil {
-			return nil, err
+			return nil, errors.Join(err, e.closeHooks())
 		}
 	}
 	return e, nil
 }
 
-// close closes the audit log.
+// close closes the audit log and the queues of hooks.
 func (e *events) close() error {
-	if e == nil || e.audit == nil {
+	if e == nil {
 		return nil
 	}
-	return e.audit.Close()
+	err := e.closeHooks()
+	if e.audit != nil {
+		err = errors.Join(err, e.audit.Close())
+	}
+	return err
+}
+
+// pulse says that there may be a new snapshot.
+func (e *events) pulse() {
+	select {
+	case e.made <- struct{}{}:
+	default: // one is pending
+	}
 }
 
 // note writes an event to the audit log, if there is one.
@@ -84,6 +102,9 @@ func (e *events) Done(ev vfs.Event) {
 	switch ev.Op {
 	case vfs.EventUpload:
 		e.metrics.Upload(ev.Share, ev.From.Protocol, good, ev.Dur, ev.Close)
+		if good {
+			e.uploaded(&ev)
+		}
 	case vfs.EventCutOff:
 		e.metrics.CutOff(ev.Share, ev.From.Protocol)
 	case vfs.EventDownload:
@@ -161,6 +182,7 @@ func (e *events) Committed(c vfs.Commit) {
 	e.metrics.Commit(c.Share, c.Err == nil, c.Dur)
 	if c.New {
 		e.commits.Add(1)
+		e.pulse()
 	}
 	if e.audit == nil || c.Err == nil && !c.New {
 		return // the changes were undone: there is no snapshot of them
@@ -218,6 +240,7 @@ func (e *events) answered(name, about string, rep *control.Reply) {
 func (e *events) jobEnded(st jobs.Status, took time.Duration) {
 	e.metrics.JobRun(st.Name, st.Kind, string(st.State.Result), took)
 	e.pullEnded(st)
+	e.pulse()
 	ms := took.Milliseconds()
 	a := audit.Event{
 		Event: "job", Job: st.Name, Reason: st.Kind, Snapshot: st.State.Snapshot, Detail: st.State.Summary,

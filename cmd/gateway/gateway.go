@@ -56,7 +56,7 @@ func (p *program) openGateway(ctx context.Context, cfg *config.Config, log *slog
 	if g.events, err = newEvents(cfg, log); err != nil {
 		return nil, err
 	}
-	if g.alarms, err = alarm.Open(alarm.Config{Dir: cfg.DataDir, Logger: log}); err != nil {
+	if g.alarms, err = alarm.Open(alarm.Config{Dir: cfg.DataDir, Logger: log, Changed: g.events.alarmChanged}); err != nil {
 		return nil, errors.Join(fmt.Errorf("alarms: %w", err), g.events.close())
 	}
 	g.events.alarms = g.alarms

@@ -16,6 +16,7 @@ func (s *serving) metricsState() metrics.State {
 		StoreUp: !found.at.IsZero() && found.store == nil, StoreErrors: s.store.Errors(),
 	}
 	st.AuditErrors, _ = s.events.auditErrors()
+	st.Hooks = s.events.hookMetrics()
 	for _, a := range s.alarms.List() {
 		st.Alarms = append(st.Alarms, metrics.Alarm{Kind: string(a.Kind), Subject: a.Subject})
 	}

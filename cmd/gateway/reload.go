@@ -105,6 +105,7 @@ func needRestart(old, cfg *config.Config) []string {
 		{"ftp", was.FTP, is.FTP},
 		{"http", was.HTTP, is.HTTP},
 		{"limits", was.Limits, is.Limits},
+		{"hooks", was.Hooks, is.Hooks},
 		{"audit", was.Audit == (config.Audit{}), is.Audit == (config.Audit{})},
 		{"log.format", was.Log.JSON, is.Log.JSON},
 	} {

@@ -21,6 +21,7 @@ import (
 	"github.com/snapgate/gateway/cmd/gateway/internal/auth"
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/cmd/gateway/internal/watch"
 	"github.com/snapgate/gateway/internal/jobs"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/sshsrv"
@@ -75,6 +76,7 @@ type serving struct {
 	control     *control.Server
 	jobs        *jobs.Scheduler
 	keeper      *keeper
+	watcher     *watch.Watcher
 	maintenance snapshotter.MaintainConfig // but for the grace period
 	progress    jobProgress
 	keys        []ssh.Signer
@@ -217,6 +219,13 @@ func (s *serving) openServers(ctx context.Context) error {
 		}
 	}
 	s.keeper = s.openKeeper(s.program)
+	s.watcher, err = watch.Open(watch.Config{
+		Dir: s.cfg.DataDir, Logger: s.log, Tell: s.events.snapshotMade,
+		Snapshots: func(ctx context.Context) ([]snapshotter.Snapshot, error) { return s.snapshots.Snapshots(ctx, "") },
+	})
+	if err != nil {
+		return err
+	}
 	if err := s.openJobs(); err != nil {
 		return err
 	}
@@ -259,6 +268,8 @@ func (s *serving) start(ctx context.Context) *servers {
 		s.log.Warn("neither an sftp nor an ftp section: no port is open")
 	}
 	e.wg.Go(func() { s.observing(ctx) })
+	e.wg.Go(func() { s.watching(ctx) })
+	e.wg.Go(func() { s.events.tellHooks(ctx) })
 	// Last: whoever gets an answer there finds the ports served.
 	run(func() error { return s.control.Serve(ctx, s.answer) })
 	return e

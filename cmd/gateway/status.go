@@ -110,6 +110,7 @@ func (p *program) storedStatus(ctx context.Context, cfg *config.Config) *control
 		DataDir: cfg.DataDir, Listeners: []control.Listener{}, Connections: []control.Connections{},
 		Sessions: map[string]int{}, Shares: []control.Share{}, Jobs: []control.Job{}, Uploads: []control.Upload{},
 		Alarms:   []control.Alarm{},
+		Hooks:    []control.Hook{},
 		Store:    control.StoreStatus{Location: cfg.Store.Location, Encrypted: !cfg.Store.Plaintext},
 		Spool:    control.Spool{Bytes: leftInSpool(cfg.DataDir), DiskFree: -1, Limit: cfg.Limits.Spool},
 		Problems: []string{"no gateway is running"},

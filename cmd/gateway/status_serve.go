@@ -40,7 +40,8 @@ func (s *serving) answerStatus(ctx context.Context, send func(control.Reply) err
 		}
 	}
 	st.Problems = append(st.Problems, alarmProblems(st.Alarms)...)
-	st.Alarms = nil // they were sent
+	st.Alarms, st.Hooks = nil, s.events.hookStates() // alarms were sent
+	st.Problems = append(st.Problems, hookProblems(st.Hooks)...)
 	uploads := s.system.Uploads()
 	st.UploadsOpen = len(uploads)
 	for i := range uploads[:min(len(uploads), control.MaxUploads)] {

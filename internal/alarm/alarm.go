@@ -25,6 +25,15 @@ const (
 	SpoolNearlyFull    Kind = "spool-nearly-full" // "spool"
 )
 
+// OfShare reports whether the subject of a kind is a share or source.
+func (k Kind) OfShare() bool {
+	switch k {
+	case VerificationFailed, StoreNearlyFull, StoreFullOfLocked, SpoolNearlyFull:
+		return false
+	}
+	return true
+}
+
 // Alarm is something that is wrong.
 type Alarm struct {
 	Kind    Kind   `json:"kind"`

@@ -4,23 +4,29 @@ import (
 	"bytes"
 	"context"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Event is what a hook is told, as JSON. Empty fields are left out.
 type Event struct {
-	ID       string   `json:"id"`    // random; the same each time that the event is told
-	Event    string   `json:"event"` // upload or snapshot
+	ID       string   `json:"id"`    // the same each time that the event is told; random when none is set
+	Event    string   `json:"event"` // one of the events below
 	Time     string   `json:"time"`  // RFC 3339, UTC
 	Share    string   `json:"share,omitempty"`
 	Path     string   `json:"path,omitempty"`
@@ -34,13 +40,27 @@ type Event struct {
 	Changes  int      `json:"changes,omitempty"`
 	Reason   string   `json:"reason,omitempty"`
 	Users    []string `json:"users,omitempty"`
+	Files    uint64   `json:"files,omitempty"` // in the snapshot
+
+	// Of an alarm.
+	Kind    string `json:"kind,omitempty"`
+	Subject string `json:"subject,omitempty"`
+	Text    string `json:"text,omitempty"`
+	Hint    string `json:"hint,omitempty"`
+	Since   string `json:"since,omitempty"` // RFC 3339, UTC
 }
 
 // The events.
 const (
-	Upload   = "upload"   // an upload is complete
-	Snapshot = "snapshot" // a snapshot of a share was made
+	Upload       = "upload"        // an upload is complete
+	Snapshot     = "snapshot"      // a snapshot of a share or source was made
+	Alarm        = "alarm"         // something is wrong
+	AlarmCleared = "alarm-cleared" // it is over
+	Test         = "test"          // somebody tries the hook out
 )
+
+// Events are those that a hook can want.
+func Events() []string { return []string{Upload, Snapshot, Alarm, AlarmCleared} }
 
 // Hook is somebody to be told.
 type Hook struct {
@@ -75,6 +95,61 @@ func (h *Hook) check() error {
 		return fmt.Errorf("hooks: %s has a negative timeout", h.Name)
 	}
 	return nil
+}
+
+// Deliver tells h of an event at once, beside any queue. Time, and an ID that is missing, are filled in.
+func (h *Hook) Deliver(ctx context.Context, client *http.Client, e Event) error {
+	now := time.Now()
+	if err := h.check(); err != nil {
+		return err
+	}
+	body, err := e.complete(now)
+	if err != nil {
+		return err
+	}
+	return h.deliver(ctx, client, &e, body, now)
+}
+
+// NameID is an ID for an event that is named by texts: another one of the same texts is the same event.
+func NameID(texts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(texts, "\x00")))
+	return hex.EncodeToString(sum[:16])
+}
+
+// complete fills in what an event needs, and returns its JSON.
+func (e *Event) complete(now time.Time) ([]byte, error) {
+	if e.ID == "" {
+		var id [16]byte
+		if _, err := rand.Read(id[:]); err != nil {
+			return nil, err
+		}
+		e.ID = hex.EncodeToString(id[:])
+	}
+	e.Time = now.UTC().Format(time.RFC3339Nano)
+	if !utf8.ValidString(e.Path) {
+		e.PathRaw = []byte(e.Path)
+	}
+	return json.Marshal(e)
+}
+
+// NewClient returns a client that follows no redirections. ca are more authorities, as PEM, whose
+// certificates are good; nil for none.
+func NewClient(ca []byte) (*http.Client, error) {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	if ca != nil {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		if !pool.AppendCertsFromPEM(ca) {
+			return nil, errors.New("there is no certificate in it")
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, nil
 }
 
 // wants reports whether h is to be told of e.
@@ -138,6 +213,10 @@ func (h *Hook) post(ctx context.Context, client *http.Client, e *Event, body []b
 	}
 	resp, err := client.Do(req)
 	if err != nil {
+		var ue *url.Error
+		if errors.As(err, &ue) {
+			err = ue.Err // the URL may be a secret
+		}
 		return err
 	}
 	text, rerr := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))

@@ -2,8 +2,8 @@ package hooks
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -14,9 +14,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/snapgate/gateway/internal/disk"
 )
@@ -58,6 +58,8 @@ type Queue struct {
 
 	saving sync.Mutex // held while the state is written
 
+	reading sync.RWMutex // held while the file is read, and while it is replaced; before mu
+
 	mu       sync.Mutex // guards what follows
 	last     uint64     // number of the newest event
 	end      int64      // of the file
@@ -67,6 +69,7 @@ type Queue struct {
 	flushing bool   // somebody writes
 	closed   bool
 	news     chan struct{} // closed when there is a new event
+	dropped  uint64        // events that could not be added
 	status   map[string]*Status
 }
 
@@ -92,6 +95,7 @@ type Status struct {
 	Error   string    // of the last try, "" when that went well
 	Success time.Time // of the last event that was taken since the start
 	GivenUp int       // since the start
+	Dropped uint64    // that the queue could not take, since the start
 }
 
 // state is state.json.
@@ -122,7 +126,10 @@ func Open(cfg Config) (*Queue, error) {
 		cfg.Now = time.Now
 	}
 	if cfg.Client == nil {
-		cfg.Client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		var err error
+		if cfg.Client, err = NewClient(nil); err != nil {
+			return nil, err
+		}
 	}
 	q := &Queue{cfg: cfg, done: map[string]uint64{}, batch: newBatch(), news: make(chan struct{}), status: map[string]*Status{}}
 	for i := range cfg.Hooks {
@@ -253,20 +260,28 @@ func decode(line []byte) (rec record, ok bool) {
 	return rec, json.Unmarshal(data, &rec) == nil
 }
 
-// Add puts an event into the queue; it is durable when Add returns nil. ID and Time are filled in.
+// Wants reports whether any hook wants an event.
+func (q *Queue) Wants(e *Event) bool {
+	return slices.ContainsFunc(q.cfg.Hooks, func(h Hook) bool { return h.wants(e) })
+}
+
+// Add puts an event into the queue, if any hook wants it; it is durable when Add returns nil. Time, and
+// an ID that is missing, are filled in. An event that could not be added is lost, and counted.
 func (q *Queue) Add(e Event) error {
-	if len(q.cfg.Hooks) == 0 {
+	if !q.Wants(&e) {
 		return nil
 	}
-	var id [16]byte
-	if _, err := rand.Read(id[:]); err != nil {
-		return err
+	err := q.add(e)
+	if err != nil {
+		q.mu.Lock()
+		q.dropped++
+		q.mu.Unlock()
 	}
-	e.ID, e.Time = hex.EncodeToString(id[:]), q.cfg.Now().UTC().Format(time.RFC3339Nano)
-	if !utf8.ValidString(e.Path) {
-		e.PathRaw = []byte(e.Path)
-	}
-	data, err := json.Marshal(e)
+	return err
+}
+
+func (q *Queue) add(e Event) error {
+	data, err := e.complete(q.cfg.Now())
 	if err != nil {
 		return err
 	}
@@ -332,6 +347,7 @@ func (q *Queue) Close() error {
 		return nil
 	}
 	q.closed = true
+	q.cfg.Client.CloseIdleConnections()
 	return q.file.Close()
 }
 
@@ -342,6 +358,7 @@ func (q *Queue) Status() []Status {
 	var list []Status
 	for i := range q.cfg.Hooks {
 		st := *q.status[q.cfg.Hooks[i].Name]
+		st.Dropped = q.dropped
 		for _, e := range q.entries {
 			if e.seq > q.done[st.Name] {
 				st.Pending++
@@ -394,11 +411,19 @@ func (q *Queue) took(name string, seq uint64) error {
 	for keep < len(q.entries) && q.entries[keep].seq <= oldest {
 		keep++
 	}
-	q.entries = append([]entry(nil), q.entries[keep:]...)
+	q.entries = q.entries[keep:]
 	q.mu.Unlock()
 	if err := q.save(); err != nil {
 		return err
 	}
+	if err := q.empty(); err != nil {
+		return err
+	}
+	return q.compact()
+}
+
+// empty empties the file when nothing is left in it.
+func (q *Queue) empty() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.entries) > 0 || len(q.batch.items) > 0 || q.flushing || q.end == 0 || q.closed {
@@ -408,14 +433,63 @@ func (q *Queue) took(name string, seq uint64) error {
 	if err := q.file.Truncate(0); err != nil {
 		return err
 	}
-	q.end = 0
+	q.end, q.entries = 0, nil
 	return nil
+}
+
+// compact writes the file anew, without what was had, when that is most of a file that has become
+// long: a hook that is always a little behind must not fill it.
+func (q *Queue) compact() (err error) {
+	q.mu.Lock()
+	if len(q.entries) == 0 || q.flushing || q.closed || q.end < q.cfg.MaxBytes/2 || q.end-q.entries[0].off > q.cfg.MaxBytes/4 {
+		q.mu.Unlock()
+		return nil
+	}
+	q.flushing = true // who adds meanwhile waits
+	from, n, old := q.entries[0].off, q.end-q.entries[0].off, q.file
+	q.mu.Unlock()
+	defer q.flush()
+
+	path := filepath.Join(q.cfg.Dir, queueName)
+	data := make([]byte, n)
+	if _, err := old.ReadAt(data, from); err != nil {
+		return err
+	}
+	if err := disk.WriteFile(q.cfg.Disk, path, data, 0o600); err != nil {
+		return err
+	}
+	file, err := q.cfg.Disk.OpenFile(path, os.O_RDWR, 0o600)
+	if err != nil {
+		// The old file has lost its name: what is added from now on would be lost with it.
+		q.mu.Lock()
+		q.closed = true
+		q.mu.Unlock()
+		return err
+	}
+	q.reading.Lock()
+	q.mu.Lock()
+	q.file, q.end = file, n
+	for i := range q.entries {
+		q.entries[i].off -= from
+	}
+	q.mu.Unlock()
+	q.reading.Unlock()
+	return old.Close()
 }
 
 // read returns an event and its JSON.
 func (q *Queue) read(e entry) (ev Event, body []byte, err error) {
+	q.reading.RLock()
+	defer q.reading.RUnlock()
+	q.mu.Lock()
+	i, ok := slices.BinarySearchFunc(q.entries, e.seq, func(e entry, seq uint64) int { return cmp.Compare(e.seq, seq) })
+	if ok {
+		e = q.entries[i] // the file may have been compacted since
+	}
+	file := q.file
+	q.mu.Unlock()
 	line := make([]byte, e.n)
-	if _, err := q.file.ReadAt(line, e.off); err != nil {
+	if _, err := file.ReadAt(line, e.off); err != nil {
 		return ev, nil, err
 	}
 	rec, ok := decode(line)

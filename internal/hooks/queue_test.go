@@ -332,3 +332,70 @@ func TestOpen(t *testing.T) {
 		}
 	}
 }
+
+// A hook that is always a little behind does not fill the queue: what was had makes room, in order,
+// and a restart goes on from there.
+func TestCompact(t *testing.T) {
+	dir := t.TempDir()
+	change := func(c *Config) { c.Hooks, c.MaxBytes = []Hook{{Name: "web", URL: "http://127.0.0.1:1/"}}, 4096 }
+	q := open(t, dir, &logtest.Buffer{}, change)
+	const behind = 3
+	for i := range 100 {
+		add(t, q, fmt.Sprintf("/%d", i))
+		if i < behind {
+			continue
+		}
+		e, ok, _ := q.next("web")
+		if !ok {
+			t.Fatal("nothing to take")
+		}
+		if ev, _, err := q.read(e); err != nil || ev.Path != fmt.Sprintf("/%d", i-behind) {
+			t.Fatalf("event %d: %q, %v", i-behind, ev.Path, err)
+		}
+		takeOne(t, q)
+		if i == 50 {
+			_ = q.Close()
+			q = open(t, dir, &logtest.Buffer{}, change)
+		}
+	}
+	if got, want := strings.Join(pending(t, q), " "), "/97 /98 /99"; got != want {
+		t.Errorf("pending %s, want %s", got, want)
+	}
+	if info, err := os.Stat(filepath.Join(dir, queueName)); err != nil || info.Size() > 4096 {
+		t.Errorf("the file: %v, %v", info, err)
+	}
+}
+
+// Only what a hook wants is put into the queue; what cannot be is counted.
+func TestWanted(t *testing.T) {
+	q := open(t, t.TempDir(), &logtest.Buffer{}, func(c *Config) {
+		c.Hooks, c.MaxBytes = []Hook{{Name: "web", URL: "http://127.0.0.1:1/", Events: []string{Alarm}, Shares: []string{"main"}}}, 100
+	})
+	for _, e := range []Event{{Event: Upload, Share: "main"}, {Event: Alarm, Share: "other"}, {Event: Alarm}, {Event: Alarm, Share: "main", Text: "x"}} {
+		if err := q.Add(e); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := q.Add(Event{Event: Alarm, Share: "main"}); !errors.Is(err, ErrFull) {
+		t.Errorf("full: got %v, want %v", err, ErrFull)
+	}
+	if st := q.Status()[0]; st.Pending != 1 || st.Dropped != 1 {
+		t.Errorf("%d pending and %d dropped, want 1 and 1", st.Pending, st.Dropped)
+	}
+}
+
+// An error does not show the URL: it may have a token in it.
+func TestSecretURL(t *testing.T) {
+	client, err := NewClient(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := Hook{Name: "x", URL: "http://127.0.0.1:1/secret-token"}
+	err = h.Deliver(t.Context(), client, Event{Event: Test})
+	if err == nil || strings.Contains(err.Error(), "secret-token") {
+		t.Errorf("got %v, want an error without the URL", err)
+	}
+	if _, err := NewClient([]byte("no certificate")); err == nil {
+		t.Error("a file without a certificate is taken")
+	}
+}

@@ -52,6 +52,11 @@ func stateMetrics() []struct {
 		{"job_last_success_timestamp_seconds", "When the last good run of a job has ended.", job},
 		{"job_next_run_timestamp_seconds", "When a job starts next.", job},
 		{"alarm_active", "1 for each alarm that is not over, acknowledged or not.", []string{"kind", "subject"}},
+		{"hook_pending", "Events that wait for a hook.", []string{"hook"}},
+		{"hook_failures", "Tries to tell a hook that have failed in a row.", []string{"hook"}},
+		{"hook_given_up_total", "Events that a hook has not taken for so long that they were given up.", []string{"hook"}},
+		{"hook_dropped_total", "Events that the queue of a hook could not take.", []string{"hook"}},
+		{"hook_last_success_timestamp_seconds", "When a hook has taken an event last.", []string{"hook"}},
 		{"audit_errors_total", "Events that could not be written to the audit log.", nil},
 	}
 }
@@ -109,6 +114,14 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for i := range s.Jobs {
 		e.job(&s.Jobs[i])
+	}
+	for i := range s.Hooks {
+		h := &s.Hooks[i]
+		e.gauge("hook_pending", float64(h.Pending), h.Name)
+		e.gauge("hook_failures", float64(h.Failures), h.Name)
+		e.counter("hook_given_up_total", float64(h.GivenUp), h.Name)
+		e.counter("hook_dropped_total", float64(h.Dropped), h.Name)
+		e.time("hook_last_success_timestamp_seconds", h.Success, h.Name)
 	}
 	for _, a := range s.Alarms {
 		e.gauge("alarm_active", 1, a.Kind, a.Subject)

@@ -31,6 +31,7 @@ func full() State {
 		},
 		Jobs:    []Job{{Name: "web1", Kind: "pull", Running: true, Failures: 2, Success: at, Next: at}},
 		Alarms:  []Alarm{{"shrink", "main"}},
+		Hooks:   []Hook{{Name: "mail", Pending: 3, Failures: 4, GivenUp: 5, Dropped: 6, Success: at}},
 		StoreUp: true, StoreErrors: map[string]uint64{"write": 11}, AuditErrors: 12,
 	}
 }
@@ -82,6 +83,8 @@ func TestValues(t *testing.T) {
 		`snapgate_oldest_pending_timestamp_seconds{share="main"} 1.795287869e+09`,
 		`snapgate_snapshots{kind="share",share="main"} 8`,
 		`snapgate_store_up 1`,
+		`snapgate_hook_pending{hook="mail"} 3`,
+		`snapgate_hook_dropped_total{hook="mail"} 6`,
 		`snapgate_alarm_active{kind="shrink",subject="main"} 1`,
 		`snapgate_store_errors_total{operation="write"} 11`,
 		`snapgate_job_runs_total{job="web1",kind="pull",result="ok"} 1`,

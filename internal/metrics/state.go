@@ -17,6 +17,7 @@ type State struct {
 	Shares []Share
 	Jobs   []Job
 	Alarms []Alarm
+	Hooks  []Hook
 
 	StoreUp     bool
 	StoreErrors map[string]uint64 // since the start, by operation
@@ -57,6 +58,16 @@ type Job struct {
 	Failures   int // in a row
 	Success    time.Time
 	Next       time.Time
+}
+
+// Hook is somebody who is told of events; what is lost is counted since the start.
+type Hook struct {
+	Name     string
+	Pending  int
+	Failures int // in a row
+	GivenUp  uint64
+	Dropped  uint64
+	Success  time.Time
 }
 
 // Alarm is an alarm that is not over.

@@ -31,6 +31,7 @@ type Config struct {
 	// Destinations are what is restored to.
 	Destinations []Remote
 	Retention    Retention
+	Hooks        []Hook // by name
 	Limits       Limits
 	Log          Log
 	Audit        Audit

@@ -30,6 +30,7 @@ type loader struct {
 	userAt           map[string]node
 	sourceAt         map[string]node
 	destinationAt    map[string]node
+	hookAt           map[string]node
 	users            []*userSection
 	retention        retentionSection
 	keeps            map[string]*keepReader // of shares and sources
@@ -63,7 +64,7 @@ func Load(name string) (*Config, error) {
 func newLoader(cfg *Config) *loader {
 	return &loader{
 		cfg: cfg, home: os.Getenv("HOME"),
-		shareAt: map[string]node{}, userAt: map[string]node{}, sourceAt: map[string]node{}, destinationAt: map[string]node{}, keeps: map[string]*keepReader{},
+		shareAt: map[string]node{}, userAt: map[string]node{}, sourceAt: map[string]node{}, destinationAt: map[string]node{}, hookAt: map[string]node{}, keeps: map[string]*keepReader{},
 	}
 }
 
@@ -151,8 +152,8 @@ func (l *loader) main(root node) {
 		"sources":      {l.readSources},
 		"destinations": {l.readDestinations},
 		"retention":    {l.readRetention},
-	}.later("hooks",
-		"expect", "gateway_id", "metrics", "quota"))
+		"hooks":        {l.readHooks},
+	}.later("expect", "gateway_id", "metrics", "quota"))
 }
 
 // finish checks what needs the whole configuration and fills in what is derived.
@@ -165,6 +166,7 @@ func (l *loader) finish(root node) {
 	}
 	l.finishStore(root)
 	l.finishRetention()
+	l.finishHooks()
 	l.finishSyncs()
 	l.finishMaintenance()
 	for _, u := range l.users {

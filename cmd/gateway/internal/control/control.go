@@ -32,6 +32,7 @@ const (
 	OpUnpin     = "unpin"     // take its pin away
 	OpPins      = "pins"      // list the pinned snapshots
 	OpStatus    = "status"    // how the gateway is doing
+	OpHooks     = "hooks"     // list the hooks
 	OpAlarms    = "alarms"    // list the alarms
 	OpAckAlarm  = "ack-alarm" // acknowledge the alarm Kind of Subject
 )
@@ -74,6 +75,7 @@ type Reply struct {
 	Pruned   *Pruned   `json:"pruned,omitempty"`   // the sum, in the last line
 	Pin      *Pin      `json:"pin,omitempty"`      // one of a list
 	Alarm    *Alarm    `json:"alarm,omitempty"`    // one of a list or status
+	Hook     *Hook     `json:"hook,omitempty"`     // one of a list
 }
 
 // Retained is what retention says of a snapshot, as `gateway prune --json` prints it.

@@ -21,6 +21,7 @@ type Status struct {
 	Shares      []Share        `json:"shares"`          // and sources
 	Jobs        []Job          `json:"jobs"`
 	Alarms      []Alarm        `json:"alarms"`
+	Hooks       []Hook         `json:"hooks"`
 	UploadsOpen int            `json:"uploads_open"`
 	Uploads     []Upload       `json:"uploads"` // the oldest MaxUploads
 }
