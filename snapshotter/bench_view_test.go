@@ -3,10 +3,14 @@
 package snapshotter_test
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	"path"
 	"testing"
 
 	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
 	"github.com/snapgate/gateway/store/storetest"
 )
 
@@ -121,4 +125,38 @@ func BenchmarkHistory(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkColdOpen opens a store of SNAPSHOTS (1,000) snapshots without what an earlier process has kept
+// of it, and lists them.
+func BenchmarkColdOpen(b *testing.B) {
+	n := fromEnv(b, "SNAPSHOTS", 1000)
+	cfg := storetest.Config(b.TempDir())
+	c := &benchCommits{rig: &rig{t: b, store: storetest.Open(b, cfg)}, b: b, n: 1000, perDir: 100, version: 90_000_000}
+	c.Snapshotter = newSnapshotter(b, c.store)
+	id := c.commitSeq(b, snapshotter.ID{}, benchTree(c.n, c.perDir))
+	for i := range n - 1 {
+		id = c.commit(id, c.change(i*7919%c.n))
+	}
+	resetPeak(b)
+	for i := 0; b.Loop(); i++ {
+		cold := cfg
+		cold.CacheDir = fmt.Sprintf("%s-%d", cfg.CacheDir, i)
+		st, err := store.Open(b.Context(), cold)
+		if err != nil {
+			b.Fatal(err)
+		}
+		s, err := snapshotter.New(b.Context(), snapshotter.Config{Store: st})
+		if err != nil {
+			b.Fatal(err)
+		}
+		list, err := s.Snapshots(b.Context(), "")
+		if err != nil || len(list) != n {
+			b.Fatalf("%d snapshots, %v; want %d", len(list), err, n)
+		}
+		if err := errors.Join(s.Close(), st.Close(), os.RemoveAll(cold.CacheDir)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(rss(b, "VmHWM")), "peak-MiB")
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"sync"
 
@@ -110,7 +111,7 @@ const frameHead = 5
 
 // readFrame reads one entry.
 func readFrame(rd *bufio.Reader) (*storedEntry, int64, error) {
-	frame, size, err := readRawFrame(rd)
+	frame, size, err := readRawFrame(rd, nil)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -118,8 +119,9 @@ func readFrame(rd *bufio.Reader) (*storedEntry, int64, error) {
 	return e, size, err
 }
 
-// readRawFrame reads one entry, for decodeEntry, and tells how long it is with its head.
-func readRawFrame(rd *bufio.Reader) ([]byte, int64, error) {
+// readRawFrame reads one entry, for decodeEntry, into buf or what it makes in its place, and tells
+// how long it is with its head.
+func readRawFrame(rd *bufio.Reader, buf []byte) ([]byte, int64, error) {
 	var head [frameHead]byte
 	if _, err := io.ReadFull(rd, head[:1]); err != nil {
 		return nil, 0, err // io.EOF: the end
@@ -131,27 +133,36 @@ func readRawFrame(rd *bufio.Reader) ([]byte, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	frame := make([]byte, size)
+	frame := slices.Grow(buf[:0], size)[:size]
 	if _, err := io.ReadFull(rd, frame); err != nil {
 		return nil, 0, noEOF(err)
 	}
 	return frame, frameHead + int64(size), nil
 }
 
-// decodeFrame decodes the entry that data begins with, and tells where the next begins.
-func decodeFrame(data []byte) (*storedEntry, int, error) {
+// firstFrame is the entry that data begins with, for decodeEntry.
+func firstFrame(data []byte) ([]byte, error) {
 	if len(data) < frameHead {
-		return nil, 0, io.ErrUnexpectedEOF
+		return nil, io.ErrUnexpectedEOF
 	}
 	size, err := frameSize(data[:frameHead])
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	if len(data)-frameHead < size {
-		return nil, 0, io.ErrUnexpectedEOF
+		return nil, io.ErrUnexpectedEOF
 	}
-	e, err := decodeEntry(data[frameHead : frameHead+size])
-	return e, frameHead + size, err
+	return data[frameHead : frameHead+size], nil
+}
+
+// decodeFrame decodes the entry that data begins with, and tells where the next begins.
+func decodeFrame(data []byte) (*storedEntry, int, error) {
+	frame, err := firstFrame(data)
+	if err != nil {
+		return nil, 0, err
+	}
+	e, err := decodeEntry(frame)
+	return e, frameHead + len(frame), err
 }
 
 func frameSize(head []byte) (int, error) {

@@ -65,8 +65,7 @@ func (r *Reader) ReadAt(p []byte, off int64) (int, error) {
 			return n, err
 		}
 		if int64(len(data)) != r.offsets[i+1]-r.offsets[i] {
-			return n, fmt.Errorf("chunk %x has %d bytes, its object says %d: %w",
-				r.chunks[i][:4], len(data), r.offsets[i+1]-r.offsets[i], io.ErrUnexpectedEOF)
+			return n, chunkSizeError(r.chunks[i], len(data), r.offsets[i+1]-r.offsets[i])
 		}
 		n += copy(p[n:], data[off+int64(n)-r.offsets[i]:])
 	}
@@ -104,4 +103,8 @@ func (r *Reader) Size() int64 { return r.offsets[len(r.chunks)] }
 func (r *Reader) Close() error {
 	r.closed.Store(true)
 	return nil
+}
+
+func chunkSizeError(mac objects.MAC, is int, want int64) error {
+	return fmt.Errorf("chunk %x has %d bytes, its object says %d: %w", mac[:4], is, want, io.ErrUnexpectedEOF)
 }

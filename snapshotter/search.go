@@ -32,8 +32,7 @@ type Query struct {
 	Entries bool
 }
 
-// Found is an entry that Search has found. Entry has no more than its name unless Entries or one
-// of the fields of a Query was set that needs it.
+// Found is an entry that Search has found. Entry has no more than its name unless Entries was set.
 type Found struct {
 	Path  string
 	Entry Entry
@@ -46,9 +45,11 @@ func (q *Query) needsEntry() bool {
 
 // Matches tells whether an entry is meant, at a path that is below Path.
 func (q *Query) Matches(path string, e Entry) bool {
-	if q.Name != nil && !q.Name(path) {
-		return false
-	}
+	return (q.Name == nil || q.Name(path)) && q.fits(&e) && (q.ContentType == "" || isType(e.ContentType, q.ContentType))
+}
+
+// fits tells whether an entry is meant, as far as kind, size and time go.
+func (q *Query) fits(e *Entry) bool {
 	if !q.needsEntry() && q.ContentType == "" {
 		return true
 	}
@@ -62,7 +63,7 @@ func (q *Query) Matches(path string, e Entry) bool {
 	case !q.After.IsZero() && e.Attr.ModTime.Before(q.After), !q.Before.IsZero() && !e.Attr.ModTime.Before(q.Before):
 		return false
 	}
-	return q.ContentType == "" || isType(e.ContentType, q.ContentType)
+	return true
 }
 
 // isType reports whether a content type is the one that is meant, or one of its kind.
@@ -366,23 +367,56 @@ func (x *searching) together(found []Found, dir string, hits []hit) ([]Found, er
 }
 
 // frames reads the entries of a directory one by one, without decoding them.
-type frames struct{ rd *bufio.Reader }
+type frames struct {
+	rd   *bufio.Reader // nil for a directory that is one chunk
+	buf  []byte        // of rd, the last entry
+	rest []byte        // of that chunk
+}
 
+// frames opens a directory. A chunk that is all of it is not kept: whoever goes through all
+// directories would drive out what others read.
 func (s *Snapshotter) frames(mac objects.MAC) (*frames, error) {
-	r, err := s.openObject(mac)
+	obj, err := s.object(mac)
 	if err != nil {
 		return nil, err
 	}
-	return &frames{bufio.NewReaderSize(io.NewSectionReader(r, 0, r.Size()), dirBufSize)}, nil
+	if len(obj.Chunks) != 1 {
+		r := newReader(s.chunks, obj)
+		return &frames{rd: bufio.NewReaderSize(io.NewSectionReader(r, 0, r.Size()), dirBufSize)}, nil
+	}
+	c := &obj.Chunks[0]
+	data, err := s.loadChunk(c.ContentMAC)
+	if err == nil && len(data) != int(c.Length) {
+		err = readError("directory", chunkSizeError(c.ContentMAC, len(data), int64(c.Length)))
+	}
+	return &frames{rest: data}, err
 }
 
-// next returns the next entry as it is encoded, for decodeEntry; io.EOF at the end.
+// next returns the next entry as it is encoded, for decodeEntry, until it is called again; io.EOF at
+// the end.
 func (f *frames) next() ([]byte, error) {
-	frame, _, err := readRawFrame(f.rd)
+	if f.rd == nil {
+		return f.cut()
+	}
+	frame, _, err := readRawFrame(f.rd, f.buf)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, readError("directory", err)
 	}
+	f.buf = frame
 	return frame, err
+}
+
+// cut takes the next entry from the chunk.
+func (f *frames) cut() ([]byte, error) {
+	if len(f.rest) == 0 {
+		return nil, io.EOF
+	}
+	frame, err := firstFrame(f.rest)
+	if err != nil {
+		return nil, readError("directory", err)
+	}
+	f.rest = f.rest[frameHead+len(frame):]
+	return frame, nil
 }
 
 // frameMAC is the MAC of an entry as it is encoded.
@@ -392,8 +426,9 @@ func frameMAC(frame []byte) objects.MAC {
 
 // searchedDir is a directory that has entries which may be meant.
 type searchedDir struct {
-	dir string // in the view
-	mac objects.MAC
+	dir     string // in the view
+	mac     objects.MAC
+	summary objects.MAC // zero when there is none that could leave it out
 }
 
 // directories searches the directories.
@@ -409,11 +444,11 @@ func (x *searching) directories(ctx context.Context) error {
 	items := func(yield func(searchedDir, error) bool) {
 		cur, err := newRawCursor(ctx, dirs, x.top)
 		for ; err == nil && cur.ok; err = cur.next(ctx) {
-			var may bool
-			if may, err = sums.may(ctx, &x.q, cur.key); err != nil {
+			var sum objects.MAC
+			if sum, err = sums.of(ctx, cur.key); err != nil {
 				break
 			}
-			if may && !yield(searchedDir{x.v.rel(cur.key), cur.mac}, nil) {
+			if !yield(searchedDir{x.v.rel(cur.key), cur.mac, sum}, nil) {
 				return
 			}
 		}
@@ -425,6 +460,9 @@ func (x *searching) directories(ctx context.Context) error {
 }
 
 func (x *searching) directory(ctx context.Context, d searchedDir) ([]Found, error) {
+	if may, err := x.may(d.summary); err != nil || !may {
+		return nil, err
+	}
 	fr, err := x.v.tree.s.frames(d.mac)
 	if err != nil {
 		return nil, err
@@ -441,56 +479,83 @@ func (x *searching) directory(ctx context.Context, d searchedDir) ([]Found, erro
 		if err != nil {
 			return nil, err
 		}
-		e, err := decodeEntry(frame)
-		if err != nil {
+		if f, ok, err := x.meant(d.dir, frame); err != nil {
 			return nil, readError("directory", err)
-		}
-		if f := (Found{below(d.dir) + e.Name(), entryOf(e)}); x.q.Matches(f.Path, f.Entry) {
+		} else if ok {
 			found = append(found, f)
 		}
 	}
 }
 
-// dirSummaries asks the summaries of directories, in the order of these, what they can have.
+// meant looks at an entry, and decodes it if it must.
+func (x *searching) meant(dir string, frame []byte) (f Found, ok bool, err error) {
+	if raw, parsed := parseEntry(frame); parsed {
+		e := raw.entry()
+		if !x.q.fits(&e) || x.q.ContentType != "" && !(raw.mode.IsRegular() && isType(string(raw.contentType), x.q.ContentType)) {
+			return f, false, nil
+		}
+		name := string(raw.name)
+		if f.Path = below(dir) + name; x.q.Name != nil && !x.q.Name(f.Path) {
+			return f, false, nil
+		}
+		if f.Entry.Name = name; !x.q.Entries {
+			return f, true, nil
+		}
+	}
+	e, err := decodeEntry(frame)
+	if err != nil {
+		return f, false, err
+	}
+	f = Found{below(dir) + e.Name(), entryOf(e)}
+	return f, x.q.Matches(f.Path, f.Entry), nil
+}
+
+// dirSummaries finds the summaries of directories, in the order of these.
 type dirSummaries struct {
-	s   *Snapshotter
-	cur *rawCursor // nil: nobody knows
+	cur *rawCursor // nil: they are not asked
 }
 
 func (x *searching) summaries(ctx context.Context) (*dirSummaries, error) {
-	s := &dirSummaries{s: x.v.tree.s}
 	if x.r.summary == (objects.MAC{}) || x.q.MinSize <= 0 && x.q.After.IsZero() {
-		return s, nil
+		return new(dirSummaries), nil
 	}
-	idx, err := s.s.rawOther(x.r.summary)
+	idx, err := x.v.tree.s.rawOther(x.r.summary)
 	if err != nil {
 		return nil, err
 	}
-	s.cur, err = newRawCursor(ctx, idx, x.top)
-	return s, err
+	cur, err := newRawCursor(ctx, idx, x.top)
+	return &dirSummaries{cur}, err
 }
 
-// may reports whether files that are directly in a directory may be meant. Of the limits that
-// summaries have, the lower ones leave out what is zero.
-func (s *dirSummaries) may(ctx context.Context, q *Query, dir string) (bool, error) {
+// of is the summary of a directory, zero for none.
+func (s *dirSummaries) of(ctx context.Context, dir string) (objects.MAC, error) {
 	if s.cur == nil {
-		return true, nil
+		return objects.MAC{}, nil
 	}
 	for s.cur.ok && s.cur.key < dir {
 		if err := s.cur.next(ctx); err != nil {
-			return false, err
+			return objects.MAC{}, err
 		}
 	}
 	if !s.cur.ok || s.cur.key != dir {
+		return objects.MAC{}, nil
+	}
+	return s.cur.mac, nil
+}
+
+// may reports whether files that are directly in a directory may be meant, by its summary. Of the
+// limits that summaries have, the lower ones leave out what is zero.
+func (x *searching) may(summary objects.MAC) (bool, error) {
+	if summary == (objects.MAC{}) {
 		return true, nil
 	}
-	sum, err := s.s.readSummary(s.cur.mac)
+	sum, err := x.v.tree.s.readSummary(summary)
 	if err != nil {
 		return false, err
 	}
 	d := &sum.Directory
-	if q.MinSize > 0 && d.MaxSize < uint64(q.MinSize) {
+	if x.q.MinSize > 0 && d.MaxSize < uint64(x.q.MinSize) {
 		return false, nil
 	}
-	return q.After.IsZero() || d.MaxModTime <= 0 || d.MaxModTime >= q.After.Unix(), nil
+	return x.q.After.IsZero() || d.MaxModTime <= 0 || d.MaxModTime >= x.q.After.Unix(), nil
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/hex"
@@ -10,6 +11,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 
 	"github.com/PlakarKorp/kloset/caching"
 	"github.com/PlakarKorp/kloset/caching/sqlite"
@@ -19,6 +23,7 @@ import (
 	"github.com/PlakarKorp/kloset/repository/state"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/PlakarKorp/kloset/versioning"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -30,6 +35,12 @@ const (
 	stateBytes = 32 << 20
 	// ingestMany is from how many missing states on they are taken over here.
 	ingestMany = 8
+	// placeRows is how many places a statement writes.
+	placeRows = 32
+	// stateReads is how many states are read at a time, and stateBatch how many of those that
+	// were not kept: some wait for the store while others are decoded.
+	stateReads = 16
+	stateBatch = 64
 )
 
 // errUnusual says that a state has what is left to kloset.
@@ -51,6 +62,11 @@ func (g *ingester) close() error {
 	return err
 }
 
+const (
+	insertPlaces = "INSERT OR IGNORE INTO deltas(mac, type, packfile, payload) VALUES "
+	placeValues  = "(?, ?, ?, ?)"
+)
+
 // begin begins a transaction.
 func (g *ingester) begin(s *Store) (t *stateWriter, err error) {
 	if g.db == nil {
@@ -68,7 +84,8 @@ func (g *ingester) begin(s *Store) (t *stateWriter, err error) {
 	}{
 		{&t.unplace, "DELETE FROM deltas WHERE mac = ? AND type = ? AND packfile = ?"},
 		{&t.uncolour, "DELETE FROM deleteds WHERE mac = ? AND type = ?"},
-		{&t.delta, "INSERT OR IGNORE INTO deltas(mac, type, packfile, payload) VALUES(?, ?, ?, ?)"},
+		{&t.delta, insertPlaces + placeValues},
+		{&t.deltas, insertPlaces + placeValues + strings.Repeat(", "+placeValues, placeRows-1)},
 		{&t.coloured, "INSERT OR IGNORE INTO deleteds(mac, type, payload) VALUES(?, ?, ?)"},
 		{&t.packfile, "INSERT OR IGNORE INTO packfiles(mac, payload) VALUES(?, ?)"},
 		{&t.state, "INSERT INTO states(mac, payload) VALUES(?, ?)"},
@@ -87,9 +104,11 @@ type stateWriter struct {
 
 	tx                               *sql.Tx
 	delta, coloured, packfile, state *sql.Stmt
-	unplace, uncolour                *sql.Stmt
+	deltas, unplace, uncolour        *sql.Stmt
 
 	rows    int
+	places  []placed // that are not written yet
+	payload []byte   // of places, one behind the other
 	gone    []string // packfiles that were removed
 	err     error    // of a removal: kloset's reader does not look at those
 	unusual bool
@@ -101,8 +120,52 @@ func (t *stateWriter) exec(stmt *sql.Stmt, args ...any) error {
 	return err
 }
 
+// placed is a row that says where a blob is.
+type placed struct {
+	typ        resources.Type
+	blob, pack objects.MAC
+	from, to   int // in the payloads
+}
+
+func comparePlaces(a, b placed) int {
+	return cmp.Or(cmp.Compare(a.typ, b.typ), bytes.Compare(a.blob[:], b.blob[:]), bytes.Compare(a.pack[:], b.pack[:]),
+		cmp.Compare(a.from, b.from))
+}
+
+// PutDelta collects places: written in the order of their index, as place does it, they cost a third
+// of what they do in no order.
 func (t *stateWriter) PutDelta(typ resources.Type, blob, pack objects.MAC, data []byte) error {
-	return t.exec(t.delta, hex.EncodeToString(blob[:]), typ, hex.EncodeToString(pack[:]), data)
+	t.rows++
+	from := len(t.payload)
+	t.payload = append(t.payload, data...)
+	t.places = append(t.places, placed{typ, blob, pack, from, len(t.payload)})
+	if len(t.places) < ingestRows {
+		return nil
+	}
+	return t.place()
+}
+
+// place writes the places that were collected. Of several of the same key the first one stays.
+func (t *stateWriter) place() error {
+	slices.SortFunc(t.places, comparePlaces)
+	args := make([]any, 0, 4*placeRows)
+	for rest := t.places; len(rest) > 0; {
+		n, stmt := placeRows, t.deltas
+		if len(rest) < n {
+			n, stmt = 1, t.delta
+		}
+		args = args[:0]
+		for i := range rest[:n] {
+			p := &rest[i]
+			args = append(args, hex.EncodeToString(p.blob[:]), p.typ, hex.EncodeToString(p.pack[:]), t.payload[p.from:p.to])
+		}
+		if _, err := stmt.Exec(args...); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	t.places, t.payload = t.places[:0], t.payload[:0]
+	return nil
 }
 
 func (t *stateWriter) PutColoured(typ resources.Type, blob objects.MAC, data []byte) error {
@@ -119,7 +182,7 @@ func (t *stateWriter) refuse() error {
 }
 
 func (t *stateWriter) DelDelta(typ resources.Type, blob, pack objects.MAC) error {
-	t.err = errors.Join(t.err, t.exec(t.unplace, hex.EncodeToString(blob[:]), typ, hex.EncodeToString(pack[:])))
+	t.err = errors.Join(t.err, t.place(), t.exec(t.unplace, hex.EncodeToString(blob[:]), typ, hex.EncodeToString(pack[:])))
 	return nil
 }
 
@@ -141,7 +204,10 @@ func (t *stateWriter) PutConfiguration(string, []byte) error   { return t.refuse
 
 // commit ends the transaction.
 func (t *stateWriter) commit() error {
-	if err := errors.Join(t.err, dropPackfiles(t.tx, t.gone)); err != nil {
+	if err := errors.Join(t.err, t.place()); err != nil {
+		return errors.Join(err, t.tx.Rollback())
+	}
+	if err := dropPackfiles(t.tx, t.gone); err != nil {
 		return errors.Join(err, t.tx.Rollback())
 	}
 	return t.tx.Commit()
@@ -248,11 +314,16 @@ func (s *Store) ingestMissing(ctx context.Context, known map[objects.MAC]struct{
 	if len(missing) < ingestMany {
 		return nil
 	}
-	r := &stateReader{s: s, kept: make(map[objects.MAC]keptState)}
-	ordered, err := repository.TopoSort(missing, func(id objects.MAC) (objects.MAC, error) { return r.parent(ctx, id) })
-	if err != nil || len(ordered) != len(missing) {
+	r := &stateReader{s: s, kept: make(map[objects.MAC]keptState), room: stateBytes - stateBytes/4}
+	parents, err := r.parents(ctx, missing)
+	if err != nil {
 		return ctx.Err() // kloset gets to the bottom of it
 	}
+	ordered, err := repository.TopoSort(missing, func(id objects.MAC) (objects.MAC, error) { return parents[id], nil })
+	if err != nil || len(ordered) != len(missing) {
+		return ctx.Err()
+	}
+	r.room += stateBytes / 4
 	for ordered = ordered[:len(ordered)-1]; len(ordered) > 0; {
 		n, err := s.ingestSome(ctx, r, ordered)
 		if err != nil {
@@ -271,7 +342,7 @@ func (s *Store) ingestSome(ctx context.Context, r *stateReader, ids []objects.MA
 		return 0, err
 	}
 	for n < len(ids) && t.rows < ingestRows {
-		rd, version, err := r.open(ctx, ids[n])
+		rd, version, err := r.take(ctx, ids[n:])
 		if err == nil {
 			err = errors.Join(t.add(ids[n], rd, version), rd.Close())
 		}
@@ -285,9 +356,11 @@ func (s *Store) ingestSome(ctx context.Context, r *stateReader, ids []objects.MA
 
 // stateReader reads states of the store, most of them once.
 type stateReader struct {
-	s    *Store
-	kept map[objects.MAC]keptState
-	size int // of kept
+	s *Store
+
+	mu   sync.Mutex
+	kept map[objects.MAC]keptState // guarded by mu
+	room int                       // guarded by mu: bytes that may be kept beside
 }
 
 type keptState struct {
@@ -295,7 +368,27 @@ type keptState struct {
 	version versioning.Version
 }
 
-// parent reads which state was there when a state was made.
+// parents reads which states were there when states were made.
+func (r *stateReader) parents(ctx context.Context, ids []objects.MAC) (map[objects.MAC]objects.MAC, error) {
+	list := make([]objects.MAC, len(ids))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(stateReads)
+	for i, id := range ids {
+		group.Go(func() (err error) {
+			list[i], err = r.parent(ctx, id)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	parents := make(map[objects.MAC]objects.MAC, len(ids))
+	for i, id := range ids {
+		parents[id] = list[i]
+	}
+	return parents, nil
+}
+
 func (r *stateReader) parent(ctx context.Context, id objects.MAC) (objects.MAC, error) {
 	rd, version, err := r.open(ctx, id)
 	if err != nil {
@@ -308,20 +401,68 @@ func (r *stateReader) parent(ctx context.Context, id objects.MAC) (objects.MAC, 
 	return h.Parent, nil
 }
 
-// open opens a state, decoded.
+// open opens a state, decoded, and keeps it if there is room.
 func (r *stateReader) open(ctx context.Context, id objects.MAC) (io.ReadCloser, versioning.Version, error) {
-	st, ok := r.kept[id]
-	if !ok {
-		var err error
-		if st, err = r.read(ctx, id); err != nil {
-			return r.s.repo.GetState(id) // larger, or in another form
-		}
-		if r.size+len(st.data) <= stateBytes {
-			r.kept[id] = st
-			r.size += len(st.data)
+	if err := ctx.Err(); err != nil {
+		return nil, 0, err
+	}
+	st, err := r.read(ctx, id)
+	if err != nil {
+		return r.s.repo.GetState(id) // larger, or in another form
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(st.data) <= r.room {
+		r.kept[id] = st
+		r.room -= len(st.data)
+	}
+	return st.open()
+}
+
+func (st keptState) open() (io.ReadCloser, versioning.Version, error) {
+	return io.NopCloser(bytes.NewReader(st.data)), st.version, nil
+}
+
+// take opens the first of some states, and keeps it no longer. If it was not kept it is read, together
+// with some that come next.
+func (r *stateReader) take(ctx context.Context, ids []objects.MAC) (io.ReadCloser, versioning.Version, error) {
+	if st, ok := r.drop(ids[0]); ok {
+		return st.open()
+	}
+	var group errgroup.Group
+	group.SetLimit(stateReads)
+	for _, id := range ids[1:min(len(ids), stateBatch)] {
+		if !r.has(id) {
+			group.Go(func() error {
+				if rd, _, err := r.open(ctx, id); err == nil { // or else it is read when its turn comes
+					_ = rd.Close()
+				}
+				return nil
+			})
 		}
 	}
-	return io.NopCloser(bytes.NewReader(st.data)), st.version, nil
+	rd, version, err := r.open(ctx, ids[0])
+	_ = group.Wait() // never fails
+	r.drop(ids[0])
+	return rd, version, err
+}
+
+func (r *stateReader) has(id objects.MAC) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.kept[id]
+	return ok
+}
+
+func (r *stateReader) drop(id objects.MAC) (keptState, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st, ok := r.kept[id]
+	if ok {
+		delete(r.kept, id)
+		r.room += len(st.data)
+	}
+	return st, ok
 }
 
 // read reads a state as a whole: kloset's own reader takes some megabytes of memory for

@@ -190,7 +190,7 @@ func nameMatcher(globs []string, ignoreCase bool) (func(path string) bool, error
 func (f *findCommand) run(ctx context.Context, v *viewing, ref string, q snapshotter.Query) error {
 	found, err := v.find(ref)
 	if err != nil {
-		return err
+		return f.noSnap(v, ref, err)
 	}
 	q.Path, q.Entries = found.Path, f.long || f.asJSON
 	if f.all {
@@ -212,6 +212,18 @@ func (f *findCommand) run(ctx context.Context, v *viewing, ref string, q snapsho
 		}
 	}
 	return nil
+}
+
+// noSnap says of a first argument that is a pattern that SNAP is missing.
+func (f *findCommand) noSnap(v *viewing, ref string, err error) error {
+	if len(v.list) == 0 || !strings.ContainsAny(ref, "*?[{") {
+		return err
+	}
+	return &hintedError{
+		err: fmt.Errorf("%q is a pattern, and no snapshot is called so: in which one is to be looked?", ref),
+		hint: fmt.Sprintf("write the share or snapshot first: gateway find %s %s; gateway snapshots lists them",
+			shellQuote(v.list[0].Share), shellQuote(ref)),
+	}
 }
 
 func (f *findCommand) print(v *viewing, hit snapshotter.Found) error {
