@@ -57,6 +57,14 @@ func (d *Dir) Next(ctx context.Context, n int) ([]Info, error) {
 	return out, nil
 }
 
+// Skip begins behind a name, in place of the first entry. It comes before Next.
+func (d *Dir) Skip(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.after = name
+	d.fixed = slices.DeleteFunc(d.fixed, func(i Info) bool { return i.Name <= name })
+}
+
 // fetch reads entries until there is one that is shown, or the end.
 func (d *Dir) fetch(ctx context.Context, n int) error {
 	for len(d.page) == 0 && !d.last {

@@ -27,15 +27,17 @@ type Config struct {
 	// Hosts are names, beside addresses and localhost, by which the server may be asked.
 	Hosts []string
 	// TLS returns the settings for new connections; nil: there is no TLS.
-	TLS    func() *tls.Config
+	TLS func() *tls.Config
+	// Viewer has the pages; nil: there are none.
+	Viewer *Viewer
 	Logger *slog.Logger
 }
 
-// Timeouts and limits. Requests have no body and answers are small: a monitoring system is
-// there within seconds, and everybody else may go.
+// Timeouts and limits. Requests are small, and so are answers, but for downloads, which have limits
+// of their own: a monitoring system is there within seconds, and everybody else may go.
 const (
 	headerTimeout = 5 * time.Second  // for the request, the handshake of TLS included
-	writeTimeout  = 30 * time.Second // for the answer, which collecting metrics is part of
+	writeTimeout  = 30 * time.Second // for the answer, which collecting metrics and checking a password are part of
 	idleTimeout   = 2 * time.Minute  // between requests; Prometheus asks every 15 s to 1 min
 	maxHeader     = 8 << 10          // bytes
 	maxConns      = 128              // at once
@@ -49,6 +51,8 @@ type Server struct {
 	cfg   Config
 	hosts map[string]bool
 	http  *http.Server
+	pages *viewer // nil: there are none
+	gate  *gate
 
 	mu     sync.Mutex // guards conns
 	conns  int
@@ -63,7 +67,7 @@ func New(cfg Config) (*Server, error) {
 	case cfg.Logger == nil:
 		return nil, errors.New("web server: no logger")
 	}
-	s := &Server{cfg: cfg, hosts: map[string]bool{"localhost": true}}
+	s := &Server{cfg: cfg, hosts: map[string]bool{"localhost": true}, gate: newGate()}
 	for _, h := range cfg.Hosts {
 		s.hosts[strings.ToLower(strings.TrimSuffix(h, "."))] = true
 	}
@@ -72,6 +76,13 @@ func New(cfg Config) (*Server, error) {
 	mux.HandleFunc("GET /readyz", s.ready)
 	if cfg.Metrics != nil {
 		mux.Handle("GET /metrics", cfg.Metrics)
+	}
+	if cfg.Viewer != nil {
+		var err error
+		if s.pages, err = newViewer(*cfg.Viewer, cfg.TLS != nil, cfg.Logger); err != nil {
+			return nil, err
+		}
+		s.pages.register(mux)
 	}
 	s.http = &http.Server{
 		Handler:           s.guard(mux),
@@ -100,8 +111,16 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			},
 		})
 	}
+	var chores sync.WaitGroup
+	over := make(chan struct{})
+	if s.pages != nil {
+		chores.Go(func() { s.pages.housekeep(over) })
+	}
 	err := s.http.Serve(ln)
 	s.served.Wait()
+	s.gate.wait()
+	close(over)
+	chores.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -129,6 +148,11 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			http.Error(w, "unknown host; add it to http.hosts", http.StatusMisdirectedRequest)
 			return
 		}
+		if !s.gate.enter() {
+			http.Error(w, "the gateway is shutting down", http.StatusServiceUnavailable)
+			return
+		}
+		defer s.gate.leave()
 		next.ServeHTTP(w, r)
 	})
 }

@@ -28,7 +28,8 @@ import (
 
 func TestMain(m *testing.M) {
 	// net/http waits for half a second with a connection that it closes while its client may be sending.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"),
+		goleak.IgnoreTopFunction("database/sql.(*DB).connectionOpener")) // kloset's repository cannot be closed
 }
 
 // good is a configuration of a gateway that is well.

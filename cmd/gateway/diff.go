@@ -89,7 +89,7 @@ func (d *diffCommand) run(ctx context.Context, v *viewing, args []string) error 
 		if err != nil {
 			return err
 		}
-		change, err := v.change(ctx, x)
+		change, err := v.snaps.Amounts(ctx, x)
 		if err != nil {
 			return err
 		}
@@ -101,45 +101,6 @@ func (d *diffCommand) run(ctx context.Context, v *viewing, args []string) error 
 		}
 	}
 	return nil
-}
-
-// The kinds of changes, as --json has them.
-const (
-	changeAdded      = "added"
-	changeRemoved    = "removed"
-	changeContent    = "changed"
-	changeAttributes = "attributes"
-)
-
-// change says what kind of change a difference is; "" for one that nobody wants to see.
-func (v *viewing) change(ctx context.Context, d snapshotter.Difference) (string, error) {
-	switch {
-	case d.Was == nil:
-		return changeAdded, nil
-	case d.Now == nil:
-		return changeRemoved, nil
-	case d.Was.Kind != d.Now.Kind || d.Was.Target != d.Now.Target || d.Was.Size != d.Now.Size:
-		return changeContent, nil
-	case d.Was.Kind == snapshotter.Dir && d.Was.Attr.Mode == d.Now.Attr.Mode && d.Was.Attr.UID == d.Now.Attr.UID && d.Was.Attr.GID == d.Now.Attr.GID:
-		return "", nil
-	case d.Was.Object == d.Now.Object:
-		return changeAttributes, nil
-	}
-	was, err := v.snaps.Hash(ctx, d.Was.Object)
-	if err != nil {
-		return "", err
-	}
-	now, err := v.snaps.Hash(ctx, d.Now.Object)
-	if err != nil {
-		return "", err
-	}
-	switch {
-	case was != now:
-		return changeContent, nil
-	case d.Was.Attr == d.Now.Attr:
-		return "", nil
-	}
-	return changeAttributes, nil
 }
 
 // diffLine is a difference in diff --json.
@@ -154,7 +115,7 @@ type diffLine struct {
 
 func (d *diffCommand) print(ctx context.Context, v *viewing, views [2]*snapshotter.View, x snapshotter.Difference, change string) error {
 	lines := ""
-	if d.text && change != changeAttributes {
+	if d.text && change != snapshotter.Attributes {
 		var err error
 		if lines, err = d.lines(ctx, views, x); err != nil {
 			return err
@@ -174,11 +135,11 @@ func (d *diffCommand) print(ctx context.Context, v *viewing, views [2]*snapshott
 	}
 	var err error
 	switch change {
-	case changeAdded:
+	case snapshotter.Added:
 		_, err = fmt.Fprintf(v.out, "+ %s%s\n", shownName(x.Path, *x.Now), sizeNote(x.Now))
-	case changeRemoved:
+	case snapshotter.Gone:
 		_, err = fmt.Fprintf(v.out, "- %s%s\n", shownName(x.Path, *x.Was), sizeNote(x.Was))
-	case changeContent:
+	case snapshotter.Changed:
 		_, err = fmt.Fprintf(v.out, "M %s  (%s)\n", shownName(x.Path, *x.Now), contentNote(x.Was, x.Now))
 	default:
 		_, err = fmt.Fprintf(v.out, "m %s  (%s)\n", shownName(x.Path, *x.Now), v.attributeNote(x.Was, x.Now))

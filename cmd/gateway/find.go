@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"strings"
 	"time"
 
-	"github.com/bmatcuk/doublestar/v4"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
@@ -98,7 +96,7 @@ func (f *findCommand) query(globs []string, now time.Time) (q snapshotter.Query,
 	if q.ContentType = strings.ToLower(f.contentType); q.ContentType != "" && !strings.Contains(q.ContentType, "/") {
 		return q, fmt.Errorf("--type %q: it is a content type, as image/png, or image/* for all of a kind", f.contentType)
 	}
-	q.Name, err = nameMatcher(globs, f.ignoreCase)
+	q.Name, err = snapshotter.MatchNames(globs, f.ignoreCase)
 	return q, err
 }
 
@@ -148,43 +146,6 @@ func sizeRange(s string) (least, most int64, err error) {
 		err = fmt.Errorf("--size %q: it ends before it begins", s)
 	}
 	return least, most, err
-}
-
-// nameMatcher matches paths with any of several patterns; nil for none.
-func nameMatcher(globs []string, ignoreCase bool) (func(path string) bool, error) {
-	if len(globs) == 0 {
-		return nil, nil
-	}
-	var names, paths []string
-	for _, g := range globs {
-		if g == "" || !doublestar.ValidatePattern(g) {
-			return nil, fmt.Errorf("%q: no pattern", g)
-		}
-		if ignoreCase {
-			g = strings.ToLower(g)
-		}
-		if strings.Contains(g, "/") {
-			paths = append(paths, "/"+strings.TrimPrefix(g, "/"))
-		} else {
-			names = append(names, g)
-		}
-	}
-	return func(p string) bool {
-		if ignoreCase {
-			p = strings.ToLower(p)
-		}
-		for _, g := range names {
-			if ok, err := doublestar.Match(g, path.Base(p)); ok && err == nil {
-				return true
-			}
-		}
-		for _, g := range paths {
-			if ok, err := doublestar.Match(g, p); ok && err == nil {
-				return true
-			}
-		}
-		return false
-	}, nil
 }
 
 func (f *findCommand) run(ctx context.Context, v *viewing, ref string, q snapshotter.Query) error {
@@ -248,7 +209,7 @@ type eventLine struct {
 // through compares all snapshots that a share has had, one after the other.
 func (f *findCommand) through(ctx context.Context, v *viewing, found snapref.Found, q snapshotter.Query) error {
 	q.Entries = true
-	line := v.line(found.Snapshot)
+	line := snapshotter.Line(v.list, found.Snapshot)
 	var was *snapshotter.View
 	var unread []snapshotter.Unread
 	for _, s := range line {
@@ -294,21 +255,9 @@ func (f *findCommand) step(ctx context.Context, v *viewing, was, now *snapshotte
 		if err != nil {
 			return err
 		}
-		event, e := "", d.Now
-		switch before, after := d.Was != nil && q.Matches(d.Path, *d.Was), d.Now != nil && q.Matches(d.Path, *d.Now); {
-		case d.Path == q.Path, !before && !after:
-		case !before:
-			event = "appeared"
-		case !after:
-			event, e = "vanished", d.Was
-		default:
-			change, err := v.change(ctx, d)
-			if err != nil {
-				return err
-			}
-			if change == changeContent {
-				event = "changed"
-			}
+		event, e, err := v.snaps.Event(ctx, &q, d)
+		if err != nil {
+			return err
 		}
 		if event == "" {
 			continue

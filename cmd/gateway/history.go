@@ -1,13 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -42,38 +40,6 @@ Exit status 3: snapshots could not be read; they are named on standard error.`,
 	return c
 }
 
-// line lists the snapshots that one stands in a line with, the oldest first, up to it: those of
-// its lineage, and of lineages that the share had before; or of a foreign one those of the same
-// source.
-func (v *viewing) line(s snapshotter.Snapshot) []snapshotter.Snapshot {
-	began := map[snapshotter.Lineage]time.Time{}
-	var line []snapshotter.Snapshot
-	of := func(s snapshotter.Snapshot) snapshotter.Lineage {
-		return snapshotter.Lineage{GatewayID: s.GatewayID, ShareID: s.ShareID}
-	}
-	for _, o := range v.list {
-		if o.Share != s.Share || o.Foreign() != s.Foreign() || o.Foreign() && o.Source != s.Source {
-			continue
-		}
-		line = append(line, o)
-		if t, ok := began[of(o)]; !ok || o.Time.Before(t) {
-			began[of(o)] = o.Time
-		}
-	}
-	slices.SortStableFunc(line, func(a, b snapshotter.Snapshot) int {
-		if of(a) != of(b) {
-			return cmp.Or(began[of(a)].Compare(began[of(b)]), cmp.Compare(a.ShareID, b.ShareID), cmp.Compare(a.GatewayID, b.GatewayID))
-		}
-		return cmp.Or(cmp.Compare(a.Sequence, b.Sequence), a.Time.Compare(b.Time), slices.Compare(a.ID[:], b.ID[:]))
-	})
-	for i := range line {
-		if line[i].ID == s.ID {
-			return line[:i+1]
-		}
-	}
-	return line
-}
-
 // versionLine is a version in history --json.
 type versionLine struct {
 	Snapshot string `json:"snapshot"`
@@ -96,7 +62,7 @@ func (v *viewing) history(ctx context.Context, ref string) error {
 	if found.Path == "/" {
 		return &hintedError{err: errors.New("which file's?"), hint: "write SHARE:PATH, as in: gateway history " + shellQuote(ref) + ":/path"}
 	}
-	line := v.line(found.Snapshot)
+	line := snapshotter.Line(v.list, found.Snapshot)
 	versions, unread, err := v.snaps.History(ctx, line, found.Path)
 	if err != nil {
 		return err

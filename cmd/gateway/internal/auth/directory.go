@@ -124,6 +124,46 @@ func (d *Directory) Reload(users []User) error {
 // too many other checks run, and to slow down an address or user with failures. A
 // refusal is an ErrDenied; ctx's error is returned as it is and counts for nothing.
 func (d *Directory) Password(ctx context.Context, user string, password []byte, addr netip.Addr) (*vfs.Principal, error) {
+	u, err := d.password(ctx, user, password, addr)
+	if err != nil {
+		return nil, err
+	}
+	return u.Principal, nil
+}
+
+// Grant is a login by password that is used for longer than a connection. Safe for concurrent use.
+type Grant struct {
+	directory *Directory
+	user      string
+	hash      Hash
+}
+
+// Login is Password for somebody who comes back.
+func (d *Directory) Login(ctx context.Context, user string, password []byte, addr netip.Addr) (*Grant, error) {
+	u, err := d.password(ctx, user, password, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &Grant{directory: d, user: u.Name, hash: u.Hash}, nil
+}
+
+// Principal is what the user may do as of now. It is an ErrDenied when there is no such user any
+// more, or one with another password, or when the user could not log in from addr now.
+func (g *Grant) Principal(addr netip.Addr) (*vfs.Principal, error) {
+	u := g.directory.table.Load().users[g.user]
+	switch {
+	case u == nil:
+		return nil, errUnknown
+	case !u.Hash.equal(g.hash):
+		return nil, errPassword
+	}
+	if err := u.admit(addr.Unmap(), g.directory.now()); err != nil {
+		return nil, err
+	}
+	return u.Principal, nil
+}
+
+func (d *Directory) password(ctx context.Context, user string, password []byte, addr netip.Addr) (*User, error) {
 	addr = addr.Unmap()
 	wait, locked := d.throttle.check(addr, throttleName(user), d.now())
 	if err := sleep(ctx, wait); err != nil {
@@ -153,7 +193,7 @@ func (d *Directory) Password(ctx context.Context, user string, password []byte, 
 		return nil, err
 	}
 	d.throttle.succeeded(addr, throttleName(user))
-	return u.Principal, nil
+	return u, nil
 }
 
 // judge turns what is known after the hashing into an answer.

@@ -50,6 +50,13 @@ type Hash struct {
 	sum    []byte
 }
 
+// equal reports whether two hashes are the same, of the same password with the same salt. Both are
+// the configuration's: how long the comparison takes tells nothing.
+func (h Hash) equal(o Hash) bool {
+	return bytes.Equal(h.bcrypt, o.bcrypt) && h.memory == o.memory && h.passes == o.passes && h.lanes == o.lanes &&
+		bytes.Equal(h.salt, o.salt) && bytes.Equal(h.sum, o.sum)
+}
+
 // IsZero reports whether h is no hash.
 func (h Hash) IsZero() bool { return h.bcrypt == nil && h.sum == nil }
 

@@ -1,0 +1,402 @@
+package websrv
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/vfs"
+)
+
+func TestSearch(t *testing.T) {
+	s := startSite(t, nil)
+	s.put("/docs/one.pdf", "1")
+	s.put("/docs/<b>two.PDF", "2")
+	s.put("/docs/three.txt", "3")
+	first := s.commit()
+	s.put("/docs/one.pdf", "one, changed")
+	if err := s.work.Remove(t.Context(), "/docs/<b>two.PDF"); err != nil {
+		t.Fatal(err)
+	}
+	last := s.commit()
+	s.put("/docs/live.pdf", "not yet")
+	b := s.as("alice")
+	page := b.want("/search/?q=*.pdf")
+	contains(t, page, `href="/view/.snapshots/`+last+`/docs/one.pdf"`, "/docs/one.pdf<")
+	lacks(t, page, "two", "three", "live.pdf")
+	page = b.want("/search/docs?q=*.pdf&at=" + first)
+	contains(t, page, `href="/view/.snapshots/`+first+`/docs/one.pdf"`, "&lt;b&gt;two.PDF")
+	lacks(t, page, "<b>two")
+	contains(t, b.want("/search/?q=/docs/t*.txt"), "three.txt")
+	contains(t, b.want("/search/?q=nothing"), "Nothing was found.")
+	contains(t, b.want("/search/?q=%5B"), "This is no pattern")
+	contains(t, b.want("/search/docs/three.txt?q=*"), "Nothing was found.")
+	contains(t, b.want("/search/"), "Find names")
+
+	page = b.want("/search/?q=*.pdf&all=1")
+	if at := []int{strings.Index(page, ">vanished<"), strings.Index(page, ">appeared<")}; at[0] < 0 || at[1] < at[0] {
+		t.Errorf("the newest does not come first in %s", page)
+	}
+	contains(t, page, ">changed<", `href="/view/.snapshots/`+first+`/docs/%3Cb%3Etwo.PDF"`, `href="/view/.snapshots/`+last+`/docs/one.pdf"`)
+	lacks(t, page, "three", "Look further back")
+}
+
+// A search stops at so many names, and says so.
+func TestSearchMany(t *testing.T) {
+	s := startSite(t, nil)
+	for i := range foundMost + 1 {
+		if err := s.work.Symlink(t.Context(), "x", fmt.Sprintf("/f%04d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.commit()
+	b := s.as("alice")
+	page := b.want("/search/?q=f*")
+	contains(t, page, "There is more than is shown here")
+	if n := strings.Count(page, `<tr><th scope="row">`); n != foundMost {
+		t.Errorf("%d names, want %d", n, foundMost)
+	}
+	lacks(t, b.want("/search/?q=f0*1"), "There is more")
+}
+
+// A user of a part of a share finds nothing of the others', whatever the pattern.
+func TestReachOfPart(t *testing.T) {
+	s := startSite(t, nil)
+	s.put("/mine/[a]/x.txt", "mine 1")
+	s.put("/theirs/x.txt", "theirs 1")
+	s.put("/x.txt", "top 1")
+	first := s.commit()
+	s.put("/mine/[a]/x.txt", "mine 2")
+	s.put("/theirs/x.txt", "theirs 2")
+	second := s.commit()
+	s.user("part", vfs.PermFull, at("/home", "main", "/mine/[a]"), at("/also", "other", "/"))
+	b := s.as("part")
+	for _, path := range []string{
+		"/search/home?q=*", "/search/home?q=x.txt", "/search/home?q=/**", "/search/home?q=**/*", "/search/home?q=/../**", "/search/home?q=x.txt&all=1",
+		"/search/home?q=/x.txt", "/search/home/..?q=*&at=" + first, "/diff/home?from=" + first + "&to=" + second, "/diff/home/x.txt?from=" + first + "&to=" + second,
+		"/history/home/x.txt", "/snapshots/home", "/", "/search/home/..%2f..%2ftheirs?q=*", "/history/home/..%2f..%2ftheirs%2fx.txt",
+	} {
+		a := b.get(path)
+		for i := 0; a.status == http.StatusTemporaryRedirect && i < 3; i++ {
+			a = b.get(a.header.Get("Location"))
+		}
+		lacks(t, a.body, "theirs<", "theirs/x", "theirs 1", "theirs 2", "top 1", "mine/[a]")
+	}
+	contains(t, b.want("/search/home?q=/x.txt"), `href="/view/home/.snapshots/`+second+`/x.txt"`)
+	contains(t, b.want("/search/home?q=x.*&all=1"), ">changed<", ">appeared<")
+	contains(t, b.want("/diff/home?from="+first+"&to="+second), "x.txt", "changed")
+	contains(t, b.want("/history/home/x.txt"), `href="/view/home/.snapshots/`+first+`/x.txt"`)
+	if a := b.get("/search/?q=*"); a.status != http.StatusNotFound {
+		t.Errorf("a search above the mounts: %d", a.status)
+	}
+	for _, path := range []string{"/history/pulled/x", "/diff/main", "/snapshots/other"} {
+		if a := b.get(path); a.status != http.StatusNotFound {
+			t.Errorf("GET %s: %d, want 404", path, a.status)
+		}
+	}
+}
+
+func TestHistory(t *testing.T) {
+	s := startSite(t, nil)
+	s.put("/a/f.txt", "one")
+	first := s.commit()
+	s.put("/b.txt", "x")
+	s.commit()
+	s.put("/a/f.txt", "version two")
+	second := s.commit()
+	if err := s.work.Remove(t.Context(), "/a/f.txt"); err != nil {
+		t.Fatal(err)
+	}
+	s.commit()
+	b := s.as("alice")
+	page := b.want("/history/a/f.txt")
+	contains(t, page, "removed", "3 B", "11 B", "in 2 snapshots", `href="/view/.snapshots/`+second+`/a/f.txt"`,
+		`href="/restore/.snapshots/`+first+`/a/f.txt"`, `href="/file/.snapshots/`+first+`/a/f.txt"`, "/diff/a/f.txt?from=")
+	if strings.Index(page, "11 B") > strings.Index(page, "3 B") {
+		t.Error("the newest version does not come first")
+	}
+	if a := b.get("/history/a/nothing"); a.status != http.StatusNotFound {
+		t.Errorf("no such file: %d", a.status)
+	}
+	s.user("noread", vfs.PermList|vfs.PermHistory, at("/", "main", "/"))
+	page = s.as("noread").want("/history/a/f.txt")
+	lacks(t, page, "/file/", "/restore/", "<code>")
+}
+
+func TestDiff(t *testing.T) {
+	s := startSite(t, nil)
+	s.put("/d/same.txt", "same")
+	s.put("/d/text.txt", "one\ntwo\nthree\n")
+	s.put("/d/gone.txt", "x")
+	s.put("/d/bin", "a\x00b")
+	first := s.commit()
+	s.put("/d/text.txt", "one\n<b>TWO</b>\nthree\n")
+	s.put("/d/new.txt", "y")
+	s.put("/d/bin", "a\x00c")
+	if err := s.work.Remove(t.Context(), "/d/gone.txt"); err != nil {
+		t.Fatal(err)
+	}
+	second := s.commit()
+	b := s.as("alice")
+	between := "?from=" + first + "&to=" + second
+	page := b.want("/diff/" + between)
+	contains(t, page, ">added<", ">removed<", ">changed<", "/d/text.txt", "/d/new.txt", "/d/gone.txt", "/diff/d/text.txt?from=")
+	lacks(t, page, "same.txt", "Lines that differ")
+	page = b.want("/diff/d/text.txt" + between)
+	contains(t, page, "Lines that differ", `class="minus">-two<`, `class="plus">&#43;&lt;b&gt;TWO&lt;/b&gt;<`)
+	contains(t, b.want("/diff/d/bin"+between), "It is not a text.")
+	contains(t, b.want("/diff/d/same.txt"+between), "Nothing differs.")
+	contains(t, b.want("/diff/"), `<option value="`+first+`" selected>`)
+	for _, path := range []string{"/diff/nothing" + between, "/diff/?from=" + first + "&to=2020-01-01T00-00-00Z"} {
+		if a := b.get(path); a.status != http.StatusNotFound {
+			t.Errorf("GET %s: %d, want 404", path, a.status)
+		}
+	}
+	s.user("noread", vfs.PermList|vfs.PermHistory, at("/", "main", "/"))
+	noread := s.as("noread")
+	contains(t, noread.want("/diff/"+between), "/d/text.txt")
+	if a := noread.get("/diff/d/text.txt" + between); a.status != http.StatusForbidden || strings.Contains(a.body, "TWO") {
+		t.Errorf("lines without the permission to read: %d", a.status)
+	}
+}
+
+// An archive has what the session shows, in the live tree and in a snapshot.
+func TestArchive(t *testing.T) {
+	s := startSite(t, nil)
+	want := map[string]string{"a.txt": "first", "sub/deep/b.bin": strings.Repeat("\x00\xff", 100_000), "sub/é\xff.txt": "bytes", "<x>": ""}
+	for name, content := range want {
+		s.put("/top/"+name, content)
+	}
+	if err := s.work.Symlink(t.Context(), "a.txt", "/top/ln"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.work.Mkdir(t.Context(), "/top/empty", vfs.AttrSet{}); err != nil {
+		t.Fatal(err)
+	}
+	snap := s.commit()
+	s.put("/top/a.txt", "later")
+	b := s.as("alice")
+	for path, first := range map[string]string{"/zip/top": "later", "/zip/.snapshots/" + snap + "/top": "first"} {
+		a := b.get(path)
+		if a.status != 200 || a.header.Get("Content-Type") != "application/octet-stream" || !strings.HasPrefix(a.header.Get("Content-Disposition"), `attachment; filename="top`) {
+			t.Fatalf("%s: %d %v", path, a.status, a.header)
+		}
+		z, err := zip.NewReader(bytes.NewReader([]byte(a.body)), int64(len(a.body)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, links, dirs := map[string]string{}, map[string]string{}, []string{}
+		for _, f := range z.File {
+			r, err := f.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := io.ReadAll(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch {
+			case f.Mode()&fs.ModeSymlink != 0:
+				links[f.Name] = string(data)
+			case f.Mode().IsDir():
+				dirs = append(dirs, f.Name)
+			default:
+				got[f.Name] = string(data)
+			}
+		}
+		slices.Sort(dirs)
+		want["a.txt"] = first
+		if !maps.Equal(got, want) || links["ln"] != "a.txt" || !slices.Equal(dirs, []string{"empty/", "sub/", "sub/deep/"}) {
+			t.Errorf("%s: files %.300q, links %q, directories %q", path, got, links, dirs)
+		}
+	}
+	if a := b.get("/zip/top/a.txt"); a.status != http.StatusNotFound {
+		t.Errorf("an archive of a file: %d", a.status)
+	}
+}
+
+func TestRestore(t *testing.T) {
+	s := startSite(t, nil)
+	mode, mtime := fs.FileMode(0o640), time.Date(2025, 5, 4, 3, 2, 1, 0, time.UTC)
+	s.put("/d/e/f.txt", "old")
+	if err := s.work.SetAttr(t.Context(), "/d/e/f.txt", vfs.AttrSet{Mode: &mode, ModTime: &mtime}, false); err != nil {
+		t.Fatal(err)
+	}
+	snap := s.commit()
+	for _, dir := range []string{"/d/e", "/d"} {
+		if dir == "/d/e" {
+			if err := s.work.Remove(t.Context(), "/d/e/f.txt"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.work.Rmdir(t.Context(), dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.commit()
+	b := s.as("alice")
+	path := "/restore/.snapshots/" + snap + "/d/e/f.txt"
+	state := func() string {
+		page := b.want(path)
+		_, rest, _ := strings.Cut(page, `name="state" value="`)
+		state, _, _ := strings.Cut(rest, `"`)
+		return state
+	}
+	none := state()
+	if got := s.content("/d/e/f.txt"); got != "" {
+		t.Fatalf("the page alone has restored %q", got)
+	}
+	if a := b.post(path, "state", none); a.status != http.StatusSeeOther || a.header.Get("Location") != "/view/d/e/f.txt?restored=1" {
+		t.Fatalf("restore: %d %s", a.status, a.body)
+	}
+	contains(t, b.want("/view/d/e/f.txt?restored=1"), "The file was restored.")
+	info, err := s.work.Stat(t.Context(), "/d/e/f.txt")
+	if err != nil || s.content("/d/e/f.txt") != "old" || info.Mode != mode || !info.ModTime.Equal(mtime) {
+		t.Errorf("restored: %+v, %v", info, err)
+	}
+
+	// Nothing is overwritten that the form did not say.
+	s.put("/d/e/f.txt", "precious")
+	b.want(path)
+	if a := b.post(path, "state", none); a.status != http.StatusConflict || s.content("/d/e/f.txt") != "precious" {
+		t.Errorf("over another file: %d, %q", a.status, s.content("/d/e/f.txt"))
+	}
+	seen := state()
+	if a := b.post(path, "state", seen); a.status != http.StatusConflict || s.content("/d/e/f.txt") != "precious" {
+		t.Errorf("without replace: %d, %q", a.status, s.content("/d/e/f.txt"))
+	}
+	s.put("/d/e/f.txt", "more precious")
+	if a := b.post(path, "state", seen, "replace", "yes"); a.status != http.StatusConflict || s.content("/d/e/f.txt") != "more precious" {
+		t.Errorf("over a newer file: %d, %q", a.status, s.content("/d/e/f.txt"))
+	}
+	if a := b.post(path, "state", state(), "replace", "yes"); a.status != http.StatusSeeOther || s.content("/d/e/f.txt") != "old" {
+		t.Errorf("with replace: %d %s, %q", a.status, a.body, s.content("/d/e/f.txt"))
+	}
+	if a := b.post(path, "state", none, "token", "forged"); a.status != http.StatusForbidden {
+		t.Errorf("with a forged token: %d", a.status)
+	}
+	for _, p := range []string{"/restore/d/e/f.txt", "/restore/.snapshots/" + snap, "/restore/.snapshots/" + snap + "/nothing"} {
+		if a := b.get(p); a.status != http.StatusNotFound {
+			t.Errorf("GET %s: %d, want 404", p, a.status)
+		}
+	}
+	if a := b.get("/restore/.snapshots/" + snap + "/d"); a.status != http.StatusBadRequest {
+		t.Errorf("a directory: %d", a.status)
+	}
+	uploads := 0
+	s.told.mu.Lock()
+	defer s.told.mu.Unlock()
+	for _, e := range s.told.events {
+		if e.Op == vfs.EventUpload && e.From.Protocol == "web" && e.User == "alice" && e.Path == "/d/e/f.txt" {
+			uploads++
+		}
+	}
+	if uploads != 2 {
+		t.Errorf("the audit log was told of %d restores, want 2", uploads)
+	}
+}
+
+// A restore needs the permissions of an upload.
+func TestRestorePermissions(t *testing.T) {
+	s := startSite(t, nil)
+	s.put("/there.txt", "old")
+	s.put("/gone.txt", "old")
+	snap := s.commit()
+	s.put("/there.txt", "new")
+	if err := s.work.Remove(t.Context(), "/gone.txt"); err != nil {
+		t.Fatal(err)
+	}
+	s.user("reader", vfs.PermReadOnly, at("/", "main", "/"))
+	s.user("appender", vfs.PermAppendOnly, at("/", "main", "/"))
+	top := "/restore/.snapshots/" + snap
+	b := s.as("reader")
+	lacks(t, b.want("/view/.snapshots/"+snap+"/gone.txt"), "/restore/")
+	for _, p := range []string{top + "/gone.txt", top + "/there.txt"} {
+		if a := b.get(p); a.status != http.StatusForbidden {
+			t.Errorf("reader: GET %s: %d", p, a.status)
+		}
+		b.get("/")
+		if a := b.post(p, "state", "none", "replace", "yes"); a.status != http.StatusForbidden {
+			t.Errorf("reader: POST %s: %d", p, a.status)
+		}
+	}
+	b = s.as("appender")
+	page := b.want(top + "/there.txt")
+	contains(t, page, "You may not replace files.")
+	_, rest, _ := strings.Cut(b.want(top+"/gone.txt"), `name="state" value="`)
+	state, _, _ := strings.Cut(rest, `"`)
+	if a := b.post(top+"/gone.txt", "state", state); a.status != http.StatusSeeOther || s.content("/gone.txt") != "old" {
+		t.Errorf("appender: %d, %q", a.status, s.content("/gone.txt"))
+	}
+	info, err := s.work.Stat(t.Context(), "/there.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	force := fmt.Sprintf("%d-%d-%d", info.Type, info.Size, info.ModTime.UnixNano())
+	if a := b.post(top+"/there.txt", "state", force, "replace", "yes"); a.status != http.StatusForbidden || s.content("/there.txt") != "new" {
+		t.Errorf("appender over a file: %d, %q", a.status, s.content("/there.txt"))
+	}
+}
+
+// A source is shown like a share, and nothing can be restored into it.
+func TestSource(t *testing.T) {
+	s := startSite(t, nil)
+	ctx := context.Background()
+	s.put("/x.txt", "pulled")
+	s.commit()
+	head, _, err := s.snaps.Latest(ctx, s.sys.GatewayID(), s.sys.Lineage("main").ShareID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := s.sys.Lineage("pulled")
+	_, err = s.snaps.Commit(ctx, snapshotter.ID{}, func(yield func(snapshotter.Change, error) bool) {
+		yield(snapshotter.Change{Path: "/", Kind: snapshotter.Dir, Attr: snapshotter.Attr{Mode: 0o755, ModTime: time.Now().UTC()}, Version: 1}, nil)
+	}, snapshotter.Meta{Share: "pulled", ShareID: l.ShareID, GatewayID: l.GatewayID, Sequence: 1, Time: head.Time, Reason: "pull"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.user("reader", vfs.PermFull, at("/", "pulled", "/"))
+	b := s.as("reader")
+	contains(t, b.want("/"), "source", "1 snapshot<")
+	contains(t, b.want("/snapshots/"), "pull")
+	b.want("/browse/")
+}
+
+func TestActivity(t *testing.T) {
+	s := startSite(t, func(c *Config) {
+		c.Viewer.Operator = func(user string) bool { return user == "ops" }
+		c.Viewer.Jobs = func() []Job {
+			now := time.Now()
+			return []Job{
+				{Name: "main", Kind: "pull", Share: "main", State: "idle", Result: "failed", Error: "dial <10.0.0.1>: refused", Failures: 3, Start: now.Add(-time.Hour), End: now, Schedule: "every night"},
+				{Name: "maintenance", Kind: "maintain", State: "running", Summary: "half of it"},
+			}
+		}
+	})
+	s.user("ops", vfs.PermReadOnly, at("/", "other", "/"))
+	f, err := s.work.Open(t.Context(), "/coming.bin", vfs.OpenWrite|vfs.OpenCreate, vfs.AttrSet{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Abort()
+	if _, err := f.WriteAt(make([]byte, 2048), 0); err != nil {
+		t.Fatal(err)
+	}
+	page := s.as("ops").want("/activity")
+	contains(t, page, "maintenance", "half of it", "dial &lt;10.0.0.1&gt;: refused", "3 in a row", "main:/coming.bin", "2.0 KiB", "every night")
+	page = s.as("alice").want("/activity")
+	contains(t, page, "failed", "The operator of the gateway can see why.")
+	lacks(t, page, "maintenance", "10.0.0.1", "coming.bin")
+	s.user("worker", vfs.PermFull, at("/home", "main", "/"), at("/else", "other", "/"))
+	contains(t, s.as("worker").want("/activity"), "/home/coming.bin")
+}

@@ -1,0 +1,203 @@
+package websrv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"time"
+
+	"github.com/snapgate/gateway/vfs"
+)
+
+// restoring is the restore of a file of a snapshot into the live tree.
+type restoring struct {
+	from, to vfs.Name
+	old      vfs.Info // what the snapshot has
+	mode     fs.FileMode
+	now      *vfs.Info // what is there now; nil: nothing
+}
+
+// state is a text that changes when what is there does.
+func (t *restoring) state() string {
+	if t.now == nil {
+		return "none"
+	}
+	return fmt.Sprintf("%d-%d-%d", t.now.Type, t.now.Size, t.now.ModTime.UnixNano())
+}
+
+// restoring finds out what a restore would do.
+func (x *visit) restoring() (*restoring, error) {
+	p := x.place(x.name)
+	perms := x.who.Perms
+	switch {
+	case p.mount == nil || p.snap == "" || p.inMount() == "/":
+		return nil, &vfs.Error{Op: "restore", Name: x.name, Kind: vfs.KindNotExist}
+	case !perms.Has(vfs.PermRead|vfs.PermHistory) || !perms.Has(vfs.PermCreate) && !perms.Has(vfs.PermOverwrite), x.v.readOnly(p.mount.Share):
+		return nil, &vfs.Error{Op: "restore", Name: x.name, Kind: vfs.KindPermission}
+	}
+	t := &restoring{from: p.name, to: p.live}
+	var err error
+	if t.old, err = x.sess.Lstat(x.ctx, t.from.String()); err != nil {
+		return nil, err
+	}
+	if t.old.Type != vfs.TypeFile {
+		return nil, &vfs.Error{Op: "restore", Name: x.name, Kind: vfs.KindUnsupported}
+	}
+	if t.mode, err = x.modeOf(&p, t.old.Mode); err != nil {
+		return nil, err
+	}
+	info, err := x.sess.Lstat(x.ctx, t.to.String())
+	switch {
+	case err == nil:
+		t.now = &info
+	case vfs.KindOf(err) != vfs.KindNotExist && vfs.KindOf(err) != vfs.KindNotDir:
+		return nil, err
+	}
+	return t, nil
+}
+
+// modeOf is the mode of a file of a snapshot as it was: a session shows it without the bits for
+// writing. Who may not look through snapshots beside the session gets what the session shows, and may
+// write it.
+func (x *visit) modeOf(p *place, shown fs.FileMode) (fs.FileMode, error) {
+	const ownerWrites = 0o200
+	if !x.who.Perms.Has(vfs.PermList) {
+		return shown | ownerWrites, nil
+	}
+	r, err := x.reach(p.mount)
+	if err != nil {
+		return 0, err
+	}
+	snap, err := r.find(p.snap)
+	if err != nil {
+		return shown | ownerWrites, nil //nolint:nilerr // the session has found it by another name
+	}
+	view, err := r.open(x.ctx, snap)
+	if err != nil {
+		return 0, err
+	}
+	e, err := view.Lstat(x.ctx, r.path(p.inMount()))
+	if errors.Is(err, fs.ErrNotExist) { // behind a symbolic link
+		return shown | ownerWrites, nil
+	}
+	return e.Attr.Mode, err
+}
+
+// restorePage asks whether it is meant.
+func (v *viewer) restorePage(x *visit) error {
+	defer x.limited()()
+	t, err := x.restoring()
+	if err != nil {
+		return err
+	}
+	return x.askRestore(t, http.StatusOK, "")
+}
+
+// askRestore shows what a restore would do.
+func (x *visit) askRestore(t *restoring, status int, wrong string) error {
+	p := x.place(x.name)
+	d := struct {
+		frame
+		tools
+		Name, Path, Action, State, Wrong string
+		OldSize, OldTime, OldStamp       string
+		Exists, IsFile, MayReplace       bool
+		NowSize, NowTime, NowStamp       string
+		Cancel                           string
+	}{
+		frame: x.v.frame(x.login, "Restore "+shown(t.to.Base())), tools: x.tools(&p, false), Name: shown(t.to.Base()), Path: shown(t.to.String()),
+		Action: link("restore", t.from.String()), State: t.state(), Wrong: wrong,
+		OldSize: size(t.old.Size), OldTime: clock(t.old.ModTime), OldStamp: stamp(t.old.ModTime), Cancel: link("view", t.from.String()),
+	}
+	d.Here = "browse"
+	if t.now != nil {
+		d.Exists, d.IsFile = true, t.now.Type == vfs.TypeFile
+		d.MayReplace = d.IsFile && x.who.Perms.Has(vfs.PermOverwrite)
+		d.NowSize, d.NowTime, d.NowStamp = size(t.now.Size), clock(t.now.ModTime), stamp(t.now.ModTime)
+	}
+	x.v.send(x.w, x.r, status, "restore", d)
+	return nil
+}
+
+// restore puts a file of a snapshot into the live tree. What is there is replaced only when the
+// form says so, and only if it still is what the form was about.
+func (v *viewer) restore(x *visit) error {
+	defer x.limited()()
+	t, err := x.restoring()
+	if err != nil {
+		return err
+	}
+	replace := x.r.PostForm.Get("replace") == "yes"
+	switch {
+	case x.r.PostForm.Get("state") != t.state():
+		return x.askRestore(t, http.StatusConflict, "What is there has changed in the meantime. Please look again.")
+	case t.now != nil && !replace:
+		return x.askRestore(t, http.StatusConflict, "There is a file of that name. Say that you want to replace it.")
+	}
+	err = x.putBack(t)
+	if err != nil && vfs.KindOf(err) == vfs.KindExist { // somebody was quicker
+		if t, err = x.restoring(); err != nil {
+			return err
+		}
+		return x.askRestore(t, http.StatusConflict, "What is there has changed in the meantime. Please look again.")
+	}
+	if err != nil {
+		return err
+	}
+	x.login.saved.Add(1)
+	v.log.Info("restored", "conn", x.login.id, "principal", x.login.user, "from", t.from.String(), "to", t.to.String())
+	http.Redirect(x.w, x.r, query(link("view", t.to.String()), "restored", "1"), http.StatusSeeOther)
+	return nil
+}
+
+// putBack makes the file anew, of the bytes that the store has.
+func (x *visit) putBack(t *restoring) (err error) {
+	if err := x.directories(t.to.Parent()); err != nil {
+		return err
+	}
+	from, err := x.sess.Open(x.ctx, t.from.String(), vfs.OpenRead, vfs.AttrSet{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, from.CloseContext(x.ctx)) }()
+	flag := vfs.OpenWrite | vfs.OpenCreate | vfs.OpenExclusive
+	if t.now != nil {
+		flag = vfs.OpenWrite | vfs.OpenCreate | vfs.OpenTruncate
+	}
+	mode, mtime := t.mode, t.old.ModTime
+	to, err := x.sess.Open(x.ctx, t.to.String(), flag, vfs.AttrSet{Mode: &mode})
+	if err != nil {
+		return err
+	}
+	err = x.sess.CopyData(x.ctx, from, 0, 0, to, 0)
+	if err == nil {
+		err = to.SetAttr(x.ctx, vfs.AttrSet{Mode: &mode, ModTime: &mtime})
+	}
+	if err != nil {
+		return errors.Join(err, to.Abort())
+	}
+	// What has begun is brought to its end, whether anybody waits for the answer or not.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.ctx), publishTimeout)
+	defer cancel()
+	return to.CloseContext(ctx)
+}
+
+// publishTimeout is how long the end of a restore may take, with a commit where the share wants it.
+const publishTimeout = 5 * time.Minute
+
+// directories makes the directories that a file is to be in, where they are missing.
+func (x *visit) directories(dir vfs.Name) error {
+	_, err := x.sess.Stat(x.ctx, dir.String())
+	if err == nil || vfs.KindOf(err) != vfs.KindNotExist || dir.IsRoot() {
+		return err
+	}
+	if err := x.directories(dir.Parent()); err != nil {
+		return err
+	}
+	if err := x.sess.Mkdir(x.ctx, dir.String(), vfs.AttrSet{}); err != nil && vfs.KindOf(err) != vfs.KindExist {
+		return err
+	}
+	return nil
+}
