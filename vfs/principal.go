@@ -48,7 +48,7 @@ type Principal struct {
 
 // ConnInfo says where a session comes from.
 type ConnInfo struct {
-	Protocol string // "sftp", "ftp", "ftps", "control"
+	Protocol string // "sftp", "ftp", "ftps", "control", "web"
 	Remote   string // host:port of the peer
 	Conn     string // the connection's name in the log
 	// Bulk says that what the session does belongs together: while it lasts, batch and

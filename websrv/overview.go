@@ -1,6 +1,7 @@
 package websrv
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -55,6 +56,9 @@ func (v *viewer) overview(x *visit) error {
 		}
 	}
 	d.Alarms = x.alarms(d.Now)
+	ctx, cancel := context.WithTimeout(x.ctx, HealthTimeout)
+	defer cancel()
+	_, d.Trouble = v.ready(ctx)
 	return x.show("overview", d)
 }
 
@@ -157,6 +161,9 @@ func (x *visit) alarms(now time.Time) (list []alarmLine) {
 	}
 	for _, a := range x.v.cfg.Alarms() {
 		if x.told(a.Share) {
+			if !x.v.operator(x.login.user) {
+				a.Why, a.Hint = "", ""
+			}
 			list = append(list, alarmLine{Alarm: a, Label: clock(a.Since), Stamp: stamp(a.Since), Ago: ago(a.Since, now)})
 		}
 	}

@@ -73,7 +73,10 @@ func (v *viewer) search(x *visit) error {
 		if d.Next != "" {
 			d.Next = query(d.Action, "q", d.Pattern, "all", "1", "case", form.Get("case"), "from", d.Next)
 		}
-		return errors.Join(err, showIf(err, x, d))
+		if err != nil {
+			return err
+		}
+		return x.show("search", d)
 	}
 	snap, err := r.find(d.At)
 	if err != nil {
@@ -84,14 +87,8 @@ func (v *viewer) search(x *visit) error {
 	}
 	l := r.line(snap, d.Now)
 	d.Snap = &l
-	d.Found, d.Most, err = s.in(snap)
-	return errors.Join(err, showIf(err, x, d))
-}
-
-// showIf shows the result of a search that went well.
-func showIf(err error, x *visit, d any) error {
-	if err != nil {
-		return nil
+	if d.Found, d.Most, err = s.in(snap); err != nil {
+		return err
 	}
 	return x.show("search", d)
 }

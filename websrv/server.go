@@ -79,7 +79,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Viewer != nil {
 		var err error
-		if s.pages, err = newViewer(*cfg.Viewer, cfg.TLS != nil, cfg.Logger); err != nil {
+		if s.pages, err = newViewer(*cfg.Viewer, &cfg); err != nil {
 			return nil, err
 		}
 		s.pages.register(mux)

@@ -61,9 +61,10 @@ type Job struct {
 
 // Alarm is something that is not as it should be.
 type Alarm struct {
-	Kind, Subject, Text, Hint string
-	Share                     string // whose users are told of it, "" for operators alone
-	Since                     time.Time
+	Kind, Subject, Text string
+	Why, Hint           string // for operators alone
+	Share               string // whose users are told of it, "" for operators alone
+	Since               time.Time
 }
 
 // Limits of what is done at a time, and of what comes in.
@@ -84,9 +85,11 @@ type viewer struct {
 	searches chan struct{} // a semaphore
 	archives chan struct{} // a semaphore
 	secure   bool          // TLS: cookies are for it alone
+	// ready is Config.Ready.
+	ready func(ctx context.Context) (ready bool, lines []string)
 }
 
-func newViewer(cfg Viewer, secure bool, log *slog.Logger) (*viewer, error) {
+func newViewer(cfg Viewer, server *Config) (*viewer, error) {
 	if cfg.Auth == nil || cfg.Sessions == nil || cfg.Snapshots == nil || cfg.Lineage == nil || cfg.Status == nil {
 		return nil, errors.New("web server: the viewer lacks what it shows")
 	}
@@ -101,7 +104,7 @@ func newViewer(cfg Viewer, secure bool, log *slog.Logger) (*viewer, error) {
 		return nil, fmt.Errorf("web server: %w", err)
 	}
 	v := &viewer{
-		cfg: cfg, log: log, pages: p, secure: secure,
+		cfg: cfg, log: server.Logger, pages: p, secure: server.TLS != nil, ready: server.Ready,
 		searches: make(chan struct{}, maxSearches), archives: make(chan struct{}, maxArchives),
 	}
 	v.logins = newLogins(cfg.Now, cfg.Observer)
@@ -360,8 +363,8 @@ type patient struct {
 // stallTimeout is how long a peer may take nothing.
 const stallTimeout = time.Minute
 
-func (v *visit) patient() *patient {
-	return &patient{ResponseWriter: v.w, control: http.NewResponseController(v.w), login: v.login}
+func (x *visit) patient() *patient {
+	return &patient{ResponseWriter: x.w, control: http.NewResponseController(x.w), login: x.login}
 }
 
 // Write implements io.Writer.

@@ -20,13 +20,16 @@ type httpServing struct {
 	server   *websrv.Server
 	listener net.Listener
 	tls      *atomic.Pointer[tls.Config] // nil: no TLS
+	// operators are the users who are told of everything.
+	operators atomic.Pointer[[]string]
 }
 
 // openHTTP makes the web server and opens its port.
 func (s *serving) openHTTP(ctx context.Context) (*httpServing, error) {
 	section := s.cfg.HTTP
 	h := &httpServing{}
-	wc := websrv.Config{Healthy: s.healthy, Ready: s.ready, Hosts: section.Hosts, Logger: s.log}
+	h.operators.Store(&section.Operators)
+	wc := websrv.Config{Healthy: s.healthy, Ready: s.ready, Hosts: section.Hosts, Viewer: s.viewer(h), Logger: s.log}
 	if section.Metrics {
 		wc.Metrics = s.events.metrics.Handler()
 	}
@@ -61,7 +64,7 @@ func (h *httpServing) close() error {
 // start serves the port.
 func (h *httpServing) start(ctx context.Context, s *serving, run func(func() error)) {
 	run(func() error { return h.server.Serve(ctx, h.listener) })
-	s.log.Info("serving http", "addr", h.listener.Addr().String(), "tls", h.tls != nil, "metrics", s.cfg.HTTP.Metrics)
+	s.log.Info("serving http", "addr", h.listener.Addr().String(), "tls", h.tls != nil, "metrics", s.cfg.HTTP.Metrics, "viewer", s.cfg.HTTP.Viewer)
 }
 
 // lastAnswers is how long answers may take that are under way when the gateway ends.

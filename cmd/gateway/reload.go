@@ -64,8 +64,11 @@ func (s *serving) takeOver(ctx context.Context) error {
 	}
 	if now.HTTP != nil && cfg.HTTP != nil {
 		http := *now.HTTP
-		http.TLS = cfg.HTTP.TLS
+		http.TLS, http.Operators = cfg.HTTP.TLS, cfg.HTTP.Operators
 		now.HTTP = &http
+		if s.http != nil {
+			s.http.operators.Store(&http.Operators)
+		}
 	}
 	s.cfg = &now
 	s.keeper.policies.Store(&now.Retention)
@@ -127,13 +130,14 @@ func withoutCertificates(f *config.FTP) *config.FTP {
 	return &rest
 }
 
-// httpWithoutCertificates is withoutCertificates of the web server's section.
+// httpWithoutCertificates is withoutCertificates of the web server's section, whose operators can be
+// taken over, too.
 func httpWithoutCertificates(h *config.HTTP) *config.HTTP {
 	if h == nil {
 		return nil
 	}
 	rest := *h
-	rest.TLS = rest.TLS.WithoutNames()
+	rest.TLS, rest.Operators = rest.TLS.WithoutNames(), nil
 	return &rest
 }
 

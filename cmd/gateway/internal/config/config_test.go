@@ -347,7 +347,7 @@ func TestHTTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &HTTP{
-		Listen: ":8022", Metrics: true, Hosts: []string{"gateway.example.com"},
+		Listen: ":8022", Metrics: true, Hosts: []string{"gateway.example.com"}, Viewer: true, Operators: []string{"ops"},
 		TLS: TLS{Mode: TLSImplicit, Certificate: dir + "/http.crt", Key: dir + "/http.key", ClientCA: dir + "/clients.crt"},
 	}
 	if diff := cmp.Diff(want, cfg.HTTP); diff != "" {
@@ -378,7 +378,10 @@ func TestHTTPPlain(t *testing.T) {
 		{"[::]:8022", "", "open to other machines", ""},
 		{"gateway.example.com:8022", "", "open to other machines", ""},
 		{"localhost.example.com:8022", "", "open to other machines", ""},
-		{":8022", ", insecure_no_tls: true", "", "without encryption"},
+		{":8022", ", insecure_no_tls: true", "", "the viewer is off"},
+		{":8022", ", insecure_no_tls: true, viewer: false", "", "without encryption"},
+		{":8022", ", insecure_no_tls: true, viewer: true", "passwords would go over the network as they are", ""},
+		{"127.0.0.1:8022", ", operators: [alice]", "no user", ""},
 	} {
 		file := filepath.Join(t.TempDir(), "config.yaml")
 		text := fmt.Sprintf("version: 1\ndata_dir: d\nstore: { plaintext: true }\nhttp: { listen: %q%s }\n", tt.listen, tt.more)
@@ -390,6 +393,8 @@ func TestHTTPPlain(t *testing.T) {
 		case tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)),
 			tt.err == "" && err != nil:
 			t.Errorf("%s: got error %v, want %q", tt.listen, err, tt.err)
+		case err == nil && cfg.HTTP.Viewer != (tt.warning == ""):
+			t.Errorf("%s%s: viewer %t", tt.listen, tt.more, cfg.HTTP.Viewer)
 		case err == nil && (len(cfg.Warnings) > 0) != (tt.warning != ""),
 			tt.warning != "" && !strings.Contains(cfg.Warnings[0], tt.warning):
 			t.Errorf("%s: warnings %q, want %q", tt.listen, cfg.Warnings, tt.warning)

@@ -13,12 +13,16 @@ type HTTP struct {
 	Hosts   []string
 	TLS     TLS
 	NoTLS   bool // open to other machines without encryption
+	Viewer  bool // show pages to users
+	// Operators are users who are told of everything on the pages.
+	Operators []string
 }
 
 // readHTTP reads the http section.
 func (l *loader) readHTTP(n node) {
-	h := &HTTP{TLS: TLS{Mode: TLSImplicit}}
+	h := &HTTP{TLS: TLS{Mode: TLSImplicit}, Viewer: true}
 	tlsAt, listenAt := n, n
+	var viewerAt node
 	n.fields(fields{
 		"listen": {func(n node) {
 			listenAt = n
@@ -31,6 +35,14 @@ func (l *loader) readHTTP(n node) {
 			n.fields(l.certificateFields(&h.TLS))
 		}},
 		"insecure_no_tls": intoBool(&h.NoTLS),
+		"viewer": {func(n node) {
+			viewerAt = n
+			intoBool(&h.Viewer).read(n)
+		}},
+		"operators": {func(n node) {
+			intoTexts(&h.Operators).read(n)
+			l.operatorsAt = n
+		}},
 	})
 	for _, host := range h.Hosts {
 		if strings.ContainsAny(host, ":/ ") {
@@ -43,6 +55,14 @@ func (l *loader) readHTTP(n node) {
 		}
 		checkCertificates(tlsAt, &h.TLS)
 		l.checkPlain(listenAt, h)
+		switch {
+		case !h.NoTLS || h.TLS.Usable() || !h.Viewer:
+		case viewerAt.src == nil:
+			h.Viewer = false
+		default:
+			viewerAt.failHint("set http.tls.certificate and key, or listen on 127.0.0.1 behind what encrypts; or set viewer: false",
+				"with insecure_no_tls, users' passwords would go over the network as they are")
+		}
 	}
 	l.cfg.HTTP = h
 }
@@ -54,10 +74,31 @@ func (l *loader) checkPlain(n node, h *HTTP) {
 		n.failHint("remove it", "insecure_no_tls has no effect with a certificate")
 	case h.TLS.Usable() || h.Listen == "" || localOnly(h.Listen):
 	case h.NoTLS:
-		l.warn("http: %s is open to other machines without encryption: anybody on the way can read the names of shares, sources and jobs, and change what is told", h.Listen)
+		l.warn("http: %s is open to other machines without encryption: anybody on the way can read the names of shares, sources and jobs, and change what is told; the viewer is off", h.Listen)
 	default:
 		n.failHint("set http.tls.certificate and key, or listen on 127.0.0.1; where something in front encrypts, set http.insecure_no_tls: true",
 			"%q is open to other machines, and there is no certificate", h.Listen)
+	}
+}
+
+// checkOperators refuses operators that are no users.
+func (l *loader) checkOperators() {
+	if l.cfg.HTTP == nil {
+		return
+	}
+	for _, name := range l.cfg.HTTP.Operators {
+		if _, ok := l.userAt[name]; ok {
+			continue
+		}
+		known := fields{}
+		for u := range l.userAt {
+			known[u] = field{}
+		}
+		hint := "add it to users"
+		if near := nearest(name, known); near != "" {
+			hint = `did you mean "` + near + `"?`
+		}
+		l.operatorsAt.failHint(hint, "no user %q", name)
 	}
 }
 

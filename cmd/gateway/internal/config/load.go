@@ -28,6 +28,7 @@ type loader struct {
 	version, dataDir bool            // seen
 	shareAt          map[string]node // where each share, user, source and destination was first given
 	userAt           map[string]node
+	operatorsAt      node // http.operators
 	sourceAt         map[string]node
 	destinationAt    map[string]node
 	hookAt           map[string]node
@@ -172,6 +173,7 @@ func (l *loader) finish(root node) {
 	for _, u := range l.users {
 		l.finishUser(u)
 	}
+	l.checkOperators()
 	l.checkSources()
 	slices.Sort(l.cfg.Warnings)
 	slices.SortFunc(l.cfg.Shares, func(a, b share) int { return strings.Compare(a.Name, b.Name) })
