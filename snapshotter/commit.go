@@ -227,9 +227,12 @@ func (a *attempt) options() *snapshot.BuilderOptions {
 	}
 }
 
+// pulled reports whether the snapshot is one of a source.
+func (m *Meta) pulled() bool { return m.Source.Type != "" }
+
 // importer is what the header names as the origin of the tree.
 func (m *Meta) importer() header.Importer {
-	if m.Source.Type == "" {
+	if !m.pulled() {
 		return header.Importer{Type: importerType, Origin: m.Share, Directory: "/"}
 	}
 	return header.Importer{Type: m.Source.Type, Origin: m.Source.Origin, Directory: "/"}

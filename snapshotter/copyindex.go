@@ -142,7 +142,7 @@ func (x *copying) values(ctx context.Context, mac objects.MAC, root, node resour
 		}
 	}
 	empty := &leafIndex{root: root, node: node, cmp: strings.Compare, shape: x.c.to.shape.fit(len(edits))}
-	made, err := empty.edit(x.c.to, edits, x.inc.w)
+	made, err := empty.edit(x.c.to, inOrder(edits), x.inc.w)
 	if err != nil {
 		return objects.MAC{}, err
 	}

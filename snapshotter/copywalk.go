@@ -30,9 +30,6 @@ const (
 	// copyMovedObjects bounds the objects that are remembered of places of the base that are
 	// gone: what was renamed is not read.
 	copyMovedObjects = 1 << 17
-	// copyEntries is how many entries a copy may add to its base. They are in memory, as in an
-	// incremental commit, and there is no other way.
-	copyEntries = 1 << 30
 )
 
 // copying is one snapshot being copied. The new indexes in the target are those of the base
@@ -79,7 +76,8 @@ func (c *Copier) copyOn(ctx context.Context, src *record, base ID, lock *store.L
 		return err
 	}
 	w := newWriter(a.rw, a.packer, to.committed)
-	x.inc = &increment{s: to, w: w, old: x.old, most: copyEntries}
+	x.inc = to.newIncrement(w, x.old)
+	defer x.inc.close()
 	h, err := x.build(ctx)
 	w.close()
 	if perr := a.packer.failed(); perr != nil && !errors.Is(perr, context.Canceled) {

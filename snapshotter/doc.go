@@ -14,11 +14,13 @@
 // the base: paths, content types, directories and summaries. The leaves of kloset's indexes
 // are linked by the MACs of what they hold, so that a change rewrites all leaves before it,
 // about 40 bytes an entry; nothing else is proportional to the tree. The encoded leaves of
-// heads are kept in memory, so that this takes a copy and a MAC (leafIndex.relink). What
-// the indexes have grown by is compared with what the directories have.
+// heads are kept in memory, so that this takes a copy and a MAC (weaver.relink). What
+// becomes of many entries is in temporary files (edits), and an index is made from its last
+// leaf to its first, so that little of it is in memory (weaver). What the indexes have grown
+// by is compared with what the directories have.
 //
-// The rebuild through kloset's own Builder is for foreign bases, for commits that are too
-// large to be held in memory, and for bases in which anything is found that should not be:
+// The rebuild through kloset's own Builder is for foreign bases, for commits of more than
+// maxEdits entries, and for bases in which anything is found that should not be:
 // an importer (see merge) plays the whole new tree to it, unchanged entries as the base has
 // them, so that the Builder reuses what it finds at the same path with the same attributes.
 // The inode number of an entry is its version, fresh for every content, so that "the same

@@ -143,6 +143,37 @@ func SetLeafSize(s *Snapshotter, most int) {
 	s.shape = indexShape{max: most, fill: most * 3 / 4, min: most / 4, fanout: most}
 }
 
+// SetEdits sets how many edits, and entries of new leaves, an index has in memory.
+func SetEdits(s *Snapshotter, run, entries int) { s.editRun, s.weaveEntries = run, entries }
+
+// SetEditsDir sets where temporary files go.
+func SetEditsDir(s *Snapshotter, dir string) { s.editDir = dir }
+
+// LeafSizes returns how many entries the leaves of the index of paths have.
+func (s *Snapshotter) LeafSizes(id ID) (sizes []int, err error) {
+	h, err := s.head(s.known(id))
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range h.paths.leaves {
+		n, err := h.paths.decode(s, l)
+		if err != nil {
+			return nil, err
+		}
+		sizes = append(sizes, len(n.Keys))
+	}
+	return sizes, nil
+}
+
+// KeptLeaves returns how many bytes of encoded leaves of a head are in memory.
+func (s *Snapshotter) KeptLeaves(id ID) int64 {
+	h, ok := s.heads.Peek(id)
+	if !ok {
+		return 0
+	}
+	return h.rawBytes()
+}
+
 // FlushEarly has written what was put ahead of commits.
 func (s *Snapshotter) FlushEarly() {
 	s.early.turn.Lock()

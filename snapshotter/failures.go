@@ -148,7 +148,7 @@ func shorten(text string, n int) string {
 // index makes the index of failures and what it refers to.
 func (f *failures) index(s *Snapshotter, w blobWriter) (objects.MAC, error) {
 	x := &leafIndex{root: resources.RT_ERROR_BTREE, node: resources.RT_ERROR_NODE, cmp: strings.Compare, shape: s.shape.fit(len(f.list))}
-	all := draft{keys: make([]string, len(f.list)), values: make([]objects.MAC, len(f.list))}
+	all := make([]indexEdit, len(f.list))
 	for i, e := range f.list {
 		data, err := vfs.NewErrorItem(e.Path, e.Text).ToBytes()
 		if err != nil {
@@ -156,9 +156,9 @@ func (f *failures) index(s *Snapshotter, w blobWriter) (objects.MAC, error) {
 		}
 		mac := w.computeMAC(data)
 		w.put(resources.RT_ERROR_ENTRY, mac, data)
-		all.keys[i], all.values[i] = e.Path, mac
+		all[i] = indexEdit{key: e.Path, value: mac}
 	}
-	y, err := x.chain(s, x.split(nil, all), w)
+	y, err := x.edit(s, inOrder(all), w)
 	if err != nil {
 		return objects.MAC{}, err
 	}

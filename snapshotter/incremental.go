@@ -19,9 +19,9 @@ import (
 	"github.com/snapgate/gateway/store"
 )
 
-// maxEdits is how many entries an incremental commit may touch: they are in memory, at
-// about 200 bytes each. A directory with more below it is renamed by a full rebuild.
-const maxEdits = 2_000_000
+// maxEdits is how many entries an incremental commit may touch: what becomes of them is in
+// temporary files, of about 250 bytes each. More are a full rebuild.
+const maxEdits = 200_000_000
 
 // errTooMuch says that a commit touches more than maxEdits entries.
 var errTooMuch = errors.New("too many entries for an incremental commit")
@@ -47,10 +47,13 @@ func (s *Snapshotter) incremental(ctx context.Context, base *record, changes ite
 		return nil, err
 	}
 	w := newWriter(a.rw, a.packer, s.committed)
-	c := &increment{
-		s: s, w: w, old: h, meta: meta, now: a.time(), failures: f, recount: count,
-		relieve:     func() error { _, err := a.relieve(); return err },
-		failuresToo: base != nil && base.snap.Errors > 0 || len(f.list) > 0,
+	c := s.newIncrement(w, h)
+	defer c.close()
+	c.meta, c.now, c.failures, c.recount = meta, a.time(), f, count
+	c.relieve = func() error { _, err := a.relieve(); return err }
+	c.failuresToo = base != nil && base.snap.Errors > 0 || len(f.list) > 0
+	if meta.pulled() {
+		c.room = 0 // the next pull is a while off
 	}
 	src, err := c.build(ctx, changes)
 	w.close()
@@ -102,9 +105,34 @@ type increment struct {
 	feed    *feed
 	missing missing
 
-	most int // entries; 0: maxEdits
+	most uint64 // entries
 
-	paths, types, dirs, summaries edits
+	paths, types, dirs, summaries *edits
+	room                          int64 // bytes of encoded leaves that may be kept
+}
+
+// newIncrement begins an incremental commit on top of a head.
+func (s *Snapshotter) newIncrement(w *writer, old *head) *increment {
+	return &increment{
+		s: s, w: w, old: old, most: maxEdits, room: s.indexBytes,
+		paths: s.newEdits(old.paths.cmp), types: s.newEdits(old.types.cmp),
+		dirs: s.newEdits(old.dirs.cmp), summaries: s.newEdits(old.summaries.cmp),
+	}
+}
+
+// close drops what the commit has on the disk.
+func (c *increment) close() {
+	for _, l := range []*edits{c.paths, c.types, c.dirs, c.summaries} {
+		l.close()
+	}
+}
+
+// noted is why what becomes of entries cannot be kept, nil when it is.
+func (c *increment) noted() error {
+	if c.paths.n >= c.most {
+		return errTooMuch
+	}
+	return cmp.Or(c.paths.err, c.types.err, c.dirs.err, c.summaries.err)
 }
 
 // change is a Change with what has become of its content.
@@ -293,7 +321,9 @@ func (c *increment) dir(ctx context.Context, p, from string) (*vfs.Summary, erro
 	if err != nil {
 		return nil, err
 	}
-	c.s.dirDatas.add(mac, d)
+	if !c.meta.pulled() {
+		c.s.dirDatas.add(mac, d) // of the base of a next commit, soon
+	}
 	c.dirs.set(p, mac)
 	return sum, nil
 }
@@ -489,8 +519,8 @@ func (c *increment) putEntry(e *storedEntry) (dirEntry, error) {
 		// kloset lists paths below "/" up to "/\xff" and would leave this one out.
 		return dirEntry{}, fmt.Errorf("%q: %w: kloset cannot keep a name at the root that begins with byte 0xff", p, fs.ErrInvalid)
 	}
-	if len(c.paths) >= cmp.Or(c.most, maxEdits) {
-		return dirEntry{}, errTooMuch
+	if err := c.noted(); err != nil {
+		return dirEntry{}, err
 	}
 	data, err := e.ToBytes()
 	if err != nil {
@@ -514,8 +544,8 @@ func (c *increment) putEntry(e *storedEntry) (dirEntry, error) {
 
 // remove notes that an entry of the base, at its own path, and all below it, go.
 func (c *increment) remove(p string, e *dirEntry) error {
-	if len(c.paths) >= maxEdits {
-		return errTooMuch
+	if err := c.noted(); err != nil {
+		return err
 	}
 	c.paths.drop(p)
 	if !e.isDir() {

@@ -20,17 +20,21 @@ func (c *increment) index(sum *vfs.Summary) error {
 		edits *edits
 		size  int
 	}{
-		{c.old.paths, &c.new.paths, &c.paths, names}, {c.old.types, &c.new.types, &c.types, names - dirs},
-		{c.old.dirs, &c.new.dirs, &c.dirs, dirs}, {c.old.summaries, &c.new.summaries, &c.summaries, dirs},
+		{c.old.paths, &c.new.paths, c.paths, names}, {c.old.types, &c.new.types, c.types, names - dirs},
+		{c.old.dirs, &c.new.dirs, c.dirs, dirs}, {c.old.summaries, &c.new.summaries, c.summaries, dirs},
 	} {
 		old := *x.old
-		old.shape = c.s.shape.fit(x.size)
+		old.shape, old.room = c.s.shape.fit(x.size), &c.room
 		edit := old.edit
 		if !c.old.converted {
 			edit = old.convert
 		}
-		made, err := edit(c.s, x.edits.sorted(x.old.cmp), c.w)
-		*x.edits = nil // they may be many
+		edits, err := x.edits.descend()
+		if err != nil {
+			return err
+		}
+		made, err := edit(c.s, edits, c.w)
+		x.edits.close() // they may be many
 		if err != nil {
 			return err
 		}
@@ -95,7 +99,7 @@ func (c *increment) emptyIndexes() error {
 		{resources.RT_ERROR_BTREE, resources.RT_ERROR_NODE, &c.new.vfs.Errors},
 	} {
 		i := &leafIndex{root: x.root, node: x.node, cmp: strings.Compare, shape: c.s.shape}
-		made, err := i.edit(c.s, nil, c.w)
+		made, err := i.edit(c.s, inOrder(nil), c.w)
 		if err != nil {
 			return err
 		}

@@ -293,6 +293,11 @@ func TestIncrementalEqualsBuilder(t *testing.T) {
 	})}
 	for seed := range seeds {
 		snapshotter.SetLeafSize(r.Snapshotter, 4+seed%3*20)
+		if seed%4 > 0 { // edits come to lie in a file
+			snapshotter.SetEdits(r.Snapshotter, 1+seed%7*3, 2+seed%3*9)
+		} else {
+			snapshotter.SetEdits(r.Snapshotter, 1<<16, 1<<16)
+		}
 		snapshotter.SetRotateBlobs(r.Snapshotter, int64(1+seed%2*1_000_000), 2<<10<<(seed%2*12))
 		h := newHistory(uint64(seed))
 		var a, b snapshotter.ID

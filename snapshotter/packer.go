@@ -102,10 +102,21 @@ func (p *packer) finish() error {
 	return p.failed()
 }
 
-// end stops the writers and waits for them.
+// end stops the writers and waits for them. What a packer that has ended keeps is little: that of
+// a batch lives until its commit is over.
 func (p *packer) end() {
 	p.stop.Do(func() { close(p.quit) })
 	p.done.Wait()
+	for more := true; more; {
+		select {
+		case <-p.free:
+		default:
+			more = false
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.inflight = make(map[blobKey]struct{}) // all was written, or dropped
 }
 
 func (p *packer) fail(err error) {

@@ -113,6 +113,10 @@ type Snapshotter struct {
 	small      sync.Pool // of *[]byte: contents of one chunk
 	indexBytes int64
 	shape      indexShape
+	editDir    string // where temporary files of edits go
+	editRun    int    // edits of an index in memory
+	// weaveEntries is how many entries of an index that is being made are in memory.
+	weaveEntries int
 
 	packSize    int
 	rotateBlobs int64
@@ -156,6 +160,10 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 		failpoint: cfg.Failpoint,
 		records:   make(map[ID]*record),
 		shape:     defaultShape(),
+
+		editDir:      cfg.Store.Repository().AppContext().CacheDir,
+		editRun:      editRun,
+		weaveEntries: weaveEntries,
 
 		packSize:    packSize,
 		rotateBlobs: rotateBlobs,

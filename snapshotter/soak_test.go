@@ -346,7 +346,12 @@ func TestScaleStored(t *testing.T) {
 			heapProfile(t, name)
 		}
 	}
-	id := s.commitSeq(t, snapshotter.ID{}, changes.all())
+	m := meta(1)
+	m.Source = snapshotter.Source{Type: "sftp", Origin: "host"}
+	id, err := s.Commit(t.Context(), snapshotter.ID{}, changes.all(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
 	tell(t, "their commit: %.0f s, %.0f files/s, peak RSS %d MiB", time.Since(start).Seconds(),
 		float64(n)/time.Since(start).Seconds(), rss(t, "VmHWM"))
 	snap, err := s.Snapshot(t.Context(), id)

@@ -139,12 +139,19 @@ func (v *invented) session(conn net.Conn, config *ssh.ServerConfig) {
 	}
 }
 
-// TestPullMemory pulls a tree of very many small files, twice, and tells the highest memory of it
+// TestPullMemory pulls a tree of very many small files (FILES), twice, and tells the highest memory of it
 // from when the listing has begun: the derivation of the key, before, takes 256 MiB.
 func TestPullMemory(t *testing.T) {
 	sizes := []int{20_000, 100_000}
 	if full() {
 		sizes = []int{100_000, 1_000_000}
+	}
+	if s := os.Getenv("FILES"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizes = []int{n}
 	}
 	for _, files := range sizes {
 		v := &invented{files: files, when: time.Now().Add(-time.Hour)}
