@@ -90,6 +90,7 @@ func (x *differing) pair(path string, a, b *storedEntry) error {
 func same(a, b Entry) bool {
 	mtime := a.Attr.ModTime.Equal(b.Attr.ModTime)
 	a.Version, a.Name, a.Attr.ModTime = b.Version, b.Name, b.Attr.ModTime // the root may have a name of its own
+	a.Entropy = b.Entropy                                                 // the bytes are compared by their object
 	return mtime && a == b
 }
 

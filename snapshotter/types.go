@@ -213,6 +213,7 @@ type Entry struct {
 
 	ContentType string   // of a File: what its bytes look like, "text/plain; charset=utf-8"
 	Object      ObjectID // of a File: its bytes; zero for what has none
+	Entropy     float64  // of a File: of its bytes, in bits each: 8 for what is compressed or encrypted
 }
 
 // ObjectID names the bytes of a stored file. Two files of one store with the same one have the

@@ -162,7 +162,7 @@ func entryOf(e *storedEntry) Entry {
 		entry.Size = int64(len(e.SymlinkTarget))
 	case fi.Lmode.IsRegular():
 		entry.Size = fi.Lsize
-		entry.ContentType, entry.Object = e.ContentType, ObjectID(e.Object)
+		entry.ContentType, entry.Object, entry.Entropy = e.ContentType, ObjectID(e.Object), e.Entropy
 	}
 	return entry
 }

@@ -143,7 +143,7 @@ func alarmProblems(list []control.Alarm) (problems []string) {
 	for i := range list {
 		a := &list[i]
 		switch alarm.Kind(a.Kind) {
-		case alarm.PullFailed, alarm.CommitFailed, alarm.SpoolNearlyFull:
+		case alarm.PullFailed, alarm.CommitFailed:
 			continue
 		}
 		text := fmt.Sprintf("%s %s: %s", a.Kind, a.Subject, a.Text)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/internal/alarm"
@@ -71,6 +72,7 @@ func (e *events) pullEnded(st jobs.Status) {
 	}
 	switch st.State.Result {
 	case jobs.OK, jobs.Partial:
+		e.backups.note(st.Name, time.Time{})
 		e.alarms.Clear(alarm.PullFailed, st.Name)
 	case jobs.Failed:
 		if st.State.Retry.IsZero() || st.State.Failures >= failuresToTell {

@@ -26,6 +26,7 @@ type events struct {
 	metrics *metrics.Metrics
 	audit   *audit.Log // nil without an audit section
 	alarms  *alarm.Board
+	backups *backups
 	hooks   []*hookQueue
 	log     *slog.Logger
 	made    chan struct{} // pulsed (capacity 1) when there may be a new snapshot
@@ -103,6 +104,7 @@ func (e *events) Done(ev vfs.Event) {
 	case vfs.EventUpload:
 		e.metrics.Upload(ev.Share, ev.From.Protocol, good, ev.Dur, ev.Close)
 		if good {
+			e.backups.note(ev.Share, time.Time{})
 			e.uploaded(&ev)
 		}
 	case vfs.EventCutOff:

@@ -60,6 +60,9 @@ func (p *program) openGateway(ctx context.Context, cfg *config.Config, log *slog
 		return nil, errors.Join(fmt.Errorf("alarms: %w", err), g.events.close())
 	}
 	g.events.alarms = g.alarms
+	if g.events.backups, err = openBackups(cfg.DataDir); err != nil {
+		return nil, errors.Join(err, g.events.close())
+	}
 	if err := g.open(ctx, p, point); err != nil {
 		return nil, errors.Join(err, g.close(ctx))
 	}

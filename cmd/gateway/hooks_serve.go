@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -62,6 +63,7 @@ func (e *events) uploaded(ev *vfs.Event) {
 // snapshotMade tells of a snapshot.
 func (e *events) snapshotMade(s snapshotter.Snapshot) {
 	size := int64(s.Size)
+	e.backups.note(s.Share, s.Time)
 	h := hooks.Event{ID: hooks.NameID(hooks.Snapshot, s.ID.String()), Event: hooks.Snapshot, Share: s.Share, Snapshot: s.ID.String(), Bytes: &size, Files: s.Files}
 	for _, tag := range s.Tags {
 		switch key, value, _ := strings.Cut(tag, "="); key {
@@ -153,13 +155,16 @@ func (s *serving) answerHooks(send func(control.Reply) error) control.Reply {
 // watchInterval is how often serve looks for snapshots that others have made, as gateway pull.
 const watchInterval = time.Minute
 
-// watching deals with new snapshots until ctx ends.
-func (s *serving) watching(ctx context.Context) {
+// watching deals with new snapshots, and looks at what else may be wrong, until ctx ends.
+func (s *serving) watching(ctx context.Context, cfg *config.Config) {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	failing := false
+	if s.expect.Load().HasTimes() {
+		s.observe(ctx) // how long the machine was off
+	}
 	for {
-		err := s.watcher.Look(ctx, s.lineages())
+		err := errors.Join(s.watcher.Look(ctx, s.lineages()), s.check(cfg))
 		if failed := err != nil && ctx.Err() == nil; failed != failing {
 			if failing = failed; failed {
 				s.log.Warn("new snapshots could not be looked at; that is tried again", "err", err)

@@ -54,7 +54,7 @@ func (s *serving) takeOver(ctx context.Context) error {
 	now.Shares, now.Users, now.Warnings, now.Files = cfg.Shares, cfg.Users, cfg.Warnings, cfg.Files
 	now.Sources, now.Destinations = cfg.Sources, cfg.Destinations
 	now.Stores, now.Syncs, now.Maintenance = cfg.Stores, cfg.Syncs, cfg.Maintenance
-	now.Retention = cfg.Retention
+	now.Retention, now.Expect = cfg.Retention, cfg.Expect
 	now.Audit = s.reloadAudit(cfg)
 	now.Log.Level, now.Limits.Drain = cfg.Log.Level, cfg.Limits.Drain
 	if now.FTP != nil && cfg.FTP != nil {
@@ -72,6 +72,7 @@ func (s *serving) takeOver(ctx context.Context) error {
 	}
 	s.cfg = &now
 	s.keeper.policies.Store(&now.Retention)
+	s.expect.Store(&now.Expect)
 	if err := s.jobs.Set(s.jobsOf(s.cfg)); err != nil {
 		s.log.Error("jobs not taken over", "err", err)
 	}

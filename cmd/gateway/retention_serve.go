@@ -37,21 +37,27 @@ func (p *program) clocksOrMachine() func() retention.Reading {
 	return machineClocks()
 }
 
-// observing observes until ctx ends. It needs nothing while everything is kept.
+// observing observes until ctx ends. It needs nothing while everything is kept, and no
+// backup is expected at times.
 func (s *serving) observing(ctx context.Context) {
 	tick := time.NewTicker(observeInterval)
 	defer tick.Stop()
 	for {
-		if s.keeper.policies.Load().Removes() {
-			if err := s.keeper.observe(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, snapshotter.ErrUnavailable) {
-				s.log.Warn("retention could not look at the time and at the snapshots", "err", err)
-			}
+		if s.keeper.policies.Load().Removes() || s.expect.Load().HasTimes() {
+			s.observe(ctx)
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// observe has retention look at the time and at the snapshots.
+func (s *serving) observe(ctx context.Context) {
+	if err := s.keeper.observe(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, snapshotter.ErrUnavailable) {
+		s.log.Warn("retention could not look at the time and at the snapshots", "err", err)
 	}
 }
 

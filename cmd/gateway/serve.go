@@ -77,6 +77,7 @@ type serving struct {
 	jobs        *jobs.Scheduler
 	keeper      *keeper
 	watcher     *watch.Watcher
+	expect      atomic.Pointer[config.Expect]
 	maintenance snapshotter.MaintainConfig // but for the grace period
 	progress    jobProgress
 	keys        []ssh.Signer
@@ -219,8 +220,9 @@ func (s *serving) openServers(ctx context.Context) error {
 		}
 	}
 	s.keeper = s.openKeeper(s.program)
+	s.expect.Store(&s.cfg.Expect)
 	s.watcher, err = watch.Open(watch.Config{
-		Dir: s.cfg.DataDir, Logger: s.log, Tell: s.events.snapshotMade,
+		Dir: s.cfg.DataDir, Logger: s.log, Tell: s.events.snapshotMade, Inspect: s.inspect,
 		Snapshots: func(ctx context.Context) ([]snapshotter.Snapshot, error) { return s.snapshots.Snapshots(ctx, "") },
 	})
 	if err != nil {
@@ -268,7 +270,8 @@ func (s *serving) start(ctx context.Context) *servers {
 		s.log.Warn("neither an sftp nor an ftp section: no port is open")
 	}
 	e.wg.Go(func() { s.observing(ctx) })
-	e.wg.Go(func() { s.watching(ctx) })
+	cfg := s.cfg // which a reload replaces
+	e.wg.Go(func() { s.watching(ctx, cfg) })
 	e.wg.Go(func() { s.events.tellHooks(ctx) })
 	// Last: whoever gets an answer there finds the ports served.
 	run(func() error { return s.control.Serve(ctx, s.answer) })

@@ -32,6 +32,7 @@ type Config struct {
 	Destinations []Remote
 	Retention    Retention
 	Hooks        []Hook // by name
+	Expect       Expect
 	Limits       Limits
 	Log          Log
 	Audit        Audit

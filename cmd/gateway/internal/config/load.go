@@ -32,6 +32,8 @@ type loader struct {
 	sourceAt         map[string]node
 	destinationAt    map[string]node
 	hookAt           map[string]node
+	expect           expectReader
+	expects          map[string]*expectReader // of shares and sources
 	users            []*userSection
 	retention        retentionSection
 	keeps            map[string]*keepReader // of shares and sources
@@ -65,7 +67,7 @@ func Load(name string) (*Config, error) {
 func newLoader(cfg *Config) *loader {
 	return &loader{
 		cfg: cfg, home: os.Getenv("HOME"),
-		shareAt: map[string]node{}, userAt: map[string]node{}, sourceAt: map[string]node{}, destinationAt: map[string]node{}, hookAt: map[string]node{}, keeps: map[string]*keepReader{},
+		shareAt: map[string]node{}, userAt: map[string]node{}, sourceAt: map[string]node{}, destinationAt: map[string]node{}, hookAt: map[string]node{}, expects: map[string]*expectReader{}, keeps: map[string]*keepReader{},
 	}
 }
 
@@ -154,7 +156,8 @@ func (l *loader) main(root node) {
 		"destinations": {l.readDestinations},
 		"retention":    {l.readRetention},
 		"hooks":        {l.readHooks},
-	}.later("expect", "gateway_id", "metrics", "quota"))
+		"expect":       {l.readExpect},
+	}.later("gateway_id", "metrics", "quota"))
 }
 
 // finish checks what needs the whole configuration and fills in what is derived.
@@ -168,6 +171,7 @@ func (l *loader) finish(root node) {
 	l.finishStore(root)
 	l.finishRetention()
 	l.finishHooks()
+	l.finishExpect()
 	l.finishSyncs()
 	l.finishMaintenance()
 	for _, u := range l.users {

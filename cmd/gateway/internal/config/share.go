@@ -70,8 +70,9 @@ func (l *loader) readShare(name string, n node) {
 		"visible":             intoBool(&s.VisibleHistory),
 		"aliases":             intoAliases(&s.Aliases),
 		"max_pending":         intoInt(&s.MaxPending, 1_000_000),
-	}.later("hooks", "expect", "quota", "sync", "compression", "exclude")
+	}.later("hooks", "quota", "sync", "compression", "exclude")
 	maps.Copy(known, keep.fields())
+	known["expect"] = l.expectOf(name)
 	n.fields(known)
 	if s.When != vfs.WhenSchedule {
 		keep.unused = fmt.Sprintf("%s.snapshot.time_zone has no effect with when: %s", n.key, when)

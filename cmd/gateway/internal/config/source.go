@@ -125,6 +125,7 @@ func (l *loader) readSource(n node, s *Source) {
 	keep := &keepReader{}
 	l.keeps[s.Name] = keep
 	maps.Copy(known, keep.fields())
+	known["expect"] = l.expectOf(s.Name)
 	l.readRemote(n, &s.Remote, known)
 	sr.readExclude()
 	keep.zone = sr.schedule.zone

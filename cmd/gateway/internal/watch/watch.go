@@ -33,8 +33,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Snapshots lists all snapshots.
 	Snapshots func(ctx context.Context) ([]snapshotter.Snapshot, error)
-	// Inspect looks at what is new of a share, the oldest first. An error ends the look, and the
-	// next one begins with the same snapshots. Nil for nobody.
+	// Inspect looks at what is new of a share: a snapshot, or many when they are too many to be looked at
+	// singly. An error ends the look, and the next one begins with the same snapshots. Nil for nobody.
 	Inspect func(ctx context.Context, n *New) error
 	// Tell tells somebody of a new snapshot. What it tells must be durable when it returns.
 	Tell func(s snapshotter.Snapshot)
@@ -166,21 +166,36 @@ func (w *Watcher) lineage(ctx context.Context, share, id string, all []snapshott
 	if at == len(all) {
 		return nil
 	}
-	n := &New{Share: share, Fresh: all[at:], All: all, Day: &m.Day}
-	if at > 0 {
-		n.Was = &all[at-1]
+	if err := w.inspect(ctx, share, all, at, &m.Day); err != nil {
+		return err
 	}
-	if w.cfg.Inspect != nil {
-		if err := w.cfg.Inspect(ctx, n); err != nil {
-			return err
-		}
-	}
-	for i := range n.Fresh {
-		w.cfg.Tell(n.Fresh[i])
+	for _, s := range all[at:] {
+		w.cfg.Tell(s)
 	}
 	m.Sequence = all[len(all)-1].Sequence
 	w.state.Lineages[id] = m
 	return w.save()
+}
+
+// maxSingly is how many new snapshots of a share are inspected one by one; those before them are
+// taken as one.
+const maxSingly = 32
+
+// inspect has the snapshots from at on inspected. mu is held.
+func (w *Watcher) inspect(ctx context.Context, share string, all []snapshotter.Snapshot, at int, day *Day) error {
+	if w.cfg.Inspect == nil {
+		return nil
+	}
+	for end := max(at+1, len(all)-maxSingly); at < len(all); at, end = end, end+1 {
+		n := &New{Share: share, Fresh: all[at:end], All: all, Day: day}
+		if at > 0 {
+			n.Was = &all[at-1]
+		}
+		if err := w.cfg.Inspect(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *Watcher) save() error {

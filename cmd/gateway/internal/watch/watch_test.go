@@ -152,7 +152,7 @@ func TestAgain(t *testing.T) {
 	r.open(t) // a crash
 	r.made("a", 2, time.Now())
 	r.want(t, "after a crash", ab, "a 1", "a 2")
-	want := []string{"a 0-1 of 1, day 0", "b 0-1 of 1, day 0", "a 0-1 of 1, day 0", "a 0-2 of 2, day 0"}
+	want := []string{"a 0-1 of 1, day 0", "b 0-1 of 1, day 0", "a 0-1 of 1, day 0", "a 0-1 of 2, day 0", "a 1-2 of 2, day 1"}
 	if d := cmp.Diff(want, seen); d != "" {
 		t.Errorf("inspected (-want +got):\n%s", d)
 	}

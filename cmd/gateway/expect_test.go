@@ -1,0 +1,148 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/snapgate/gateway/internal/alarm"
+	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/vfs"
+)
+
+// raised says which alarms there are after each step.
+func raised(t *testing.T, board *alarm.Board, steps ...func()) (got []string) {
+	t.Helper()
+	for _, step := range steps {
+		step()
+		text := ""
+		for _, a := range board.List() {
+			text += string(a.Kind) + " " + a.Subject + ": " + a.Text
+		}
+		got = append(got, text)
+	}
+	return got
+}
+
+func newBoard(t *testing.T) *alarm.Board {
+	t.Helper()
+	board, err := alarm.Open(alarm.Config{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return board
+}
+
+// Commits that fail a few times are no alarm, and one is over with the first that goes well.
+func TestCommitsFail(t *testing.T) {
+	board := newBoard(t)
+	step := func(failures int, err error) func() {
+		return func() {
+			checkCommits(board, &vfs.ShareStatus{Name: "main", CommitFailures: failures, CommitError: err, FailingSince: time.Unix(1795287869, 0)})
+		}
+	}
+	away := errors.New("store away")
+	got := raised(t, board, step(0, nil), step(4, away), step(5, away), step(6, away), step(0, nil), step(1, away))
+	text := "commit-failed main: commits fail since 2026-11-21T19:04:29Z, N in a row; the changes are kept: store away"
+	want := []string{"", "", strings.Replace(text, "N", "5", 1), strings.Replace(text, "N", "6", 1), "", ""}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("alarms (-want +got):\n%s", d)
+	}
+}
+
+// What is nearly full is an alarm until it is a good deal better.
+func TestNearlyFull(t *testing.T) {
+	board := newBoard(t)
+	spool := func(bytes, free int64) func() {
+		return func() {
+			checkSpool(board, &vfs.Status{SpoolBytes: bytes << 20, SpoolLimit: 1000 << 20, DiskFree: free << 20, Reserve: 100 << 20}, 0.8)
+		}
+	}
+	store := func(avail uint64) func() {
+		return func() {
+			checkStore(board, "default", disk.Space{Total: 1000 << 30, Avail: avail << 30}, storeReserve(0, 1000<<30))
+		}
+	}
+	got := raised(t, board,
+		spool(799, 5000), spool(800, 5000), spool(750, 5000), spool(719, 5000), spool(750, 5000),
+		spool(100, 499), spool(100, 500), func() { checkSpool(board, &vfs.Status{DiskFree: -1, Reserve: 1}, 0.8) },
+		store(20), store(19), store(21), store(22),
+	)
+	full, free := "spool-nearly-full spool: the spool has N MiB of 1000 MiB; at that size uploads are refused", "store-nearly-full default: the disk of the store has N GiB free; 20 GiB are expected"
+	n := func(text, n string) string { return strings.Replace(text, "N", n, 1) }
+	want := []string{
+		"", n(full, "800"), n(full, "750"), "", "",
+		"spool-nearly-full spool: the disk of data_dir has 499 MiB free; below 200 MiB uploads are refused", "", "",
+		"", n(free, "19"), n(free, "21"), "",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("alarms (-want +got):\n%s", d)
+	}
+	for _, tt := range []struct {
+		configured int64
+		total      uint64
+		want       uint64
+	}{{0, 100 << 30, 5 << 30}, {0, 10 << 40, 20 << 30}, {1, 10 << 40, 1}} {
+		if got := storeReserve(tt.configured, tt.total); got != tt.want {
+			t.Errorf("of %d with %d configured: %d, want %d", tt.total, tt.configured, got, tt.want)
+		}
+	}
+}
+
+// Backups are counted by the clock that says more, survive restarts, and a snapshot of before counts
+// from its own time.
+func TestBackups(t *testing.T) {
+	dir, t0 := t.TempDir(), time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	b, err := openBackups(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(wall, trusted time.Duration) moment { return moment{t0.Add(wall), t0.Add(trusted)} }
+	hour := time.Hour
+	for _, step := range []struct {
+		what   string
+		do     func()
+		now    moment
+		newest time.Time
+		want   time.Duration
+	}{
+		{"never backed up", nil, at(0, 0), time.Time{}, 0},
+		{"time passes", nil, at(10*hour, 10*hour), time.Time{}, 10 * hour},
+		{"a restart; the clock was set back", func() { b = reopened(t, b, dir) }, at(-5*hour, 20*hour), time.Time{}, 20 * hour},
+		{"the machine was off for long", nil, at(200*hour, 72*hour), time.Time{}, 200 * hour},
+		{"an upload", func() { b.note("main", time.Time{}) }, at(201*hour, 73*hour), time.Time{}, 0},
+		{"an old snapshot is noticed", func() { b.note("main", t0.Add(10*hour)) }, at(202*hour, 74*hour), time.Time{}, hour},
+		{"a snapshot of an hour ago is noticed", func() { b.note("main", t0.Add(209*hour)) }, at(210*hour, 82*hour), time.Time{}, hour},
+		{"both, in any order", func() { b.note("main", time.Time{}); b.note("main", t0) }, at(211*hour, 83*hour), time.Time{}, 0},
+	} {
+		if step.do != nil {
+			step.do()
+		}
+		if _, got := b.look("main", step.now, step.newest); got != step.want {
+			t.Errorf("%s: %v, want %v", step.what, got, step.want)
+		}
+	}
+	if _, got := b.look("old", at(0, 0), t0.Add(-30*hour)); got != 30*hour {
+		t.Errorf("a share with a snapshot: %v, want 30 hours", got)
+	}
+	if _, got := b.look("odd", at(0, 0), t0.Add(30*hour)); got != 0 {
+		t.Errorf("a share with a snapshot of the future: %v, want 0", got)
+	}
+}
+
+// reopened is what a restart makes of it.
+func reopened(t *testing.T, b *backups, dir string) *backups {
+	t.Helper()
+	if err := b.save(dir); err != nil {
+		t.Fatal(err)
+	}
+	b, err := openBackups(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
