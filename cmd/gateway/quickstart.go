@@ -23,8 +23,9 @@ import (
 
 // These are where the quickstart serves: this machine only.
 const (
-	quickstartListen    = "127.0.0.1:2022"
-	quickstartFTPListen = "127.0.0.1:2121"
+	quickstartListen     = "127.0.0.1:2022"
+	quickstartFTPListen  = "127.0.0.1:2121"
+	quickstartHTTPListen = "127.0.0.1:8022"
 )
 
 // The random secrets: 256 bits for the passphrase, which guards the store for ever, and
@@ -35,7 +36,7 @@ const (
 )
 
 func (p *program) quickstartCommand() *cobra.Command {
-	var dir, listen, ftpListen string
+	var dir, listen, ftpListen, httpListen string
 	c := &cobra.Command{
 		Use:   "quickstart",
 		Short: "Make a store and a demo user, and serve them",
@@ -50,7 +51,7 @@ change.`,
 			if !c.Flags().Changed("config") {
 				p.configFile = filepath.Join(dir, defaultConfigFile)
 			}
-			q := &quickstart{dir: dir, config: p.configFile, listen: listen, ftpListen: ftpListen}
+			q := &quickstart{dir: dir, config: p.configFile, listen: listen, ftpListen: ftpListen, httpListen: httpListen}
 			if err := q.prepare(); err != nil {
 				return fmt.Errorf("quickstart: %w", err)
 			}
@@ -64,6 +65,7 @@ change.`,
 	c.Flags().StringVar(&dir, "dir", ".", "`DIR` of config.yaml and data")
 	c.Flags().StringVar(&listen, "listen", quickstartListen, "`HOST:PORT` of SFTP to write into a new config.yaml")
 	c.Flags().StringVar(&ftpListen, "ftp-listen", quickstartFTPListen, "`HOST:PORT` of FTP to write into a new config.yaml")
+	c.Flags().StringVar(&httpListen, "http-listen", quickstartHTTPListen, "`HOST:PORT` of the web viewer to write into a new config.yaml")
 	return c
 }
 
@@ -74,6 +76,8 @@ type quickstart struct {
 	listen string
 	// ftpListen is where FTP is served, with a certificate made for it.
 	ftpListen string
+	// httpListen is where the web viewer is, on this machine alone: it has no certificate.
+	httpListen string
 
 	data           string
 	passphraseFile string
@@ -192,6 +196,10 @@ ftp:
   listen: "{{.FTPListen}}"
   tls: { mode: explicit, certificate: "{{.Data}}/ftp.crt", key: "{{.Data}}/ftp.key" }
 
+# The web viewer, for this machine only: it needs a certificate to serve the network.
+http:
+  listen: "{{.HTTPListen}}"
+
 # close: every completed upload becomes a snapshot at once, which is nice to watch. For
 # many small files batch is better: it waits until a client is done.
 shares:
@@ -224,7 +232,7 @@ func (q *quickstart) configText(hash string) (string, error) {
 	}
 	var b strings.Builder
 	err = t.Execute(&b, map[string]string{
-		"File": filepath.Base(q.config), "Data": data, "Listen": q.listen, "FTPListen": q.ftpListen, "Hash": hash,
+		"File": filepath.Base(q.config), "Data": data, "Listen": q.listen, "FTPListen": q.ftpListen, "HTTPListen": q.httpListen, "Hash": hash,
 	})
 	return b.String(), err
 }
@@ -248,6 +256,14 @@ func (q *quickstart) welcome(p *program, s *serving) error {
 		fmt.Fprintf(&b, "  lftp sftp://%s@%s:%s\n", user, bracket(host), port)
 	}
 	ftpLines(&b, s, user)
+	if h := s.http; h != nil && s.cfg.HTTP.Viewer {
+		scheme := "http"
+		if h.tls != nil {
+			scheme = "https"
+		}
+		host, port := clientAddr(h.listener.Addr().String())
+		fmt.Fprintf(&b, "  %s://%s\n", scheme, net.JoinHostPort(host, port))
+	}
 	fmt.Fprintf(&b, "  %s\n\n", plakarLine(s.cfg))
 	first := fileExists(q.firstFile)
 	switch password, err := os.ReadFile(q.passwordFile); {
