@@ -15,7 +15,7 @@ COMMITS   ?= 10000
 FILES     ?= 1000000
 # Tests that do the same thing again and again, mostly in one goroutine, and take minutes under the race
 # detector; they run without it.
-RACESKIP  := ^(TestPowerLoss(NoticesMissingSync|InCommitOfMany)?|TestManyCommits|TestCommitManyEntries|TestErrorsWithoutEnd|TestCommitOnFaultyStore|TestCopyResumes|TestCopyCostsTheDifference|TestLostPackfiles|TestIndexEqualsKloset|TestKlosetReadsOurs|TestSearchAndDiffRandom)$$
+RACESKIP  := ^(TestPowerLoss(NoticesMissingSync|InCommitOfMany)?|TestManyCommits|TestCommitManyEntries|TestErrorsWithoutEnd|TestCommitOnFaultyStore|TestCopyResumes|TestCopyCostsTheDifference|TestLostPackfiles|TestIndexEqualsKloset|TestKlosetReadsOurs|TestSearchAndDiffRandom|TestOrdinary)$$
 # Packages whose tests take longest begin first; all others follow.
 PACKAGES  := ./snapshotter ./cmd/gateway ./vfs/vfstest ./ftpsrv ./...
 PLATFORMS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
@@ -93,7 +93,7 @@ crash-short: crash-run ## the same with SHORT (10) rounds
 .PHONY: crash-run
 crash-run: $(REPORT) $(BIN)/gateway-failpoint $(BIN)/crashclient $(BIN)/plakar
 	@mkdir -p $(OUT)/counts
-	$(REPORT) -show -out $(OUT)/counts/crash.json -- -count 1 -tags crash -timeout 60m -run '^TestCrash(Sync|Pull|Restore|Prune|Maintain)?$$' ./internal/crash -args -rounds $(ROUNDS_ARG) -seed $(SEED)
+	$(REPORT) -show -out $(OUT)/counts/crash.json -- -count 1 -tags crash -timeout 60m -run '^TestCrash(Sync|Pull|Restore|Prune|Maintain|Hooks)?$$' ./internal/crash -args -rounds $(ROUNDS_ARG) -seed $(SEED)
 
 .PHONY: peers
 peers: $(REPORT) $(BIN)/gateway $(BIN)/plakar ## run real clients against a gateway and check docs/PEERS.md
