@@ -167,7 +167,7 @@ func (e *events) openHooks(cfg *config.Config) error {
 		c := &cfg.Hooks[i]
 		h, client, err := makeHook(c)
 		if err != nil {
-			return fmt.Errorf("hooks: %s: %w", c.Name, err)
+			return errors.Join(fmt.Errorf("hooks: %s: %w", c.Name, err), e.closeHooks())
 		}
 		q, err := hooks.Open(hooks.Config{
 			Dir: filepath.Join(cfg.DataDir, hooksDir, c.Name), Hooks: []hooks.Hook{h}, Logger: e.log, Client: client, GiveUp: c.GiveUp,

@@ -152,29 +152,47 @@ func (s *serving) answerHooks(send func(control.Reply) error) control.Reply {
 	return control.Reply{}
 }
 
-// watchInterval is how often serve looks for snapshots that others have made, as gateway pull.
-const watchInterval = time.Minute
+// watchInterval is how often serve looks at what may be wrong, and othersInterval how often for snapshots
+// that others have made, as gateway pull: that lists the store.
+const (
+	watchInterval  = time.Minute
+	othersInterval = 5 * time.Minute
+)
+
+// watchPause is how many times as long as a look took is waited before the next: looks take a tenth of a
+// processor at most, however many snapshots are made.
+const watchPause = 9
 
 // watching deals with new snapshots, and looks at what else may be wrong, until ctx ends.
 func (s *serving) watching(ctx context.Context, cfg *config.Config) {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
-	failing := false
+	failing, refreshed := false, time.Now()
 	if s.expect.Load().HasTimes() {
 		s.observe(ctx) // how long the machine was off
 	}
 	for {
+		began := time.Now()
 		err := errors.Join(s.watcher.Look(ctx, s.lineages()), s.check(cfg))
 		if failed := err != nil && ctx.Err() == nil; failed != failing {
 			if failing = failed; failed {
 				s.log.Warn("new snapshots could not be looked at; that is tried again", "err", err)
 			}
 		}
+		pause := time.NewTimer(watchPause * time.Since(began))
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		}
 		select {
 		case <-s.events.made:
 		case <-tick.C:
-			// Other processes have told nobody.
-			_ = s.snapshots.Refresh(ctx) // the probe tells when the store is away
+			if time.Since(refreshed) >= othersInterval {
+				refreshed = time.Now()
+				_ = s.snapshots.Refresh(ctx) // the probe tells when the store is away
+			}
 		case <-ctx.Done():
 			return
 		}

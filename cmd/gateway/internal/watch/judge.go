@@ -84,8 +84,12 @@ func (n *New) Judge(e Expect, compare func(was, now snapshotter.ID) (Changes, er
 
 // base is the snapshot that the day began with, nil when there is none.
 func (n *New) base() *snapshotter.Snapshot {
+	id, err := snapshotter.ParseID(n.Day.Base)
+	if err != nil {
+		return nil // none yet
+	}
 	for i := range n.All {
-		if n.All[i].ID.String() == n.Day.Base {
+		if n.All[i].ID == id {
 			return &n.All[i]
 		}
 	}
