@@ -399,6 +399,17 @@ func (q *Queue) next(name string) (e entry, ok bool, news <-chan struct{}) {
 	return entry{}, false, q.news
 }
 
+// after returns the event behind a number.
+func (q *Queue) after(seq uint64) (e entry, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	i, _ := slices.BinarySearchFunc(q.entries, seq+1, func(e entry, seq uint64) int { return cmp.Compare(e.seq, seq) })
+	if i == len(q.entries) {
+		return entry{}, false
+	}
+	return q.entries[i], true
+}
+
 // took notes that a hook has had an event, and empties the file when nothing is left in it.
 func (q *Queue) took(name string, seq uint64) error {
 	q.mu.Lock()

@@ -399,3 +399,43 @@ func TestSecretURL(t *testing.T) {
 		t.Error("a file without a certificate is taken")
 	}
 }
+
+// An event that a hook cannot take does not hold up those behind it for long.
+func TestPoison(t *testing.T) {
+	log, got := &logtest.Buffer{}, make(chan string, 100)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		var e Event
+		if err := json.NewDecoder(req.Body).Decode(&e); err != nil {
+			t.Error(err)
+		}
+		if e.Path == "/bad" {
+			http.Error(w, "never", http.StatusBadRequest)
+			return
+		}
+		got <- e.Path
+	}))
+	defer srv.Close()
+	q := open(t, t.TempDir(), log, func(c *Config) { c.Hooks = []Hook{{Name: "web", URL: srv.URL}} })
+	add(t, q, "/1")
+	add(t, q, "/bad")
+	stop := serve(q)
+	defer stop()
+	log.Wait(t, "try=20") // nothing is behind it: it may be the hook
+	add(t, q, "/2")
+	log.Wait(t, "level=ERROR", "which is given up", "400 Bad Request: never")
+	add(t, q, "/3")
+	idle(t, q)
+	close(got)
+	var paths []string
+	for p := range got {
+		if len(paths) == 0 || paths[len(paths)-1] != p {
+			paths = append(paths, p)
+		}
+	}
+	if d := cmp.Diff([]string{"/1", "/2", "/3"}, paths); d != "" {
+		t.Errorf("taken (-want +got):\n%s", d)
+	}
+	if st := q.Status()[0]; st.GivenUp != 1 || st.Pending != 0 {
+		t.Errorf("%+v, want one given up", st)
+	}
+}

@@ -41,7 +41,8 @@ func (q *Queue) tell(ctx context.Context, h *Hook, e entry) bool {
 		if err != nil && ctx.Err() != nil {
 			return false // the end, not a failure
 		}
-		if q.note(h, &ev, tries, at, err) {
+		alone := err != nil && tries >= aloneTries && q.takesNext(ctx, h, e)
+		if q.note(h, &ev, tries, at, alone, err) {
 			return true
 		}
 		pause := time.NewTimer(q.cfg.Pause(tries))
@@ -54,8 +55,27 @@ func (q *Queue) tell(ctx context.Context, h *Hook, e entry) bool {
 	}
 }
 
-// note keeps the account of a try, and reports whether it was the last one.
-func (q *Queue) note(h *Hook, ev *Event, tries int, at time.Time, err error) (over bool) {
+// aloneTries is after how many failures, some minutes of them, a hook is asked whether it takes the
+// event behind: one that it cannot take must not hold up the others for days.
+const aloneTries = 8
+
+// takesNext reports whether a hook takes the event behind e, which it is told again in its turn.
+func (q *Queue) takesNext(ctx context.Context, h *Hook, e entry) bool {
+	for {
+		var ok bool
+		if e, ok = q.after(e.seq); !ok {
+			return false
+		}
+		ev, body, err := q.read(e)
+		if err == nil && h.wants(&ev) {
+			return h.deliver(ctx, q.cfg.Client, &ev, body, q.cfg.Now()) == nil
+		}
+	}
+}
+
+// note keeps the account of a try, and reports whether it was the last one: alone says that others
+// are taken.
+func (q *Queue) note(h *Hook, ev *Event, tries int, at time.Time, alone bool, err error) (over bool) {
 	age := q.cfg.Now().Sub(at)
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -65,6 +85,11 @@ func (q *Queue) note(h *Hook, ev *Event, tries int, at time.Time, err error) (ov
 		return true
 	}
 	st.Tries, st.Error = tries, err.Error()
+	if alone {
+		st.GivenUp++
+		q.cfg.Logger.Error("hook takes other events but not this one, which is given up", "hook", h.Name, "event", ev.Event, "id", ev.ID, "try", tries, "err", err)
+		return true
+	}
 	if age < q.cfg.GiveUp {
 		q.cfg.Logger.Warn("hook failed, it is tried again", "hook", h.Name, "event", ev.Event, "id", ev.ID, "try", tries, "err", err)
 		return false
