@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/snapgate/gateway/snapshotter"
 )
@@ -16,9 +19,20 @@ const (
 	// rangedSize is from where on a file is read at several places at once, where that is
 	// cheap: one connection of SSH moves 2 MiB a round trip.
 	rangedSize = 16 << 20
-	// rangeSize and rangesAhead bound what is read ahead of one file: 16 MiB.
-	rangeSize   = 4 << 20
-	rangesAhead = 4
+	// rangeSize is what the window of a connection of SSH takes, so that all of a range is asked for
+	// at once. It takes three round trips: to open, the bytes, and whether the file is the same.
+	rangeSize = 2 << 20
+	// rangesFirst is how many ranges of a file are read at a time at first, and rangesAhead at most:
+	// 32 MiB, which is 200 MiB a second at 50 ms. There is one more for each that took less than
+	// rangeQuick, and one less for each that took more than rangeSlow: the line has its fill.
+	rangesFirst = 4
+	rangesAhead = 16
+	rangeQuick  = time.Second
+	rangeSlow   = 5 * time.Second
+	// rangesMemory bounds what is read ahead of all files but for rangesAlways of each, which the
+	// first of them never waits for.
+	rangesMemory = 64 << 20
+	rangesAlways = 2
 )
 
 // file is where the bytes of a file come from: a snapshotter.Content. Its readers try again
@@ -31,8 +45,9 @@ type file struct {
 	caps  Capabilities
 	retry Retry
 	path  string
-	seen  Entry              // as it was listed
-	base  *snapshotter.Entry // what the base has at the path, when that is a file
+	seen  Entry               // as it was listed
+	base  *snapshotter.Entry  // what the base has at the path, when that is a file
+	ahead *semaphore.Weighted // of bytes read ahead, of all files; nil for any number
 }
 
 // Size is the size that was listed.
@@ -161,38 +176,47 @@ func (p *piecewise) Close() error {
 	return rd.Close()
 }
 
-// ranges reads a large file at several places at once, in order. It is for a goroutine at a
+// ranges reads a large file at several places at once, over as many connections as the remote
+// has, in order. Each range makes sure that it was read of the file as it was listed: one that is
+// replaced meanwhile is not the file that the next range is opened of. It is for a goroutine at a
 // time.
 type ranges struct {
 	f      *file
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	next   int64          // where the next range begins
-	parts  []chan rangeOf // under way, in order
-	now    []byte
+	most   int     // ranges at a time
+	next   int64   // where the next range begins
+	parts  []*part // under way, in order
+	spare  [][]byte
+	now    *part
+	left   []byte // of now
 	err    error
 }
 
-// rangeOf is a range that was read.
-type rangeOf struct {
-	data []byte
-	err  error
+// part is a range that is read.
+type part struct {
+	taken int64 // of file.ahead
+	done  chan struct{}
+	data  []byte // valid, as what follows, once done is closed
+	took  time.Duration
+	err   error
 }
 
 func newRanges(ctx context.Context, f *file) *ranges {
-	r := &ranges{f: f}
+	r := &ranges{f: f, most: rangesFirst}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	return r
 }
 
 func (r *ranges) Read(b []byte) (int, error) {
-	for len(r.now) == 0 {
+	for len(r.left) == 0 {
+		r.drop(r.now)
+		r.now = nil
 		if r.err != nil {
 			return 0, r.err
 		}
-		for len(r.parts) < rangesAhead && r.next < r.f.seen.Size {
-			r.begin()
+		for r.begin() {
 		}
 		if len(r.parts) == 0 {
 			if r.err = r.f.check(r.ctx, nil); r.err == nil {
@@ -200,39 +224,76 @@ func (r *ranges) Read(b []byte) (int, error) {
 			}
 			continue
 		}
-		part := <-r.parts[0]
+		r.now = r.parts[0]
 		r.parts = r.parts[1:]
-		r.now, r.err = part.data, part.err
+		<-r.now.done
+		r.left, r.err = r.now.data, r.now.err
+		switch took := r.now.took; {
+		case took < rangeQuick:
+			r.most = min(r.most+1, rangesAhead)
+		case took > rangeSlow:
+			r.most = max(r.most-1, rangesAlways)
+		}
 	}
-	n := copy(b, r.now)
-	r.now = r.now[n:]
+	n := copy(b, r.left)
+	r.left = r.left[n:]
 	return n, nil
 }
 
-func (r *ranges) begin() {
-	p := &piecewise{ctx: r.ctx, f: r.f, off: r.next, end: min(r.next+rangeSize, r.f.seen.Size)}
-	p.verify = p.end == r.f.seen.Size
+// drop gives back what a part holds, nil for none.
+func (r *ranges) drop(p *part) {
+	if p == nil {
+		return
+	}
+	r.spare = append(r.spare, p.data[:0])
+	if p.taken > 0 {
+		r.f.ahead.Release(p.taken)
+	}
+}
+
+// begin begins to read another range, unless that is the end or there is enough under way.
+func (r *ranges) begin() bool {
+	if len(r.parts) >= r.most || r.next == r.f.seen.Size {
+		return false
+	}
+	p := &piecewise{ctx: r.ctx, f: r.f, off: r.next, end: min(r.next+rangeSize, r.f.seen.Size), verify: true}
+	out := &part{done: make(chan struct{})}
+	if r.f.ahead != nil && len(r.parts) >= rangesAlways {
+		if out.taken = p.end - p.off; !r.f.ahead.TryAcquire(out.taken) {
+			return false
+		}
+	}
 	r.next = p.end
-	out := make(chan rangeOf, 1)
 	r.parts = append(r.parts, out)
+	if n := len(r.spare); n > 0 {
+		out.data, r.spare = r.spare[n-1], r.spare[:n-1]
+	}
 	r.wg.Go(func() {
-		data := make([]byte, p.end-p.off)
-		_, err := io.ReadFull(p, data)
-		if err == nil && p.verify {
+		began := time.Now()
+		defer func() {
+			out.took = time.Since(began)
+			close(out.done)
+		}()
+		out.data = slices.Grow(out.data, int(p.end-p.off))[:p.end-p.off]
+		_, err := io.ReadFull(p, out.data)
+		if err == nil {
 			err = atEnd(p, p.f.path)
 		}
-		_ = p.Close()
-		if err != nil {
-			data = nil
+		if _ = p.Close(); err != nil {
+			out.data, out.err = nil, err
 		}
-		out <- rangeOf{data, err}
 	})
+	return true
 }
 
 func (r *ranges) Close() error {
 	r.cancel()
 	r.wg.Wait()
-	r.now, r.err = nil, fail("read", r.f.path, KindOther, errPoolClosed)
+	for _, p := range append(r.parts, r.now) {
+		r.drop(p)
+	}
+	r.parts, r.now, r.left, r.spare = nil, nil, nil, nil
+	r.err = fail("read", r.f.path, KindOther, errPoolClosed)
 	return nil
 }
 

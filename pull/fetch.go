@@ -18,8 +18,9 @@ const (
 	smallFile = 256 << 10
 	// defaultFetchMemory is for small files that are being read or wait to be stored.
 	defaultFetchMemory = 64 << 20
-	// maxFetchers is how many files are read at a time: see defaultSFTPConnections.
-	maxFetchers = 512
+	// maxFetchers is how many files are read at a time, as far as the connections take so many
+	// calls: see farSFTPConnections.
+	maxFetchers = 1024
 	// fetchWindow is how many changes are under way, or wait for one before them.
 	fetchWindow = 4096
 	// readAttempts is how often a file that changes while it is read is read.

@@ -9,15 +9,16 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 const (
-	// defaultFTPConnections is enough for 160 small files/s at 50 ms, where one costs three round
-	// trips of a connection: where to, the bytes, and whether it has changed. Commands are not
-	// sent ahead of replies, which some servers and firewalls cannot take. ProFTPD has 30
+	// defaultFTPConnections is for servers that are near, farFTPConnections for others: a small file
+	// costs three round trips of a connection, or two (see ftpConn.prepare). ProFTPD has 30
 	// processes for all its clients; pure-ftpd's package refuses more than 8 from one address.
 	defaultFTPConnections = 24
+	farFTPConnections     = 32
 	// maxLinks is for how many links of a directory targets are looked up together.
 	maxLinks = 100_000
 	// defaultTimeout is how long a server may keep us waiting.
@@ -36,13 +37,16 @@ type FTPConfig struct {
 	// login arrives. See Location.
 	Root string
 	Home bool
-	// Connections is the most to be made; 0 for 24. Fewer are used when the server refuses.
+	// Connections is the most to be made; 0 for 24, or 32 when the server is far. Fewer are used
+	// when the server refuses.
 	Connections int
 	// Timeout is how long the server may keep us waiting, on both connections; 0 for a
 	// minute.
 	Timeout time.Duration
 	// Dial makes all connections; nil for the net package's way.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// patience is preparedPatience; tests have less.
+	patience time.Duration
 	// Now is the clock that tells the year of what LIST shows without one; nil for the
 	// system's.
 	Now func() time.Time
@@ -54,6 +58,8 @@ type FTPConfig struct {
 type FTP struct {
 	pool *pool[*ftpConn]
 	cfg  FTPConfig
+
+	serial atomic.Bool // see ftpConn.serial
 
 	mu   sync.Mutex // guards what follows
 	all  *bool      // whether "LIST -a" shows hidden files; nil when not tried
@@ -76,20 +82,28 @@ func NewFTP(cfg FTPConfig) (*FTP, error) {
 	if cfg.User == "" {
 		cfg.User, cfg.Password = "anonymous", "anonymous@"
 	}
-	if cfg.Connections <= 0 {
-		cfg.Connections = defaultFTPConnections
-	}
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = defaultTimeout
 	}
 	if cfg.Dial == nil {
 		cfg.Dial = (&net.Dialer{Timeout: cfg.Timeout}).DialContext
 	}
+	if cfg.patience <= 0 {
+		cfg.patience = preparedPatience
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
 	f := &FTP{cfg: cfg}
-	f.pool = newPool(cfg.Connections, func(*ftpConn) int { return 1 }, func(ctx context.Context) (*ftpConn, error) { return dialFTP(ctx, &f.cfg) })
+	f.pool = newPool(func(c *ftpConn) int {
+		return connections(cfg.Connections, defaultFTPConnections, farFTPConnections, c.trip)
+	}, func(*ftpConn) int { return 1 }, func(ctx context.Context) (*ftpConn, error) {
+		c, err := dialFTP(ctx, &f.cfg)
+		if err == nil {
+			c.serial = &f.serial
+		}
+		return c, err
+	})
 	return f, nil
 }
 
@@ -440,7 +454,7 @@ func (f *FTP) Capabilities(ctx context.Context) (Capabilities, error) {
 		facts, mlst := c.feats["MLST"]
 		facts = strings.ToLower(facts)
 		_, mdtm := c.feats["MDTM"]
-		caps = Capabilities{Symlinks: true, RawNames: true, Parallel: f.cfg.Connections, Precision: minute, Mode: true, Exact: mdtm}
+		caps = Capabilities{Symlinks: true, RawNames: true, Parallel: f.pool.size(), Precision: minute, Mode: true, Exact: mdtm}
 		if mlst {
 			caps.Precision, caps.Exact = time.Second, true
 			caps.Mode = strings.Contains(facts, "unix.mode")

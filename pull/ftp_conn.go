@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,10 +30,15 @@ type ftpConn struct {
 	in    *bufio.Reader
 	tls   *tls.Config // with a session cache of this connection's own; nil for none
 	feats map[string]string
+	trip  time.Duration // how long the server takes to answer
 	home  string
 	cwd   string // "" when not known
-	// noEPSV is set when the server has refused EPSV.
-	noEPSV bool
+	// noEPSV is set when the server has refused EPSV, epsv when it has answered it.
+	noEPSV, epsv bool
+	prepared     prepared
+	// serial is shared by the connections of a remote: set when the server has not answered a
+	// command that was sent before the reply to the one before.
+	serial *atomic.Bool
 
 	mu  sync.Mutex // guards err
 	err error      // not nil: the connection is not to be used again
@@ -187,9 +193,11 @@ func (c *ftpConn) settle() error {
 			}
 		}
 	}
+	began := time.Now()
 	if _, err := c.want("connect", "", 200, "TYPE I"); err != nil {
 		return err
 	}
+	c.trip = time.Since(began)
 	r, err = c.want("connect", "", 257, "PWD")
 	if err != nil {
 		return err
@@ -243,15 +251,23 @@ func (c *ftpConn) startTLS(ctx context.Context) error {
 	return nil
 }
 
-// send sends a command line.
+// send sends a command line, and what is to go with it.
 func (c *ftpConn) send(op, path, line string) error {
+	if err := c.settled(op); err != nil {
+		return err
+	}
 	if strings.ContainsAny(line, "\r\n\x00") {
 		return failf(op, path, KindName, "FTP cannot carry a line break in a path")
 	}
 	if err := c.nc.SetDeadline(time.Now().Add(c.cfg.Timeout)); err != nil {
 		return c.broken(failOS(op, path, err))
 	}
-	if _, err := c.nc.Write([]byte(line + "\r\n")); err != nil {
+	line += "\r\n"
+	if c.prepared.wanted {
+		c.prepared = prepared{asked: true}
+		line += "EPSV\r\n"
+	}
+	if _, err := c.nc.Write([]byte(line)); err != nil {
 		return c.broken(fail(op, path, KindConnection, err))
 	}
 	return nil

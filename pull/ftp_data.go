@@ -22,6 +22,49 @@ func isEOF(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.
 // connection.
 const refusalPatience = 5 * time.Second
 
+const (
+	// preparedPatience is how long the reply to an EPSV may take that was sent together with
+	// another command, whose reply has come.
+	preparedPatience = 10 * time.Second
+	// preparedLife is how long a port is good: servers wait for a data connection for 30 s and more.
+	preparedLife = 5 * time.Second
+)
+
+// prepared is an EPSV for the next transfer that goes with the last command of the one before, and
+// saves its round trip.
+type prepared struct {
+	wanted bool // goes with the next command
+	asked  bool // its reply has not been read
+	port   int  // 0 for none
+	at     time.Time
+}
+
+// prepare has an EPSV go with the next command, if the server is known to take it.
+func (c *ftpConn) prepare() {
+	c.prepared.wanted = c.epsv && !c.noEPSV && c.serial != nil && !c.serial.Load()
+}
+
+// settled reads the reply to an EPSV that was sent ahead. One that does not come is of a server, or
+// of a firewall, that takes one command at a time: that is not tried again.
+func (c *ftpConn) settled(op string) error {
+	if !c.prepared.asked {
+		return nil
+	}
+	c.prepared = prepared{}
+	late := time.AfterFunc(c.cfg.patience, func() {
+		c.serial.Store(true)
+		_ = c.broken(failf(op, "", KindConnection, "no reply to a command that was sent ahead"))
+	})
+	r, err := c.reply(op)
+	if late.Stop(); err != nil {
+		return err
+	}
+	if r.code == 229 {
+		c.prepared.port, c.prepared.at = epsvPort(r.text()), time.Now()
+	}
+	return nil
+}
+
 // passive asks where the next data connection goes to (RFC 2428 section 3; RFC 959 section 4.1.2).
 // The address that PASV tells is not used: a server says where to connect, not to whom.
 func (c *ftpConn) passive(op, path string) (addr string, err error) {
@@ -29,14 +72,21 @@ func (c *ftpConn) passive(op, path string) (addr string, err error) {
 	if err != nil {
 		return "", failOS(op, path, err)
 	}
-	port := 0
+	if err := c.settled(op); err != nil {
+		return "", err
+	}
+	port, fresh := c.prepared.port, time.Since(c.prepared.at) < preparedLife
+	if c.prepared = (prepared{}); port != 0 && fresh {
+		return net.JoinHostPort(host, strconv.Itoa(port)), nil
+	}
+	port = 0
 	if !c.noEPSV {
 		r, err := c.cmd(op, path, "EPSV")
 		switch {
 		case err != nil:
 			return "", err
 		case r.code == 229:
-			port = epsvPort(r.text())
+			port, c.epsv = epsvPort(r.text()), true
 		case r.code >= 500:
 			c.noEPSV = true
 		default:
@@ -323,6 +373,9 @@ func (r *ftpReader) Stat(ctx context.Context) (Entry, error) {
 	stop := c.watch(ctx)
 	defer stop()
 	if _, ok := c.feats["MLST"]; ok {
+		if r.f.pool.wanted() {
+			c.prepare()
+		}
 		return c.mlst(path, r.full)
 	}
 	return r.f.statFile(ctx, c, path, r.full)

@@ -33,6 +33,8 @@ type ftpHouse struct {
 	noREST   bool
 	noDashA  bool // takes -a for a name
 	dos      bool // lists like DOS
+	oneByOne bool // loses what comes before the reply to a command
+	noAhead  bool // refuses it
 	limit    int32
 	tls      *tls.Config
 	implicit bool
@@ -45,6 +47,7 @@ type ftpHouse struct {
 	open    atomic.Int32
 	resumed atomic.Int32 // data connections that resumed a TLS session
 	fresh   atomic.Int32 // data connections that did not
+	ahead   atomic.Int32 // commands that came before the reply to the one before
 
 	mu       sync.Mutex // guards what follows
 	commands map[string]int
@@ -139,7 +142,7 @@ func (h *ftpHouse) serve(nc net.Conn) {
 	}
 	p.say("220-Welcome\r\n 220 is not the end\r\n220 ready")
 	in := bufio.NewReader(p.nc)
-	for {
+	for early := false; ; {
 		line, err := in.ReadString('\n')
 		if err != nil {
 			return
@@ -148,6 +151,17 @@ func (h *ftpHouse) serve(nc net.Conn) {
 		h.mu.Lock()
 		h.commands[cmd]++
 		h.mu.Unlock()
+		if early && h.noAhead {
+			p.say("450 not now")
+			early = false
+			continue
+		}
+		if early = in.Buffered() > 0; early {
+			h.ahead.Add(1)
+			if h.oneByOne {
+				_, _ = in.Discard(in.Buffered())
+			}
+		}
 		if h.hook != nil && h.hook(p, cmd, arg) {
 			continue
 		}

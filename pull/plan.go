@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/snapgate/gateway/snapshotter"
 )
 
@@ -61,7 +63,7 @@ func Plan(ctx context.Context, r Remote, items iter.Seq2[Item, error], cfg PlanC
 			return
 		}
 		cfg.Retry = cfg.Retry.watching(r)
-		p := &planner{r: r, caps: caps, cfg: cfg}
+		p := &planner{r: r, caps: caps, cfg: cfg, ahead: semaphore.NewWeighted(rangesMemory)}
 		first := cfg.FirstVersion
 		if first == 0 {
 			first = uint64(time.Now().UnixNano())
@@ -91,6 +93,7 @@ type planner struct {
 	r       Remote
 	caps    Capabilities
 	cfg     PlanConfig
+	ahead   *semaphore.Weighted // see file.ahead
 	version atomic.Uint64
 }
 
@@ -306,7 +309,7 @@ func (p *planner) compare(c candidate, e Entry) *snapshotter.Change {
 	case snapshotter.File:
 		if !had || p.cfg.Checksum || !p.unchanged(c.path, e, c.base) {
 			ch.From, ch.Version = "", 0
-			f := &file{r: p.r, caps: p.caps, retry: p.cfg.Retry, path: c.path, seen: e}
+			f := &file{r: p.r, caps: p.caps, retry: p.cfg.Retry, path: c.path, seen: e, ahead: p.ahead}
 			ch.Content = f
 			p.cfg.Report.wanted.Add(1)
 			p.cfg.Report.wantedBytes.Add(e.Size)

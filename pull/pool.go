@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 )
 
 // errPoolClosed is the error of calls after Close of a remote.
@@ -26,7 +27,21 @@ const (
 	// in. A login over SSH costs a dozen round trips; OpenSSH's MaxStartups begins to refuse at
 	// ten that have not logged in yet.
 	dialsAtOnce = 4
+	// farAway is the round trip from which on more connections are made, as far as nobody has set
+	// how many: within a country it takes less.
+	farAway = 20 * time.Millisecond
 )
+
+// connections is how many are made to a server: as many as are set, or the default for its distance.
+func connections(set, near, far int, roundTrip time.Duration) int {
+	switch {
+	case set > 0:
+		return set
+	case roundTrip >= farAway:
+		return far
+	}
+	return near
+}
 
 // pool keeps the connections of a remote: new ones are made beside when all are busy, as long as
 // there are fewer than the limit and the server lets us. A server that refuses another one
@@ -34,14 +49,14 @@ const (
 type pool[S session] struct {
 	dial  func(ctx context.Context) (S, error)
 	share func(S) int // how many calls a connection takes at a time
-	most  int
+	most  func(S) int // how many connections there may be, by one of them
 
 	over  context.Context // ends with close, and dials with it
 	stop  context.CancelFunc
 	dials sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows; never held while a connection is made or closed
-	limit   int        // most, or less when the server has refused
+	limit   int        // most, or less when the server has refused; 1 while there is none
 	conns   []*pooled[S]
 	dialing int
 	waiting []chan grant[S] // first come, first served
@@ -60,8 +75,8 @@ type grant[S session] struct {
 	err  error
 }
 
-func newPool[S session](most int, share func(S) int, dial func(ctx context.Context) (S, error)) *pool[S] {
-	p := &pool[S]{dial: dial, share: share, most: most, limit: most}
+func newPool[S session](most, share func(S) int, dial func(ctx context.Context) (S, error)) *pool[S] {
+	p := &pool[S]{dial: dial, share: share, most: most, limit: 1}
 	p.over, p.stop = context.WithCancel(context.Background())
 	return p
 }
@@ -110,6 +125,20 @@ func (p *pool[S]) get(ctx context.Context) (*pooled[S], error) {
 	return nil, ctx.Err()
 }
 
+// size is how many connections there may be; 1 before the first.
+func (p *pool[S]) size() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.limit
+}
+
+// wanted reports whether somebody waits for a connection.
+func (p *pool[S]) wanted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.waiting) > 0
+}
+
 // ready waits for the first connection.
 func (p *pool[S]) ready(ctx context.Context) error {
 	c, err := p.get(ctx)
@@ -149,7 +178,7 @@ func (p *pool[S]) dialed(s S, err error) (wanted bool) {
 		return err != nil
 	case err == nil:
 		if len(p.conns) == 0 {
-			p.limit = p.most // what was refused before the others were lost need not be refused now
+			p.limit = p.most(s) // what was refused before the others were lost need not be refused now
 		}
 		p.conns = append(p.conns, &pooled[S]{s: s, share: max(p.share(s), 1)})
 		p.wake()

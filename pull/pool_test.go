@@ -46,7 +46,7 @@ func (x *exchange) dial(ctx context.Context) (*phone, error) {
 // newExchange makes a pool whose connections take so many calls at a time.
 func newExchange(most, share int) (*exchange, *pool[*phone]) {
 	x := &exchange{answer: make(chan error)}
-	return x, newPool(most, func(*phone) int { return share }, x.dial)
+	return x, newPool(func(*phone) int { return most }, func(*phone) int { return share }, x.dial)
 }
 
 // taken gets connections and remembers what came.

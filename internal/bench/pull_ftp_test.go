@@ -14,7 +14,7 @@ import (
 )
 
 // passivePort is where a reply to EPSV has the port of a data connection (RFC 2428 section 3).
-var passivePort = regexp.MustCompile(`^229 .*\(\|\|\|(\d+)\|\)`)
+var passivePort = regexp.MustCompile(`(?m)^229 .*\(\|\|\|(\d+)\|\)`)
 
 // farFTP is farLink to an FTP server: its data connections go the long way as well. Clients have
 // to use EPSV, without TLS.
@@ -22,15 +22,13 @@ func farFTP(t *testing.T, port int) int {
 	t.Helper()
 	at := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 	return farLinkOf(t, at(port), func(data []byte) []byte {
-		m := passivePort.FindSubmatch(data)
-		if m == nil {
-			return data
-		}
-		port, err := strconv.Atoi(string(m[1]))
-		if err != nil {
-			return data
-		}
-		return fmt.Appendf(nil, "229 the long way (|||%d|)\r\n", farLink(t, at(port)))
+		return passivePort.ReplaceAllFunc(data, func(reply []byte) []byte {
+			port, err := strconv.Atoi(string(passivePort.FindSubmatch(reply)[1]))
+			if err != nil {
+				return reply
+			}
+			return fmt.Appendf(nil, "229 the long way (|||%d|)", farLink(t, at(port)))
+		})
 	})
 }
 

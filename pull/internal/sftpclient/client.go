@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,8 +23,11 @@ const (
 	defaultHandles = 100
 	// queue is how many requests wait for the writer.
 	queue = 64
-	// defaultTimeout is how long a server may keep a request waiting.
+	// defaultTimeout is how long a server may be silent while a request waits.
 	defaultTimeout = time.Minute
+	// patience is for how many timeouts a request may wait while others are answered: on a slow
+	// line it waits behind all that was asked for before.
+	patience = 10
 )
 
 // ErrClosed is the error of calls after Close.
@@ -48,6 +52,9 @@ type Client struct {
 	timeout time.Duration
 	limits  Limits
 	exts    map[string]string
+	heard   atomic.Int64 // when something came, in nanoseconds since began
+	began   time.Time
+	trip    time.Duration
 
 	out  chan []byte
 	done chan struct{} // closed when the connection has ended
@@ -75,8 +82,8 @@ type reply struct {
 }
 
 // New starts the protocol on a stream, which it owns from then on, also when it fails. Close
-// of the stream has to end its Reads and Writes. timeout is how long the server may keep a
-// request waiting, 0 for a minute.
+// of the stream has to end its Reads and Writes. timeout is how long the server may be silent
+// while a request waits, 0 for a minute.
 func New(ctx context.Context, rw io.ReadWriteCloser, timeout time.Duration) (*Client, error) {
 	if timeout <= 0 {
 		timeout = defaultTimeout
@@ -84,7 +91,7 @@ func New(ctx context.Context, rw io.ReadWriteCloser, timeout time.Duration) (*Cl
 	c := &Client{
 		rw: rw, timeout: timeout, limits: Limits{Read: defaultRead, Write: defaultRead, Handles: defaultHandles},
 		exts: map[string]string{}, pending: map[uint32]*call{},
-		out: make(chan []byte, queue), done: make(chan struct{}),
+		out: make(chan []byte, queue), done: make(chan struct{}), began: time.Now(),
 	}
 	if err := c.hello(ctx); err != nil {
 		_ = c.Close()
@@ -110,6 +117,7 @@ func (c *Client) hello(ctx context.Context) error {
 	b := binary.BigEndian.AppendUint32(nil, 5)
 	b = append(b, typeInit)
 	b = binary.BigEndian.AppendUint32(b, version)
+	began := time.Now()
 	if _, err := c.rw.Write(b); err != nil {
 		return c.fail(fmt.Errorf("sftp: hello: %w", err))
 	}
@@ -117,6 +125,7 @@ func (c *Client) hello(ctx context.Context) error {
 	if err != nil {
 		return c.fail(fmt.Errorf("sftp: hello: %w", err))
 	}
+	c.trip = time.Since(began)
 	d := decoder{b: body}
 	if v := d.uint32(); typ != typeVersion || d.err != nil || v != version {
 		return c.fail(fmt.Errorf("%w: no version %d in the hello", ErrProtocol, version))
@@ -132,7 +141,9 @@ func (c *Client) hello(ctx context.Context) error {
 }
 
 func (c *Client) askLimits(ctx context.Context) error {
+	began := time.Now()
 	d, err := c.ask(ctx, typeExtended, typeExtendedReply, appendString(nil, "limits@openssh.com"))
+	c.trip = min(c.trip, time.Since(began)) // the first answer waits for a process to start
 	if err != nil {
 		var st *StatusError
 		if errors.As(err, &st) {
@@ -162,6 +173,9 @@ func (c *Client) askLimits(ctx context.Context) error {
 
 // Limits are what the server allows.
 func (c *Client) Limits() Limits { return c.limits }
+
+// RoundTrip is how long the server takes to answer, as it was when the connection was made.
+func (c *Client) RoundTrip() time.Duration { return c.trip }
 
 // Err is why the connection has ended, nil while it has not.
 func (c *Client) Err() error {
@@ -221,6 +235,7 @@ func (c *Client) read() {
 			_ = c.fail(fmt.Errorf("sftp: %w", err))
 			return
 		}
+		c.heard.Store(int64(time.Since(c.began)))
 		d := decoder{b: body}
 		id := d.uint32()
 		c.mu.Lock()
@@ -301,22 +316,9 @@ func (c *Client) start(ctx context.Context, typ byte, payload []byte) (*call, er
 
 // wait waits for the reply of a request, which is to be of a type.
 func (c *Client) wait(ctx context.Context, k *call, want byte) (*decoder, error) {
-	late := time.NewTimer(c.timeout)
-	defer late.Stop()
-	var r reply
-	select {
-	case r = <-k.reply:
-	case <-c.done:
-		select {
-		case r = <-k.reply: // it came before the end
-		default:
-			return nil, c.Err()
-		}
-	case <-late.C:
-		return nil, c.fail(ErrTimeout)
-	case <-ctx.Done():
-		c.abandon(k)
-		return nil, ctx.Err()
+	r, err := c.receive(ctx, k)
+	if err != nil {
+		return nil, err
 	}
 	d := &decoder{b: r.body}
 	switch r.typ {
@@ -330,6 +332,35 @@ func (c *Client) wait(ctx context.Context, k *call, want byte) (*decoder, error)
 		return d, err
 	}
 	return nil, c.fail(fmt.Errorf("%w: a reply of type %d in place of %d", ErrProtocol, r.typ, want))
+}
+
+// receive waits for the reply of a request, as long as the server says something.
+func (c *Client) receive(ctx context.Context, k *call) (r reply, err error) {
+	from := time.Now()
+	late := time.NewTimer(c.timeout)
+	defer late.Stop()
+	for {
+		select {
+		case r = <-k.reply:
+			return r, nil
+		case <-c.done:
+			select {
+			case r = <-k.reply: // it came before the end
+				return r, nil
+			default:
+				return r, c.Err()
+			}
+		case <-late.C:
+			silent := time.Since(c.began) - time.Duration(c.heard.Load())
+			if silent >= c.timeout || time.Since(from) >= patience*c.timeout {
+				return r, c.fail(ErrTimeout)
+			}
+			late.Reset(c.timeout - silent)
+		case <-ctx.Done():
+			c.abandon(k)
+			return r, ctx.Err()
+		}
+	}
 }
 
 // abandon gives up waiting: a handle that still comes is closed.

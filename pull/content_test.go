@@ -1,0 +1,218 @@
+package pull
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// rangedFile is a file that is read at several places at once, and what it holds.
+func rangedFile(r Remote, n int) (*file, []byte) {
+	data := randomBytes(n)
+	return &file{
+		r: r, caps: Capabilities{Ranges: true}, retry: quick, path: "/huge",
+		seen: Entry{Name: "huge", Type: File, Size: int64(n), ModTime: then, Precision: time.Second},
+	}, data
+}
+
+// heldRemote has one file, and a say in when its ranges are opened.
+func heldRemote(data []byte, opened func(offset int64)) *fakeRemote {
+	f := newFake()
+	f.file("/huge", string(data))
+	f.opened = func(_ string, offset int64) error {
+		opened(offset)
+		return nil
+	}
+	return f
+}
+
+// Ranges may come in any order.
+func TestRangesInAnyOrder(t *testing.T) {
+	c, want := rangedFile(nil, rangedSize+12345)
+	later := make(chan struct{})
+	c.r = heldRemote(want, func(offset int64) {
+		switch offset {
+		case 0:
+			<-later // the first comes last of those under way
+		case (rangesFirst - 1) * rangeSize:
+			close(later)
+		}
+	})
+	if got, err := c.whole(t.Context()); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+	}
+}
+
+// Files that are read at a time share a bound of memory, and none of them waits for another.
+func TestRangesShareMemory(t *testing.T) {
+	var opens atomic.Int64
+	ahead := semaphore.NewWeighted(rangeSize)
+	var readers []io.ReadCloser
+	var want []byte
+	for range 3 {
+		c, data := rangedFile(nil, rangedSize)
+		c.r, c.ahead, want = heldRemote(data, func(int64) { opens.Add(1) }), ahead, data
+		rd, err := c.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(rd, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		readers = append(readers, rd)
+	}
+	if err := readers[0].Close(); err != nil { // early: it gives back what it has
+		t.Error(err)
+	}
+	for _, rd := range readers[1:] {
+		got, err := io.ReadAll(rd)
+		if err != nil || !bytes.Equal(got, want[1:]) {
+			t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+		}
+		if err := rd.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if !ahead.TryAcquire(rangeSize) {
+		t.Error("memory is not given back")
+	}
+	// One of them had a range more than it always may have.
+	if n := opens.Load(); n > 3*rangedSize/rangeSize {
+		t.Errorf("%d ranges opened", n)
+	}
+}
+
+// How many ranges are under way follows from how long they take.
+func TestRangesFollowTheLine(t *testing.T) {
+	for name, tt := range map[string]struct {
+		takes time.Duration
+		want  func(most int64) bool
+	}{
+		"quick": {50 * time.Millisecond, func(n int64) bool { return n > rangesFirst }},
+		"slow":  {rangeSlow + time.Second, func(n int64) bool { return n <= rangesAlways }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, want := rangedFile(nil, 2*rangedSize)
+				var now, most atomic.Int64
+				f := heldRemote(want, func(offset int64) {
+					n := now.Add(1)
+					for offset >= rangedSize { // it has been seen what they take
+						if old := most.Load(); n <= old || most.CompareAndSwap(old, n) {
+							break
+						}
+					}
+				})
+				f.reader = func(_ string, _ int64, rd io.Reader) io.Reader {
+					return &slowReader{rd: rd, takes: tt.takes, ended: func() { now.Add(-1) }}
+				}
+				c.r = f
+				rd, err := c.Open(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer rd.Close()
+				buf := make([]byte, rangeSize)
+				for i := range len(want) / rangeSize {
+					if _, err := io.ReadFull(rd, buf); err != nil || !bytes.Equal(buf, want[i*rangeSize:(i+1)*rangeSize]) {
+						t.Fatalf("range %d: %v", i, err)
+					}
+				}
+				if n := most.Load(); !tt.want(n) {
+					t.Errorf("%d ranges at a time", n)
+				}
+			})
+		})
+	}
+}
+
+// slowReader takes a while before its first byte.
+type slowReader struct {
+	rd    io.Reader
+	takes time.Duration
+	ended func() // called once, when that is over
+}
+
+func (s *slowReader) Read(p []byte) (int, error) {
+	if s.ended != nil {
+		<-time.After(s.takes)
+		s.ended()
+		s.ended = nil
+	}
+	return s.rd.Read(p)
+}
+
+// A large file that changes while it is read is noticed by the range that sees it first, not
+// when everything was read, and a server that has one connection is enough to read it.
+func TestRangesNoticeChanges(t *testing.T) {
+	const size = 2 * rangedSize
+	for name, tt := range map[string]struct {
+		change func(path string) error
+		kinds  []Kind
+	}{
+		"as it was": {func(string) error { return nil }, nil},
+		"truncated": {func(path string) error { return os.Truncate(path, size/2) }, []Kind{KindChanged, KindShort}},
+		"grown":     {func(path string) error { return os.Truncate(path, size+1) }, []Kind{KindChanged}},
+		"replaced": {func(path string) error {
+			other := path + ".new"
+			if err := os.WriteFile(other, make([]byte, size), 0o600); err != nil {
+				return err
+			}
+			return os.Rename(other, path)
+		}, []Kind{KindChanged}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			h, r := newSFTPHouse(t, dir, 4)
+			h.limit = 1
+			c, want := rangedFile(r, size)
+			path := filepath.Join(dir, "huge")
+			if err := os.WriteFile(path, want, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chtimes(path, then, then); err != nil {
+				t.Fatal(err)
+			}
+			got, err := readChanging(t.Context(), c, func() error { return tt.change(path) })
+			if tt.kinds == nil {
+				if err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+				}
+				return
+			}
+			known := false
+			for _, k := range tt.kinds {
+				known = known || err != nil && KindOf(err) == k
+			}
+			if !known || !bytes.HasPrefix(want, got) || len(got) > size-rangeSize {
+				t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+			}
+		})
+	}
+}
+
+// readChanging reads a file to its end or an error; change is called after its first byte.
+func readChanging(ctx context.Context, c *file, change func() error) (got []byte, err error) {
+	rd, err := c.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer rd.Close()
+	got = make([]byte, 1)
+	if _, err := io.ReadFull(rd, got); err != nil {
+		return nil, err
+	}
+	if err := change(); err != nil {
+		return nil, err
+	}
+	rest, err := io.ReadAll(rd)
+	return append(got, rest...), err
+}
