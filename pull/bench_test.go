@@ -36,7 +36,11 @@ func newFar(near io.ReadWriteCloser, delay time.Duration) *far {
 				if !ok {
 					return
 				}
-				<-time.After(time.Until(d.due))
+				select {
+				case <-time.After(time.Until(d.due)):
+				case <-f.done:
+					return
+				}
 				if _, err := to.Write(d.data); err != nil {
 					return
 				}

@@ -150,24 +150,24 @@ func (s *slowReader) Read(p []byte) (int, error) {
 	return s.rd.Read(p)
 }
 
-// A large file that changes while it is read is noticed by the range that sees it first, not
-// when everything was read, and a server that has one connection is enough to read it.
+// A large file that changes while it is read is noticed by the range that sees it first, and a server that has one connection is enough to read it.
 func TestRangesNoticeChanges(t *testing.T) {
 	const size = 2 * rangedSize
 	for name, tt := range map[string]struct {
 		change func(path string) error
 		kinds  []Kind
+		most   int // what may have been read
 	}{
-		"as it was": {func(string) error { return nil }, nil},
-		"truncated": {func(path string) error { return os.Truncate(path, size/2) }, []Kind{KindChanged, KindShort}},
-		"grown":     {func(path string) error { return os.Truncate(path, size+1) }, []Kind{KindChanged}},
+		"as it was": {func(string) error { return nil }, nil, size},
+		"truncated": {func(path string) error { return os.Truncate(path, size/2) }, []Kind{KindChanged, KindShort}, size - rangeSize},
+		"grown":     {func(path string) error { return os.Truncate(path, size+1) }, []Kind{KindChanged}, size - rangeSize},
 		"replaced": {func(path string) error {
 			other := path + ".new"
 			if err := os.WriteFile(other, make([]byte, size), 0o600); err != nil {
 				return err
 			}
 			return os.Rename(other, path)
-		}, []Kind{KindChanged}},
+		}, []Kind{KindChanged}, size}, // all may come from handles that were opened before
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -192,7 +192,7 @@ func TestRangesNoticeChanges(t *testing.T) {
 			for _, k := range tt.kinds {
 				known = known || err != nil && KindOf(err) == k
 			}
-			if !known || !bytes.HasPrefix(want, got) || len(got) > size-rangeSize {
+			if !known || !bytes.HasPrefix(want, got) || len(got) > tt.most {
 				t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
 			}
 		})

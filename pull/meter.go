@@ -35,8 +35,11 @@ func (m *meter) Open(ctx context.Context, path string, offset, length int64) (io
 		return nil, err
 	}
 	r := &meteredReader{ReadCloser: rd, ctx: ctx, limit: m.limit, moved: &m.report.moved}
-	if st, ok := rd.(Stater); ok {
-		return meteredStater{r, st}, nil
+	switch rd := rd.(type) {
+	case Ranger:
+		return meteredRanger{r, rd}, nil
+	case Stater:
+		return meteredStater{r, rd}, nil
 	}
 	return r, nil
 }
@@ -62,6 +65,12 @@ func (r *meteredReader) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// meteredRanger is a meteredReader of a Ranger.
+type meteredRanger struct {
+	*meteredReader
+	Ranger
 }
 
 // meteredStater is a meteredReader of a Stater.

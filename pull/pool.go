@@ -50,6 +50,9 @@ type pool[S session] struct {
 	dial  func(ctx context.Context) (S, error)
 	share func(S) int // how many calls a connection takes at a time
 	most  func(S) int // how many connections there may be, by one of them
+	// eager reports, by the first connection, whether others are made before they are needed; nil
+	// for never.
+	eager func(S) bool
 
 	over  context.Context // ends with close, and dials with it
 	stop  context.CancelFunc
@@ -132,6 +135,19 @@ func (p *pool[S]) size() int {
 	return p.limit
 }
 
+// crowded reports whether a connection has more calls than another one would have with one of
+// them.
+func (p *pool[S]) crowded(c *pooled[S]) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, other := range p.conns {
+		if other.used+1 < c.used && other.used < other.share {
+			return true
+		}
+	}
+	return false
+}
+
 // wanted reports whether somebody waits for a connection.
 func (p *pool[S]) wanted() bool {
 	p.mu.Lock()
@@ -181,6 +197,11 @@ func (p *pool[S]) dialed(s S, err error) (wanted bool) {
 			p.limit = p.most(s) // what was refused before the others were lost need not be refused now
 		}
 		p.conns = append(p.conns, &pooled[S]{s: s, share: max(p.share(s), 1)})
+		if len(p.conns) == 1 && p.eager != nil && p.eager(s) {
+			for range dialsAtOnce {
+				p.grow()
+			}
+		}
 		p.wake()
 	case len(p.conns) > 0:
 		p.limit = len(p.conns) + p.dialing

@@ -199,3 +199,36 @@ func TestPoolRefused(t *testing.T) {
 		}
 	})
 }
+
+// Where it takes long to log in, others are made with the first; and a connection says when another
+// one has less to do.
+func TestPoolEager(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, p := newExchange(3, 10)
+		p.eager = func(*phone) bool { return true }
+		defer p.close()
+		var k taken
+		for range 3 {
+			k.get(t.Context(), p)
+		}
+		x.answer <- nil
+		k.wg.Wait()
+		synctest.Wait()
+		if n := x.begun.Load(); n != 3 {
+			t.Errorf("%d connections begun, want 3", n)
+		}
+		if p.crowded(k.conns[0]) {
+			t.Error("the only connection is crowded")
+		}
+		x.answer <- nil
+		synctest.Wait()
+		if !p.crowded(k.conns[0]) {
+			t.Error("one of two connections has three calls, and is not crowded")
+		}
+		p.put(k.conns[0])
+		p.put(k.conns[0])
+		if p.crowded(k.conns[0]) {
+			t.Error("a connection with one call is crowded")
+		}
+	})
+}

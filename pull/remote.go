@@ -88,6 +88,16 @@ type Stater interface {
 	Stat(ctx context.Context) (Entry, error)
 }
 
+// Ranger is a Stater that goes on with other ranges of the file that it has open.
+type Ranger interface {
+	Stater
+	// Again begins another range, after the last byte of the one before; false when it cannot,
+	// or when its connection has more to do than others.
+	Again(offset, length int64) bool
+	// AskStat has the next Stat tell what the file is like now, without a round trip of its own.
+	AskStat(ctx context.Context) error
+}
+
 // Connecter is a Remote on a server. Connect makes a connection, unless there is one, ahead of the
 // first call.
 type Connecter interface {

@@ -79,6 +79,8 @@ func NewSFTP(cfg SFTPConfig) (*SFTP, error) {
 		}
 		return c, nil
 	})
+	// Where it takes long to log in, it takes long to come to speed.
+	s.pool.eager = func(c *sftpclient.Client) bool { return c.RoundTrip() >= farAway }
 	return s, nil
 }
 
@@ -298,7 +300,7 @@ func longType(long string) Type {
 	return TypeUnknown
 }
 
-// Open implements Remote; the reader is a Stater. It asks for 2 MiB ahead.
+// Open implements Remote; the reader is a Ranger. It asks for 2 MiB ahead.
 func (s *SFTP) Open(ctx context.Context, path string, offset, length int64) (io.ReadCloser, error) {
 	conn, full, err := s.get(ctx, "open", path)
 	if err != nil {
@@ -346,6 +348,20 @@ func (r *sftpReader) Stat(ctx context.Context) (Entry, error) {
 	name := base(r.path)
 	e := sftpEntry(r.path, sftpclient.Name{Name: name, Attrs: a})
 	return e, e.Err
+}
+
+// Again implements Ranger.
+func (r *sftpReader) Again(offset, length int64) bool {
+	if r.file == nil || r.conn.s.Err() != nil || r.s.pool.crowded(r.conn) || !r.file.Again(offset, length) {
+		return false
+	}
+	r.end = offset + length
+	return true
+}
+
+// AskStat implements Ranger.
+func (r *sftpReader) AskStat(ctx context.Context) error {
+	return sftpError(ctx, "stat", r.path, r.file.AskStat(ctx))
 }
 
 func (r *sftpReader) Close() error {

@@ -88,6 +88,7 @@ type File struct {
 	end      int64  // where the range ends
 	buf      []byte // has arrived, and was not read
 	finished bool
+	stat     *call // the attributes, asked for already; nil for not
 }
 
 // piece is a READ under way.
@@ -178,9 +179,46 @@ func (f *File) ask(ctx context.Context, off int64, n int) (*call, error) {
 	return f.c.start(ctx, typeRead, b)
 }
 
+// Again begins another range of the open file, after the last byte of the one before. It reports
+// whether that was so.
+func (f *File) Again(offset, length int64) bool {
+	if len(f.asked) > 0 || len(f.buf) > 0 || f.next != f.end || f.stat != nil || f.handle == "" {
+		return false
+	}
+	f.next, f.end, f.finished = offset, offset+length, false
+	return true
+}
+
+// AskStat asks for the attributes of the open file ahead of its bytes: Stat returns what it is told
+// then, and costs no round trip.
+func (f *File) AskStat(ctx context.Context) (err error) {
+	if f.stat == nil {
+		f.stat, err = f.c.start(ctx, typeFstat, appendString(nil, f.handle))
+	}
+	return err
+}
+
+// early waits for what AskStat has asked for.
+func (f *File) early(ctx context.Context) (a Attrs, err error) {
+	k := f.stat
+	f.stat = nil
+	d, err := f.c.wait(ctx, k, typeAttrs)
+	if err != nil {
+		return a, err
+	}
+	if a = d.attrs(); d.err != nil {
+		return a, f.c.fail(d.err)
+	}
+	return a, nil
+}
+
 // Stat asks for the attributes of the open file. more says that it has a byte behind the range,
 // of which the server was asked before, so that what its size says is not older.
 func (f *File) Stat(ctx context.Context) (a Attrs, more bool, err error) {
+	if f.stat != nil {
+		a, err = f.early(ctx)
+		return a, false, err
+	}
 	probe, err := f.ask(ctx, f.end, 1)
 	if err != nil {
 		return Attrs{}, false, err
@@ -206,6 +244,9 @@ func (f *File) Close() {
 	for _, p := range f.asked {
 		f.c.abandon(p.call)
 	}
-	f.asked, f.finished, f.buf = nil, true, nil
+	if f.stat != nil {
+		f.c.abandon(f.stat)
+	}
+	f.asked, f.finished, f.buf, f.stat = nil, true, nil, nil
 	f.c.close(f.handle)
 }
