@@ -20,6 +20,7 @@ RACESKIP  := ^(TestPowerLoss(NoticesMissingSync|InCommitOfMany)?|TestManyCommits
 PACKAGES  := ./snapshotter ./cmd/gateway ./vfs/vfstest ./ftpsrv ./...
 PLATFORMS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 REPORT    := $(BIN)/testreport
+AXE       := internal/browser/node_modules/axe-core/axe.min.js
 
 .DEFAULT_GOAL := help
 
@@ -58,6 +59,10 @@ $(BIN)/plakar: internal/plakar/go.mod internal/plakar/go.sum $(wildcard internal
 $(BIN)/versitygw: internal/s3server/go.mod internal/s3server/go.sum
 	cd internal/s3server && CGO_ENABLED=0 $(GO) build -o ../../$@ github.com/versity/versitygw/cmd/versitygw
 
+$(AXE): internal/browser/package-lock.json
+	cd internal/browser && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 $(BIN)/golangci-lint: internal/tools/go.mod internal/tools/go.sum
 	cd internal/tools && CGO_ENABLED=0 $(GO) build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
@@ -70,7 +75,7 @@ test: $(REPORT) ## run everything: unit tests, a short crash run, real clients, 
 	@$(MAKE) --no-print-directory peers || true
 	@$(MAKE) --no-print-directory faults || true
 	@$(MAKE) --no-print-directory stores || true
-	@$(REPORT) -total $(foreach part,unit crash peers faults stores,$(OUT)/counts/$(part).json)
+	@$(REPORT) -total $(foreach part,unit crash peers browser faults stores,$(OUT)/counts/$(part).json)
 
 .PHONY: unit
 unit: $(REPORT) ## run the unit tests
@@ -96,10 +101,21 @@ crash-run: $(REPORT) $(BIN)/gateway-failpoint $(BIN)/crashclient $(BIN)/plakar
 	$(REPORT) -show -out $(OUT)/counts/crash.json -- -count 1 -tags crash -timeout 60m -run '^TestCrash(Sync|Pull|Restore|Prune|Maintain|Hooks)?$$' ./internal/crash -args -rounds $(ROUNDS_ARG) -seed $(SEED)
 
 .PHONY: peers
-peers: $(REPORT) $(BIN)/gateway $(BIN)/plakar ## run real clients against a gateway and check docs/PEERS.md
+peers: ## run real clients against a gateway and check docs/PEERS.md, and a browser on its pages
+	@status=0; for part in clients browser; do $(MAKE) --no-print-directory $$part || status=1; done; exit $$status
+
+.PHONY: clients
+clients: $(REPORT) $(BIN)/gateway $(BIN)/plakar ## the first half of peers
 	@.ci/install-packages || echo "peers that are missing are left out"
 	@mkdir -p $(OUT)/counts
 	$(REPORT) -out $(OUT)/counts/peers.json -- -count 1 -tags peers -timeout 20m ./internal/peers
+
+# SHOTS=DIR keeps pictures of the pages.
+.PHONY: browser
+browser: $(REPORT) $(BIN)/gateway $(AXE) ## the second half of peers: the web viewer in Chromium, with axe-core
+	@.ci/install-packages || echo "peers that are missing are left out"
+	@mkdir -p $(OUT)/counts
+	$(REPORT) -dir internal/browser -out $(OUT)/counts/browser.json -- -count 1 -timeout 10m . $(if $(SHOTS),-args -shots $(abspath $(SHOTS)))
 
 .PHONY: faults
 faults: $(REPORT) $(BIN)/gateway $(BIN)/plakar ## run a gateway on disks that fill up, fail or go away (as root)

@@ -325,7 +325,6 @@ func (v *viewer) login(w http.ResponseWriter, r *http.Request) {
 func (v *viewer) logout(x *visit) error {
 	v.logins.remove(v.token(x.r))
 	v.setCookie(x.w, loginCookie, "", -1)
-	x.w.Header().Set("Clear-Site-Data", `"cache", "storage"`)
 	http.Redirect(x.w, x.r, "/login", http.StatusSeeOther)
 	return nil
 }

@@ -17,13 +17,19 @@ var pageFiles embed.FS
 
 // pages are the templates. Safe for concurrent use.
 type pages struct {
-	of    map[string]*template.Template // by name
-	style []byte
+	of     map[string]*template.Template // by name
+	static map[string]asset              // by name
+}
+
+// asset is a file of the pages.
+type asset struct {
+	contentType string
+	data        []byte
 }
 
 // loadPages parses the templates: each page with the frame.
 func loadPages() (*pages, error) {
-	p := &pages{of: map[string]*template.Template{}}
+	p := &pages{of: map[string]*template.Template{}, static: map[string]asset{}}
 	files, err := fs.Glob(pageFiles, "pages/*.html")
 	if err != nil {
 		return nil, err
@@ -39,8 +45,14 @@ func loadPages() (*pages, error) {
 		}
 		p.of[name] = t
 	}
-	p.style, err = pageFiles.ReadFile("pages/style.css")
-	return p, err
+	for name, contentType := range map[string]string{"style.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"} {
+		data, err := pageFiles.ReadFile("pages/" + name)
+		if err != nil {
+			return nil, err
+		}
+		p.static[name] = asset{contentType, data}
+	}
+	return p, nil
 }
 
 func (p *pages) write(w io.Writer, name string, data any) error {
@@ -51,17 +63,18 @@ func (p *pages) write(w io.Writer, name string, data any) error {
 	return t.ExecuteTemplate(w, "frame", data)
 }
 
-// static answers with the style sheet, which is nobody's secret.
+// static answers with the style sheet and the icon, which are nobody's secrets.
 func (v *viewer) static(w http.ResponseWriter, r *http.Request) {
-	if r.PathValue("name") != "style.css" {
+	file, ok := v.pages.static[r.PathValue("name")]
+	if !ok {
 		http.NotFound(w, r)
 		return
 	}
 	h := w.Header()
-	h.Set("Content-Type", "text/css; charset=utf-8")
+	h.Set("Content-Type", file.contentType)
 	h.Set("Cache-Control", "public, max-age=300")
-	h.Set("Content-Length", strconv.Itoa(len(v.pages.style)))
+	h.Set("Content-Length", strconv.Itoa(len(file.data)))
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(v.pages.style) // fails with the connection
+		_, _ = w.Write(file.data) // fails with the connection
 	}
 }

@@ -185,6 +185,10 @@ func (r *reach) line(s *snapshotter.Snapshot, now time.Time) snapLine {
 		Name: r.nameOf(s), Label: clock(s.Time), Stamp: stamp(s.Time), Ago: ago(s.Time, now), Whole: r.whole(),
 		Browse: link("browse", viewName(r.mount, r.nameOf(s), "/")),
 	}
+	// Of several of one second, and of others' snapshots, the name has more than a time.
+	if more := l.Name[min(len(l.Name), len("2006-01-02T15-04-05Z")):]; more != "" {
+		l.Label += " (" + strings.TrimPrefix(more, "-") + ")"
+	}
 	if !l.Whole {
 		return l
 	}

@@ -40,10 +40,13 @@ func (v *viewer) preview(x *visit) error {
 		IsText, Cut, Denied, Empty, Restored              bool
 	}{
 		frame: v.frame(x.login, title(&p)), tools: x.tools(&p, false),
-		Name: shown(x.name.Base()), Path: shown(p.live.String()), Size: size(info.Size), Bytes: count(uint64(info.Size), "byte", "bytes"),
+		Name: shown(x.name.Base()), Path: shown(p.live.String()), Size: size(info.Size),
 		Time: clock(info.ModTime), Stamp: stamp(info.ModTime), Mode: modeText(info.Type, info.Mode), Empty: info.Size == 0,
 	}
 	d.Here = "browse"
+	if info.Size >= 1<<10 {
+		d.Bytes = count(uint64(info.Size), "byte", "bytes")
+	}
 	d.Restored = x.r.URL.Query().Get("restored") != "" && p.snap == ""
 	d.Owner = owner(info.Owner, info.UID) + ":" + owner(info.Group, info.GID)
 	if !x.who.Perms.Has(vfs.PermRead) {

@@ -35,6 +35,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	out := flags.String("out", "", "write the counts to this `file`")
 	total := flags.Bool("total", false, "sum the files of counts named as arguments")
+	dir := flags.String("dir", "", "run go test in this `directory`, as of another module")
 	show := flags.Bool("show", false, "print the output of tests that pass as well")
 	failed := flags.Int("failed", 0, "with -total: add this `number` of failures found elsewhere")
 	if err := flags.Parse(args); err != nil {
@@ -44,7 +45,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if *total {
 		err = printTotal(stdout, *failed, flags.Args())
 	} else {
-		err = goTest(ctx, newReport(stdout, *show), stderr, *out, flags.Args())
+		err = goTest(ctx, newReport(stdout, *show), stderr, *dir, *out, flags.Args())
 	}
 	if err != nil {
 		if !errors.Is(err, errFailed) {
@@ -58,12 +59,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // errFailed says that tests failed, which has been printed already.
 var errFailed = errors.New("tests failed")
 
-// goTest runs go test with args and reports on it.
-func goTest(ctx context.Context, rep *report, stderr io.Writer, out string, args []string) error {
+// goTest runs go test with args in a directory and reports on it.
+func goTest(ctx context.Context, rep *report, stderr io.Writer, dir, out string, args []string) error {
 	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
 	// An interrupted go test must not leave test binaries behind: it passes the signal on.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.Stderr = stderr
+	cmd.Dir, cmd.Stderr = dir, stderr
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
 		return fmt.Errorf("starting go test: %w", err)
