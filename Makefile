@@ -162,9 +162,10 @@ scale: $(BIN)/gateway ## upload, commit, list, kill and restart a share of FILES
 	GOGC=50 FILES=$(FILES) $(GO) test -v -count 1 -tags soak -timeout 5h -run '^TestScale(Stored)?$$' ./snapshotter
 
 .PHONY: bench-views
-bench-views: ## search and compare a share of FILES files, follow a file through 1,000 snapshots
+bench-views: ## search and compare a share of FILES files, follow a file through 1,000 snapshots, in pages as well
 	FILES=$(FILES) $(GO) test -count 1 -tags soak -timeout 2h -run '^$$' -bench '^BenchmarkSearch$$' -benchtime 5x ./snapshotter
 	$(GO) test -count 1 -tags soak -timeout 2h -run '^$$' -bench '^BenchmarkHistory$$' -benchtime 5x ./snapshotter
+	FILES=$(FILES) $(GO) test -v -count 1 -tags soak -timeout 2h -run '^TestScale$$' ./websrv
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## check style, dependency directions and common mistakes

@@ -40,6 +40,8 @@ func TestSearch(t *testing.T) {
 	contains(t, b.want("/search/?q=/docs/t*.txt"), "three.txt")
 	contains(t, b.want("/search/?q=nothing"), "Nothing was found.")
 	contains(t, b.want("/search/?q=%5B"), "This is no pattern")
+	contains(t, b.want("/search/?q="+strings.Repeat("%7Ba,aa%7D", 30)), "This is no pattern")
+	contains(t, b.want("/search/?q="+strings.Repeat("**/", 30)), "This is no pattern")
 	contains(t, b.want("/search/docs/three.txt?q=*"), "Nothing was found.")
 	contains(t, b.want("/search/"), "Find names")
 
@@ -303,6 +305,34 @@ func TestRestore(t *testing.T) {
 	}
 	if uploads != 2 {
 		t.Errorf("the audit log was told of %d restores, want 2", uploads)
+	}
+}
+
+// What is no file is not replaced by one, and a link is not followed.
+func TestRestoreOverLink(t *testing.T) {
+	s := startSite(t, nil)
+	s.put("/f.txt", "old")
+	snap := s.commit()
+	if err := s.work.Remove(t.Context(), "/f.txt"); err != nil {
+		t.Fatal(err)
+	}
+	s.put("/precious.txt", "precious")
+	if err := s.work.Symlink(t.Context(), "precious.txt", "/f.txt"); err != nil {
+		t.Fatal(err)
+	}
+	b := s.as("alice")
+	path := "/restore/.snapshots/" + snap + "/f.txt"
+	page := b.want(path)
+	contains(t, page, "move it away first")
+	lacks(t, page, `name="replace"`)
+	info, err := s.work.Lstat(t.Context(), "/f.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.get("/")
+	state := fmt.Sprintf("%d-%d-%d", info.Type, info.Size, info.ModTime.UnixNano())
+	if a := b.post(path, "state", state, "replace", "yes"); a.status != http.StatusConflict || s.content("/precious.txt") != "precious" {
+		t.Errorf("over a link: %d, the file that it leads to is %q", a.status, s.content("/precious.txt"))
 	}
 }
 

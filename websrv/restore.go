@@ -133,6 +133,8 @@ func (v *viewer) restore(x *visit) error {
 	switch {
 	case x.r.PostForm.Get("state") != t.state():
 		return x.askRestore(t, http.StatusConflict, "What is there has changed in the meantime. Please look again.")
+	case t.now != nil && t.now.Type != vfs.TypeFile: // a link would lead elsewhere
+		return x.askRestore(t, http.StatusConflict, "")
 	case t.now != nil && !replace:
 		return x.askRestore(t, http.StatusConflict, "There is a file of that name. Say that you want to replace it.")
 	}

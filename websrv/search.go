@@ -57,7 +57,8 @@ func (v *viewer) search(x *visit) error {
 	}
 	d.Asked = true
 	q := snapshotter.Query{Path: r.path(p.inMount()), Entries: true}
-	if q.Name, err = snapshotter.MatchNames([]string{r.pattern(d.Pattern)}, form.Get("case") == ""); err != nil {
+	q.Name, err = snapshotter.MatchNames([]string{r.pattern(d.Pattern)}, form.Get("case") == "")
+	if err != nil || !cheap(d.Pattern) {
 		d.Wrong = "This is no pattern. A pattern is a name, in which * stands for any letters, ? for one, and {a,b} for one of several words."
 		return x.show("search", d)
 	}
@@ -91,6 +92,13 @@ func (v *viewer) search(x *visit) error {
 		return err
 	}
 	return x.show("search", d)
+}
+
+// cheap reports whether a pattern can be matched with a million names: each choice between words, and
+// each ** multiplies the ways to try.
+func cheap(p string) bool {
+	const longest, choices, stars = 256, 3, 3
+	return len(p) <= longest && strings.Count(p, "{") <= choices && strings.Count(p, "**") <= stars
 }
 
 // pattern is a pattern for paths in a view; one without a slash is for names, wherever they are.
