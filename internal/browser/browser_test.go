@@ -24,7 +24,7 @@ import (
 var shots = flag.String("shots", "", "keep pictures of the pages in this `directory`")
 
 // limit bounds everything that a test does in the browser.
-const limit = 90 * time.Second
+const limit = 4 * time.Minute
 
 // screen is a size of the window.
 type screen struct {
