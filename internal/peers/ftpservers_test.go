@@ -257,7 +257,7 @@ func testFTPServer(t *testing.T, s ftpServer) {
 	proctest.StartServer(t, s.name, fmt.Sprintf("127.0.0.1:%d", port), cmd)
 
 	g := proctest.NewGateway(t, proctest.Options{Extra: fmt.Sprintf(
-		"sources: { peer: { location: %q, %s, timeout: 20s } }\ndestinations: { back: { location: %q, %[2]s, timeout: 20s } }\n",
+		"sources: { peer: { location: %q, %s, timeout: 20s, connections: 3 } }\ndestinations: { back: { location: %q, %[2]s, timeout: 20s } }\n",
 		location+"tree", keys, location+"back")})
 	out, err := g.Command(t.Context(), "pull", "peer")
 	if err != nil {
@@ -292,10 +292,14 @@ func testFTPServer(t *testing.T, s ftpServer) {
 // ftpTree makes a tree and describes it. It has what all servers carry: no links.
 func ftpTree(t *testing.T, dir string, s ftpServer) map[string]string {
 	t.Helper()
-	plant(t, dir, newRand(11), time.Date(2024, 2, 3, 4, 5, 6, 0, time.UTC), []planted{
+	tree := []planted{
 		{"empty", 0, 0o644}, {"one", 1, 0o604}, {"with blanks  in it", 5000, 0o644}, {"a/b/c/deep", 100, 0o755},
 		{"a/ünï", 10, 0o644}, {"large", 5<<20 + 7, 0o644}, {"-rw-r--r--", 3, 0o644},
-	})
+	}
+	for i := range 40 { // more than there are connections: transfers are prepared
+		tree = append(tree, planted{fmt.Sprintf("many/%02d", i), 100 + i, 0o644})
+	}
+	plant(t, dir, newRand(11), time.Date(2024, 2, 3, 4, 5, 6, 0, time.UTC), tree)
 	if err := os.Mkdir(filepath.Join(dir, "a", "nothing"), 0o755); err != nil {
 		t.Fatal(err)
 	}
