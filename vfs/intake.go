@@ -21,6 +21,9 @@ const (
 	// intakeTries until it is refused, once when the store is known to be away.
 	intakePatience = 8 * time.Second
 	intakeTries    = 4
+	// slowedFor is for how long a share counts as slowed down after the last operation that waited:
+	// between two commits nobody may wait for a moment.
+	slowedFor = 10 * time.Second
 	// intakeStep is how many changes a commit reads until it tells of its progress.
 	intakeStep = 32
 )
@@ -53,6 +56,7 @@ type intake struct {
 	read    int // of them, how many the commit under way has read
 	failing bool
 	waiting []*arrival
+	waited  time.Time // when the last operation came that had to wait
 	closed  chan struct{}
 }
 
@@ -155,6 +159,7 @@ func (i *intake) arrive() *arrival {
 	}
 	a := &arrival{make(chan struct{})}
 	i.waiting = append(i.waiting, a)
+	i.waited = time.Now()
 	return a
 }
 
@@ -280,6 +285,13 @@ func (i *intake) refuses() bool {
 	i.all.mu.Lock()
 	defer i.all.mu.Unlock()
 	return i.failing && i.pending >= i.limit()
+}
+
+// slowed tells how many operations wait for room, and whether some did a moment ago.
+func (i *intake) slowed() (waiting int, slowed bool) {
+	i.all.mu.Lock()
+	defer i.all.mu.Unlock()
+	return len(i.waiting), len(i.waiting) > 0 || !i.waited.IsZero() && time.Since(i.waited) < slowedFor
 }
 
 // most is how many changes the share may have.

@@ -350,12 +350,20 @@ func TestFloodGoesOnWithCommits(t *testing.T) {
 		if n := pendingChanges(testShare(t, sys).intake); n > 200 {
 			t.Errorf("%d changes pend, more than the share may have", n)
 		}
+		synctest.Wait()
+		if st := sys.Status().Shares[0]; st.Waiting == 0 || !st.Slowed || st.Refusing {
+			t.Errorf("status while clients wait: %+v", st)
+		}
 		gate.Release()
 		for range clients {
 			wantNil(t, "a client", <-done)
 		}
 		commitShare(t, testShare(t, sys))
 		want(t, "pending", pendingChanges(testShare(t, sys).intake), 0)
+		<-time.After(slowedFor)
+		if st := sys.Status().Shares[0]; st.Waiting != 0 || st.Slowed {
+			t.Errorf("status when nobody has waited for %v: %+v", slowedFor, st)
+		}
 		want(t, "committed by backlog", repo.Counts().Commits > 1, true)
 		for c := range clients {
 			want(t, "files", len(v.list(fmt.Sprint("/c", c))), each)

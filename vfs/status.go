@@ -33,6 +33,9 @@ type ShareStatus struct {
 	ChangedBytes int64     // of the files that they put
 	Sets         int       // that are sealed and wait for their commit
 	Oldest       time.Time // when the oldest completed change was accepted, zero for none
+	Waiting      int       // operations that wait now until commits have made room
+	Slowed       bool      // some wait, or did a moment ago: there are many changes (Limits.Changes)
+	Refusing     bool      // changes are refused: there is no room, and commits fail
 	Journal      int64     // bytes
 	Spool        int64     // bytes
 
@@ -137,6 +140,8 @@ func (s *share) status() ShareStatus {
 	st := ShareStatus{Name: s.name, Source: s.source != nil}
 	if s.source == nil {
 		st.Uploads, st.Journal, st.Spool = s.uploads.count(), s.journal.Bytes(), s.spool.Bytes()
+		st.Waiting, st.Slowed = s.intake.slowed()
+		st.Refusing = s.intake.refuses()
 	} else if now := s.source.shown.Load(); now != nil {
 		st.Head, st.SourceError = now.tree.head, now.err
 	}

@@ -122,7 +122,11 @@ func (p *program) ackAlarm(ctx context.Context, kind, subject string) error {
 	req := control.Request{Op: control.OpAckAlarm, Kind: kind, Subject: subject}
 	_, err = control.Call(ctx, cfg.DataDir, req, nil)
 	if errors.Is(err, control.ErrNoServer) {
-		err = p.withKeeper(ctx, cfg, func(k *keeper) error { return k.acknowledge(ctx, kind, subject) })
+		err = p.withKeeper(ctx, cfg, func(k *keeper) error {
+			err := k.acknowledge(ctx, kind, subject)
+			k.events.ofItself("operator_ack_alarm", byCommand, kind+" "+subject, err)
+			return err
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("alarms: %w", err)

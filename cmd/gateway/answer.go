@@ -55,11 +55,7 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 		s.events.happened("operator_job", "", req.Job, "", nil)
 		return s.answerRunJob(ctx, req.Job, send)
 	case control.OpPrune:
-		rep := s.answerPrune(ctx, req, send)
-		if !req.DryRun {
-			s.events.answered("operator_prune", strings.Join(req.Shares, " "), &rep)
-		}
-		return rep
+		return s.answerPrune(ctx, req, send)
 	case control.OpHooks:
 		return s.answerHooks(send)
 	case control.OpAlarms:

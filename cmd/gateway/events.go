@@ -229,6 +229,20 @@ func (e *events) happened(name, share, job, detail string, err error) {
 	e.note(a)
 }
 
+// ofItself notes what the gateway has done by its schedule, or a command in its place (by).
+func (e *events) ofItself(name, by, detail string, err error) {
+	a := audit.Event{Event: name, Reason: by, Detail: detail}
+	setOutcome(&a, err)
+	e.note(a)
+}
+
+// By whom snapshots are removed and the store is maintained, in the audit log.
+const (
+	bySchedule = "schedule"
+	byOperator = "operator" // by the running gateway, which a command has asked
+	byCommand  = "command"  // without a running gateway
+)
+
 // answered notes what the gateway has answered to a command.
 func (e *events) answered(name, about string, rep *control.Reply) {
 	var err error

@@ -108,15 +108,26 @@ func (s *serving) ready(ctx context.Context) (ready bool, lines []string) {
 	if found := s.probe.look(ctx); found.store != nil {
 		lines = append(lines, "store: "+storeWord(found.store)+"; accepting into the spool")
 	}
-	failing := 0
+	failing, slowed, refusing := 0, 0, 0
 	st := s.system.Status()
 	for i := range st.Shares {
 		if st.Shares[i].CommitError != nil {
 			failing++
 		}
+		if st.Shares[i].Refusing {
+			refusing++
+		} else if st.Shares[i].Slowed {
+			slowed++
+		}
 	}
 	if failing > 0 {
 		lines = append(lines, fmt.Sprintf("commits fail in %d of %d shares; the changes are kept", failing, len(st.Shares)))
+	}
+	if refusing > 0 {
+		lines = append(lines, fmt.Sprintf("changes are refused in %d of %d shares: too many wait for their commit", refusing, len(st.Shares)))
+	}
+	if slowed > 0 {
+		lines = append(lines, fmt.Sprintf("uploads are slowed down in %d of %d shares: many changes wait for their commit", slowed, len(st.Shares)))
 	}
 	if st.SpoolBytes > nearlyFull(st.SpoolLimit) {
 		lines = append(lines, "the spool is nearly full")

@@ -18,6 +18,7 @@ import (
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/internal/audit"
 	"github.com/snapgate/gateway/internal/jobs"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
@@ -128,8 +129,15 @@ func maintainAlone(ctx context.Context, cfg *config.Config, named *config.Store,
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, snaps.Close()) }()
+	e := new(events)
+	if cfg.Audit.File != "" && !mc.DryRun {
+		if e.audit, err = audit.Open(audit.Config{File: cfg.Audit.File, Logger: log}); err != nil {
+			return nil, err
+		}
+	}
 	rep, err := snaps.Maintain(ctx, mc)
-	return describeMaintain(named.Name, mc.DryRun, rep), err
+	e.maintained(byCommand, named.Name, mc.DryRun, rep, err)
+	return describeMaintain(named.Name, mc.DryRun, rep), errors.Join(err, e.close())
 }
 
 // answerMaintain maintains the store of the gateway, and waits for the end.
@@ -142,6 +150,7 @@ func (s *serving) answerMaintain(ctx context.Context, req control.Request) (*con
 	}
 	rep, err := s.snapshots.Maintain(ctx, mc)
 	s.logMaintain(rep, req.DryRun, err)
+	s.events.maintained(byOperator, config.DefaultStore, req.DryRun, rep, err)
 	return describeMaintain(config.DefaultStore, req.DryRun, rep), err
 }
 
@@ -150,10 +159,18 @@ func (s *serving) maintainJob(cfg *config.Config) func(context.Context) (jobs.Ou
 	return func(ctx context.Context) (jobs.Outcome, error) {
 		rep, err := s.snapshots.Maintain(ctx, maintainConfig(cfg, &cfg.Store))
 		s.logMaintain(rep, false, nil) // an error is logged with the job
+		s.events.maintained(bySchedule, cfg.Store.Name, false, rep, err)
 		if err != nil && (worthRetrying(err) || errors.Is(err, snapshotter.ErrMaintaining)) {
 			err = jobs.Retry(err)
 		}
 		return jobs.Outcome{Summary: summarizeMaintain(describeMaintain(cfg.Store.Name, false, rep))}, err
+	}
+}
+
+// maintained notes what was reclaimed.
+func (e *events) maintained(by, store string, dryRun bool, rep snapshotter.MaintainReport, err error) {
+	if !dryRun {
+		e.ofItself("maintain", by, store+": "+summarizeMaintain(describeMaintain(store, false, rep)), err)
 	}
 }
 

@@ -136,6 +136,7 @@ func (p *program) runPrune(ctx context.Context, cfg *config.Config, o pruneOptio
 		}
 		return list, sum, err
 	}
+	o.by = byCommand
 	do := func(k *keeper) error {
 		r, err := k.prune(ctx, o)
 		for i := range r.verdicts {
@@ -217,6 +218,7 @@ func (p *program) setPin(ctx context.Context, what string, req control.Request) 
 		err = p.withKeeper(ctx, cfg, func(k *keeper) error {
 			id, err := k.setPin(ctx, req.Ref, req.Reason, req.Op == control.OpPin)
 			rep.ID = id.String()
+			k.events.ofItself("operator_"+req.Op, byCommand, req.Ref, err)
 			return err
 		})
 	}

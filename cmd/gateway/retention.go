@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/internal/alarm"
+	"github.com/snapgate/gateway/internal/audit"
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/internal/retention"
 	"github.com/snapgate/gateway/snapshotter"
@@ -45,6 +47,7 @@ type keeper struct {
 	readOnly  bool                               // nothing is written
 	policies  atomic.Pointer[config.Retention]
 	alarms    *alarm.Board // nil when readOnly
+	events    *events      // the same
 	log       *slog.Logger
 
 	mu       sync.Mutex          // held by whoever observes or prunes, also across I/O
@@ -54,6 +57,7 @@ type keeper struct {
 // pruneOptions say what to prune.
 type pruneOptions struct {
 	shares  []string // none for all
+	by      string   // bySchedule, byOperator or byCommand
 	dryRun  bool
 	confirm bool // the wall clock is right
 }
@@ -193,8 +197,32 @@ func (r *pruned) summary() string { return fmt.Sprintf("%d removed, %d kept", r.
 // meanwhile.
 const pruneTries = 3
 
-// prune decides about all snapshots, and removes those that nothing keeps.
+// prune decides about all snapshots, removes those that nothing keeps, and notes that.
 func (k *keeper) prune(ctx context.Context, o pruneOptions) (pruned, error) {
+	r, err := k.pruneTried(ctx, o)
+	if o.dryRun || k.events == nil {
+		return r, err
+	}
+	for i := range r.verdicts {
+		if v := &r.verdicts[i]; err == nil && !v.keep {
+			k.events.note(audit.Event{
+				Event: "snapshot_removed", Result: audit.OK, Share: v.snap.Share, Snapshot: v.snap.ID.String(), Reason: o.by,
+				Detail: strings.Join(v.reasons, "; "),
+			})
+		}
+	}
+	detail := r.summary()
+	if len(o.shares) > 0 {
+		detail += " of " + strings.Join(o.shares, " ")
+	}
+	if o.confirm {
+		detail += "; the clock was confirmed"
+	}
+	k.events.ofItself("prune", o.by, detail, err)
+	return r, err
+}
+
+func (k *keeper) pruneTried(ctx context.Context, o pruneOptions) (pruned, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for try := 1; ; try++ {

@@ -24,6 +24,7 @@ func (g *gateway) openKeeper(p *program) *keeper {
 	k := &keeper{
 		dir: filepath.Join(g.cfg.DataDir, retentionDir), disk: disk.OS{}, clocks: p.clocksOrMachine(),
 		snapshots: g.snapshots, gatewayID: g.system.GatewayID(), lineage: g.system.Lineage, needed: g.system.Needed, log: g.log, alarms: g.alarms,
+		events: g.events,
 	}
 	k.policies.Store(&g.cfg.Retention)
 	return k
@@ -63,7 +64,7 @@ func (s *serving) observe(ctx context.Context) {
 
 // pruneJob removes what retention does not keep.
 func (s *serving) pruneJob(ctx context.Context) (jobs.Outcome, error) {
-	r, err := s.keeper.prune(ctx, pruneOptions{})
+	r, err := s.keeper.prune(ctx, pruneOptions{by: bySchedule})
 	if err != nil {
 		if worthRetrying(err) {
 			err = jobs.Retry(err)
@@ -79,7 +80,7 @@ func (s *serving) pruneJob(ctx context.Context) (jobs.Outcome, error) {
 
 // answerPrune prunes, or tells what would become of snapshots.
 func (s *serving) answerPrune(ctx context.Context, req control.Request, send func(control.Reply) error) control.Reply {
-	o := pruneOptions{shares: req.Shares, dryRun: req.DryRun, confirm: req.Confirm}
+	o := pruneOptions{shares: req.Shares, by: byOperator, dryRun: req.DryRun, confirm: req.Confirm}
 	r, err := s.keeper.prune(ctx, o)
 	for i := range r.verdicts {
 		if err == nil {

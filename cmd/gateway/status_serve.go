@@ -155,6 +155,12 @@ func shareProblems(sh *vfs.ShareStatus) (problems []string) {
 		problems = append(problems, fmt.Sprintf("share %s: commits fail since %s, %d in a row; the changes are kept: %v",
 			sh.Name, stamp(sh.FailingSince), sh.CommitFailures, sh.CommitError))
 	}
+	switch {
+	case sh.Refusing:
+		problems = append(problems, fmt.Sprintf("share %s: changes are refused: %d wait for their commit, and commits fail (limits.changes)", sh.Name, sh.Changes))
+	case sh.Slowed:
+		problems = append(problems, fmt.Sprintf("share %s: uploads are slowed down to the rate of commits: %d changes wait for theirs (limits.changes)", sh.Name, sh.Changes))
+	}
 	if sh.SourceError != nil {
 		problems = append(problems, fmt.Sprintf("source %s: its newest snapshot cannot be shown: %v", sh.Name, sh.SourceError))
 	}
