@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"maps"
 	"path/filepath"
@@ -280,5 +281,45 @@ func TestExclusiveLockLeftBehind(t *testing.T) {
 	}
 	if err := lock.Unlock(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSize adds up packfiles that come and go.
+func TestSize(t *testing.T) {
+	s := storetest.New(t)
+	size := func() int64 {
+		t.Helper()
+		n, err := s.Size(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := size(); n != 0 {
+		t.Errorf("an empty store has %d bytes", n)
+	}
+	random := func(n int) []byte {
+		data := make([]byte, n)
+		_, _ = rand.Read(data) // never fails
+		return data
+	}
+	putBlob(t, s, random(100_000))
+	first, err := s.ListPackfiles(t.Context())
+	if err != nil || len(first) != 1 {
+		t.Fatalf("%d packfiles, %v", len(first), err)
+	}
+	one := size()
+	if one < 100_000 || one > 110_000 {
+		t.Errorf("%d bytes after 100,000", one)
+	}
+	putBlob(t, s, random(200_000))
+	if n := size() - one; n < 200_000 || n > 210_000 {
+		t.Errorf("%d bytes more after 200,000", n)
+	}
+	if err := s.RemovePackfiles(t.Context(), slices.Collect(maps.Keys(first))); err != nil {
+		t.Fatal(err)
+	}
+	if n := size(); n < 200_000 || n > 210_000 {
+		t.Errorf("%d bytes when the first is gone", n)
 	}
 }

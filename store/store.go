@@ -76,6 +76,7 @@ type Store struct {
 	encoded sync.Pool // of *[]byte
 
 	locator  locator
+	sizes    sizes
 	ingester ingester
 
 	ownLocks     ownLocks

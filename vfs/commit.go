@@ -187,6 +187,7 @@ func (s *share) advance(ctx context.Context, set *changeSet, done committedRecor
 		}
 		s.mu.Unlock()
 		s.intake.committed(len(set.ops))
+		s.system.stored(set.bytes)
 		if !next.sealed {
 			s.live.Store(r.tree)
 		}

@@ -2,7 +2,9 @@ package vfs
 
 import (
 	"errors"
+	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/snapgate/gateway/internal/disk"
@@ -29,8 +31,53 @@ type spaceGate struct {
 	writes   int64 // admitted since then; each may have made a file
 }
 
+// storeRoom is what the store still takes.
+type storeRoom struct {
+	left atomic.Int64 // bytes, with what is pending
+	why  error        // no more
+}
+
+// SetStoreRoom says how many bytes the store takes beside what it has, and why no more; a negative
+// number is no bound. What does not fit, with all that waits for its commit, is refused with
+// KindNoSpace and why, which clients see. Commits are counted until it is called again.
+func (s *System) SetStoreRoom(bytes int64, why string) {
+	if bytes < 0 {
+		s.room.Store(nil)
+		return
+	}
+	room := &storeRoom{why: errors.New(why)}
+	room.left.Store(bytes)
+	s.room.Store(room)
+}
+
+// StoreFull says why the store takes no more, nil when it does. It is for what does not come through
+// a session.
+func (s *System) StoreFull() error {
+	if room := s.room.Load(); room != nil && room.left.Load() <= s.pending() {
+		return errCause("write", Name{}, KindNoSpace, room.why)
+	}
+	return nil
+}
+
+// stored counts bytes that were pending and are in the store now.
+func (s *System) stored(bytes int64) {
+	if room := s.room.Load(); room != nil {
+		room.left.Add(-bytes)
+	}
+}
+
+// storeLeft is how many bytes may be uploaded until the store takes no more; all that there are
+// when it has no bound.
+func (s *System) storeLeft() int64 {
+	room := s.room.Load()
+	if room == nil {
+		return math.MaxInt64
+	}
+	return max(0, room.left.Load()-s.pending())
+}
+
 // admit asks whether n more bytes may be spooled or journalled. It refuses with
-// KindNoSpace at the spool limit, and while the disk has less free than what is pending
+// KindNoSpace at the spool limit, when the store takes no more, and while the disk has less free than what is pending
 // plus the reserve, or hardly an inode: a full spool can then still drain into a store on
 // the same disk.
 func (s *share) admit(n int64) error {
@@ -38,6 +85,9 @@ func (s *share) admit(n int64) error {
 	pending := s.system.pending()
 	if pending+n > limits.SpoolBytes {
 		return errCause("write", Name{}, KindNoSpace, errors.New("the spool limit is reached"))
+	}
+	if room := s.system.room.Load(); room != nil && room.left.Load() < pending+n {
+		return errCause("write", Name{}, KindNoSpace, room.why)
 	}
 	avail, fewFiles, err := s.system.space.available(s.system.cfg.DataDir, n)
 	if err != nil {

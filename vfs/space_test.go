@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,4 +66,38 @@ func TestSmallSpoolDrains(t *testing.T) {
 			commitShare(t, s)
 		}
 	}
+}
+
+// A store that takes no more has uploads refused, with what waits for its commit counted; what
+// removes or renames goes on, and all does when there is room again.
+func TestFullStore(t *testing.T) {
+	sys, _ := fullTestSystem(t)
+	v := visit(t, sys, "u", PermFull, "/")
+	sys.SetStoreRoom(1<<20, "the limit of the store is reached")
+	v.put("/f", string(make([]byte, 600<<10)))
+	f := v.open("/g", OpenWrite|OpenCreate)
+	_, err := f.WriteAt(make([]byte, 600<<10), 0)
+	wantKind(t, "write", err, KindNoSpace)
+	if !strings.Contains(err.Error(), "the limit of the store is reached") {
+		t.Errorf("the error does not say why: %v", err)
+	}
+	wantNil(t, "full", sys.StoreFull())
+	commitShare(t, testShare(t, sys))
+	_, err = f.WriteAt(make([]byte, 600<<10), 0)
+	wantKind(t, "write after a commit", err, KindNoSpace)
+	wantNil(t, "abort", f.Abort())
+	st, err := v.StatFS(t.Context(), "/")
+	wantNil(t, "statfs", err)
+	if free := st.BlocksAvail * st.BlockSize; free > 424<<10 {
+		t.Errorf("%d bytes are free, more than the store takes", free)
+	}
+	sys.SetStoreRoom(0, "the limit of the store is reached")
+	wantKind(t, "full", sys.StoreFull(), KindNoSpace)
+	wantKind(t, "accepting", sys.Accepting(), KindNoSpace)
+	wantKind(t, "mkdir", v.Mkdir(t.Context(), "/e", AttrSet{}), KindNoSpace)
+	wantNil(t, "rename", v.Rename(t.Context(), "/f", "/h", false))
+	wantNil(t, "remove", v.Remove(t.Context(), "/h"))
+	sys.SetStoreRoom(-1, "")
+	wantNil(t, "accepting", sys.Accepting())
+	v.put("/f", "x")
 }

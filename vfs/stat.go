@@ -218,7 +218,7 @@ const statBlock = 4096
 // commit, and not more than the spool limit leaves.
 func (s *share) space() StatFS {
 	limits := s.system.cfg.Limits
-	left := uint64(max(0, limits.SpoolBytes-s.system.pending()))
+	left := uint64(min(max(0, limits.SpoolBytes-s.system.pending()), s.system.storeLeft()))
 	dir := filepath.Join(s.system.cfg.DataDir, sharesDir)
 	if s.source == nil && s.intake.refuses() {
 		left = 0

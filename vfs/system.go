@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/snapgate/gateway/internal/disk"
@@ -26,9 +27,10 @@ type System struct {
 	lock      *disk.DirLock
 	recovered []Recovery
 	space     spaceGate
-	intakes   *intakes      // of all shares
-	handles   handleCount   // of all sessions
-	turns     chan struct{} // of uploads that are put into the store while they arrive
+	room      atomic.Pointer[storeRoom] // nil: the store has no bound
+	intakes   *intakes                  // of all shares
+	handles   handleCount               // of all sessions
+	turns     chan struct{}             // of uploads that are put into the store while they arrive
 
 	reload sync.Mutex // held while Reload opens shares and Close closes them; before mu
 

@@ -20,6 +20,9 @@ import (
 func (s *serving) pullJob(dataDir string, src config.Source) func(context.Context) (jobs.Outcome, error) {
 	return func(ctx context.Context) (jobs.Outcome, error) {
 		var out jobs.Outcome
+		if err := s.system.StoreFull(); err != nil {
+			return out, jobs.Retry(&hintedError{err: err, hint: "nothing is pulled until the store has room again: see gateway alarms"})
+		}
 		log := s.log.With("job", src.Name)
 		report := &pull.Report{}
 		defer s.progress.watch(src.Name, func() string { return progressText(report.Progress(), pace{}) })()

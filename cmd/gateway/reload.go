@@ -46,6 +46,7 @@ func (s *serving) takeOver(ctx context.Context) error {
 	}
 	s.reloadCertificates(cfg)
 	s.level.Set(cfg.Log.Level)
+	s.fullness.limitTo(cfg.Limits.Store)
 	for _, name := range missingShares(s.cfg, cfg) {
 		s.log.Warn("this share is not configured any more; it stays until a restart", "share", name)
 	}
@@ -56,7 +57,7 @@ func (s *serving) takeOver(ctx context.Context) error {
 	now.Stores, now.Syncs, now.Maintenance = cfg.Stores, cfg.Syncs, cfg.Maintenance
 	now.Retention, now.Expect = cfg.Retention, cfg.Expect
 	now.Audit = s.reloadAudit(cfg)
-	now.Log.Level, now.Limits.Drain = cfg.Log.Level, cfg.Limits.Drain
+	now.Log.Level, now.Limits.Drain, now.Limits.Store = cfg.Log.Level, cfg.Limits.Drain, cfg.Limits.Store
 	if now.FTP != nil && cfg.FTP != nil {
 		ftp := *now.FTP
 		ftp.TLS.Certificate, ftp.TLS.Key, ftp.TLS.ClientCA = cfg.FTP.TLS.Certificate, cfg.FTP.TLS.Key, cfg.FTP.TLS.ClientCA
@@ -96,6 +97,7 @@ func (s *serving) reloadAudit(cfg *config.Config) config.Audit {
 func needRestart(old, cfg *config.Config) []string {
 	was, is := *old, *cfg
 	was.Limits.Drain, is.Limits.Drain = 0, 0
+	was.Limits.Store, is.Limits.Store = 0, 0
 	was.FTP, is.FTP = withoutCertificates(was.FTP), withoutCertificates(is.FTP)
 	was.HTTP, is.HTTP = httpWithoutCertificates(was.HTTP), httpWithoutCertificates(is.HTTP)
 	var keys []string

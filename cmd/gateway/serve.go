@@ -73,6 +73,7 @@ type serving struct {
 	ftp         *ftpServing  // nil without an ftp section
 	http        *httpServing // nil without an http section
 	probe       *probe
+	fullness    *fullness
 	control     *control.Server
 	jobs        *jobs.Scheduler
 	keeper      *keeper
@@ -231,6 +232,7 @@ func (s *serving) openServers(ctx context.Context) error {
 	if err := s.openJobs(); err != nil {
 		return err
 	}
+	s.fullness = s.openFullness()
 	if err := s.events.metrics.Watch(s.metricsState); err != nil {
 		return err
 	}
@@ -269,6 +271,7 @@ func (s *serving) start(ctx context.Context) *servers {
 	if s.server == nil && s.ftp == nil {
 		s.log.Warn("neither an sftp nor an ftp section: no port is open")
 	}
+	e.wg.Go(func() { s.fullness.watch(ctx) })
 	e.wg.Go(func() { s.observing(ctx) })
 	cfg := s.cfg // which a reload replaces
 	e.wg.Go(func() { s.watching(ctx, cfg) })

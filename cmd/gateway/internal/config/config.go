@@ -110,6 +110,7 @@ type User struct {
 // package that enforces a limit.
 type Limits struct {
 	Spool              int64 // bytes of spool and journal
+	Store              int64 // bytes of the store; 0 for no limit
 	Reserve            int64 // bytes of disk kept free for one commit
 	Changes            int   // that wait for their commit, in all shares
 	Inline             int64 // bytes up to which a file rides in the journal

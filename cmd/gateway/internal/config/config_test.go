@@ -133,7 +133,7 @@ func TestEverything(t *testing.T) {
 		t.Errorf("sftp (-want +got):\n%s", diff)
 	}
 	wantLimits := Limits{
-		Spool: 10 << 30, Reserve: 1e9, Changes: 2000, Inline: 4096, OpenHandles: 500, SessionHandles: 50, Connections: 100,
+		Spool: 10 << 30, Store: 2 << 40, Reserve: 1e9, Changes: 2000, Inline: 4096, OpenHandles: 500, SessionHandles: 50, Connections: 100,
 		ConnectionsPerAddr: 10, ConnectionsPerUser: 11, Handshakes: 12, HandshakesPerAddr: 13, LoginTries: 3, ChannelsPerConn: 4, ChannelsPerUser: 40, TransferMemory: 64 << 20, UserTransferMemory: 8 << 20,
 		HandshakeTimeout: 10 * time.Second, PasswordChecks: 1,
 	}

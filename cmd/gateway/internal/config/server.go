@@ -93,6 +93,7 @@ func (l *loader) readLimits(n node) {
 	m := &l.cfg.Limits
 	n.fields(fields{
 		"spool":                   intoBytes(&m.Spool, 16*smallest),
+		"store":                   intoBytes(&m.Store, smallest),
 		"reserve":                 intoBytes(&m.Reserve, smallest),
 		"changes":                 intoInt(&m.Changes, 10*million),
 		"inline":                  intoBytes(&m.Inline, 0),

@@ -1,0 +1,264 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/internal/alarm"
+	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/snapshotter"
+)
+
+const (
+	// fullnessInterval is how often the size of the store is looked at; between two looks the bytes
+	// of commits are counted. Of a store that is elsewhere it takes at most 1/fullnessShare of the time.
+	fullnessInterval = time.Minute
+	fullnessShare    = 50
+	// makeRoomEvery is how often retention and maintenance are called because the store is full.
+	makeRoomEvery = 6 * time.Hour
+	// fullnessRow is how many shares an alarm names.
+	fullnessRow = 5
+)
+
+// fullness knows how full the store is, and lets uploads be refused when it takes no more.
+type fullness struct {
+	store string // its name
+	// size is what the store has; free what its disk has, and tells nothing where ok is false.
+	size func(ctx context.Context) (int64, error)
+	free func() (avail int64, ok bool, err error)
+	// pending is what waits for its commit, and reserve what a commit needs beside.
+	pending func() int64
+	reserve int64
+	refuse  func(room int64, why string)
+	// verdicts are what retention says of all snapshots; room has it and maintenance make room.
+	verdicts func(ctx context.Context) ([]verdict, error)
+	makeRoom func(ctx context.Context)
+	alarms   *alarm.Board
+	log      *slog.Logger
+
+	limit atomic.Int64  // bytes; 0 for none
+	moved chan struct{} // holds one value when limit has changed
+
+	mu   sync.Mutex // guards the rest; held while it looks
+	made time.Time  // when room was made last
+	told int64      // the limit that was logged last
+}
+
+// openFullness makes the watch of the gateway's store.
+func (s *serving) openFullness() *fullness {
+	f := &fullness{
+		store: s.cfg.Store.Name, size: s.store.Size, refuse: s.system.SetStoreRoom, alarms: s.alarms, log: s.log,
+		pending: func() int64 { return s.system.Status().SpoolBytes }, reserve: s.system.Status().Reserve,
+		moved: make(chan struct{}, 1),
+	}
+	path := s.cfg.Store.Path
+	f.free = func() (int64, bool, error) {
+		if path == "" {
+			return 0, false, nil
+		}
+		u, err := disk.Usage(path)
+		if errors.Is(err, disk.ErrUnsupported) {
+			return 0, false, nil
+		}
+		return int64(min(u.Avail, 1<<62)), true, err
+	}
+	f.verdicts = func(ctx context.Context) ([]verdict, error) {
+		r, err := s.keeper.prune(ctx, pruneOptions{dryRun: true})
+		return r.verdicts, err
+	}
+	f.makeRoom = func(ctx context.Context) {
+		for _, job := range []string{config.PruneJob, config.MaintenanceJob} {
+			if _, err := s.jobs.RunNow(ctx, job, func() {}); err != nil && ctx.Err() == nil {
+				s.log.Debug("a job to make room in the store did not run", "job", job, "err", err)
+			}
+		}
+	}
+	f.limit.Store(s.cfg.Limits.Store)
+	return f
+}
+
+// limitTo takes over another limit.
+func (f *fullness) limitTo(bytes int64) {
+	if f.limit.Swap(bytes) == bytes {
+		return
+	}
+	select {
+	case f.moved <- struct{}{}:
+	default: // it is known
+	}
+}
+
+// watch looks until ctx ends.
+func (f *fullness) watch(ctx context.Context) {
+	for {
+		began := time.Now()
+		if err := f.look(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, snapshotter.ErrUnavailable) {
+			f.log.Warn("it is not known how full the store is", "err", err)
+		}
+		next := time.NewTimer(max(fullnessInterval, fullnessShare*time.Since(began)))
+		select {
+		case <-next.C:
+		case <-f.moved:
+			next.Stop()
+		case <-ctx.Done():
+			next.Stop()
+			return
+		}
+	}
+}
+
+// look compares what the store has with what it may have. What cannot be asked leaves everything as it is.
+func (f *fullness) look(ctx context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	state, err := f.measure(ctx)
+	if err != nil {
+		return err
+	}
+	if state.full() && time.Since(f.made) > makeRoomEvery {
+		f.made = time.Now()
+		f.makeRoom(ctx)
+		if state, err = f.measure(ctx); err != nil {
+			return err
+		}
+	}
+	return f.tell(ctx, state)
+}
+
+// filled is how full a store is.
+type filled struct {
+	room    int64  // bytes that it takes, with what is pending; -1 for no bound
+	pending int64  // bytes
+	nearly  bool   // it is worth a word
+	text    string // what it has of what it may have
+}
+
+func (s *filled) full() bool { return s.room >= 0 && s.room <= s.pending }
+
+// measure also has uploads refused that do not fit.
+func (f *fullness) measure(ctx context.Context) (filled, error) {
+	st := filled{room: -1, pending: f.pending()}
+	why := ""
+	if limit := f.limit.Load(); limit > 0 {
+		size, err := f.size(ctx)
+		if err != nil {
+			return st, err
+		}
+		if f.told != limit {
+			f.told = limit
+			f.log.Info("the store has a limit", "store", f.store, "size", size, "limit", limit)
+		}
+		st.room, why = max(0, limit-size), "the limit of the store is reached"
+		st.text = fmt.Sprintf("it has %s of %s (limits.store)", bytesText(size), bytesText(limit))
+		st.nearly = size+st.pending > nearlyFull(limit)
+	}
+	avail, ok, err := f.free()
+	if err != nil {
+		return st, err
+	}
+	if left := max(0, avail-f.reserve); ok && (st.room < 0 || left < st.room) {
+		nearly := avail < 4*f.reserve+st.pending
+		if nearly || st.room < 0 {
+			st.text = fmt.Sprintf("its disk has %s left", bytesText(avail))
+		}
+		st.room, why, st.nearly = left, "the disk of the store is nearly full", st.nearly || nearly
+	}
+	f.refuse(st.room, why)
+	return st, nil
+}
+
+// tell raises an alarm when the store is nearly full, and another one when what is locked fills it.
+func (f *fullness) tell(ctx context.Context, st filled) error {
+	if !st.nearly && !st.full() {
+		f.alarms.Clear(alarm.StoreNearlyFull, f.store)
+		f.alarms.Clear(alarm.StoreFullOfLocked, f.store)
+		return nil
+	}
+	list, err := f.verdicts(ctx)
+	if err != nil {
+		return err
+	}
+	use, locked, removable := whatFills(list)
+	kind, hint := alarm.StoreNearlyFull, "give the store more room, or keep less (keep and lock of the shares), and see gateway maintain"
+	text := st.text
+	if st.full() {
+		text += "; uploads are refused"
+		if locked > 0 && removable == 0 {
+			kind = alarm.StoreFullOfLocked
+			text += fmt.Sprintf(", and nothing may be removed (locked snapshots: %d)", locked)
+			hint = "locked snapshots are never removed: give the store more room, raise limits.store, or stop whoever fills it"
+		}
+	}
+	other := alarm.StoreFullOfLocked
+	if kind == other {
+		other = alarm.StoreNearlyFull
+	}
+	f.alarms.Raise(alarm.Alarm{Kind: kind, Subject: f.store, Text: text + "; " + use, Hint: hint})
+	f.alarms.Clear(other, f.store)
+	return nil
+}
+
+// shareUse is what is stored of a share.
+type shareUse struct {
+	name              string
+	size              uint64 // of the newest snapshot
+	newest            time.Time
+	snapshots, locked int
+	users             []string
+}
+
+// whatFills says what is stored of each share and whose it is, the largest first.
+func whatFills(list []verdict) (text string, locked, removable int) {
+	shares := map[string]*shareUse{}
+	for i := range list {
+		v := &list[i]
+		u := shares[v.snap.Share]
+		if u == nil {
+			u = &shareUse{name: v.snap.Share}
+			shares[v.snap.Share] = u
+		}
+		u.snapshots++
+		if !v.keep {
+			removable++
+		}
+		if slices.ContainsFunc(v.reasons, func(r string) bool { return strings.HasPrefix(r, "locked ") }) {
+			u.locked++
+			locked++
+		}
+		if u.snapshots == 1 || v.snap.Time.After(u.newest) {
+			u.size, u.newest = v.snap.Size, v.snap.Time
+		}
+		for _, tag := range v.snap.Tags {
+			if name, ok := strings.CutPrefix(tag, "user="); ok && !slices.Contains(u.users, name) {
+				u.users = append(u.users, name)
+			}
+		}
+	}
+	var all []*shareUse
+	for _, u := range shares {
+		slices.Sort(u.users)
+		all = append(all, u)
+	}
+	slices.SortFunc(all, func(a, b *shareUse) int { return cmp.Or(cmp.Compare(b.size, a.size), cmp.Compare(a.name, b.name)) })
+	var parts []string
+	for _, u := range all[:min(len(all), fullnessRow)] {
+		part := fmt.Sprintf("%s has %s in %d snapshots, %d of them locked", printable(u.name), bytesText(int64(min(u.size, 1<<62))), u.snapshots, u.locked)
+		if len(u.users) > 0 {
+			part += " (" + printable(strings.Join(u.users[:min(len(u.users), fullnessRow)], ", ")) + ")"
+		}
+		parts = append(parts, part)
+	}
+	if more := len(all) - fullnessRow; more > 0 {
+		parts = append(parts, fmt.Sprintf("and %d more shares", more))
+	}
+	return strings.Join(parts, "; "), locked, removable
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/snapgate/gateway/internal/alarm"
+	"github.com/snapgate/gateway/snapshotter"
+)
+
+// fullnessRig is a watch of a store that the test fills.
+type fullnessRig struct {
+	*fullness
+	t              *testing.T
+	bytes, pending int64
+	avail          int64 // -1: the disk does not tell
+	list           []verdict
+	room           int64
+	why            string
+	made           int // how often room was made
+}
+
+func newFullnessRig(t *testing.T) *fullnessRig {
+	t.Helper()
+	board, err := alarm.Open(alarm.Config{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &fullnessRig{t: t, avail: -1}
+	r.fullness = &fullness{
+		store: "default", reserve: 10, alarms: board, log: slog.New(slog.DiscardHandler), moved: make(chan struct{}, 1),
+		size:     func(context.Context) (int64, error) { return r.bytes, nil },
+		free:     func() (int64, bool, error) { return r.avail, r.avail >= 0, nil },
+		pending:  func() int64 { return r.pending },
+		refuse:   func(room int64, why string) { r.room, r.why = room, why },
+		verdicts: func(context.Context) ([]verdict, error) { return r.list, nil },
+		makeRoom: func(context.Context) { r.made++ },
+	}
+	return r
+}
+
+// alarmed looks, and returns the kind of the one alarm that there may be, and its text.
+func (r *fullnessRig) alarmed() (alarm.Kind, string) {
+	r.t.Helper()
+	if err := r.look(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+	switch list := r.alarms.List(); len(list) {
+	case 0:
+		return "", ""
+	case 1:
+		return list[0].Kind, list[0].Text
+	default:
+		r.t.Fatalf("%d alarms: %+v", len(list), list)
+	}
+	return "", ""
+}
+
+// As a store fills, an alarm says so, then uploads are refused, and whose data fill it is named.
+// What is locked is told from what may go.
+func TestStoreFills(t *testing.T) {
+	now := time.Date(2026, 11, 21, 19, 0, 0, 0, time.UTC)
+	r := newFullnessRig(t)
+	snap := func(share string, age time.Duration, size uint64, user, reason string) verdict {
+		return verdict{
+			snap: snapshotter.Snapshot{Share: share, Time: now.Add(-age), Size: size, Tags: []string{"user=" + user, "reason=close"}},
+			keep: reason != "", reasons: []string{reason},
+		}
+	}
+	r.list = []verdict{
+		snap("main", time.Hour, 3<<20, "fw01", "locked until 2026-12-03 12:00 UTC"),
+		snap("main", 2*time.Hour, 9<<20, "fw02", "newest of its share"),
+		snap("web", time.Hour, 5<<20, "www", "pinned"),
+	}
+	check := func(what string, room int64, kind alarm.Kind, words ...string) {
+		t.Helper()
+		got, text := r.alarmed()
+		if got != kind || r.room != room {
+			t.Errorf("%s: alarm %q, room for %d bytes; want %q, %d: %s", what, got, r.room, kind, room, text)
+		}
+		for _, w := range words {
+			if !strings.Contains(text, w) {
+				t.Errorf("%s: the alarm does not say %q: %s", what, w, text)
+			}
+		}
+	}
+	r.bytes = 500
+	check("without a limit", -1, "")
+	r.limitTo(1000)
+	check("half full", 500, "")
+	r.pending = 450
+	check("nearly full with what is pending", 500, alarm.StoreNearlyFull, "500 B of 1000 B (limits.store)", "main has 3.0 MiB in 2 snapshots, 1 of them locked (fw01, fw02)")
+	if r.made != 0 {
+		t.Error("room was made before the store was full")
+	}
+	r.bytes, r.pending = 2000, 0
+	check("full of what is locked", 0, alarm.StoreFullOfLocked, "uploads are refused, and nothing may be removed (locked snapshots: 1)", "web has 5.0 MiB")
+	if r.why != "the limit of the store is reached" || r.made != 1 {
+		t.Errorf("refused with %q; room was made %d times, want once", r.why, r.made)
+	}
+	r.list[1].keep = false
+	check("full, and something may go", 0, alarm.StoreNearlyFull, "uploads are refused")
+	if r.made != 1 {
+		t.Errorf("room was made %d times within a minute", r.made)
+	}
+	r.limitTo(10_000)
+	check("with a higher limit", 8000, "")
+	r.avail = 1000
+	check("the disk has less", 990, "")
+	r.avail = 39
+	check("the disk has little", 29, alarm.StoreNearlyFull, "its disk has 39 B left")
+	r.limitTo(0)
+	r.avail = 10
+	check("the disk is full", 0, alarm.StoreNearlyFull, "uploads are refused")
+	if r.why != "the disk of the store is nearly full" {
+		t.Errorf("refused with %q", r.why)
+	}
+}
