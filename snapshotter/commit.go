@@ -56,7 +56,7 @@ func (s *Snapshotter) commit(ctx context.Context, base ID, changes iter.Seq2[Cha
 	if err != nil {
 		return ID{}, fmt.Errorf("commit: %w", err)
 	}
-	r, err := s.make(ctx, base, changes, meta, newFailures(meta.Errors), lock, d)
+	r, err := s.make(ctx, base, changes, meta, newFailures(meta.Errors, s.failuresMax), lock, d)
 	if err != nil {
 		return ID{}, fmt.Errorf("commit: %w", s.store.CacheError(err))
 	}

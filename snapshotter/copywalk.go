@@ -59,7 +59,7 @@ type copying struct {
 // copyOn makes the copy. It needs s.write of the target and lock.
 func (c *Copier) copyOn(ctx context.Context, src *record, base ID, lock *store.Lock) error {
 	to := c.to
-	a, end, err := to.begin(ctx, Meta{Share: src.snap.Share}, newFailures(nil), lock)
+	a, end, err := to.begin(ctx, Meta{Share: src.snap.Share}, newFailures(nil, 0), lock)
 	if err != nil {
 		return fmt.Errorf("target: %w", err)
 	}

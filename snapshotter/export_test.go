@@ -25,7 +25,7 @@ func (s *Snapshotter) Rebuild(ctx context.Context, base ID, changes iter.Seq2[Ch
 		return ID{}, err
 	}
 	defer lock.Unlock()
-	r, err := s.rebuild(ctx, base, changes, meta, newFailures(meta.Errors), lock, nil)
+	r, err := s.rebuild(ctx, base, changes, meta, newFailures(meta.Errors, s.failuresMax), lock, nil)
 	if err != nil {
 		return ID{}, err
 	}
@@ -304,3 +304,12 @@ func (s *Snapshotter) ErrorCounts(ctx context.Context, id ID) (map[string]uint64
 
 // SetRotateBlobs makes commits put a state after so many blobs, and packfiles small.
 func SetRotateBlobs(s *Snapshotter, n int64, packSize int) { s.rotateBlobs, s.packSize = n, packSize }
+
+// SetFailuresMax sets how many failures a snapshot lists.
+func SetFailuresMax(s *Snapshotter, n int) { s.failuresMax = n }
+
+// ListFailures is what a snapshot lists of failures, and how many it counts.
+func ListFailures(s *Snapshotter, all func() iter.Seq[Failure]) (list []Failure, total uint64) {
+	f := newFailures(all, s.failuresMax)
+	return f.list, f.total
+}

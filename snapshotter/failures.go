@@ -36,8 +36,8 @@ type failures struct {
 	in    map[string]uint64 // how many of list are directly in a directory
 }
 
-// newFailures takes over what could not be captured, nil for nothing.
-func newFailures(all func() iter.Seq[Failure]) *failures {
+// newFailures takes over what could not be captured, nil for nothing, and lists so many of it.
+func newFailures(all func() iter.Seq[Failure], limit int) *failures {
 	f := &failures{in: make(map[string]uint64)}
 	if all == nil {
 		return f
@@ -50,7 +50,7 @@ func newFailures(all func() iter.Seq[Failure]) *failures {
 			continue
 		}
 		f.total++
-		if size += len(x.Path) + len(x.Text); len(f.list) >= failuresMax || size > failuresBytes {
+		if size += len(x.Path) + len(x.Text); len(f.list) >= limit || size > failuresBytes {
 			continue
 		}
 		at[x.Path] = len(f.list)

@@ -202,20 +202,43 @@ func TestErrorsOfHostileServers(t *testing.T) {
 	}
 }
 
-// TestErrorsWithoutEnd: what is too much to list is counted.
-func TestErrorsWithoutEnd(t *testing.T) {
-	r := newRig(t)
-	const n = 100_000 + 5
-	m := meta(1)
-	m.Errors = func() iter.Seq[snapshotter.Failure] {
+// manyErrors yields n failures in /a, with paths of at least so many bytes.
+func manyErrors(n, bytes int) func() iter.Seq[snapshotter.Failure] {
+	return func() iter.Seq[snapshotter.Failure] {
 		return func(yield func(snapshotter.Failure) bool) {
 			for i := range n {
-				if !yield(snapshotter.Failure{Path: fmt.Sprintf("/a/%d", i), Text: "x"}) {
+				if !yield(snapshotter.Failure{Path: fmt.Sprintf("/a/%0*d", bytes, i), Text: "x"}) {
 					return
 				}
 			}
 		}
 	}
+}
+
+// TestErrorsAreBounded: so many errors are listed, and so many bytes of them, whatever comes.
+func TestErrorsAreBounded(t *testing.T) {
+	r := newRig(t)
+	for _, tt := range []struct {
+		n, bytes, listed int
+	}{
+		{100_005, 1, 100_000},
+		{70, 1_000_000, 67}, // of 64 MiB
+	} {
+		list, total := snapshotter.ListFailures(r.Snapshotter, manyErrors(tt.n, tt.bytes))
+		want := snapshotter.Failure{Path: "/", Text: fmt.Sprint(tt.n-tt.listed, " failures are not listed")}
+		if len(list) != tt.listed+1 || list[0] != want || total != uint64(tt.n) {
+			t.Errorf("of %d errors %d are listed and %d counted, the first is %+v; want %d and %+v", tt.n, len(list), total, list[0], tt.listed+1, want)
+		}
+	}
+}
+
+// TestErrorsWithoutEnd: what is too much to list is counted.
+func TestErrorsWithoutEnd(t *testing.T) {
+	r := newRig(t)
+	const limit, n = 2000, 2000 + 5
+	snapshotter.SetFailuresMax(r.Snapshotter, limit)
+	m := meta(1)
+	m.Errors = manyErrors(n, 1)
 	id, err := r.Commit(t.Context(), snapshotter.ID{}, seq(baseTree().all()), m)
 	if err != nil {
 		t.Fatal(err)

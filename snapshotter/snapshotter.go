@@ -120,6 +120,7 @@ type Snapshotter struct {
 
 	packSize    int
 	rotateBlobs int64
+	failuresMax int // that a snapshot lists
 
 	// write serialises everything that changes kloset's view of the store: commits and
 	// refreshes. It is held for as long as they take.
@@ -167,6 +168,7 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 
 		packSize:    packSize,
 		rotateBlobs: rotateBlobs,
+		failuresMax: failuresMax,
 		chunkers:    newChunkerPool(),
 	}
 	s.early = &early{s: s}
