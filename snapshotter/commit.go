@@ -70,10 +70,15 @@ func (s *Snapshotter) commit(ctx context.Context, base ID, changes iter.Seq2[Cha
 // lockStore takes the store's shared lock, and over what others did in the store. It needs
 // s.write.
 func (s *Snapshotter) lockStore(ctx context.Context) (lock *store.Lock, unlock func(), err error) {
+	return s.lockStoreBy(ctx, s.store.Lock)
+}
+
+// lockStoreBy is lockStore with a lock of another kind.
+func (s *Snapshotter) lockStoreBy(ctx context.Context, take func(context.Context) (*store.Lock, error)) (lock *store.Lock, unlock func(), err error) {
 	if err := s.store.Available(ctx); err != nil {
 		return nil, nil, err
 	}
-	if lock, err = s.store.Lock(ctx); err != nil {
+	if lock, err = take(ctx); err != nil {
 		return nil, nil, err
 	}
 	unlock = func() {

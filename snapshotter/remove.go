@@ -9,6 +9,8 @@ import (
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/resources"
+
+	"github.com/snapgate/gateway/store"
 )
 
 // Why Remove refuses; test with errors.Is.
@@ -28,9 +30,13 @@ const removedCacheSize = 1024
 // that nobody refers to them. It is all or nothing, and durable when it returns nil; what is not
 // there any more does not count. Views that are open stay valid as long as the data are there.
 //
+// It reads the pins, and writes the state, under the exclusive lock of the store, so that a pin of
+// another process either counts or fails. Beside somebody who holds a shared lock for long, as a copy
+// does, it has a shared one: then a pin that another process makes in that moment may be lost.
+//
 // Errors: ErrPinned and ErrNewest, of any of them; ErrBusy, ErrUnavailable.
 func (s *Snapshotter) Remove(ctx context.Context, ids ...ID) error {
-	err := s.alter(ctx, func(rw *repository.RepositoryWriter) (bool, error) {
+	err := s.alter(ctx, s.lockAlone, func(rw *repository.RepositoryWriter) (bool, error) {
 		gone, err := s.removable(ids)
 		if err != nil {
 			return false, err
@@ -116,12 +122,23 @@ func (s *Snapshotter) forget(ids []ID) {
 	}
 }
 
-// alter writes a state that has no blobs: fill puts into it what it is to say, and reports
-// whether that is anything; done is called when it is in the store.
-func (s *Snapshotter) alter(ctx context.Context, fill func(*repository.RepositoryWriter) (bool, error), done func()) error {
+// lockAlone is lockStore with the exclusive lock, or a shared one when others have some.
+func (s *Snapshotter) lockAlone(ctx context.Context) (*store.Lock, func(), error) {
+	return s.lockStoreBy(ctx, func(ctx context.Context) (*store.Lock, error) {
+		lock, err := s.store.LockExclusively(ctx)
+		if errors.Is(err, store.ErrLocked) {
+			return s.store.Lock(ctx)
+		}
+		return lock, err
+	})
+}
+
+// alter writes a state that has no blobs, under a lock: fill puts into it what it is to say, and
+// reports whether that is anything; done is called when it is in the store.
+func (s *Snapshotter) alter(ctx context.Context, take func(context.Context) (*store.Lock, func(), error), fill func(*repository.RepositoryWriter) (bool, error), done func()) error {
 	s.enter()
 	defer s.write.Unlock()
-	lock, unlock, err := s.lockStore(ctx)
+	lock, unlock, err := take(ctx)
 	if err != nil {
 		return err
 	}

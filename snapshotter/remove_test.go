@@ -197,3 +197,51 @@ func TestPins(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestPinBesideRemoval: another process pins a snapshot when it has been decided that it goes. It
+// is told that it cannot, and afterwards that it is gone; nobody takes a removed snapshot for pinned.
+func TestPinBesideRemoval(t *testing.T) {
+	st := storetest.New(t)
+	var pin func()
+	s, err := snapshotter.New(t.Context(), snapshotter.Config{Store: st, Failpoint: func(name string) {
+		if name == snapshotter.FailRemoveBefore {
+			pin()
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	r := &rig{t: t, store: st, Snapshotter: s}
+	ids := r.line(4)
+	elsewhere := storetest.Open(t, otherConfig(st))
+	other := newSnapshotter(t, elsewhere)
+
+	pinned := errors.New("not tried")
+	pin = func() { pinned = other.Pin(t.Context(), ids[1]) }
+	if err := r.Remove(t.Context(), ids[1]); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(pinned, snapshotter.ErrBusy) {
+		t.Errorf("pin while it is removed: %v, want %v", pinned, snapshotter.ErrBusy)
+	}
+	if err := other.Pin(t.Context(), ids[1]); !errors.Is(err, snapshotter.ErrNoSnapshot) {
+		t.Errorf("pin when it is removed: %v, want %v", err, snapshotter.ErrNoSnapshot)
+	}
+
+	// Beside somebody who holds a lock for long snapshots are removed all the same.
+	lock, err := elsewhere.Lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin = func() {}
+	if err := r.Remove(t.Context(), ids[0]); err != nil {
+		t.Errorf("beside a shared lock: %v", err)
+	}
+	if err := lock.Unlock(); err != nil {
+		t.Error(err)
+	}
+	if got := listed(t, r.Snapshotter); !slices.Equal(got, ids[2:]) {
+		t.Errorf("listed: %v, want %v", got, ids[2:])
+	}
+}

@@ -106,7 +106,7 @@ func (p *program) showVerdicts(list []control.Retained, dryRun bool) error {
 		return nil
 	}
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "SHARE\tNAME\tID\t\tWHY")
+	_, _ = fmt.Fprintln(w, "SHARE\tNAME\tID\tDECISION\tWHY")
 	for i := range list {
 		v := &list[i]
 		what := "keep"

@@ -32,6 +32,13 @@ func (l *loader) readStoreInto(n node, st *Store) {
 		"plaintext":          intoBool(&st.Plaintext),
 		"create":             intoBool(&st.Create),
 	}
+	for _, key := range []string{"retention", "keep", "lock", "prune", "maintenance", "schedule", "grace"} {
+		known[key] = field{func(n node) {
+			n.failHint("retention and maintenance are sections of their own, for the store that is served; "+
+				"another one is maintained by: gateway maintain NAME, as from cron, and pruned by a gateway that serves it",
+				"is not a setting of a store")
+		}}
+	}
 	var s3 S3
 	var sftp SFTPStore
 	var timeout time.Duration
