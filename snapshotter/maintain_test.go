@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -347,6 +349,68 @@ func TestMaintainRescues(t *testing.T) {
 	}
 	k.sound(a)
 	k.expect(a, want)
+}
+
+// TestMaintainRescueCutOff kills maintenance when it has written such blobs again and no state tells of
+// it: by then nothing is lost, and the next run, when the lock of the dead one is too old, does it once more.
+func TestMaintainRescueCutOff(t *testing.T) {
+	killed := filepath.Join(t.TempDir(), "store")
+	k := newKeeper(t)
+	at := strings.TrimPrefix(k.store.Location(), "fs://")
+	cut := k.beside(func(c *snapshotter.Config) {
+		c.Failpoint = func(name string) {
+			if name == snapshotter.MaintainCopied {
+				if err := os.CopyFS(killed, os.DirFS(at)); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	want := tree{"/": dir(0), "/file": file(1, noise(1, 300_000))}
+	a := k.commit(snapshotter.ID{}, want.all()...)
+	packs, err := k.store.IndexedPackfiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.store.PutRemoval(store.Removal{Colour: slices.Collect(maps.Keys(packs))}, k.now); err != nil {
+		t.Fatal(err)
+	}
+	if err := cut.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cut.Maintain(t.Context(), k.config()); err != nil {
+		t.Fatal(err)
+	}
+	locks, err := filepath.Glob(filepath.Join(killed, "locks", "*"))
+	if err != nil || len(locks) != 1 {
+		t.Fatalf("%d locks were left behind, %v; want 1", len(locks), err)
+	}
+	if err := os.Remove(locks[0]); err != nil { // as whoever comes after ten minutes does
+		t.Fatal(err)
+	}
+
+	st := storetest.Open(t, storetest.Config(filepath.Dir(killed)))
+	next := &keeper{rig: &rig{Snapshotter: newSnapshotter(t, st), t: t, store: st}, dir: t.TempDir(), now: k.now}
+	if rep := next.maintain(); rep.Rescued == 0 {
+		t.Errorf("nothing was rescued: %+v", rep)
+	}
+	next.sound(a)
+	next.expect(a, want)
+	for range 2 { // marks what was written before the kill, and removes it
+		next.later()
+		next.maintain()
+	}
+	next.sound(a)
+	left, err := st.ListPackfiles(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mac := range packs {
+		if _, ok := left[mac]; ok {
+			t.Errorf("packfile %x is still there", mac[:4])
+		}
+	}
+	next.expect(a, want)
 }
 
 // TestMaintainDoubt gives up when something does not fit together.
