@@ -98,14 +98,19 @@ func unlock(config *storage.Configuration, wrapped, passphrase []byte) ([]byte, 
 			return nil, ErrWrongPassphrase
 		}
 	}
+	return key, verifyWrapped(key, wrapped)
+}
+
+// verifyWrapped compares a configuration with its MAC.
+func verifyWrapped(key, wrapped []byte) error {
 	_, rd, err := storage.Deserialize(configHasher(key), resources.RT_CONFIG, io.NopCloser(bytes.NewReader(wrapped)))
 	if err == nil {
 		_, err = io.Copy(io.Discard, rd)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: its configuration does not verify: %w", ErrDamaged, err)
+		return fmt.Errorf("%w: its configuration does not verify: %w", ErrDamaged, err)
 	}
-	return key, nil
+	return nil
 }
 
 // deriveKey makes a key of a passphrase as kloset does.

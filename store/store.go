@@ -71,6 +71,7 @@ type Store struct {
 	repo   *repository.Repository
 	config *storage.Configuration
 	key    []byte // nil for a plaintext store
+	sound  []byte // the configuration as it was when the store was opened
 	codec  *codec
 	// encoded has buffers for blobs as they stand in packfiles.
 	encoded sync.Pool // of *[]byte
@@ -212,7 +213,7 @@ func (s *Store) unlock(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return s.withCopy(err, kept)
 	}
-	s.config, s.key, s.wrapped = config, key, wrapped
+	s.config, s.key, s.wrapped, s.sound = config, key, wrapped, wrapped
 	return s.keep(kept)
 }
 
@@ -242,7 +243,7 @@ func (s *Store) create(ctx context.Context, cfg Config) error {
 	if err := s.conn.Create(ctx, wrapped); err != nil {
 		return err
 	}
-	s.config, s.key, s.wrapped, s.created = config, key, wrapped, true
+	s.config, s.key, s.wrapped, s.sound, s.created = config, key, wrapped, wrapped, true
 	return s.keep(nil)
 }
 

@@ -1,0 +1,748 @@
+package snapshotter
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/PlakarKorp/kloset/objects"
+	"golang.org/x/time/rate"
+
+	"github.com/snapgate/gateway/internal/background"
+	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/store"
+)
+
+const (
+	// DefaultScrubEvery is how often everything in a store is read back.
+	DefaultScrubEvery = 30 * 24 * time.Hour
+	// DefaultScrubBandwidth is how many bytes a second are read: less than a disk reads, and what a
+	// core decodes.
+	DefaultScrubBandwidth = 64 << 20
+	// scrubLead is how much sooner than it must a file is read, so that a run a day is enough.
+	scrubLead = 24 * time.Hour
+	// scrubSave is how often what is known is written while a run is under way.
+	scrubSave = time.Minute
+	// scrubAtOnce is up to how many packfiles of a store that is new to scrubs are read by the first
+	// run. Those of a larger one are spread over the time.
+	scrubAtOnce = 64
+	// damageMost is how many damaged files are kept.
+	damageMost = 1000
+	// damageParts is how many parts of a file are named.
+	damageParts = 4
+)
+
+// The names that Config.Failpoint is called with by scrubs.
+const (
+	ScrubVerified = "scrub-verified" // a file was read back, and that is noted
+	ScrubFound    = "scrub-found"    // damage is noted
+)
+
+// ErrScrubbing means that another scrub of the store with the same Dir runs.
+var ErrScrubbing = errors.New("the store is being scrubbed already")
+
+// ScrubScope says what a scrub reads back.
+type ScrubScope string
+
+const (
+	// ScrubDue is what has come since, and enough of the rest that a run a day reads everything
+	// within ScrubConfig.Every.
+	ScrubDue ScrubScope = "due"
+	// ScrubNew is what has come since.
+	ScrubNew ScrubScope = "new"
+	// ScrubAll is everything; one that was cut off is taken up where it was.
+	ScrubAll ScrubScope = "all"
+	// ScrubDamaged is what was damaged when it was read last.
+	ScrubDamaged ScrubScope = "damaged"
+)
+
+// ScrubConfig configures Scrub.
+type ScrubConfig struct {
+	// Dir keeps what was read back when, and what is damaged. It is made, and belongs to one
+	// store, and to one run at a time.
+	Dir   string
+	Scope ScrubScope    // "": ScrubDue
+	Every time.Duration // 0: DefaultScrubEvery
+	// Bandwidth is how many bytes a second are read; 0: as fast as it goes.
+	Bandwidth int64
+	// Accept takes states that are missing for removed: the store is an older copy of itself.
+	Accept   bool
+	Now      func() time.Time  // nil: time.Now
+	Progress func(ScrubReport) // is told now and then; may be nil
+}
+
+// ScrubReport is what a run has done.
+type ScrubReport struct {
+	Scope     ScrubScope
+	Packfiles int
+	States    int
+	Blobs     int
+	Bytes     int64
+	Left      int // files that this run is still to read
+	Mended    int // that were damaged when they were read before
+	// Unused is how many blobs are damaged that no snapshot uses.
+	Unused int
+	State  ScrubState // with all damage that is known, of earlier runs, too
+}
+
+// The kinds of Damage.
+const (
+	DamagedPackfile = "packfile"
+	DamagedState    = "state"
+	DamagedConfig   = "configuration"
+)
+
+// Damage is a file of a store that is not as it was written.
+type Damage struct {
+	Kind  string    `json:"kind"`
+	File  string    `json:"file"` // its name in the store
+	Text  string    `json:"text"` // what is wrong with it
+	Found time.Time `json:"found"`
+	Blobs int       `json:"blobs"` // that are damaged and that snapshots use
+	Uses  []Use     `json:"uses,omitempty"`
+	More  int       `json:"more_uses,omitempty"`
+	// Repair says why it was not repaired, when that was tried.
+	Repair string `json:"repair,omitempty"`
+}
+
+// Scrub reads files of the store back and compares what they hold with its MACs: the packfiles that
+// the states tell of, and the states. It takes no lock, and writes nothing to the store.
+//
+// What is damaged is not an error of the run; it is in the report, and in Dir until a later run
+// finds it mended. Errors: ErrScrubbing; ErrUnavailable, after which the next run goes on where this
+// one was.
+func (s *Snapshotter) Scrub(ctx context.Context, cfg ScrubConfig) (report ScrubReport, err error) {
+	background.Do(func() { report, err = s.scrub(ctx, cfg) })
+	if err != nil {
+		err = fmt.Errorf("scrub: %w", s.store.CacheError(err))
+	}
+	return report, err
+}
+
+func (s *Snapshotter) scrub(ctx context.Context, cfg ScrubConfig) (report ScrubReport, err error) {
+	r, end, err := s.openScrub(cfg)
+	if err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	err = r.run(ctx)
+	return r.report, err
+}
+
+// openScrub begins a run.
+func (s *Snapshotter) openScrub(cfg ScrubConfig) (r *scrubbing, end func() error, err error) {
+	if cfg.Dir == "" || cfg.Every < 0 || cfg.Bandwidth < 0 {
+		return nil, nil, fmt.Errorf("directory %q, every %s, bandwidth %d", cfg.Dir, cfg.Every, cfg.Bandwidth)
+	}
+	cfg.Every = cmp.Or(cfg.Every, DefaultScrubEvery)
+	cfg.Scope = cmp.Or(cfg.Scope, ScrubDue)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, nil, err
+	}
+	alone, err := disk.Lock(cfg.Dir)
+	if errors.Is(err, disk.ErrLocked) {
+		return nil, nil, ErrScrubbing
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	r = &scrubbing{s: s, cfg: cfg, began: cfg.Now().UTC(), damage: make(map[ledgerKey]*Damage), found: make(map[ledgerKey]damaged)}
+	r.report.Scope = cfg.Scope
+	if cfg.Bandwidth > 0 {
+		const burst = 1 << 20
+		r.limit = rate.NewLimiter(rate.Limit(cfg.Bandwidth), max(burst, int(min(cfg.Bandwidth, 1<<30))/4))
+	}
+	r.state, err = ReadScrubState(cfg.Dir)
+	if err != nil {
+		s.log.Warn("what was found damaged is looked for again", "err", err)
+		r.state = ScrubState{}
+	}
+	if r.state.Store != s.store.ID() {
+		r.state = ScrubState{Store: s.store.ID()}
+	}
+	r.state.Every = cfg.Every.String()
+	for i := range r.state.Damage {
+		r.keepDamage(&r.state.Damage[i])
+	}
+	if r.ledger, err = openLedger(cfg.Dir, s.store.ID()); err != nil {
+		return nil, nil, errors.Join(err, alone.Unlock())
+	}
+	return r, func() error { return errors.Join(r.ledger.close(), alone.Unlock()) }, nil
+}
+
+// scrubbing is one run.
+type scrubbing struct {
+	s      *Snapshotter
+	cfg    ScrubConfig
+	began  time.Time
+	limit  *rate.Limiter // nil: none
+	ledger *ledger
+	state  ScrubState
+	report ScrubReport
+	saved  time.Time
+
+	damage map[ledgerKey]*Damage
+	// found is damage of this run whose uses are still to be found.
+	found map[ledgerKey]damaged
+}
+
+// damaged is what was found damaged in a file.
+type damaged struct {
+	text   string
+	blobs  []store.Place
+	around bool // what is around the blobs of a packfile is
+}
+
+// configKey stands for the configuration.
+var configKey = ledgerKey{}
+
+func (r *scrubbing) keepDamage(d *Damage) {
+	k := configKey
+	if raw, err := hex.DecodeString(d.File); err == nil && len(raw) == len(k.mac) {
+		k.mac = objects.MAC(raw)
+		k.kind = ledgerPackfile
+		if d.Kind == DamagedState {
+			k.kind = ledgerState
+		}
+	}
+	c := *d
+	r.damage[k] = &c
+}
+
+func (r *scrubbing) pace(ctx context.Context, n int) error {
+	if r.limit == nil {
+		return ctx.Err()
+	}
+	return r.limit.WaitN(ctx, n)
+}
+
+func (r *scrubbing) run(ctx context.Context) (err error) {
+	if err := r.config(ctx); err != nil {
+		return err
+	}
+	if err := r.refresh(ctx); err != nil {
+		return err
+	}
+	if r.cfg.Scope == ScrubAll && r.state.All.IsZero() {
+		r.state.All = r.began
+	}
+	// What is known must not be lost with the error.
+	defer func() { err = errors.Join(err, r.finish(ctx, err)) }()
+	done := make(map[ledgerKey]bool)
+	if err := r.begin(ctx); err != nil {
+		return err
+	}
+	if r.cfg.Accept {
+		if err := r.accept(ctx); err != nil {
+			return err
+		}
+	}
+	for {
+		seen := r.generation()
+		plan, err := r.plan(ctx)
+		if err != nil {
+			return err
+		}
+		plan = slices.DeleteFunc(plan, func(k ledgerKey) bool { return done[k] })
+		r.report.Left = len(plan)
+		if len(plan) == 0 {
+			return nil
+		}
+		for _, k := range plan {
+			if err := r.verify(ctx, k); err != nil {
+				return err
+			}
+			done[k] = true
+			r.report.Left--
+			if err := r.tell(ctx); err != nil {
+				return err
+			}
+			if r.generation() != seen {
+				break // what has come goes first
+			}
+		}
+	}
+}
+
+// begin spreads what a large store has when it is scrubbed for the first time.
+func (r *scrubbing) begin(ctx context.Context) error {
+	if len(r.ledger.at) > 0 {
+		return nil
+	}
+	files, err := r.files(ctx)
+	if err != nil || len(files) <= 2*cmp.Or(r.cfg.AtOnce, scrubAtOnce) { // with its states
+		return err
+	}
+	for k := range files {
+		if err := r.ledger.put(k, ledgerEntry{r.began.UnixNano(), unread}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refresh takes over what others did, unless damage is in the way of that.
+func (r *scrubbing) refresh(ctx context.Context) error {
+	err := r.s.Refresh(ctx)
+	if errors.Is(err, store.ErrDamaged) || err != nil && r.damage[configKey] != nil && !errors.Is(err, ErrUnavailable) {
+		return ctx.Err()
+	}
+	return err
+}
+
+// accept forgets states that were there and are not.
+func (r *scrubbing) accept(ctx context.Context) error {
+	files, err := r.files(ctx)
+	if err != nil {
+		return err
+	}
+	for k := range maps.Clone(r.ledger.at) {
+		if _, ok := files[k]; ok || k.kind != ledgerState {
+			continue
+		}
+		r.mended(k)
+		if err := r.ledger.put(k, ledgerEntry{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// generation changes when the store has other states than before.
+func (r *scrubbing) generation() int {
+	r.s.mu.RLock()
+	defer r.s.mu.RUnlock()
+	return len(r.s.states)
+}
+
+// files lists what is to be read back, and when it came.
+func (r *scrubbing) files(ctx context.Context) (map[ledgerKey]time.Time, error) {
+	packs, err := r.s.store.PackfilesAdded()
+	if err != nil {
+		return nil, err
+	}
+	files := make(map[ledgerKey]time.Time, len(packs))
+	for mac, added := range packs {
+		files[ledgerKey{ledgerPackfile, mac}] = added
+	}
+	there, err := r.s.store.States(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.s.mu.RLock()
+	defer r.s.mu.RUnlock()
+	for _, mac := range slices.AppendSeq(there, maps.Keys(r.s.states)) {
+		files[ledgerKey{ledgerState, mac}] = time.Time{}
+	}
+	return files, nil
+}
+
+// verified is when a file was read back; zero for never. A time to come is no time.
+func (r *scrubbing) verified(k ledgerKey) time.Time {
+	if r.ledger.at[k].size == unread {
+		return time.Time{}
+	}
+	return r.since(k)
+}
+
+// since is verified, and of what was there before the first scrub, when that was.
+func (r *scrubbing) since(k ledgerKey) time.Time {
+	e, ok := r.ledger.at[k]
+	if t := time.Unix(0, e.when); ok && !t.After(r.cfg.Now().Add(time.Minute)) {
+		return t
+	}
+	return time.Time{}
+}
+
+// size is how large a file was when it was read back, or about how large packfiles are.
+func (r *scrubbing) size(k ledgerKey) int64 {
+	if size := r.ledger.at[k].size; size != unread {
+		return size
+	}
+	if k.kind == ledgerState {
+		return 4 << 10
+	}
+	return packSize
+}
+
+// plan lists what this run is to read, in its order: what was damaged, what is new, and what was
+// read back longest ago.
+func (r *scrubbing) plan(ctx context.Context) ([]ledgerKey, error) {
+	files, err := r.files(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := r.cfg.Now()
+	var damaged, fresh, old []ledgerKey
+	total := int64(0)
+	for k := range files {
+		total += r.size(k)
+		switch at := r.since(k); {
+		case r.damage[k] != nil:
+			damaged = append(damaged, k)
+		case at.IsZero():
+			fresh = append(fresh, k)
+		default:
+			old = append(old, k)
+		}
+	}
+	for k := range r.ledger.at {
+		// What was there and is not told of any more is looked at; for a state that is damage.
+		if _, ok := files[k]; !ok && k.kind == ledgerState && r.damage[k] == nil {
+			fresh = append(fresh, k)
+		}
+	}
+	for k := range r.damage {
+		if _, ok := files[k]; !ok && k != configKey {
+			damaged = append(damaged, k)
+		}
+	}
+	order := func(a, b ledgerKey) int {
+		return cmp.Or(cmp.Compare(r.ledger.at[a].when, r.ledger.at[b].when), -cmp.Compare(a.kind, b.kind), slices.Compare(a.mac[:], b.mac[:]))
+	}
+	for _, list := range [][]ledgerKey{damaged, fresh, old} {
+		slices.SortFunc(list, order)
+	}
+	switch r.cfg.Scope {
+	case ScrubDamaged:
+		return damaged, nil
+	case ScrubNew:
+		return append(damaged, fresh...), nil
+	case ScrubAll:
+		old = slices.DeleteFunc(old, func(k ledgerKey) bool { return !r.verified(k).Before(r.state.All) })
+	default:
+		old = old[:r.share(old, total, now)]
+	}
+	return slices.Concat(damaged, fresh, old), nil
+}
+
+// share is how many of the files that were read back before are due: those that would be read too
+// late otherwise, and as much more as comes to one run, so that not everything is due at once.
+func (r *scrubbing) share(old []ledgerKey, total int64, now time.Time) (n int) {
+	since := scrubLead
+	if !r.state.Last.IsZero() && now.After(r.state.Last) {
+		since = min(max(now.Sub(r.state.Last), 0), r.cfg.Every)
+	}
+	budget := int64(float64(total)*float64(since)/float64(r.cfg.Every)) - r.report.Bytes
+	for _, k := range old {
+		late := r.since(k).Add(r.cfg.Every - scrubLead).Before(now)
+		if budget <= 0 && !late {
+			break
+		}
+		// What was read back by this run, or by one just now, is not read again.
+		if !r.since(k).Before(r.began) && r.ledger.at[k].size != unread {
+			break
+		}
+		budget -= r.size(k)
+		n++
+	}
+	return n
+}
+
+// verify reads a file back.
+func (r *scrubbing) verify(ctx context.Context, k ledgerKey) error {
+	var size int64
+	var bad damaged
+	var err error
+	if k.kind == ledgerState {
+		size, bad.text, err = r.verifyState(ctx, k.mac)
+	} else {
+		size, bad, err = r.verifyPackfile(ctx, k.mac)
+	}
+	if err != nil {
+		return err
+	}
+	if k.kind == ledgerState {
+		r.report.States++
+	} else {
+		r.report.Packfiles++
+	}
+	r.report.Bytes += size
+	r.state.Read += size
+	e := ledgerEntry{r.cfg.Now().UnixNano(), size}
+	switch bad.text {
+	case "":
+		r.mended(k)
+	case gone:
+		r.mended(k)
+		e = ledgerEntry{}
+	default:
+		r.damaged(k, bad)
+		if e.size == 0 {
+			e.size = r.size(k)
+		}
+		if err := r.save(ctx); err != nil { // before it counts as read back
+			return err
+		}
+	}
+	if err := r.ledger.put(k, e); err != nil {
+		return err
+	}
+	r.s.failpoint(ScrubVerified)
+	return nil
+}
+
+// gone is what is said of a file that is not to be there any more.
+const gone = "gone"
+
+func (r *scrubbing) verifyState(ctx context.Context, id objects.MAC) (size int64, text string, err error) {
+	size, err = r.s.store.VerifyState(ctx, id, r.pace)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0, "missing", nil
+	case errors.Is(err, store.ErrDamaged):
+		return size, "its content is not what was written", nil
+	}
+	return size, "", err
+}
+
+func (r *scrubbing) verifyPackfile(ctx context.Context, mac objects.MAC) (size int64, bad damaged, err error) {
+	c, err := r.s.store.VerifyPackfile(ctx, mac, r.pace)
+	if err != nil {
+		return 0, bad, err
+	}
+	r.report.Blobs += c.Blobs
+	r.state.Blobs += int64(c.Blobs)
+	if c.Sound() {
+		return c.Bytes, bad, nil
+	}
+	if c.Missing {
+		// Maintenance may have removed it, here or in another process.
+		if err := r.refresh(ctx); err != nil {
+			return 0, bad, err
+		}
+		packs, err := r.s.store.PackfilesAdded()
+		if err != nil {
+			return 0, bad, err
+		}
+		if _, ok := packs[mac]; !ok {
+			return 0, damaged{text: gone}, nil
+		}
+	}
+	return c.Bytes, damaged{describeCheck(&c), c.Damaged, len(c.Parts) > 0 || c.Err != nil}, nil
+}
+
+// describeCheck says what is wrong with a packfile.
+func describeCheck(c *store.PackfileCheck) string {
+	if c.Missing {
+		return "missing"
+	}
+	var parts []string
+	if c.Err != nil {
+		parts = append(parts, c.Err.Error())
+	}
+	if n := len(c.Damaged); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d blobs are damaged", n, n+c.Blobs))
+	}
+	if len(c.Parts) > 0 {
+		parts = append(parts, strings.Join(c.Parts[:min(len(c.Parts), damageParts)], ", ")+" damaged")
+	}
+	return strings.Join(parts, "; ")
+}
+
+// mended notes that a file is as it was written.
+func (r *scrubbing) mended(k ledgerKey) {
+	if r.damage[k] == nil {
+		return
+	}
+	delete(r.damage, k)
+	delete(r.found, k)
+	r.report.Mended++
+}
+
+// damaged notes that a file is not as it was written.
+func (r *scrubbing) damaged(k ledgerKey, bad damaged) {
+	d := r.damage[k]
+	if d == nil {
+		d = &Damage{Kind: DamagedPackfile, File: hex.EncodeToString(k.mac[:]), Found: r.began}
+		switch k.kind {
+		case ledgerState:
+			d.Kind = DamagedState
+		case 0:
+			d.Kind, d.File = DamagedConfig, "CONFIG"
+		}
+		r.damage[k] = d
+		r.s.log.Error("a file of the store is damaged", "store", r.s.store.Location(), "kind", d.Kind, "file", d.File, "damage", bad.text)
+	}
+	d.Text, d.Blobs = bad.text, len(bad.blobs)
+	r.found[k] = bad
+}
+
+// config reads the store's configuration back.
+func (r *scrubbing) config(ctx context.Context) error {
+	err := r.s.store.VerifyConfig(ctx)
+	switch {
+	case err == nil:
+		r.mended(configKey)
+	case errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrNewerVersion):
+		r.damaged(configKey, damaged{text: err.Error()})
+	default:
+		return err
+	}
+	return nil
+}
+
+// tell reports, and writes down now and then what is known.
+func (r *scrubbing) tell(ctx context.Context) error {
+	if r.cfg.Progress != nil {
+		r.report.State = r.state
+		r.cfg.Progress(r.report)
+	}
+	if time.Since(r.saved) < scrubSave {
+		return nil
+	}
+	return r.save(ctx)
+}
+
+// save writes down what is known.
+func (r *scrubbing) save(ctx context.Context) error {
+	files, err := r.files(ctx)
+	if err != nil {
+		return err
+	}
+	now := r.cfg.Now()
+	r.state.Files, r.state.Fresh, r.state.Oldest = len(files), 0, time.Time{}
+	for k, added := range files {
+		at := r.verified(k)
+		if !at.IsZero() && now.Sub(at) <= r.cfg.Every {
+			r.state.Fresh++
+		}
+		if at.IsZero() {
+			at = added
+		}
+		if !at.IsZero() && (r.state.Oldest.IsZero() || at.Before(r.state.Oldest)) {
+			r.state.Oldest = at.UTC()
+		}
+	}
+	r.state.Damage, r.state.More = nil, 0
+	keys := slices.SortedFunc(maps.Keys(r.damage), func(a, b ledgerKey) int {
+		return cmp.Or(r.damage[a].Found.Compare(r.damage[b].Found), cmp.Compare(a.kind, b.kind), slices.Compare(a.mac[:], b.mac[:]))
+	})
+	for _, k := range keys {
+		if len(r.state.Damage) == damageMost {
+			r.state.More++
+			continue
+		}
+		r.state.Damage = append(r.state.Damage, *r.damage[k])
+	}
+	r.saved = time.Now()
+	return writeScrubState(r.cfg.Dir, &r.state)
+}
+
+// finish finds out what the damage concerns, and writes down what is known.
+func (r *scrubbing) finish(ctx context.Context, cause error) error {
+	var err error
+	if ctx.Err() == nil && (cause == nil || !errors.Is(cause, ErrUnavailable)) {
+		err = r.concerns(ctx)
+	}
+	if cause == nil && err == nil {
+		now := r.cfg.Now().UTC()
+		if r.cfg.Scope == ScrubDue || r.cfg.Scope == ScrubAll {
+			r.state.Last = now
+		}
+		if r.cfg.Scope == ScrubAll {
+			r.state.Whole, r.state.All = now, time.Time{}
+		}
+	}
+	// Also when it was told to stop.
+	err = errors.Join(err, r.save(context.WithoutCancel(ctx)))
+	r.report.State = r.state
+	if len(r.damage) > 0 {
+		r.s.failpoint(ScrubFound)
+	}
+	return err
+}
+
+// concerns finds out which snapshots and paths the damage that this run has found concerns, and
+// forgets that of which they need nothing.
+func (r *scrubbing) concerns(ctx context.Context) error {
+	if len(r.found) == 0 {
+		return nil
+	}
+	lost, err := r.lost()
+	if err != nil {
+		return err
+	}
+	keys := slices.SortedFunc(maps.Keys(r.found), func(a, b ledgerKey) int { return slices.Compare(a.mac[:], b.mac[:]) })
+	want := make(map[store.BlobID]int)
+	for i, k := range keys {
+		for _, p := range r.found[k].blobs {
+			if lost[k.mac] && r.s.store.Has(p.Type, p.Blob) {
+				continue // it was stored again, and whoever reads finds that
+			}
+			want[store.BlobID{Type: p.Type, MAC: p.Blob}] = i
+		}
+	}
+	u := newUseSearch(r.s, want)
+	if err := u.run(ctx); err != nil {
+		return err
+	}
+	for i, k := range keys {
+		d := r.damage[k]
+		d.Blobs, d.Uses, d.More = 0, u.of(i), u.more[i]
+		unused := 0
+		for _, p := range r.found[k].blobs {
+			b := store.BlobID{Type: p.Type, MAC: p.Blob}
+			if _, wanted := want[b]; !wanted {
+				continue
+			}
+			if _, used := u.used[b]; used || u.blind {
+				d.Blobs++
+			} else {
+				unused++
+			}
+		}
+		r.report.Unused += unused
+		if k.kind == ledgerState {
+			if err := r.snapshotsOf(k.mac, d); err != nil {
+				return err
+			}
+		}
+		if k.kind == ledgerPackfile && d.Blobs == 0 && !r.found[k].around {
+			r.s.log.Info("damage concerns nothing that a snapshot uses", "packfile", d.File, "damage", d.Text)
+			delete(r.damage, k)
+		}
+	}
+	clear(r.found)
+	return nil
+}
+
+// lost has the packfiles of which it is known, and told to other readers, that they are missing.
+func (r *scrubbing) lost() (map[objects.MAC]bool, error) {
+	macs, err := r.s.store.LostPackfiles()
+	if err != nil {
+		return nil, err
+	}
+	lost := make(map[objects.MAC]bool, len(macs))
+	for _, mac := range macs {
+		lost[mac] = true
+	}
+	return lost, nil
+}
+
+// snapshotsOf names the snapshots that a state tells of.
+func (r *scrubbing) snapshotsOf(id objects.MAC, d *Damage) error {
+	ids, err := r.s.store.SnapshotsOfState(id)
+	if err != nil {
+		return err
+	}
+	for _, mac := range ids {
+		use := Use{What: "state", Snapshots: 1, First: ID(mac), Last: ID(mac)}
+		if rec := r.s.known(ID(mac)); rec != nil {
+			use.Share, use.FirstTime, use.LastTime = rec.snap.Share, rec.snap.Time, rec.snap.Time
+		}
+		d.Uses = append(d.Uses, use)
+	}
+	return nil
+}

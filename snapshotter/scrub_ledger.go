@@ -1,0 +1,192 @@
+package snapshotter
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/PlakarKorp/kloset/objects"
+
+	"github.com/snapgate/gateway/internal/disk"
+)
+
+// ledger remembers, in a file that only grows, which file of a store was read back when. It is a
+// cache: what a crash has cut off of it is read back once more.
+type ledger struct {
+	name string
+	f    *os.File
+	at   map[ledgerKey]ledgerEntry
+	rows int // in the file
+}
+
+// ledgerKey names a file of a store.
+type ledgerKey struct {
+	kind byte
+	mac  objects.MAC
+}
+
+// The kinds of files.
+const (
+	ledgerPackfile byte = iota + 1
+	ledgerState
+)
+
+type ledgerEntry struct {
+	when int64 // nanoseconds; 0: it is gone
+	size int64
+}
+
+// unread is the size of what has not been read back yet; when is the time of the first scrub.
+const unread = -1
+
+const (
+	ledgerMagic = "snapgate verified 1\n"
+	ledgerRow   = 1 + len(objects.MAC{}) + 8 + 8 + 4
+	// ledgerSlack is how many rows that do not count a file may have beside those that do.
+	ledgerSlack = 10_000
+)
+
+func ledgerHead(storeID string) []byte { return []byte(ledgerMagic + storeID + "\n") }
+
+// openLedger opens the file, or makes it; one that is another store's, or damaged at its beginning,
+// is made anew.
+func openLedger(dir, storeID string) (l *ledger, err error) {
+	l = &ledger{name: filepath.Join(dir, "verified"), at: make(map[ledgerKey]ledgerEntry)}
+	data, err := os.ReadFile(l.name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	rest, ok := bytes.CutPrefix(data, ledgerHead(storeID))
+	if ok {
+		l.load(rest)
+	}
+	if !ok || l.rows > len(l.at)+ledgerSlack || l.rows*ledgerRow < len(rest) {
+		if err := l.rewrite(storeID); err != nil {
+			return nil, fmt.Errorf("ledger: %w", err)
+		}
+	}
+	if l.f, err = os.OpenFile(l.name, os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	return l, nil
+}
+
+func (l *ledger) load(rows []byte) {
+	le := binary.LittleEndian
+	for ; len(rows) >= ledgerRow; rows = rows[ledgerRow:] {
+		row := rows[:ledgerRow]
+		if le.Uint32(row[ledgerRow-4:]) != crc32.Checksum(row[:ledgerRow-4], castagnoli) {
+			return
+		}
+		k := ledgerKey{row[0], objects.MAC(row[1:33])}
+		e := ledgerEntry{int64(le.Uint64(row[33:])), int64(le.Uint64(row[41:]))}
+		if l.rows++; e.when == 0 {
+			delete(l.at, k)
+		} else {
+			l.at[k] = e
+		}
+	}
+}
+
+func (k ledgerKey) row(e ledgerEntry) []byte {
+	le := binary.LittleEndian
+	row := append(make([]byte, 0, ledgerRow), k.kind)
+	row = append(row, k.mac[:]...)
+	row = le.AppendUint64(row, uint64(e.when))
+	row = le.AppendUint64(row, uint64(e.size))
+	return le.AppendUint32(row, crc32.Checksum(row, castagnoli))
+}
+
+// rewrite leaves out what does not count.
+func (l *ledger) rewrite(storeID string) error {
+	data := ledgerHead(storeID)
+	for k, e := range l.at {
+		data = append(data, k.row(e)...)
+	}
+	l.rows = len(l.at)
+	return disk.WriteFile(disk.OS{}, l.name, data, 0o600)
+}
+
+// put notes that a file was read back; a kill does not undo it.
+func (l *ledger) put(k ledgerKey, e ledgerEntry) error {
+	if e.when == 0 {
+		delete(l.at, k)
+	} else {
+		l.at[k] = e
+	}
+	l.rows++
+	if _, err := l.f.Write(k.row(e)); err != nil {
+		return fmt.Errorf("ledger: %w", err)
+	}
+	return nil
+}
+
+func (l *ledger) close() error { return errors.Join(l.f.Sync(), l.f.Close()) }
+
+// ScrubState is what scrubs of a store have left: what is damaged, and how far they are.
+type ScrubState struct {
+	Store  string    `json:"store"`            // its identifier
+	Last   time.Time `json:"last,omitzero"`    // when the last scrub has ended
+	Whole  time.Time `json:"whole,omitzero"`   // when a scrub of all has ended last
+	All    time.Time `json:"all,omitzero"`     // when the one that has not ended began
+	Oldest time.Time `json:"oldest,omitzero"`  // since when what was read back longest ago was not; zero: never looked
+	Files  int       `json:"files"`            // packfiles and states there are
+	Fresh  int       `json:"fresh"`            // of those, read back within Every
+	Every  string    `json:"every,omitempty"`  // of the last scrub
+	Read   int64     `json:"read"`             // bytes, in all
+	Blobs  int64     `json:"blobs"`            // compared, in all
+	Damage []Damage  `json:"damage,omitempty"` // what is not mended
+	More   int       `json:"more,omitempty"`   // damaged files beyond those
+	Since  time.Time `json:"since,omitzero"`   // of the first of Damage
+}
+
+// Damaged counts damaged packfiles, states, and blobs that snapshots use.
+func (s *ScrubState) Damaged() (packfiles, states, blobs int) {
+	for i := range s.Damage {
+		d := &s.Damage[i]
+		switch d.Kind {
+		case DamagedPackfile:
+			packfiles++
+		case DamagedState:
+			states++
+		}
+		blobs += d.Blobs
+	}
+	return packfiles, states, blobs
+}
+
+// scrubStateMost bounds what is read of a state file.
+const scrubStateMost = 64 << 20
+
+// ReadScrubState reads what scrubs have left in a directory; zero when there was none.
+func ReadScrubState(dir string) (st ScrubState, err error) {
+	data, err := disk.ReadFile(disk.OS{}, filepath.Join(dir, "scrub.json"), scrubStateMost)
+	if errors.Is(err, fs.ErrNotExist) {
+		return st, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &st)
+	}
+	if err != nil {
+		return ScrubState{}, fmt.Errorf("what is known of the store's files: %w", err)
+	}
+	return st, nil
+}
+
+func writeScrubState(dir string, st *ScrubState) error {
+	data, err := json.Marshal(st)
+	if err == nil {
+		err = disk.WriteFile(disk.OS{}, filepath.Join(dir, "scrub.json"), append(data, '\n'), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("what is known of the store's files: %w", err)
+	}
+	return nil
+}
