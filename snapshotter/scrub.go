@@ -74,7 +74,9 @@ type ScrubConfig struct {
 	// Bandwidth is how many bytes a second are read; 0: as fast as it goes.
 	Bandwidth int64
 	// Accept takes states that are missing for removed: the store is an older copy of itself.
-	Accept   bool
+	Accept bool
+	// AtOnce is up to how many packfiles the first run of all reads, whatever is due; 0: 64.
+	AtOnce   int
 	Now      func() time.Time  // nil: time.Now
 	Progress func(ScrubReport) // is told now and then; may be nil
 }
@@ -205,10 +207,10 @@ type damaged struct {
 }
 
 // configKey stands for the configuration.
-var configKey = ledgerKey{}
+func configKey() ledgerKey { return ledgerKey{} }
 
 func (r *scrubbing) keepDamage(d *Damage) {
-	k := configKey
+	k := configKey()
 	if raw, err := hex.DecodeString(d.File); err == nil && len(raw) == len(k.mac) {
 		k.mac = objects.MAC(raw)
 		k.kind = ledgerPackfile
@@ -295,7 +297,7 @@ func (r *scrubbing) begin(ctx context.Context) error {
 // refresh takes over what others did, unless damage is in the way of that.
 func (r *scrubbing) refresh(ctx context.Context) error {
 	err := r.s.Refresh(ctx)
-	if errors.Is(err, store.ErrDamaged) || err != nil && r.damage[configKey] != nil && !errors.Is(err, ErrUnavailable) {
+	if errors.Is(err, store.ErrDamaged) || err != nil && r.damage[configKey()] != nil && !errors.Is(err, ErrUnavailable) {
 		return ctx.Err()
 	}
 	return err
@@ -404,7 +406,7 @@ func (r *scrubbing) plan(ctx context.Context) ([]ledgerKey, error) {
 		}
 	}
 	for k := range r.damage {
-		if _, ok := files[k]; !ok && k != configKey {
+		if _, ok := files[k]; !ok && k != configKey() {
 			damaged = append(damaged, k)
 		}
 	}
@@ -551,42 +553,14 @@ func describeCheck(c *store.PackfileCheck) string {
 	return strings.Join(parts, "; ")
 }
 
-// mended notes that a file is as it was written.
-func (r *scrubbing) mended(k ledgerKey) {
-	if r.damage[k] == nil {
-		return
-	}
-	delete(r.damage, k)
-	delete(r.found, k)
-	r.report.Mended++
-}
-
-// damaged notes that a file is not as it was written.
-func (r *scrubbing) damaged(k ledgerKey, bad damaged) {
-	d := r.damage[k]
-	if d == nil {
-		d = &Damage{Kind: DamagedPackfile, File: hex.EncodeToString(k.mac[:]), Found: r.began}
-		switch k.kind {
-		case ledgerState:
-			d.Kind = DamagedState
-		case 0:
-			d.Kind, d.File = DamagedConfig, "CONFIG"
-		}
-		r.damage[k] = d
-		r.s.log.Error("a file of the store is damaged", "store", r.s.store.Location(), "kind", d.Kind, "file", d.File, "damage", bad.text)
-	}
-	d.Text, d.Blobs = bad.text, len(bad.blobs)
-	r.found[k] = bad
-}
-
 // config reads the store's configuration back.
 func (r *scrubbing) config(ctx context.Context) error {
 	err := r.s.store.VerifyConfig(ctx)
 	switch {
 	case err == nil:
-		r.mended(configKey)
+		r.mended(configKey())
 	case errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrNewerVersion):
-		r.damaged(configKey, damaged{text: err.Error()})
+		r.damaged(configKey(), damaged{text: err.Error()})
 	default:
 		return err
 	}
@@ -662,87 +636,4 @@ func (r *scrubbing) finish(ctx context.Context, cause error) error {
 		r.s.failpoint(ScrubFound)
 	}
 	return err
-}
-
-// concerns finds out which snapshots and paths the damage that this run has found concerns, and
-// forgets that of which they need nothing.
-func (r *scrubbing) concerns(ctx context.Context) error {
-	if len(r.found) == 0 {
-		return nil
-	}
-	lost, err := r.lost()
-	if err != nil {
-		return err
-	}
-	keys := slices.SortedFunc(maps.Keys(r.found), func(a, b ledgerKey) int { return slices.Compare(a.mac[:], b.mac[:]) })
-	want := make(map[store.BlobID]int)
-	for i, k := range keys {
-		for _, p := range r.found[k].blobs {
-			if lost[k.mac] && r.s.store.Has(p.Type, p.Blob) {
-				continue // it was stored again, and whoever reads finds that
-			}
-			want[store.BlobID{Type: p.Type, MAC: p.Blob}] = i
-		}
-	}
-	u := newUseSearch(r.s, want)
-	if err := u.run(ctx); err != nil {
-		return err
-	}
-	for i, k := range keys {
-		d := r.damage[k]
-		d.Blobs, d.Uses, d.More = 0, u.of(i), u.more[i]
-		unused := 0
-		for _, p := range r.found[k].blobs {
-			b := store.BlobID{Type: p.Type, MAC: p.Blob}
-			if _, wanted := want[b]; !wanted {
-				continue
-			}
-			if _, used := u.used[b]; used || u.blind {
-				d.Blobs++
-			} else {
-				unused++
-			}
-		}
-		r.report.Unused += unused
-		if k.kind == ledgerState {
-			if err := r.snapshotsOf(k.mac, d); err != nil {
-				return err
-			}
-		}
-		if k.kind == ledgerPackfile && d.Blobs == 0 && !r.found[k].around {
-			r.s.log.Info("damage concerns nothing that a snapshot uses", "packfile", d.File, "damage", d.Text)
-			delete(r.damage, k)
-		}
-	}
-	clear(r.found)
-	return nil
-}
-
-// lost has the packfiles of which it is known, and told to other readers, that they are missing.
-func (r *scrubbing) lost() (map[objects.MAC]bool, error) {
-	macs, err := r.s.store.LostPackfiles()
-	if err != nil {
-		return nil, err
-	}
-	lost := make(map[objects.MAC]bool, len(macs))
-	for _, mac := range macs {
-		lost[mac] = true
-	}
-	return lost, nil
-}
-
-// snapshotsOf names the snapshots that a state tells of.
-func (r *scrubbing) snapshotsOf(id objects.MAC, d *Damage) error {
-	ids, err := r.s.store.SnapshotsOfState(id)
-	if err != nil {
-		return err
-	}
-	for _, mac := range ids {
-		use := Use{What: "state", Snapshots: 1, First: ID(mac), Last: ID(mac)}
-		if rec := r.s.known(ID(mac)); rec != nil {
-			use.Share, use.FirstTime, use.LastTime = rec.snap.Share, rec.snap.Time, rec.snap.Time
-		}
-		d.Uses = append(d.Uses, use)
-	}
-	return nil
 }

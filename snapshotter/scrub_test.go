@@ -349,7 +349,7 @@ func TestScrubCoverage(t *testing.T) {
 	if rep.State.Files != all || rep.State.Fresh != all {
 		t.Errorf("first run: %d files of %+v", all, rep.State)
 	}
-	id = k.commit(id, put("/g", file(60, "g")))
+	k.commit(id, put("/g", file(60, "g")))
 	if rep := k.scrub(snapshotter.ScrubNew); rep.Packfiles != 1 || rep.States != 1 {
 		t.Errorf("a new snapshot: %d packfiles, %d states", rep.Packfiles, rep.States)
 	}

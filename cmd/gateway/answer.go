@@ -44,6 +44,8 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 		return rep
 	case control.OpStatus:
 		return s.answerStatus(ctx, send)
+	case control.OpScrub:
+		return s.answerScrub(ctx, req, send)
 	case control.OpMaintain:
 		m, err := s.answerMaintain(ctx, req)
 		rep := refusal(err)

@@ -31,6 +31,7 @@ type events struct {
 	log     *slog.Logger
 	made    chan struct{} // pulsed (capacity 1) when there may be a new snapshot
 	commits atomic.Uint64 // snapshots made
+	stored  chan struct{} // likewise, for another reader
 }
 
 func newEvents(cfg *config.Config, log *slog.Logger) (*events, error) {
@@ -39,7 +40,7 @@ func newEvents(cfg *config.Config, log *slog.Logger) (*events, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &events{metrics: m, log: log, made: make(chan struct{}, 1)}
+	e := &events{metrics: m, log: log, made: make(chan struct{}, 1), stored: make(chan struct{}, 1)}
 	if err := e.openHooks(cfg); err != nil {
 		return nil, err
 	}
@@ -65,9 +66,11 @@ func (e *events) close() error {
 
 // pulse says that there may be a new snapshot.
 func (e *events) pulse() {
-	select {
-	case e.made <- struct{}{}:
-	default: // one is pending
+	for _, reader := range []chan struct{}{e.made, e.stored} {
+		select {
+		case reader <- struct{}{}:
+		default: // one is pending
+		}
 	}
 }
 

@@ -73,6 +73,8 @@ const (
 	jobPull     = "pull"
 	jobSync     = "sync"
 	jobMaintain = "maintain"
+	// jobVerify reads a part of the store back; there is one.
+	jobVerify = "verify"
 	// jobPrune removes what retention does not keep; there is one.
 	jobPrune = "prune"
 )
@@ -95,6 +97,9 @@ func plannedJobs(cfg *config.Config) []jobPlan {
 	}
 	if m := &cfg.Maintenance; m.Schedule.Times != nil {
 		list = append(list, jobPlan{config.MaintenanceJob, jobMaintain, m.Schedule})
+	}
+	if v := &cfg.Verify; v.Schedule.Times != nil {
+		list = append(list, jobPlan{config.VerifyJob, jobVerify, v.Schedule})
 	}
 	slices.SortFunc(list, func(a, b jobPlan) int { return strings.Compare(a.name, b.name) })
 	return list
@@ -304,6 +309,9 @@ func (p *program) runJob(ctx context.Context, name string) error {
 		}
 	}
 	if rep.Job.Result == string(jobs.Partial) {
+		if rep.Job.Kind == jobVerify {
+			return &incompleteError{"jobs run: " + name + ": files of the store are damaged"}
+		}
 		return fmt.Errorf("jobs run: %s: %w", name, errPartial)
 	}
 	return nil

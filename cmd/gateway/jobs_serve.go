@@ -44,6 +44,8 @@ func (s *serving) jobsOf(cfg *config.Config) []jobs.Job {
 			j.Run = s.pruneJob
 		case jobMaintain:
 			j.Run = s.maintainJob(cfg)
+		case jobVerify:
+			j.Run = s.verifyJob(cfg)
 		}
 		list = append(list, j)
 	}

@@ -15,6 +15,9 @@ func (s *serving) metricsState() metrics.State {
 		Spool: sys.SpoolBytes, SpoolLimit: sys.SpoolLimit, DiskFree: sys.DiskFree,
 		StoreUp: !found.at.IsZero() && found.store == nil, StoreErrors: s.store.Errors(),
 	}
+	v := s.verifying.get()
+	st.Verify = metrics.Verify{Files: v.Files, Fresh: v.Fresh, Last: v.Last, Oldest: v.Oldest, Read: s.verifying.read.Load()}
+	st.Verify.Packfiles, st.Verify.States, st.Verify.Blobs = v.Damaged()
 	st.AuditErrors, _ = s.events.auditErrors()
 	st.Hooks = s.events.hookMetrics()
 	for _, a := range s.alarms.List() {

@@ -54,7 +54,7 @@ func (s *serving) takeOver(ctx context.Context) error {
 	now := *s.cfg
 	now.Shares, now.Users, now.Warnings, now.Files = cfg.Shares, cfg.Users, cfg.Warnings, cfg.Files
 	now.Sources, now.Destinations = cfg.Sources, cfg.Destinations
-	now.Stores, now.Syncs, now.Maintenance = cfg.Stores, cfg.Syncs, cfg.Maintenance
+	now.Stores, now.Syncs, now.Maintenance, now.Verify = cfg.Stores, cfg.Syncs, cfg.Maintenance, cfg.Verify
 	now.Retention, now.Expect = cfg.Retention, cfg.Expect
 	now.Audit = s.reloadAudit(cfg)
 	now.Log.Level, now.Limits.Drain, now.Limits.Store = cfg.Log.Level, cfg.Limits.Drain, cfg.Limits.Store

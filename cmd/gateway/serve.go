@@ -81,6 +81,7 @@ type serving struct {
 	expect      atomic.Pointer[config.Expect]
 	maintenance snapshotter.MaintainConfig // but for the grace period
 	progress    jobProgress
+	verifying   verifying
 	keys        []ssh.Signer
 
 	reloadDue bool // SIGHUP came while everything was opened
@@ -229,6 +230,7 @@ func (s *serving) openServers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.openVerifying()
 	if err := s.openJobs(); err != nil {
 		return err
 	}
@@ -276,6 +278,7 @@ func (s *serving) start(ctx context.Context) *servers {
 	cfg := s.cfg // which a reload replaces
 	e.wg.Go(func() { s.watching(ctx, cfg) })
 	e.wg.Go(func() { s.events.tellHooks(ctx) })
+	e.wg.Go(func() { s.verifyNew(ctx) })
 	// Last: whoever gets an answer there finds the ports served.
 	run(func() error { return s.control.Serve(ctx, s.answer) })
 	return e

@@ -17,6 +17,7 @@ import (
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/internal/metrics"
+	"github.com/snapgate/gateway/snapshotter"
 )
 
 func (p *program) statusCommand() *cobra.Command {
@@ -138,6 +139,11 @@ func (p *program) storedStatus(ctx context.Context, cfg *config.Config) *control
 			sh.Snapshots++
 		}
 		st.Shares = append(st.Shares, sh)
+	}
+	if verified, err := snapshotter.ReadScrubState(scrubDir(cfg, &cfg.Store)); err != nil {
+		st.Problems = append(st.Problems, err.Error())
+	} else {
+		st.Verify = describeVerify(&verified)
 	}
 	jobs, _, err := findJobs(ctx, cfg)
 	if err != nil {
@@ -263,6 +269,16 @@ func writeStatusHead(w io.Writer, st *control.Status) {
 		spool += "; " + bytesText(st.Spool.DiskFree) + " free on the disk"
 	}
 	_, _ = fmt.Fprintf(w, "spool\t%s\n", spool)
+	if v := st.Verify; v != nil {
+		text := fmt.Sprintf("%d of %d files of the store were read back in time", v.Fresh, v.Files)
+		if v.Oldest != "" {
+			text += "; the oldest since " + v.Oldest
+		}
+		if v.Damaged > 0 {
+			text += fmt.Sprintf("; %s damaged", count(uint64(v.Damaged), "is", "are"))
+		}
+		_, _ = fmt.Fprintf(w, "verified\t%s\n", text)
+	}
 	if st.Audit != nil {
 		_, _ = fmt.Fprintf(w, "audit log\t%s\n", printable(st.Audit.File))
 	}

@@ -82,6 +82,8 @@ func (s *serving) status(sys vfs.Status, found probed) *control.Status {
 	} else if sys.SpoolBytes > nearlyFull(sys.SpoolLimit) {
 		problem("the spool is nearly full: %s of %s", bytesText(sys.SpoolBytes), bytesText(sys.SpoolLimit))
 	}
+	verified := s.verifying.get()
+	st.Verify = describeVerify(&verified)
 	if s.events.audit != nil {
 		lost, err := s.events.auditErrors()
 		st.Audit = &control.AuditStatus{File: s.cfg.Audit.File, Lost: lost}

@@ -47,6 +47,14 @@ func stateMetrics() []struct {
 		{"last_snapshot_bytes", "Logical bytes of the newest snapshot of a share or source.", []string{"share", "kind"}},
 		{"store_up", "1 when the store could be reached a few seconds ago, else 0.", nil},
 		{"store_errors_total", "Operations on the store (read, list, write, remove) that have failed.", []string{"operation"}},
+		{"verify_last_run_timestamp_seconds", "When reading back a part of the store by its schedule, or all of it, has ended last.", nil},
+		{"verify_oldest_timestamp_seconds", "Since when the packfile or state of the store that waits longest was not read back.", nil},
+		{"verify_files", "Packfiles and states of the store.", nil},
+		{"verify_fresh_files", "Packfiles and states of the store that were read back within verify.every.", nil},
+		{"verify_damaged_packfiles", "Packfiles of the store that are not as they were written.", nil},
+		{"verify_damaged_states", "States of the store that are not as they were written.", nil},
+		{"verify_damaged_blobs", "Blobs that snapshots use and that are not as they were written.", nil},
+		{"verify_read_bytes_total", "Bytes of the store that were read back.", nil},
 		{"job_running", "1 while a job runs, else 0.", job},
 		{"job_failures", "Runs of a job that have failed in a row.", job},
 		{"job_last_success_timestamp_seconds", "When the last good run of a job has ended.", job},
@@ -109,6 +117,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		e.counter("store_errors_total", float64(n), op)
 	}
 	e.counter("audit_errors_total", float64(s.AuditErrors))
+	e.verify(&s.Verify)
 	for i := range s.Shares {
 		e.share(&s.Shares[i])
 	}
@@ -169,6 +178,17 @@ func (e emitter) share(s *Share) {
 	e.gauge("journal_bytes", float64(s.Journal), s.Name)
 	e.gauge("share_spool_bytes", float64(s.Spool), s.Name)
 	e.gauge("commit_failures", float64(s.Failures), s.Name)
+}
+
+func (e emitter) verify(v *Verify) {
+	e.time("verify_last_run_timestamp_seconds", v.Last)
+	e.time("verify_oldest_timestamp_seconds", v.Oldest)
+	e.gauge("verify_files", float64(v.Files))
+	e.gauge("verify_fresh_files", float64(v.Fresh))
+	e.gauge("verify_damaged_packfiles", float64(v.Packfiles))
+	e.gauge("verify_damaged_states", float64(v.States))
+	e.gauge("verify_damaged_blobs", float64(v.Blobs))
+	e.counter("verify_read_bytes_total", float64(v.Read))
 }
 
 func (e emitter) job(j *Job) {

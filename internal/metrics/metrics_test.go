@@ -32,6 +32,7 @@ func full() State {
 		Jobs:    []Job{{Name: "web1", Kind: "pull", Running: true, Failures: 2, Success: at, Next: at}},
 		Alarms:  []Alarm{{"shrink", "main"}},
 		Hooks:   []Hook{{Name: "mail", Pending: 3, Failures: 4, GivenUp: 5, Dropped: 6, Success: at}},
+		Verify:  Verify{Files: 3, Fresh: 2, Last: at, Oldest: at, Packfiles: 1, States: 1, Blobs: 5, Read: 7},
 		StoreUp: true, StoreErrors: map[string]uint64{"write": 11}, AuditErrors: 12,
 	}
 }

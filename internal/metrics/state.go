@@ -19,9 +19,21 @@ type State struct {
 	Alarms []Alarm
 	Hooks  []Hook
 
+	Verify Verify
+
 	StoreUp     bool
 	StoreErrors map[string]uint64 // since the start, by operation
 	AuditErrors uint64            // events that the audit log has lost, since the start
+}
+
+// Verify is how far reading the store back is.
+type Verify struct {
+	Files, Fresh int
+	Last, Oldest time.Time
+	Packfiles    int // damaged
+	States       int // damaged
+	Blobs        int // damaged, that snapshots use
+	Read         int64
 }
 
 // Server is a server with its connections.

@@ -22,12 +22,14 @@ type Config struct {
 	Syncs   []Sync  // by name
 	// Maintenance is of Store.
 	Maintenance Maintenance
-	SFTP        *SFTP // nil: no port is opened
-	FTP         *FTP  // nil: no port is opened
-	HTTP        *HTTP // nil: no port is opened
-	Shares      []vfs.ShareConfig
-	Users       []User
-	Sources     []Source
+	// Verify is of Store.
+	Verify  Verify
+	SFTP    *SFTP // nil: no port is opened
+	FTP     *FTP  // nil: no port is opened
+	HTTP    *HTTP // nil: no port is opened
+	Shares  []vfs.ShareConfig
+	Users   []User
+	Sources []Source
 	// Destinations are what is restored to.
 	Destinations []Remote
 	Retention    Retention

@@ -51,7 +51,7 @@ func Load(name string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration file %s: %w", name, err)
 	}
-	l := newLoader(&Config{File: abs, Files: []string{abs}, Store: Store{Name: DefaultStore}, Limits: Limits{Drain: defaultDrain}, Maintenance: Maintenance{Grace: snapshotter.DefaultGrace}})
+	l := newLoader(&Config{File: abs, Files: []string{abs}, Store: Store{Name: DefaultStore}, Limits: Limits{Drain: defaultDrain}, Maintenance: Maintenance{Grace: snapshotter.DefaultGrace}, Verify: defaultVerify()})
 	l.checkMode(name)
 	root, ok := l.parse(name, filepath.Dir(abs), data)
 	if ok {
@@ -142,6 +142,7 @@ func (l *loader) main(root node) {
 		"stores":      {l.readStores},
 		"sync":        {l.readSyncs},
 		"maintenance": {l.readMaintenance},
+		"verify":      {l.readVerify},
 		"sftp":        {l.readSFTP},
 		"ftp":         {l.readFTP},
 		"http":        {l.readHTTP},
@@ -174,6 +175,7 @@ func (l *loader) finish(root node) {
 	l.finishExpect()
 	l.finishSyncs()
 	l.finishMaintenance()
+	l.finishVerify()
 	for _, u := range l.users {
 		l.finishUser(u)
 	}

@@ -25,6 +25,7 @@ type Verify struct {
 
 	at    node
 	given bool
+	zone  *time.Location // of the schedule that is made for it
 }
 
 // VerifyJob is what the job of Verify.Schedule is called.
@@ -56,12 +57,16 @@ func (l *loader) readVerify(n node) {
 		}},
 		"bandwidth":     intoBytes(&v.Bandwidth, minBandwidth),
 		"new_snapshots": intoBool(&v.New),
-		"repair_from":   intoText(&v.RepairFrom),
 	}
 	var when scheduleReader
 	maps.Copy(known, when.fields())
 	n.fields(known)
-	v.Schedule = when.schedule(l, n)
+	v.zone = when.zone
+	if _, scheduled := when.at["schedule"]; scheduled {
+		v.Schedule = when.schedule(l, n)
+	} else {
+		v.Schedule.Jitter = when.jitter
+	}
 	if n.clean() && v.Every > 0 && v.Every < shortVerify && v.Schedule.Times == nil {
 		l.warn("verify.every is below two days: without verify.schedule a part is read once a day")
 	}
@@ -99,9 +104,10 @@ func (l *loader) finishVerify() {
 		return
 	}
 	if v.Schedule.Times == nil {
-		times, err := jobs.ParseCron(verifySchedule, time.UTC)
+		times, err := jobs.ParseCron(verifySchedule, v.zone)
 		if err != nil {
-			panic("schedule of verify: " + err.Error()) // it is a constant
+			v.at.fail("schedule: %w", err) // it is a constant
+			return
 		}
 		v.Schedule = Schedule{Times: times, Jitter: v.Schedule.Jitter}
 	}

@@ -24,6 +24,7 @@ const (
 	OpSnapshot  = "snapshot"  // commit Share now
 	OpSnapshots = "snapshots" // list the snapshots of Share, of all shares without one
 	OpImport    = "import"    // store the directory Dir in Share
+	OpScrub     = "scrub"     // read the store back
 	OpMaintain  = "maintain"  // maintain the store
 	OpJobs      = "jobs"      // list the jobs
 	OpRunJob    = "run-job"   // run Job now
@@ -52,7 +53,9 @@ type Request struct {
 	Confirm bool     `json:"confirm,omitempty"` // the clock is right
 	Ref     string   `json:"ref,omitempty"`     // as package snapref has it
 	Reason  string   `json:"reason,omitempty"`
-	Grace   string   `json:"grace,omitempty"` // of OpMaintain: the grace period
+	Grace   string   `json:"grace,omitempty"`  // of OpMaintain: the grace period
+	Scope   string   `json:"scope,omitempty"`  // of OpScrub: due, all or damaged
+	Accept  bool     `json:"accept,omitempty"` // of OpScrub: states that are missing were removed
 	Kind    string   `json:"kind,omitempty"`
 	Subject string   `json:"subject,omitempty"`
 }
@@ -70,6 +73,8 @@ type Reply struct {
 	Share    *Share    `json:"share,omitempty"`    // one of a status
 	Upload   *Upload   `json:"upload,omitempty"`   // one of a status
 	Maintain *Maintain `json:"maintain,omitempty"`
+	Damage   *Damage   `json:"damage,omitempty"`   // one of a scrub
+	Scrub    *Scrub    `json:"scrub,omitempty"`    // the sum, in the last line
 	Job      *Job      `json:"job,omitempty"`      // one of a list; of a run: that it has begun, and how it has ended
 	Retained *Retained `json:"retained,omitempty"` // one of a list
 	Pruned   *Pruned   `json:"pruned,omitempty"`   // the sum, in the last line

@@ -17,8 +17,9 @@ type Status struct {
 	Sessions    map[string]int `json:"sessions"` // by protocol
 	Store       StoreStatus    `json:"store"`
 	Spool       Spool          `json:"spool"`
-	Audit       *AuditStatus   `json:"audit,omitempty"` // nil: there is none
-	Shares      []Share        `json:"shares"`          // and sources
+	Verify      *Verify        `json:"verify,omitempty"` // nil: nothing was read back yet
+	Audit       *AuditStatus   `json:"audit,omitempty"`  // nil: there is none
+	Shares      []Share        `json:"shares"`           // and sources
 	Jobs        []Job          `json:"jobs"`
 	Alarms      []Alarm        `json:"alarms"`
 	Hooks       []Hook         `json:"hooks"`

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
+)
+
+func (p *program) scrubCommand() *cobra.Command {
+	var f scrubFlags
+	c := &cobra.Command{
+		Use:   "scrub [STORE]",
+		Short: "Read the files of a store back",
+		Long: `Reads packfiles and states of the store back and compares every blob, every index of a packfile
+and every state with its MAC: what has come since the last time, and a part of the rest, as the
+running gateway does once a day (verify in the configuration). With --all it reads everything; when
+that is cut off, the same call goes on where it was. It works beside uploads, takes no lock and
+changes nothing. What is damaged is named with the shares, paths and snapshots that it concerns, also
+by later calls, until one finds it mended; the exit status is 1 as long.
+
+The running gateway does it, if there is one and it is its store. Without STORE it is the store that
+is served. In contrast to gateway check, this remembers what was read when.
+
+With --json every line is an object: one for each damaged file, with damage (packfile, state or
+configuration), file, text, found, blobs and uses (share, path, what, size, mtime, snapshots, first,
+last); and the sum, with store, packfiles, states, blobs, bytes and damaged, which comes last.`,
+		Example: `  gateway scrub -c /etc/gateway.yaml
+  gateway scrub --all offsite
+  gateway scrub --all --json | jq -r 'select(.uses) | .uses[] | .share + ":" + .path'`,
+		Args: arguments(0, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if f.all && f.damaged {
+				return usageError(c, errors.New("either --all or --damaged"))
+			}
+			return p.scrub(c.Context(), args, f)
+		},
+	}
+	c.Flags().BoolVar(&f.all, "all", false, "read everything")
+	c.Flags().BoolVar(&f.damaged, "damaged", false, "read only what was damaged when it was read last")
+	c.Flags().BoolVar(&f.accept, "accept", false, "take states that are missing for removed, as an older copy of the store was put back")
+	c.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON object a line")
+	return c
+}
+
+type scrubFlags struct{ all, damaged, accept, asJSON bool }
+
+func (f scrubFlags) scope() snapshotter.ScrubScope {
+	switch {
+	case f.all:
+		return snapshotter.ScrubAll
+	case f.damaged:
+		return snapshotter.ScrubDamaged
+	}
+	return snapshotter.ScrubDue
+}
+
+func (p *program) scrub(ctx context.Context, args []string, f scrubFlags) error {
+	cfg, named, err := p.loadStore(args)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	began := time.Now()
+	damage := []control.Damage{}
+	sum, err := p.scrubSomehow(ctx, cfg, named, f, func(d *control.Damage) { damage = append(damage, *d) })
+	if ctx.Err() != nil {
+		return &hintedError{err: errors.New("scrub: interrupted"), hint: "the same call goes on where it was"}
+	}
+	if err != nil {
+		return storeError(named, err)
+	}
+	sum.Seconds = time.Since(began).Seconds()
+	if err := writeScrub(p.stdout, sum, damage, f.asJSON); err != nil {
+		return err
+	}
+	if sum.Damaged > 0 {
+		return storeError(named, fmt.Errorf("scrub: %s: %w", count(uint64(sum.Damaged), "file", "files"), store.ErrDamaged))
+	}
+	return nil
+}
+
+// scrubSomehow has the running gateway do it, which knows what is damaged; or does it itself.
+func (p *program) scrubSomehow(ctx context.Context, cfg *config.Config, named *config.Store, f scrubFlags, damaged func(*control.Damage)) (*control.Scrub, error) {
+	if named == &cfg.Store {
+		req := control.Request{Op: control.OpScrub, Scope: string(f.scope()), Accept: f.accept}
+		rep, err := control.Call(ctx, cfg.DataDir, req, func(r control.Reply) error {
+			if r.Damage != nil {
+				damaged(r.Damage)
+			}
+			return nil
+		})
+		if !errors.Is(err, control.ErrNoServer) {
+			if err == nil && rep.Scrub == nil {
+				err = errors.New("scrub: the running gateway says nothing")
+			}
+			return rep.Scrub, err
+		}
+	}
+	sc := scrubConfig(cfg, named, f.scope())
+	sc.Accept = f.accept
+	var level slog.LevelVar
+	log := p.logger(cfg, &level)
+	level.Set(slog.LevelError + 1) // what is damaged is told otherwise
+	rep, err := scrubAlone(ctx, cfg, named, sc, log)
+	for i := range rep.State.Damage {
+		damaged(describeDamage(&rep.State.Damage[i]))
+	}
+	return describeScrub(named.Name, &rep), err
+}
+
+// scrubAlone opens a store, beside whatever else uses it.
+func scrubAlone(ctx context.Context, cfg *config.Config, named *config.Store, sc snapshotter.ScrubConfig, log *slog.Logger) (rep snapshotter.ScrubReport, err error) {
+	point, err := failpoint()
+	if err != nil {
+		return rep, err
+	}
+	opened := cfg.StoreConfigOf(named, log, false)
+	opened.CacheDir = filepath.Join(sc.Dir, "cache") // the gateway that may be started meanwhile has its own
+	st, err := store.Open(ctx, opened)
+	if err != nil {
+		return rep, err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: log, Failpoint: point})
+	if err != nil {
+		return rep, err
+	}
+	defer func() { err = errors.Join(err, snaps.Close()) }()
+	return snaps.Scrub(ctx, sc)
+}
+
+func describeScrub(name string, rep *snapshotter.ScrubReport) *control.Scrub {
+	_, _, blobs := rep.State.Damaged()
+	return &control.Scrub{
+		Store: name, Scope: string(rep.Scope), Packfiles: rep.Packfiles, States: rep.States, Blobs: rep.Blobs, Bytes: rep.Bytes,
+		Left: rep.Left, Mended: rep.Mended, Damaged: len(rep.State.Damage) + rep.State.More, DamagedBlobs: blobs, Unused: rep.Unused,
+		Files: rep.State.Files, Fresh: rep.State.Fresh, Oldest: stamp(rep.State.Oldest),
+	}
+}
+
+// damageBytes bounds the paths that are told of a damaged file, so that it fits into a line of the
+// control socket.
+const damageBytes = 128 << 10
+
+func describeDamage(d *snapshotter.Damage) *control.Damage {
+	c := &control.Damage{
+		Damage: d.Kind, File: d.File, Text: d.Text, Found: stamp(d.Found), Blobs: d.Blobs, Uses: []control.Use{}, More: d.More, Repair: d.Repair,
+	}
+	bytes := 0
+	for i := range d.Uses {
+		u := &d.Uses[i]
+		if bytes += len(u.Path); bytes > damageBytes {
+			c.More += len(d.Uses) - i
+			break
+		}
+		c.Uses = append(c.Uses, control.Use{
+			Share: u.Share, Path: strings.ToValidUTF8(u.Path, "\uFFFD"), What: u.What, Size: u.Size, ModTime: stamp(u.ModTime),
+			Snapshots: u.Snapshots, First: u.First.String(), FirstTime: stamp(u.FirstTime), Last: u.Last.String(), LastTime: stamp(u.LastTime),
+		})
+	}
+	return c
+}
+
+// writeScrub prints what is damaged, and the sum.
+func writeScrub(out io.Writer, sum *control.Scrub, damage []control.Damage, asJSON bool) error {
+	if asJSON {
+		if err := printJSON(out, damage); err != nil {
+			return err
+		}
+		return printJSON(out, []control.Scrub{*sum})
+	}
+	var b strings.Builder
+	for i := range damage {
+		writeDamage(&b, &damage[i])
+	}
+	fmt.Fprintf(&b, "read back: %s and %s, %s in %s\n", count(uint64(sum.Packfiles), "packfile", "packfiles"),
+		count(uint64(sum.States), "state", "states"), count(uint64(sum.Blobs), "blob", "blobs"), size(sum.Bytes))
+	if sum.Mended > 0 {
+		fmt.Fprintf(&b, "%s not damaged any more\n", count(uint64(sum.Mended), "file is", "files are"))
+	}
+	if sum.Unused > 0 {
+		fmt.Fprintf(&b, "%s damaged that no snapshot uses\n", count(uint64(sum.Unused), "blob is", "blobs are"))
+	}
+	if sum.Damaged == 0 {
+		fmt.Fprintf(&b, "nothing is damaged; %d of %s read back in time\n", sum.Fresh, count(uint64(sum.Files), "file was", "files were"))
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+func writeDamage(b *strings.Builder, d *control.Damage) {
+	fmt.Fprintf(b, "%s %s: %s\n", d.Damage, d.File, printable(d.Text))
+	if d.Repair != "" {
+		fmt.Fprintf(b, "  not repaired: %s\n", printable(d.Repair))
+	}
+	for i := range d.Uses {
+		u := &d.Uses[i]
+		if i == shownProblems {
+			fmt.Fprintf(b, "  and %d more\n", len(d.Uses)-i+d.More)
+			break
+		}
+		where := u.Share
+		if u.Path != "" {
+			where += ":" + u.Path
+		}
+		fmt.Fprintf(b, "  %s: %s in %s, %s", printable(where), u.What, count(uint64(u.Snapshots), "snapshot", "snapshots"), u.First[:shortID])
+		if u.FirstTime != "" {
+			fmt.Fprintf(b, " of %s", u.FirstTime)
+		}
+		if u.Last != u.First {
+			fmt.Fprintf(b, " to %s of %s", u.Last[:shortID], u.LastTime)
+		}
+		b.WriteString("\n")
+	}
+}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/internal/alarm"
+	"github.com/snapgate/gateway/internal/jobs"
+	"github.com/snapgate/gateway/snapshotter"
+)
+
+const (
+	// verifyDelay is how long after a snapshot what it has brought is read back: clients that make
+	// one after the other go first.
+	verifyDelay = 15 * time.Second
+	// verifyAgain is when that is tried again, while a run of the job is under way or the store is
+	// away.
+	verifyAgain = 2 * time.Minute
+)
+
+// verifying is what the running gateway knows of reading its store back.
+type verifying struct {
+	read atomic.Int64 // bytes, since the start
+
+	mu    sync.Mutex
+	state snapshotter.ScrubState // guarded by mu
+}
+
+func (v *verifying) get() snapshotter.ScrubState {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.state
+}
+
+func (v *verifying) set(st *snapshotter.ScrubState) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.state = *st
+}
+
+// openVerifying reads what was left.
+func (s *serving) openVerifying() {
+	s.events.pulse() // before the last stop
+	st, err := snapshotter.ReadScrubState(scrubDir(s.cfg, &s.cfg.Store))
+	if err != nil {
+		s.log.Warn("verification", "err", err)
+	}
+	s.verifying.set(&st)
+	s.alarmOfDamage(&st)
+}
+
+// scrubDir is where scrubs of a store keep what they know.
+func scrubDir(cfg *config.Config, named *config.Store) string {
+	return filepath.Join(cfg.DataDir, "verify", named.Name)
+}
+
+func scrubConfig(cfg *config.Config, named *config.Store, scope snapshotter.ScrubScope) snapshotter.ScrubConfig {
+	return snapshotter.ScrubConfig{Dir: scrubDir(cfg, named), Scope: scope, Every: cfg.Verify.Every, Bandwidth: cfg.Verify.Bandwidth}
+}
+
+// scrub reads a part of the store back, and tells of damage.
+func (s *serving) scrub(ctx context.Context, sc snapshotter.ScrubConfig) (snapshotter.ScrubReport, error) {
+	last, tell := int64(0), sc.Progress
+	note := func(rep *snapshotter.ScrubReport) {
+		s.verifying.read.Add(rep.Bytes - last)
+		last = rep.Bytes
+	}
+	sc.Progress = func(rep snapshotter.ScrubReport) {
+		note(&rep)
+		if tell != nil {
+			tell(rep)
+		}
+	}
+	rep, err := s.snapshots.Scrub(ctx, sc)
+	note(&rep)
+	if errors.Is(err, snapshotter.ErrScrubbing) || rep.State.Store == "" {
+		return rep, err
+	}
+	s.verifying.set(&rep.State)
+	s.alarmOfDamage(&rep.State)
+	return rep, err
+}
+
+// alarmOfDamage raises the alarm of a store that is damaged, or clears it.
+func (s *serving) alarmOfDamage(st *snapshotter.ScrubState) {
+	text := damageText(st)
+	if text == "" {
+		s.alarms.Clear(alarm.VerificationFailed, config.DefaultStore)
+		return
+	}
+	s.alarms.Raise(alarm.Alarm{
+		Kind: alarm.VerificationFailed, Subject: config.DefaultStore, Text: text,
+		Hint: "gateway scrub --damaged names what is concerned; docs/OPERATIONS.md tells how to repair it",
+	})
+}
+
+// damageText says in a line what is damaged; "" when nothing is.
+func damageText(st *snapshotter.ScrubState) string {
+	if len(st.Damage) == 0 {
+		return ""
+	}
+	packfiles, states, blobs := st.Damaged()
+	var parts []string
+	if packfiles > 0 {
+		parts = append(parts, count(uint64(packfiles), "packfile", "packfiles"))
+	}
+	if states > 0 {
+		parts = append(parts, count(uint64(states), "state", "states"))
+	}
+	if packfiles+states < len(st.Damage) {
+		parts = append(parts, "the configuration")
+	}
+	text := "damaged in the store: " + strings.Join(parts, ", ")
+	if blobs > 0 {
+		text += fmt.Sprintf("; snapshots use %d of their blobs", blobs)
+	}
+	for i := range st.Damage {
+		for j := range st.Damage[i].Uses {
+			if u := &st.Damage[i].Uses[j]; u.Path != "" {
+				return text + fmt.Sprintf("; %s:%s for one", u.Share, u.Path)
+			}
+		}
+	}
+	return text
+}
+
+// verifyJob reads back what is due.
+func (s *serving) verifyJob(cfg *config.Config) func(context.Context) (jobs.Outcome, error) {
+	return func(ctx context.Context) (jobs.Outcome, error) {
+		var at atomic.Pointer[snapshotter.ScrubReport]
+		at.Store(new(snapshotter.ScrubReport))
+		defer s.progress.watch(config.VerifyJob, func() string {
+			rep := at.Load()
+			return fmt.Sprintf("%s, %d files are left", readBack(rep), rep.Left)
+		})()
+		sc := scrubConfig(cfg, &cfg.Store, snapshotter.ScrubDue)
+		sc.Progress = func(rep snapshotter.ScrubReport) { at.Store(&rep) }
+		rep, err := s.scrub(ctx, sc)
+		if err != nil && (worthRetrying(err) || errors.Is(err, snapshotter.ErrScrubbing)) {
+			err = jobs.Retry(err)
+		}
+		summary := readBack(&rep)
+		if damage := damageText(&rep.State); damage != "" {
+			summary += "; " + damage
+		}
+		return jobs.Outcome{Partial: len(rep.State.Damage) > 0, Summary: summary}, err
+	}
+}
+
+// readBack says in a line what was read.
+func readBack(rep *snapshotter.ScrubReport) string {
+	return fmt.Sprintf("%s read back, %s and %s", size(rep.Bytes),
+		count(uint64(rep.Packfiles), "packfile", "packfiles"), count(uint64(rep.States), "state", "states"))
+}
+
+// verifyNew reads back what snapshots have brought, soon after them.
+func (s *serving) verifyNew(ctx context.Context) {
+	if !s.cfg.Verify.New {
+		return
+	}
+	for {
+		select {
+		case <-s.events.stored:
+		case <-ctx.Done():
+			return
+		}
+		for wait := verifyDelay; ; wait = verifyAgain {
+			if !pauseFor(ctx, wait) {
+				return
+			}
+			_, err := s.scrub(ctx, scrubConfig(s.cfg, &s.cfg.Store, snapshotter.ScrubNew))
+			if err == nil || ctx.Err() != nil {
+				break
+			}
+			if !errors.Is(err, snapshotter.ErrScrubbing) && !worthRetrying(err) {
+				s.log.Error("what is new in the store was not read back", "err", err)
+				break
+			}
+			s.log.Debug("what is new in the store is read back later", "err", err)
+		}
+	}
+}
+
+// pauseFor waits; false when ctx ends first.
+func pauseFor(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// answerScrub reads the store back, and tells of damage.
+func (s *serving) answerScrub(ctx context.Context, req control.Request, send func(control.Reply) error) control.Reply {
+	sc := scrubConfig(s.cfg, &s.cfg.Store, snapshotter.ScrubScope(req.Scope))
+	sc.Accept = req.Accept
+	rep, err := s.scrub(ctx, sc)
+	if errors.Is(err, snapshotter.ErrScrubbing) {
+		err = &hintedError{err: err, hint: "a job of the gateway does it, or another call: wait for its end"}
+	}
+	for i := range rep.State.Damage {
+		if serr := send(control.Reply{Damage: describeDamage(&rep.State.Damage[i])}); serr != nil {
+			return refusal(serr)
+		}
+	}
+	answer := refusal(err)
+	answer.Scrub = describeScrub(config.DefaultStore, &rep)
+	return answer
+}
+
+// describeVerify puts what is known of the store's files into a status; nil when that is nothing.
+func describeVerify(st *snapshotter.ScrubState) *control.Verify {
+	if st.Store == "" {
+		return nil
+	}
+	_, _, blobs := st.Damaged()
+	return &control.Verify{
+		Last: stamp(st.Last), Files: st.Files, Fresh: st.Fresh, Oldest: stamp(st.Oldest), Damaged: len(st.Damage) + st.More, DamagedBlobs: blobs,
+	}
+}

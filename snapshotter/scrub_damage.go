@@ -1,0 +1,123 @@
+package snapshotter
+
+import (
+	"context"
+	"encoding/hex"
+	"maps"
+	"slices"
+
+	"github.com/PlakarKorp/kloset/objects"
+
+	"github.com/snapgate/gateway/store"
+)
+
+// mended notes that a file is as it was written.
+func (r *scrubbing) mended(k ledgerKey) {
+	if r.damage[k] == nil {
+		return
+	}
+	delete(r.damage, k)
+	delete(r.found, k)
+	r.report.Mended++
+}
+
+// damaged notes that a file is not as it was written.
+func (r *scrubbing) damaged(k ledgerKey, bad damaged) {
+	d := r.damage[k]
+	if d == nil {
+		d = &Damage{Kind: DamagedPackfile, File: hex.EncodeToString(k.mac[:]), Found: r.began}
+		switch k.kind {
+		case ledgerState:
+			d.Kind = DamagedState
+		case 0:
+			d.Kind, d.File = DamagedConfig, "CONFIG"
+		}
+		r.damage[k] = d
+		r.s.log.Error("a file of the store is damaged", "store", r.s.store.Location(), "kind", d.Kind, "file", d.File, "damage", bad.text)
+	}
+	d.Text, d.Blobs = bad.text, len(bad.blobs)
+	r.found[k] = bad
+}
+
+// concerns finds out which snapshots and paths the damage that this run has found concerns, and
+// forgets that of which they need nothing.
+func (r *scrubbing) concerns(ctx context.Context) error {
+	if len(r.found) == 0 {
+		return nil
+	}
+	lost, err := r.lost()
+	if err != nil {
+		return err
+	}
+	keys := slices.SortedFunc(maps.Keys(r.found), func(a, b ledgerKey) int { return slices.Compare(a.mac[:], b.mac[:]) })
+	want := make(map[store.BlobID]int)
+	for i, k := range keys {
+		for _, p := range r.found[k].blobs {
+			if lost[k.mac] && r.s.store.Has(p.Type, p.Blob) {
+				continue // it was stored again, and whoever reads finds that
+			}
+			want[store.BlobID{Type: p.Type, MAC: p.Blob}] = i
+		}
+	}
+	u := newUseSearch(r.s, want)
+	if err := u.run(ctx); err != nil {
+		return err
+	}
+	for i, k := range keys {
+		d := r.damage[k]
+		d.Blobs, d.Uses, d.More = 0, u.of(i), u.more[i]
+		unused := 0
+		for _, p := range r.found[k].blobs {
+			b := store.BlobID{Type: p.Type, MAC: p.Blob}
+			if _, wanted := want[b]; !wanted {
+				continue
+			}
+			if _, used := u.used[b]; used || u.blind {
+				d.Blobs++
+			} else {
+				unused++
+			}
+		}
+		r.report.Unused += unused
+		if k.kind == ledgerState {
+			if err := r.snapshotsOf(k.mac, d); err != nil {
+				return err
+			}
+		}
+		if k.kind == ledgerPackfile && d.Blobs == 0 && !r.found[k].around {
+			r.s.log.Info("damage concerns nothing that a snapshot uses", "packfile", d.File, "damage", d.Text)
+			delete(r.damage, k)
+		}
+	}
+	clear(r.found)
+	return nil
+}
+
+// lost has the packfiles of which it is known, and told to other readers, that they are missing.
+func (r *scrubbing) lost() (map[objects.MAC]bool, error) {
+	macs, err := r.s.store.LostPackfiles()
+	if err != nil {
+		return nil, err
+	}
+	lost := make(map[objects.MAC]bool, len(macs))
+	for _, mac := range macs {
+		lost[mac] = true
+	}
+	return lost, nil
+}
+
+// snapshotsOf names the snapshots that a state tells of.
+func (r *scrubbing) snapshotsOf(id objects.MAC, d *Damage) error {
+	ids, err := r.s.store.SnapshotsOfState(id)
+	if err != nil {
+		return err
+	}
+	for _, mac := range ids {
+		use := Use{What: "state", Snapshots: 1, First: ID(mac), Last: ID(mac)}
+		if rec := r.s.known(ID(mac)); rec != nil {
+			use.Share, use.FirstTime, use.LastTime = rec.snap.Share, rec.snap.Time, rec.snap.Time
+		}
+		d.Uses = append(d.Uses, use)
+	}
+	return nil
+}
