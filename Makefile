@@ -98,7 +98,7 @@ crash-short: crash-run ## the same with SHORT (10) rounds
 .PHONY: crash-run
 crash-run: $(REPORT) $(BIN)/gateway-failpoint $(BIN)/crashclient $(BIN)/plakar
 	@mkdir -p $(OUT)/counts
-	$(REPORT) -show -out $(OUT)/counts/crash.json -- -count 1 -tags crash -timeout 60m -run '^TestCrash(Sync|Pull|Restore|Prune|Maintain|Hooks)?$$' ./internal/crash -args -rounds $(ROUNDS_ARG) -seed $(SEED)
+	$(REPORT) -show -out $(OUT)/counts/crash.json -- -count 1 -tags crash -timeout 60m -run '^TestCrash(Sync|Pull|Restore|Prune|Maintain|Hooks|Scrub)?$$' ./internal/crash -args -rounds $(ROUNDS_ARG) -seed $(SEED)
 
 .PHONY: peers
 peers: ## run real clients against a gateway and check docs/PEERS.md, and a browser on its pages

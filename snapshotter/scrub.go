@@ -73,6 +73,10 @@ type ScrubConfig struct {
 	Every time.Duration // 0: DefaultScrubEvery
 	// Bandwidth is how many bytes a second are read; 0: as fast as it goes.
 	Bandwidth int64
+	// Repair mends what is damaged, as far as From has it, which may be nil: the local copies of
+	// metadata are tried, too. From is another copy of the store, or has copies of its snapshots.
+	Repair bool
+	From   *Snapshotter
 	// Accept takes states that are missing for removed: the store is an older copy of itself.
 	Accept bool
 	// AtOnce is up to how many packfiles the first run of all reads, whatever is due; 0: 64.
@@ -90,6 +94,7 @@ type ScrubReport struct {
 	Bytes     int64
 	Left      int // files that this run is still to read
 	Mended    int // that were damaged when they were read before
+	Repaired  int // of those, by this run
 	// Unused is how many blobs are damaged that no snapshot uses.
 	Unused int
 	State  ScrubState // with all damage that is known, of earlier runs, too
@@ -195,6 +200,7 @@ type scrubbing struct {
 	saved  time.Time
 
 	damage map[ledgerKey]*Damage
+	uses   *useSearch // of the last damage that was looked at
 	// found is damage of this run whose uses are still to be found.
 	found map[ledgerKey]damaged
 }
@@ -259,7 +265,7 @@ func (r *scrubbing) run(ctx context.Context) (err error) {
 		plan = slices.DeleteFunc(plan, func(k ledgerKey) bool { return done[k] })
 		r.report.Left = len(plan)
 		if len(plan) == 0 {
-			return nil
+			break
 		}
 		for _, k := range plan {
 			if err := r.verify(ctx, k); err != nil {
@@ -275,6 +281,13 @@ func (r *scrubbing) run(ctx context.Context) (err error) {
 			}
 		}
 	}
+	if !r.cfg.Repair || len(r.damage) == 0 {
+		return nil
+	}
+	if err := r.concerns(ctx); err != nil {
+		return err
+	}
+	return r.repair(ctx)
 }
 
 // begin spreads what a large store has when it is scrubbed for the first time.
@@ -487,6 +500,7 @@ func (r *scrubbing) verify(ctx context.Context, k ledgerKey) error {
 		if err := r.save(ctx); err != nil { // before it counts as read back
 			return err
 		}
+		r.s.failpoint(ScrubFound)
 	}
 	if err := r.ledger.put(k, e); err != nil {
 		return err
@@ -495,6 +509,9 @@ func (r *scrubbing) verify(ctx context.Context, k ledgerKey) error {
 	return nil
 }
 
+// missingText is what is said of a file that should be there.
+const missingText = "missing"
+
 // gone is what is said of a file that is not to be there any more.
 const gone = "gone"
 
@@ -502,7 +519,7 @@ func (r *scrubbing) verifyState(ctx context.Context, id objects.MAC) (size int64
 	size, err = r.s.store.VerifyState(ctx, id, r.pace)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return 0, "missing", nil
+		return 0, missingText, nil
 	case errors.Is(err, store.ErrDamaged):
 		return size, "its content is not what was written", nil
 	}
@@ -538,7 +555,7 @@ func (r *scrubbing) verifyPackfile(ctx context.Context, mac objects.MAC) (size i
 // describeCheck says what is wrong with a packfile.
 func describeCheck(c *store.PackfileCheck) string {
 	if c.Missing {
-		return "missing"
+		return missingText
 	}
 	var parts []string
 	if c.Err != nil {
@@ -632,8 +649,5 @@ func (r *scrubbing) finish(ctx context.Context, cause error) error {
 	// Also when it was told to stop.
 	err = errors.Join(err, r.save(context.WithoutCancel(ctx)))
 	r.report.State = r.state
-	if len(r.damage) > 0 {
-		r.s.failpoint(ScrubFound)
-	}
 	return err
 }

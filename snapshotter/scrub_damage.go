@@ -63,6 +63,7 @@ func (r *scrubbing) concerns(ctx context.Context) error {
 	if err := u.run(ctx); err != nil {
 		return err
 	}
+	r.uses = u
 	for i, k := range keys {
 		d := r.damage[k]
 		d.Blobs, d.Uses, d.More = 0, u.of(i), u.more[i]

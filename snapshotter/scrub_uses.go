@@ -128,6 +128,9 @@ func (u *useSearch) run(ctx context.Context) error {
 	if len(u.want) == 0 {
 		return nil
 	}
+	u.s.mu.RLock()
+	u.blind = !u.s.loaded
+	u.s.mu.RUnlock()
 	if err := u.objects(ctx); err != nil {
 		return err
 	}

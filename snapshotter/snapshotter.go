@@ -44,6 +44,8 @@ type Config struct {
 	// 192 MiB. What is beyond is read again from the store.
 	IndexBytes int64
 	Logger     *slog.Logger // nil discards
+	// Tolerant is as in store.Config.
+	Tolerant bool
 	// Failpoint is called with the Failpoint constants at the moments that matter to
 	// crash tests; nil outside them.
 	Failpoint func(name string)
@@ -194,7 +196,11 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 	if err := s.makeCaches(); err != nil {
 		return nil, err
 	}
-	if err := s.Refresh(ctx); err != nil && !errors.Is(err, ErrUnavailable) {
+	err := s.Refresh(ctx)
+	if cfg.Tolerant && (errors.Is(err, store.ErrDamaged) || errors.Is(err, store.ErrReplaced)) {
+		return s, nil
+	}
+	if err != nil && !errors.Is(err, ErrUnavailable) {
 		return nil, err
 	}
 	if err := s.mend(ctx); err != nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrBusy) {

@@ -51,6 +51,9 @@ type Config struct {
 	// up while the store is away; 0: 512 MiB.
 	MirrorBytes int64
 	Logger      *slog.Logger // nil discards
+	// Tolerant opens a store also when states of it are damaged, and takes the copy in KeepDir for
+	// a configuration that is: for repairs.
+	Tolerant bool
 	// CheapKDF makes a created store's key derivation fast and weak: for tests.
 	CheapKDF bool
 }
@@ -60,6 +63,7 @@ type Store struct {
 	at       location
 	fsys     disk.FS // what KeepDir is written through
 	keepDir  string
+	tolerant bool
 	log      *slog.Logger
 	hostname string
 
@@ -111,7 +115,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Passphrase == nil && !cfg.Plaintext {
 		return nil, fmt.Errorf("open store: %w: none given", ErrWrongPassphrase)
 	}
-	s := &Store{at: at, fsys: cfg.Disk, keepDir: cfg.KeepDir, log: cfg.Logger}
+	s := &Store{at: at, fsys: cfg.Disk, keepDir: cfg.KeepDir, tolerant: cfg.Tolerant, log: cfg.Logger}
 	if s.fsys == nil {
 		s.fsys = disk.OS{}
 	}
@@ -191,6 +195,10 @@ func (s *Store) unlock(ctx context.Context, cfg Config) error {
 		return err
 	}
 	config, err := parseConfig(wrapped)
+	if s.tolerant && kept != nil && (err != nil || alike(wrapped, kept)) {
+		wrapped = kept
+		config, err = parseConfig(kept)
+	}
 	if err != nil {
 		return s.withCopy(err, kept)
 	}
@@ -316,7 +324,7 @@ func (s *Store) open(ctx context.Context, mirrorBytes int64) (err error) {
 	// descriptors for in the middle of something else.
 	defer func() { _, _ = s.locator.open(s) }() // Blob does without it, too
 	err = s.Refresh(ctx)
-	if err == nil || errors.Is(err, ErrUnavailable) {
+	if err == nil || errors.Is(err, ErrUnavailable) || s.tolerant && s.reachable(ctx) == nil {
 		return nil
 	}
 	// The states are fine as far as the disk says, so it may be the cache that is not.

@@ -65,6 +65,10 @@ func (c *PackfileCheck) Sound() bool {
 	return !c.Missing && c.Err == nil && len(c.Parts) == 0 && len(c.Damaged) == 0
 }
 
+// mendedFlag, in the footer of a packfile, says that it was repaired: its name is the MAC of what it
+// was. kloset has no flags yet, and does not look.
+const mendedFlag = 1 << 31
+
 // packBytes is a packfile in memory.
 type packBytes struct {
 	raw     []byte // the whole file
@@ -72,7 +76,7 @@ type packBytes struct {
 	whole   bool   // the trailer is the MAC of what is before it
 	named   bool   // the payload's MAC is the file's name
 	blobs   []packfile.Blob
-	end     int // of the blobs in payload
+	mended  bool // it was repaired, so its name says nothing
 	parts   []string
 	err     error // of reading it
 }
@@ -252,6 +256,8 @@ func (s *Store) takeApart(mac objects.MAC, p *packBytes) {
 		p.blobs = nil
 		p.payload = p.raw[headerSize:] // of one that is cut, blobs may be to the end
 		p.parts = append(p.parts, err.Error())
+	} else if p.mended && !p.whole && len(p.parts) == 0 {
+		p.parts = append(p.parts, PartTrailer) // or padding, which cannot be told apart
 	}
 }
 
@@ -292,7 +298,7 @@ func (s *Store) readTail(p *packBytes) error {
 	if p.blobs, err = packfile.NewInMemoryIndexFromBytes(versioning.GetCurrentVersion(resources.RT_PACKFILE), index); err != nil {
 		return errPart(PartIndex)
 	}
-	p.end = int(footer.IndexOffset)
+	p.mended = footer.Flags&mendedFlag != 0
 	return nil
 }
 

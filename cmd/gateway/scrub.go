@@ -35,28 +35,42 @@ by later calls, until one finds it mended; the exit status is 1 as long.
 The running gateway does it, if there is one and it is its store. Without STORE it is the store that
 is served. In contrast to gateway check, this remembers what was read when.
 
+With --repair what is damaged is written again, under its name and with what was in it: from the
+gateway's own copies of metadata, from other packfiles, and from the store that --from names, which
+is another copy of the files of the store, or has copies of its snapshots (gateway sync). What cannot
+be repaired is told with the reason.
+
 With --json every line is an object: one for each damaged file, with damage (packfile, state or
 configuration), file, text, found, blobs and uses (share, path, what, size, mtime, snapshots, first,
 last); and the sum, with store, packfiles, states, blobs, bytes and damaged, which comes last.`,
 		Example: `  gateway scrub -c /etc/gateway.yaml
   gateway scrub --all offsite
+  gateway scrub --repair --from offsite
   gateway scrub --all --json | jq -r 'select(.uses) | .uses[] | .share + ":" + .path'`,
 		Args: arguments(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if f.all && f.damaged {
+			switch {
+			case f.all && f.damaged:
 				return usageError(c, errors.New("either --all or --damaged"))
+			case f.from != "" && !f.repair:
+				return usageError(c, errors.New("--from is for --repair"))
 			}
 			return p.scrub(c.Context(), args, f)
 		},
 	}
 	c.Flags().BoolVar(&f.all, "all", false, "read everything")
 	c.Flags().BoolVar(&f.damaged, "damaged", false, "read only what was damaged when it was read last")
+	c.Flags().BoolVar(&f.repair, "repair", false, "repair what is damaged")
+	c.Flags().StringVar(&f.from, "from", "", "the `STORE` of the configuration to repair from; default: verify.repair_from, for the store that is served")
 	c.Flags().BoolVar(&f.accept, "accept", false, "take states that are missing for removed, as an older copy of the store was put back")
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON object a line")
 	return c
 }
 
-type scrubFlags struct{ all, damaged, accept, asJSON bool }
+type scrubFlags struct {
+	all, damaged, repair, accept, asJSON bool
+	from                                 string
+}
 
 func (f scrubFlags) scope() snapshotter.ScrubScope {
 	switch {
@@ -75,6 +89,14 @@ func (p *program) scrub(ctx context.Context, args []string, f scrubFlags) error 
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	if f.from != "" {
+		if _, err := namedStore(cfg, f.from); err != nil {
+			return fmt.Errorf("scrub: %w", err)
+		}
+	}
+	if f.repair && f.from == "" && named == &cfg.Store {
+		f.from = cfg.Verify.RepairFrom
+	}
 	began := time.Now()
 	damage := []control.Damage{}
 	sum, err := p.scrubSomehow(ctx, cfg, named, f, func(d *control.Damage) { damage = append(damage, *d) })
@@ -97,7 +119,7 @@ func (p *program) scrub(ctx context.Context, args []string, f scrubFlags) error 
 // scrubSomehow has the running gateway do it, which knows what is damaged; or does it itself.
 func (p *program) scrubSomehow(ctx context.Context, cfg *config.Config, named *config.Store, f scrubFlags, damaged func(*control.Damage)) (*control.Scrub, error) {
 	if named == &cfg.Store {
-		req := control.Request{Op: control.OpScrub, Scope: string(f.scope()), Accept: f.accept}
+		req := control.Request{Op: control.OpScrub, Scope: string(f.scope()), Accept: f.accept, Repair: f.repair, From: f.from}
 		rep, err := control.Call(ctx, cfg.DataDir, req, func(r control.Reply) error {
 			if r.Damage != nil {
 				damaged(r.Damage)
@@ -112,11 +134,11 @@ func (p *program) scrubSomehow(ctx context.Context, cfg *config.Config, named *c
 		}
 	}
 	sc := scrubConfig(cfg, named, f.scope())
-	sc.Accept = f.accept
+	sc.Accept, sc.Repair = f.accept, f.repair
 	var level slog.LevelVar
 	log := p.logger(cfg, &level)
 	level.Set(slog.LevelError + 1) // what is damaged is told otherwise
-	rep, err := scrubAlone(ctx, cfg, named, sc, log)
+	rep, err := scrubAlone(ctx, cfg, named, sc, f.from, log)
 	for i := range rep.State.Damage {
 		damaged(describeDamage(&rep.State.Damage[i]))
 	}
@@ -124,31 +146,52 @@ func (p *program) scrubSomehow(ctx context.Context, cfg *config.Config, named *c
 }
 
 // scrubAlone opens a store, beside whatever else uses it.
-func scrubAlone(ctx context.Context, cfg *config.Config, named *config.Store, sc snapshotter.ScrubConfig, log *slog.Logger) (rep snapshotter.ScrubReport, err error) {
+func scrubAlone(ctx context.Context, cfg *config.Config, named *config.Store, sc snapshotter.ScrubConfig, from string, log *slog.Logger) (rep snapshotter.ScrubReport, err error) {
 	point, err := failpoint()
 	if err != nil {
 		return rep, err
 	}
 	opened := cfg.StoreConfigOf(named, log, false)
-	opened.CacheDir = filepath.Join(sc.Dir, "cache") // the gateway that may be started meanwhile has its own
+	opened.Tolerant = true
+	if !sc.Repair || named != &cfg.Store {
+		// The gateway that may be started meanwhile has its own; but in that are its copies of metadata.
+		opened.CacheDir = filepath.Join(sc.Dir, "cache")
+	}
 	st, err := store.Open(ctx, opened)
 	if err != nil {
 		return rep, err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: log, Failpoint: point})
+	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: log, Failpoint: point, Tolerant: true})
 	if err != nil {
 		return rep, err
 	}
 	defer func() { err = errors.Join(err, snaps.Close()) }()
-	return snaps.Scrub(ctx, sc)
+	return scrubFrom(ctx, cfg, from, log, sc, snaps.Scrub)
+}
+
+// scrubFrom calls scrub with the store to repair from, "" for none.
+func scrubFrom(ctx context.Context, cfg *config.Config, from string, log *slog.Logger, sc snapshotter.ScrubConfig, scrub func(context.Context, snapshotter.ScrubConfig) (snapshotter.ScrubReport, error)) (rep snapshotter.ScrubReport, err error) {
+	if !sc.Repair || from == "" {
+		return scrub(ctx, sc)
+	}
+	named, err := namedStore(cfg, from)
+	if err != nil {
+		return rep, err
+	}
+	end, err := (&syncRun{cfg: cfg, log: log}).open(ctx, named, false, func(snaps *snapshotter.Snapshotter) { sc.From = snaps })
+	if err != nil {
+		return rep, fmt.Errorf("store %s: %w", from, err)
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	return scrub(ctx, sc)
 }
 
 func describeScrub(name string, rep *snapshotter.ScrubReport) *control.Scrub {
 	_, _, blobs := rep.State.Damaged()
 	return &control.Scrub{
 		Store: name, Scope: string(rep.Scope), Packfiles: rep.Packfiles, States: rep.States, Blobs: rep.Blobs, Bytes: rep.Bytes,
-		Left: rep.Left, Mended: rep.Mended, Damaged: len(rep.State.Damage) + rep.State.More, DamagedBlobs: blobs, Unused: rep.Unused,
+		Left: rep.Left, Mended: rep.Mended, Repaired: rep.Repaired, Damaged: len(rep.State.Damage) + rep.State.More, DamagedBlobs: blobs, Unused: rep.Unused,
 		Files: rep.State.Files, Fresh: rep.State.Fresh, Oldest: stamp(rep.State.Oldest),
 	}
 }
@@ -190,7 +233,9 @@ func writeScrub(out io.Writer, sum *control.Scrub, damage []control.Damage, asJS
 	}
 	fmt.Fprintf(&b, "read back: %s and %s, %s in %s\n", count(uint64(sum.Packfiles), "packfile", "packfiles"),
 		count(uint64(sum.States), "state", "states"), count(uint64(sum.Blobs), "blob", "blobs"), size(sum.Bytes))
-	if sum.Mended > 0 {
+	if sum.Repaired > 0 {
+		fmt.Fprintf(&b, "%s repaired\n", count(uint64(sum.Repaired), "file was", "files were"))
+	} else if sum.Mended > 0 {
 		fmt.Fprintf(&b, "%s not damaged any more\n", count(uint64(sum.Mended), "file is", "files are"))
 	}
 	if sum.Unused > 0 {

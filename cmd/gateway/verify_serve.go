@@ -144,10 +144,21 @@ func (s *serving) verifyJob(cfg *config.Config) func(context.Context) (jobs.Outc
 		sc := scrubConfig(cfg, &cfg.Store, snapshotter.ScrubDue)
 		sc.Progress = func(rep snapshotter.ScrubReport) { at.Store(&rep) }
 		rep, err := s.scrub(ctx, sc)
+		if err == nil && len(rep.State.Damage) > 0 && cfg.Verify.RepairFrom != "" {
+			sc.Scope, sc.Repair = snapshotter.ScrubDamaged, true
+			var mended snapshotter.ScrubReport
+			mended, err = scrubFrom(ctx, cfg, cfg.Verify.RepairFrom, s.log, sc, s.scrub)
+			if mended.State.Store != "" {
+				rep.State, rep.Repaired = mended.State, mended.Repaired
+			}
+		}
 		if err != nil && (worthRetrying(err) || errors.Is(err, snapshotter.ErrScrubbing)) {
 			err = jobs.Retry(err)
 		}
 		summary := readBack(&rep)
+		if rep.Repaired > 0 {
+			summary += "; " + count(uint64(rep.Repaired), "file", "files") + " repaired"
+		}
 		if damage := damageText(&rep.State); damage != "" {
 			summary += "; " + damage
 		}
@@ -204,8 +215,8 @@ func pauseFor(ctx context.Context, d time.Duration) bool {
 // answerScrub reads the store back, and tells of damage.
 func (s *serving) answerScrub(ctx context.Context, req control.Request, send func(control.Reply) error) control.Reply {
 	sc := scrubConfig(s.cfg, &s.cfg.Store, snapshotter.ScrubScope(req.Scope))
-	sc.Accept = req.Accept
-	rep, err := s.scrub(ctx, sc)
+	sc.Accept, sc.Repair = req.Accept, req.Repair
+	rep, err := scrubFrom(ctx, s.cfg, req.From, s.log, sc, s.scrub)
 	if errors.Is(err, snapshotter.ErrScrubbing) {
 		err = &hintedError{err: err, hint: "a job of the gateway does it, or another call: wait for its end"}
 	}

@@ -57,6 +57,7 @@ func (l *loader) readVerify(n node) {
 		}},
 		"bandwidth":     intoBytes(&v.Bandwidth, minBandwidth),
 		"new_snapshots": intoBool(&v.New),
+		"repair_from":   intoText(&v.RepairFrom),
 	}
 	var when scheduleReader
 	maps.Copy(known, when.fields())

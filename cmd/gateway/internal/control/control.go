@@ -55,6 +55,8 @@ type Request struct {
 	Reason  string   `json:"reason,omitempty"`
 	Grace   string   `json:"grace,omitempty"`  // of OpMaintain: the grace period
 	Scope   string   `json:"scope,omitempty"`  // of OpScrub: due, all or damaged
+	Repair  bool     `json:"repair,omitempty"` // of OpScrub
+	From    string   `json:"from,omitempty"`   // of OpScrub: the store to repair from
 	Accept  bool     `json:"accept,omitempty"` // of OpScrub: states that are missing were removed
 	Kind    string   `json:"kind,omitempty"`
 	Subject string   `json:"subject,omitempty"`

@@ -7,10 +7,11 @@ type Scrub struct {
 	Scope        string  `json:"scope"`
 	Packfiles    int     `json:"packfiles"` // read back by this run
 	States       int     `json:"states"`
-	Blobs        int     `json:"blobs"` // compared with their MACs
-	Bytes        int64   `json:"bytes"` // read
-	Left         int     `json:"left"`  // files that this run is still to read
-	Mended       int     `json:"mended"`
+	Blobs        int     `json:"blobs"`         // compared with their MACs
+	Bytes        int64   `json:"bytes"`         // read
+	Left         int     `json:"left"`          // files that this run is still to read
+	Mended       int     `json:"mended"`        // that were damaged when they were read before
+	Repaired     int     `json:"repaired"`      // of these, by this run
 	Damaged      int     `json:"damaged"`       // files, with those of earlier runs
 	DamagedBlobs int     `json:"damaged_blobs"` // in them, that snapshots use
 	Unused       int     `json:"unused"`        // damaged blobs that no snapshot uses

@@ -1,0 +1,478 @@
+package snapshotter
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/resources"
+	"github.com/PlakarKorp/kloset/snapshot/vfs"
+
+	"github.com/snapgate/gateway/internal/background"
+	"github.com/snapgate/gateway/store"
+)
+
+// The names that Config.Failpoint is called with by repairs.
+const (
+	RepairBefore = "repair-before" // what is to be written is about to be looked for
+	RepairAfter  = "repair-after"  // a file was written, and that is not noted
+)
+
+// repair mends what is damaged as far as it can: each file is written again under its name, so that
+// whoever knows of it, a state or somebody's cache, need not learn of anything. With metadata that are
+// mended, it is known where to look for more.
+func (r *scrubbing) repair(ctx context.Context) error {
+	for {
+		before := r.report.Repaired
+		if err := r.repairOnce(ctx); err != nil || len(r.damage) == 0 || r.report.Repaired == before {
+			return err
+		}
+	}
+}
+
+func (r *scrubbing) repairOnce(ctx context.Context) error {
+	keys := slices.SortedFunc(maps.Keys(r.damage), func(a, b ledgerKey) int {
+		// The configuration first, then states: without them nothing can be looked up.
+		rank := map[byte]int{0: 0, ledgerState: 1, ledgerPackfile: 2}
+		if d := rank[a.kind] - rank[b.kind]; d != 0 {
+			return d
+		}
+		return slices.Compare(a.mac[:], b.mac[:])
+	})
+	for _, k := range keys {
+		r.s.failpoint(RepairBefore)
+		err := r.repairFile(ctx, k)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, ErrUnavailable), errors.Is(err, ErrBusy):
+			return err
+		case err != nil:
+			r.s.log.Warn("a damaged file of the store is not repaired", "kind", r.damage[k].Kind, "file", r.damage[k].File, "err", err)
+			if err := r.verifyAgain(ctx, k); err != nil { // it may be in part
+				return err
+			}
+			if d := r.damage[k]; d != nil {
+				d.Repair = err.Error()
+			}
+			continue
+		}
+		r.s.failpoint(RepairAfter)
+		r.report.Repaired++
+		r.s.log.Warn("a damaged file of the store was repaired", "kind", r.damage[k].Kind, "file", r.damage[k].File)
+		if err := r.verifyAgain(ctx, k); err != nil {
+			return err
+		}
+	}
+	return r.concerns(ctx)
+}
+
+// verifyAgain reads a file back that was repaired.
+func (r *scrubbing) verifyAgain(ctx context.Context, k ledgerKey) error {
+	if k.kind == 0 {
+		return errors.Join(r.config(ctx), r.refresh(ctx))
+	}
+	if err := r.verify(ctx, k); err != nil {
+		return err
+	}
+	if k.kind == ledgerState {
+		return r.refresh(ctx)
+	}
+	return nil
+}
+
+// locked calls f with a lock on the store, while no commit of this process runs.
+func (r *scrubbing) locked(ctx context.Context, f func() error) error {
+	s := r.s
+	s.enter()
+	defer s.write.Unlock()
+	lock, err := s.store.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if uerr := lock.Unlock(); uerr != nil {
+			s.log.Warn("store lock not removed", "err", uerr)
+		}
+	}()
+	return f()
+}
+
+func (r *scrubbing) from() *store.Store {
+	if r.cfg.From == nil {
+		return nil
+	}
+	return r.cfg.From.store
+}
+
+func (r *scrubbing) repairFile(ctx context.Context, k ledgerKey) error {
+	st := r.s.store
+	switch k.kind {
+	case 0:
+		return st.RestoreConfig(ctx)
+	case ledgerState:
+		return r.locked(ctx, func() error { return st.RestoreState(ctx, k.mac, r.from()) })
+	}
+	err := r.locked(ctx, func() error {
+		err := st.RestorePackfile(ctx, k.mac, r.from())
+		return r.restocked(ctx, err)
+	})
+	if err == nil || !errors.Is(err, store.ErrNoCopy) {
+		return err
+	}
+	f := r.newFinder(ctx, k.mac)
+	var left []store.Place
+	err = r.locked(ctx, func() error {
+		var err error
+		left, err = st.MendPackfile(ctx, k.mac, f.find)
+		return r.restocked(ctx, err)
+	})
+	if missing := r.damage[k].Text == missingText; err == nil && missing && len(left) > 0 {
+		return r.restow(ctx, k.mac, f)
+	}
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("%d of its blobs are nowhere else: %s", len(left), f.why(left))
+	}
+	return err
+}
+
+// restow stores what snapshots use of a packfile that is missing in another one. The rest of it is
+// gone, so it is not put back under its name: commits would count on what it does not have.
+func (r *scrubbing) restow(ctx context.Context, mac objects.MAC, f *finder) error {
+	places, err := r.s.store.PlacesIn(mac)
+	if err != nil {
+		return err
+	}
+	found := make(map[store.BlobID][]byte)
+	var left []store.Place
+	for _, p := range places {
+		b := store.BlobID{Type: p.Type, MAC: p.Blob}
+		if _, used := f.used[b]; !used || p.Type == resources.RT_RANDOM {
+			continue
+		}
+		if found[b], err = f.find(p); err != nil {
+			left = append(left, p)
+		}
+	}
+	if f.blind || len(left) > 0 {
+		return fmt.Errorf("%d of its blobs are nowhere else: %s", len(left), f.why(left))
+	}
+	s := r.s
+	s.enter()
+	defer s.write.Unlock()
+	lock, unlock, err := s.lockStore(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := s.takeStock(ctx); err != nil {
+		return err
+	}
+	d, err := s.newDelta()
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	if err := s.colour(d.rw); err != nil {
+		return err
+	}
+	p := newPacker(background.Do, s.store.AppendEncoded, s.repo.GetMACHasher, d.rw.PutPackfile, func(string) {})
+	defer p.Wait()
+	for b, data := range found {
+		if err := p.Put(-1, b.Type, b.MAC, data, b.Type != resources.RT_CHUNK); err != nil {
+			return err
+		}
+	}
+	if err := p.finish(); err != nil {
+		return err
+	}
+	if err := d.put(ctx, lock); err != nil {
+		return err
+	}
+	return s.store.Coloured(d.id)
+}
+
+// restocked takes note of a packfile that was missing and is there again.
+func (r *scrubbing) restocked(ctx context.Context, err error) error {
+	if err != nil {
+		return err
+	}
+	return r.s.takeStock(ctx)
+}
+
+// finder finds what damaged blobs of a packfile hold.
+type finder struct {
+	r    *scrubbing
+	ctx  context.Context //nolint:containedctx // it lives as long as one repair
+	pack objects.MAC
+	at   map[store.BlobID][]located
+	// used are the blobs that snapshots use; blind says that there may be others.
+	used  map[store.BlobID]struct{}
+	blind bool
+	// got has blobs that were looked for and found along the way.
+	got map[store.BlobID][]byte
+}
+
+func (r *scrubbing) newFinder(ctx context.Context, pack objects.MAC) *finder {
+	f := &finder{r: r, ctx: ctx, pack: pack, got: make(map[store.BlobID][]byte)}
+	if r.uses != nil {
+		f.at, f.used, f.blind = r.uses.at, r.uses.used, r.uses.blind
+	}
+	return f
+}
+
+// why says in what cases a repair ends here.
+func (f *finder) why(left []store.Place) string {
+	kinds := make(map[string]bool)
+	for _, p := range left {
+		kinds[p.Type.String()] = true
+	}
+	text := strings.Join(slices.Sorted(maps.Keys(kinds)), ", ")
+	if f.r.cfg.From == nil {
+		return text + "; no store to repair from is named"
+	}
+	return text
+}
+
+// find returns what a blob holds: from another packfile, from another copy of the store, or from a
+// store that has the same snapshots.
+func (f *finder) find(p store.Place) ([]byte, error) {
+	if err := f.ctx.Err(); err != nil {
+		return nil, err
+	}
+	s, b := f.r.s, store.BlobID{Type: p.Type, MAC: p.Blob}
+	if data, err := s.store.BlobElsewhere(p.Type, p.Blob, f.pack); err == nil {
+		return data, nil
+	}
+	from := f.r.cfg.From
+	if from == nil {
+		return nil, store.ErrNoCopy
+	}
+	if from.store.ID() == s.store.ID() {
+		data, err := from.blob(p.Type, p.Blob)
+		if err == nil && p.Type != resources.RT_SNAPSHOT && p.Type != resources.RT_SIGNATURE && s.repo.ComputeMAC(data) != p.Blob {
+			err = store.ErrDamaged
+		}
+		return data, err
+	}
+	if data, ok := f.got[b]; ok {
+		return data, nil
+	}
+	var errs []error
+	for _, l := range f.at[b] {
+		if err := f.translate(l, p.Type); err != nil {
+			errs = append(errs, err)
+		}
+		if data, ok := f.got[b]; ok {
+			return data, nil
+		}
+	}
+	return nil, errors.Join(append(errs, store.ErrNoCopy)...)
+}
+
+// keep notes what a blob holds, if it is one that is looked for.
+func (f *finder) keep(typ resources.Type, data []byte) objects.MAC {
+	mac := f.r.s.repo.ComputeMAC(data)
+	b := store.BlobID{Type: typ, MAC: mac}
+	if _, ok := f.at[b]; ok {
+		f.got[b] = bytes.Clone(data)
+	}
+	return mac
+}
+
+// translate makes anew, for this store, what a snapshot in the other one has at a path: MACs are
+// keyed, so what names others has other bytes there.
+func (f *finder) translate(l located, typ resources.Type) error {
+	from := f.r.cfg.From
+	there, err := from.record(f.ctx, l.r.snap.ID)
+	if err != nil {
+		return err
+	}
+	switch typ {
+	case resources.RT_VFS_SUMMARY:
+		return f.value(there.summary, resources.RT_BTREE_ROOT, resources.RT_BTREE_NODE, typ, l.path)
+	case resources.RT_ERROR_ENTRY:
+		return f.value(there.vfs.Errors, resources.RT_ERROR_BTREE, resources.RT_ERROR_NODE, typ, l.path)
+	}
+	tree, err := from.newTree(there)
+	if err != nil {
+		return err
+	}
+	e, err := tree.lookup(l.path)
+	if err != nil {
+		return err
+	}
+	if e.FileInfo.Lmode.IsDir() {
+		return f.directory(l, e, typ)
+	}
+	made := *e
+	if e.HasObject() {
+		if made.Object, err = f.object(e.Object, f.ours(l)); err != nil {
+			return err
+		}
+	}
+	return f.entry(&made)
+}
+
+// entry makes an entry anew.
+func (f *finder) entry(e *storedEntry) error {
+	data, err := e.ToBytes()
+	if err == nil {
+		f.keep(resources.RT_VFS_ENTRY, data)
+	}
+	return err
+}
+
+// value takes what an index has at a path, and that names nothing else.
+func (f *finder) value(root objects.MAC, typ, nodes, value resources.Type, path string) error {
+	from := f.r.cfg.From
+	x, err := from.openIndex(root, typ, nodes, strings.Compare)
+	if err != nil {
+		return err
+	}
+	mac, ok, err := x.Find(path)
+	if err != nil || !ok {
+		return errors.Join(err, store.ErrNoCopy)
+	}
+	data, err := from.blob(value, mac)
+	if err == nil {
+		f.keep(value, data)
+	}
+	return err
+}
+
+// ours is the object of a file as this store has it; nil when that cannot be read.
+func (f *finder) ours(l located) *objects.Object {
+	obj, err := f.r.s.fileObject(f.ctx, l.r.snap.ID, l.path)
+	if err != nil {
+		return nil
+	}
+	return obj
+}
+
+// object makes an object of the other store anew, with its chunks. When it is known what it is like
+// here, only the chunks are read that are looked for.
+func (f *finder) object(mac objects.MAC, ours *objects.Object) (objects.MAC, error) {
+	from := f.r.cfg.From
+	obj, err := from.object(mac)
+	if err != nil {
+		return objects.MAC{}, err
+	}
+	if ours != nil && len(ours.Chunks) == len(obj.Chunks) {
+		for i := range obj.Chunks {
+			if _, ok := f.at[store.BlobID{Type: resources.RT_CHUNK, MAC: ours.Chunks[i].ContentMAC}]; !ok {
+				continue
+			}
+			data, err := from.blob(resources.RT_CHUNK, obj.Chunks[i].ContentMAC)
+			if err != nil {
+				return objects.MAC{}, err
+			}
+			f.keep(resources.RT_CHUNK, data)
+		}
+		data, err := ours.Serialize()
+		if err != nil {
+			return objects.MAC{}, err
+		}
+		return f.keep(resources.RT_OBJECT, data), nil
+	}
+	made := *obj
+	made.Chunks = slices.Clone(obj.Chunks)
+	sum := f.r.s.repo.GetMACHasher()
+	for i := range made.Chunks {
+		data, err := from.blob(resources.RT_CHUNK, obj.Chunks[i].ContentMAC)
+		if err != nil {
+			return objects.MAC{}, err
+		}
+		sum.Write(data)
+		made.Chunks[i].ContentMAC = f.keep(resources.RT_CHUNK, data)
+	}
+	made.ContentMAC = objects.MAC(sum.Sum(nil))
+	data, err := made.Serialize()
+	if err != nil {
+		return objects.MAC{}, err
+	}
+	return f.keep(resources.RT_OBJECT, data), nil
+}
+
+// directory makes what a directory has anew: its entry, and the list of what is in it, of the entries
+// that this store has in the index of paths.
+func (f *finder) directory(l located, e *storedEntry, typ resources.Type) error {
+	made := *e
+	if err := f.entry(&made); err != nil || typ == resources.RT_VFS_ENTRY {
+		return err
+	}
+	t, err := f.r.s.newTree(l.r)
+	if err != nil {
+		return err
+	}
+	it, err := t.paths.ScanFrom(below(l.path))
+	if err != nil {
+		return readError("index", err)
+	}
+	var raw []byte
+	for {
+		name, mac, err := nextBelow(it, below(l.path))
+		if err != nil {
+			return err
+		}
+		if name == "" {
+			break
+		}
+		data, err := f.r.s.blob(resources.RT_VFS_ENTRY, mac)
+		if err != nil {
+			return err
+		}
+		below, err := vfs.EntryFromBytes(data)
+		if err != nil {
+			return err
+		}
+		kind := byte(frameFile)
+		if below.FileInfo.Lmode.IsDir() {
+			kind = frameDir
+		}
+		raw = binary.LittleEndian.AppendUint32(append(raw, kind), uint32(len(data)+len(mac)))
+		raw = append(append(raw, data...), mac[:]...)
+	}
+	return f.dirpack(raw)
+}
+
+// dirpack makes the object of a list of entries anew, with its chunks.
+func (f *finder) dirpack(raw []byte) error {
+	s := f.r.s
+	obj := objects.NewObject()
+	add := func(piece []byte) {
+		c := objects.NewChunk()
+		c.ContentMAC, c.Length = f.keep(resources.RT_CHUNK, piece), uint32(len(piece))
+		obj.Chunks = append(obj.Chunks, *c)
+	}
+	if int64(len(raw)) <= s.oneChunk {
+		add(raw)
+	} else {
+		chunker, err := s.newChunker(bytes.NewReader(raw))
+		if err != nil {
+			return err
+		}
+		for err == nil {
+			var piece []byte
+			if piece, err = chunker.Next(); len(piece) > 0 {
+				add(piece)
+			}
+		}
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+	}
+	obj.ContentMAC, obj.ContentType = s.repo.ComputeMAC(raw), "application/octet-stream"
+	data, err := obj.Serialize()
+	if err == nil {
+		f.keep(resources.RT_OBJECT, data)
+	}
+	return err
+}

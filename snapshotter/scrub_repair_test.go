@@ -1,0 +1,237 @@
+package snapshotter_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+// repair repairs from another store, nil for none.
+func (k *scrubRig) repair(from *snapshotter.Snapshotter) snapshotter.ScrubReport {
+	k.t.Helper()
+	cfg := k.config(snapshotter.ScrubDamaged)
+	cfg.Repair, cfg.From = true, from
+	rep, err := k.Scrub(k.t.Context(), cfg)
+	if err != nil {
+		k.t.Fatalf("repair: %v", err)
+	}
+	return rep
+}
+
+// whole checks the snapshots as another process does, which has the store and nothing else.
+func (k *scrubRig) whole() {
+	k.t.Helper()
+	s := storetest.Open(k.t, otherConfig(k.store))
+	other := &rig{Snapshotter: newSnapshotter(k.t, s), t: k.t, store: s}
+	for _, id := range []snapshotter.ID{k.first, k.last} {
+		if err := other.Check(k.t.Context(), id); err != nil {
+			k.t.Errorf("%s: %v", id, err)
+		}
+	}
+	other.expect(k.last, with(map[string]*item{"/large": ptr(file(20, noise(1, 1<<20)))}))
+}
+
+// fileCopy opens a copy of the files of the store.
+func (k *scrubRig) fileCopy() *snapshotter.Snapshotter {
+	k.t.Helper()
+	dir := k.t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "store"), os.DirFS(k.root)); err != nil {
+		k.t.Fatal(err)
+	}
+	cfg := storetest.Config(dir)
+	return newSnapshotter(k.t, storetest.Open(k.t, cfg))
+}
+
+// synced is another store with copies of the snapshots.
+func (k *scrubRig) synced() *snapshotter.Snapshotter {
+	k.t.Helper()
+	to := newSnapshotter(k.t, storetest.New(k.t))
+	copier, err := snapshotter.NewCopier(snapshotter.CopierConfig{From: k.Snapshotter, To: to})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	for _, id := range []snapshotter.ID{k.first, k.last} {
+		if err := errors.Join(copier.Copy(k.t.Context(), id), to.Refresh(k.t.Context())); err != nil {
+			k.t.Fatal(err)
+		}
+	}
+	return to
+}
+
+// forget drops the local copies of metadata.
+func (k *scrubRig) forget() {
+	k.t.Helper()
+	copies, err := filepath.Glob(filepath.Join(k.CacheDir, "metadata", "*"))
+	for _, p := range copies {
+		err = errors.Join(err, os.Remove(p))
+	}
+	if err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+func read(t testing.TB, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// damages are what is done to a file.
+func damages() map[string]func([]byte) []byte {
+	return map[string]func([]byte) []byte{
+		"a bit":   func(data []byte) []byte { return flip(rand.IntN(8 * len(data)))(data) },
+		"cut off": func(data []byte) []byte { return data[:rand.IntN(len(data))] },
+		"missing": func([]byte) []byte { return nil },
+	}
+}
+
+// TestRepairFromFileCopy damages each file of a store, one after the other: a copy of the files gives
+// back the very bytes.
+func TestRepairFromFileCopy(t *testing.T) {
+	k := newScrubRig(t)
+	k.scrub(snapshotter.ScrubAll)
+	from := k.fileCopy()
+	k.forget()
+	for name, do := range damages() {
+		for _, path := range slices.Concat(k.files("packfiles"), k.files("states"), []string{filepath.Join(k.root, "CONFIG")}) {
+			if name == "missing" && filepath.Base(path) == "CONFIG" {
+				continue // then it looks like no store at all
+			}
+			was := read(t, path)
+			change(t, path, do)
+			k.scrub(snapshotter.ScrubAll)
+			k.sound(k.repair(from))
+			if read(t, path) != was && name != "a bit" { // a bit of padding is no damage
+				t.Errorf("%s of %s: other bytes than before", name, filepath.Base(path))
+			}
+		}
+	}
+	k.whole()
+	k.sound(k.scrub(snapshotter.ScrubAll))
+}
+
+// TestRepairFromLocalCopies: metadata come back from what the gateway keeps of them.
+func TestRepairFromLocalCopies(t *testing.T) {
+	k := newScrubRig(t)
+	k.scrub(snapshotter.ScrubAll)
+	for name, do := range damages() {
+		for _, path := range k.files("packfiles") {
+			was := read(t, path)
+			if len(was) > 1<<20 {
+				continue // contents
+			}
+			change(t, path, do)
+			k.scrub(snapshotter.ScrubAll)
+			k.sound(k.repair(nil))
+			if read(t, path) != was && name != "a bit" {
+				t.Errorf("%s of %s: other bytes than before", name, filepath.Base(path))
+			}
+		}
+	}
+	k.whole()
+}
+
+// TestRepairFromCopies flips bits in packfiles, region by region, and has them repaired from a store
+// with copies of the snapshots, whose MACs have another key. What is around the blobs is made anew;
+// what only this store has is told.
+func TestRepairFromCopies(t *testing.T) {
+	k := newScrubRig(t)
+	k.scrub(snapshotter.ScrubAll)
+	from := k.synced()
+	k.forget()
+	tried := make(map[string]int)
+	for _, x := range k.regions() {
+		if tried[x.what]++; tried[x.what] > 1 || x.padding {
+			continue
+		}
+		undo := change(t, x.path, flip(8*x.from+rand.IntN(8*(x.to-x.from))))
+		k.scrub(snapshotter.ScrubAll)
+		rep := k.repair(from)
+		switch {
+		case strings.Contains(x.what, "btree"), strings.Contains(x.what, "node"), x.what == "snapshot":
+			if len(rep.State.Damage) != 1 || !strings.Contains(rep.State.Damage[0].Repair, "1 of its blobs are nowhere else: "+x.what) {
+				t.Errorf("%s: %+v", x.what, rep.State.Damage)
+			}
+			undo()
+			k.scrub(snapshotter.ScrubDamaged)
+		default:
+			k.sound(rep)
+			if rep.Repaired != 1 {
+				t.Errorf("%s: %d repaired", x.what, rep.Repaired)
+			}
+		}
+	}
+	k.whole()
+	k.sound(k.scrub(snapshotter.ScrubAll))
+}
+
+// TestRepairMissingContents takes the packfile of contents away and has it made anew from copies.
+func TestRepairMissingContents(t *testing.T) {
+	for name, do := range damages() {
+		t.Run(name, func(t *testing.T) {
+			k := newScrubRig(t)
+			from := k.synced()
+			k.forget()
+			for _, path := range k.files("packfiles") {
+				if fi, err := os.Stat(path); err != nil || fi.Size() < 1<<20 {
+					continue
+				}
+				change(t, path, do)
+			}
+			k.scrub(snapshotter.ScrubAll)
+			k.sound(k.repair(from))
+			k.whole()
+			id := k.commit(k.last, put("/again", file(40, noise(1, 1<<20))))
+			k.expect(id, with(map[string]*item{"/large": ptr(file(20, noise(1, 1<<20))), "/again": ptr(file(40, noise(1, 1<<20)))}))
+		})
+	}
+}
+
+// TestRepairStates: a state is made anew of what the index knows of it, and when that is nothing, of
+// the packfiles.
+func TestRepairStates(t *testing.T) {
+	for name, do := range damages() {
+		t.Run(name, func(t *testing.T) {
+			k := newScrubRig(t)
+			if err := k.Pin(t.Context(), k.first); err != nil {
+				t.Fatal(err)
+			}
+			gone := k.commit(k.last, put("/gone", file(50, "gone")))
+			next := k.commit(gone, remove("/gone"))
+			if err := k.Remove(t.Context(), gone); err != nil {
+				t.Fatal(err)
+			}
+			k.scrub(snapshotter.ScrubAll)
+			for _, path := range k.files("states") {
+				change(t, path, do)
+				k.scrub(snapshotter.ScrubAll)
+				k.sound(k.repair(nil))
+			}
+			k.whole()
+			s := storetest.Open(t, otherConfig(k.store))
+			other := newSnapshotter(t, s)
+			if err := other.Check(t.Context(), next); err != nil {
+				t.Error(err)
+			}
+			if name != "missing" { // then only the packfiles tell
+				pins, err := other.Pins(t.Context())
+				if _, ok := pins[k.first]; !ok || err != nil {
+					t.Errorf("the pin is lost: %v, %v", pins, err)
+				}
+				if _, err := other.Snapshot(t.Context(), gone); !errors.Is(err, snapshotter.ErrNoSnapshot) {
+					t.Errorf("what was removed is back: %v", err)
+				}
+			}
+		})
+	}
+}

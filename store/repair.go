@@ -1,0 +1,381 @@
+package store
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/PlakarKorp/kloset/caching"
+	"github.com/PlakarKorp/kloset/caching/sqlite"
+	"github.com/PlakarKorp/kloset/connectors/storage"
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository/state"
+	"github.com/PlakarKorp/kloset/resources"
+	"github.com/PlakarKorp/kloset/versioning"
+
+	"github.com/snapgate/gateway/store/internal/backend"
+)
+
+// ErrNoCopy means that there is no sound copy of something.
+var ErrNoCopy = errors.New("there is no sound copy of it")
+
+// RestorePackfile puts a packfile back as it was, byte for byte: from the copies of metadata that are
+// kept here, or from another copy of this store. The error is ErrNoCopy when there is none. It needs
+// a lock on the store. from may be nil.
+func (s *Store) RestorePackfile(ctx context.Context, mac objects.MAC, from *Store) error {
+	if s.conn.mirror != nil {
+		if rd, err := s.conn.mirror.reopen(mac); err == nil {
+			raw, err := io.ReadAll(rd)
+			if err = errors.Join(err, rd.Close()); err == nil && s.soundPackfile(mac, raw) {
+				return s.putFile(ctx, packfileName(mac), raw)
+			}
+		}
+	}
+	if from == nil || from.ID() != s.ID() {
+		return ErrNoCopy
+	}
+	raw, err := from.readFile(ctx, storage.StorageResourcePackfile, mac, verifyMost, nil)
+	if err != nil {
+		return errors.Join(ErrNoCopy, err)
+	}
+	if !s.soundPackfile(mac, raw) {
+		return ErrNoCopy
+	}
+	return s.putFile(ctx, packfileName(mac), raw)
+}
+
+// soundPackfile reports whether all of a packfile is as it was written.
+func (s *Store) soundPackfile(mac objects.MAC, raw []byte) bool {
+	p := &packBytes{raw: raw}
+	s.takeApart(mac, p)
+	if !p.whole || len(p.parts) > 0 {
+		return false
+	}
+	for _, b := range p.blobs {
+		if b.Type == resources.RT_RANDOM {
+			continue
+		}
+		if _, err := s.decodePlace(p, &Place{b.Type, b.MAC, mac, b.Offset, b.Length}); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Store) putFile(ctx context.Context, name string, data []byte) error {
+	if _, err := s.files.Put(ctx, name, bytes.NewReader(data)); err != nil {
+		return Unavailable("write "+name, err)
+	}
+	return nil
+}
+
+// MendPackfile writes a packfile again with what find returns of its damaged blobs, each in its old
+// place: nothing that knows of the packfile, a state or somebody's index, has to change. Bytes that
+// nobody has are left as they are. It returns the blobs that stay damaged; of a packfile that is
+// missing nothing is written unless there are none. It needs a lock on the store.
+func (s *Store) MendPackfile(ctx context.Context, mac objects.MAC, find func(Place) ([]byte, error)) (left []Place, err error) {
+	p, missing, err := s.readPackfile(ctx, mac, nil)
+	if err != nil {
+		return nil, err
+	}
+	places, err := s.allPlacesIn(mac, p)
+	if err != nil {
+		return nil, err
+	}
+	if len(places) == 0 {
+		return nil, fmt.Errorf("%w: nothing tells what is in it", ErrNoCopy)
+	}
+	end := 0
+	for _, at := range places {
+		end = max(end, int(at.Offset)+int(at.Length))
+	}
+	if end > verifyMost {
+		return nil, fmt.Errorf("a packfile of %d bytes: %w", end, errors.ErrUnsupported)
+	}
+	blobs := make([]byte, end)
+	_, _ = rand.Read(blobs) // never fails; padding
+	copy(blobs, p.payload)
+	for i := range places {
+		at := &places[i]
+		if at.Type == resources.RT_RANDOM {
+			continue
+		}
+		if _, err := s.decodePlace(p, at); err == nil {
+			continue
+		}
+		data, err := find(*at)
+		if err == nil {
+			err = s.encodeInto(blobs[at.Offset:at.Offset+uint64(at.Length)], data)
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			s.log.Info("a blob cannot be repaired", "packfile", hex.EncodeToString(mac[:]), "type", at.Type.String(), "blob", hex.EncodeToString(at.Blob[:]), "err", err)
+			left = append(left, *at)
+		}
+	}
+	if missing && len(left) > 0 {
+		return left, nil
+	}
+	raw, err := s.assemble(blobs, places)
+	if err != nil {
+		return left, err
+	}
+	if len(left) == 0 && !s.soundPackfile(mac, raw) {
+		return nil, fmt.Errorf("%w: what was made of it is not sound", ErrNoCopy)
+	}
+	return left, s.putFile(ctx, packfileName(mac), raw)
+}
+
+// allPlacesIn is placesIn with padding, in the order of bytes.
+func (s *Store) allPlacesIn(mac objects.MAC, p *packBytes) (places []Place, err error) {
+	if p.blobs == nil {
+		return s.PlacesIn(mac)
+	}
+	for _, b := range p.blobs {
+		places = append(places, Place{b.Type, b.MAC, mac, b.Offset, b.Length})
+	}
+	slices.SortFunc(places, func(a, b Place) int { return cmp.Compare(a.Offset, b.Offset) })
+	return places, nil
+}
+
+// encodeInto encodes a blob so that it takes exactly the bytes that it took: what is encoded has no
+// end of its own.
+func (s *Store) encodeInto(dst, data []byte) error {
+	encoded, err := s.codec.encode(nil, data)
+	if err == nil && len(encoded) != len(dst) {
+		// It may be another program's.
+		rd, serr := s.codec.stream(bytes.NewReader(data))
+		if serr == nil {
+			encoded, serr = io.ReadAll(rd)
+		}
+		err = serr
+	}
+	switch {
+	case err != nil:
+		return err
+	case len(encoded) != len(dst):
+		return fmt.Errorf("it is compressed to %d bytes now, and was to %d", len(encoded), len(dst))
+	}
+	copy(dst, encoded)
+	return nil
+}
+
+// assemble makes a packfile of its blobs.
+func (s *Store) assemble(blobs []byte, places []Place) ([]byte, error) {
+	le := binary.LittleEndian
+	var index []byte
+	for _, p := range places {
+		index = le.AppendUint32(index, uint32(p.Type))
+		index = le.AppendUint32(index, uint32(versioning.GetCurrentVersion(p.Type)))
+		index = append(index, p.Blob[:]...)
+		index = le.AppendUint64(index, p.Offset)
+		index = le.AppendUint32(index, p.Length)
+		index = le.AppendUint32(index, 0)
+	}
+	indexMAC := s.repo.ComputeMAC(index)
+	payload, err := s.codec.encode(slices.Clone(blobs), index)
+	if err != nil {
+		return nil, err
+	}
+	footer := le.AppendUint64(nil, uint64(time.Now().UnixNano()))
+	footer = le.AppendUint32(footer, uint32(len(places)))
+	footer = le.AppendUint64(footer, uint64(len(blobs)))
+	footer = append(footer, indexMAC[:]...)
+	footer = le.AppendUint32(footer, mendedFlag)
+	at := len(payload)
+	if payload, err = s.codec.encode(payload, footer); err != nil {
+		return nil, err
+	}
+	payload = le.AppendUint32(payload, uint32(len(payload)-at))
+	rd, err := storage.Serialize(s.repo.GetMACHasher(), resources.RT_PACKFILE, versioning.GetCurrentVersion(resources.RT_PACKFILE), bytes.NewReader(payload))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(rd)
+}
+
+// BlobElsewhere reads a blob from another packfile than one.
+func (s *Store) BlobElsewhere(typ resources.Type, mac, not objects.MAC) ([]byte, error) {
+	payloads, err := s.places(typ, mac)
+	if err != nil {
+		return nil, err
+	}
+	for _, payload := range payloads {
+		at, err := placeFrom(payload)
+		if err != nil || at.Packfile == not {
+			continue
+		}
+		if data, ok := s.blobAt(typ, mac, payload); ok {
+			return data, nil
+		}
+	}
+	return nil, ErrNoCopy
+}
+
+// RestoreConfig puts the configuration back as it was when the store was opened.
+func (s *Store) RestoreConfig(ctx context.Context) error {
+	if err := backend.PutBytes(ctx, s.files, backend.ConfigName, s.sound); err != nil {
+		return Unavailable("write store configuration", err)
+	}
+	return nil
+}
+
+// RestoreState puts a state back: byte for byte from another copy of this store; else made anew, from
+// what the index here knows of it, or, when that is nothing, from the packfiles that no state tells
+// of. What is made anew says in addition all that is known to be removed, so that nothing comes back
+// that the state had removed. from may be nil. It needs a lock on the store.
+func (s *Store) RestoreState(ctx context.Context, id objects.MAC, from *Store) (err error) {
+	name, err := s.conn.name(storage.StorageResourceState, id)
+	if err != nil {
+		return err
+	}
+	if from != nil && from.ID() == s.ID() {
+		raw, err := from.readFile(ctx, storage.StorageResourceState, id, verifyMost, nil)
+		if err == nil {
+			if _, err = s.compareTrailer(ctx, bytes.NewReader(raw), nil); err == nil {
+				return s.putFile(ctx, name, raw)
+			}
+		}
+	}
+	return s.remakeState(ctx, id)
+}
+
+func (s *Store) remakeState(ctx context.Context, id objects.MAC) (err error) {
+	cache, err := s.kctx.GetCache().Scan(objects.RandomMAC())
+	if err != nil {
+		return fmt.Errorf("state delta: %w", err)
+	}
+	defer func() { err = errors.Join(err, cache.Close()) }()
+	st := (&state.LocalState{}).Derive(cache)
+	st.Metadata.Serial = s.config.RepositoryID
+	known, err := s.recallState(id, st, cache)
+	if err == nil && !known {
+		s.log.Warn("a state is made anew from the packfiles that no other one tells of: what it had removed and nobody knows of is back", "state", hex.EncodeToString(id[:]))
+		err = s.gatherState(ctx, id, cache)
+	}
+	if err != nil {
+		return err
+	}
+	var buf bytes.Buffer
+	if err := st.SerializeToStream(&buf); err != nil {
+		return fmt.Errorf("state delta: %w", err)
+	}
+	if err := s.repo.PutState(id, &buf); err != nil {
+		return errors.Join(Unavailable("state", err), s.DropState(id))
+	}
+	return s.DropState(id)
+}
+
+// recallState fills in what the index knows of a state, and all that is removed; false when it never
+// was in the index.
+func (s *Store) recallState(id objects.MAC, st *state.LocalState, cache *caching.ScanCache) (known bool, err error) {
+	db, err := s.openIndex()
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	each := func(do func(payload []byte) error, query string, args ...any) {
+		if err == nil {
+			err = s.payloads(db, do, query, args...)
+		}
+	}
+	each(func(payload []byte) error {
+		e, err := state.ColouredEntryFromBytes(payload)
+		return errors.Join(err, cache.PutColoured(e.Type, e.Blob, payload))
+	}, "SELECT payload FROM deleteds")
+	each(func(payload []byte) error {
+		meta, err := state.MetadataFromBytes(payload)
+		if err == nil {
+			known, st.Metadata = true, *meta
+		}
+		return err
+	}, "SELECT payload FROM states WHERE mac = ?", hex.EncodeToString(id[:]))
+	if err != nil || !known {
+		return false, err
+	}
+	var packs []objects.MAC
+	each(func(payload []byte) error {
+		e, err := state.PackfileEntryFromBytes(payload)
+		if err != nil || e.StateID != id {
+			return err
+		}
+		packs = append(packs, e.Packfile)
+		return cache.PutPackfile(e.Packfile, payload)
+	}, "SELECT payload FROM packfiles")
+	for _, mac := range packs {
+		each(func(payload []byte) error {
+			e, err := state.DeltaEntryFromBytes(payload)
+			return errors.Join(err, cache.PutDelta(e.Type, e.Blob, mac, payload))
+		}, "SELECT payload FROM deltas WHERE packfile = ?", hex.EncodeToString(mac[:]))
+	}
+	return true, err
+}
+
+// payloads calls do for what a query finds.
+func (s *Store) payloads(db *sqlite.SQLiteCache, do func([]byte) error, query string, args ...any) (err error) {
+	rows, err := db.Query(query, args...)
+	if err != nil {
+		return s.indexError(err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var payload []byte
+		if err := rows.Scan(&payload); err != nil {
+			return s.indexError(err)
+		}
+		if err := do(payload); err != nil {
+			return s.indexError(err)
+		}
+	}
+	return s.indexError(rows.Err())
+}
+
+// gatherState fills in the packfiles that no state tells of.
+func (s *Store) gatherState(ctx context.Context, id objects.MAC, cache *caching.ScanCache) error {
+	indexed, err := s.IndexedPackfiles()
+	if err != nil {
+		return err
+	}
+	coloured, err := s.ColouredAs(resources.RT_PACKFILE)
+	if err != nil {
+		return err
+	}
+	there, err := s.ListPackfiles(ctx)
+	if err != nil {
+		return err
+	}
+	for mac := range there {
+		_, told := indexed[mac]
+		if _, gone := coloured[mac]; told || gone {
+			continue
+		}
+		p, missing, err := s.readPackfile(ctx, mac, nil)
+		if err != nil {
+			return err
+		}
+		if missing || p.blobs == nil {
+			continue
+		}
+		for _, b := range p.blobs {
+			e := state.DeltaEntry{Type: b.Type, Version: b.Version, Blob: b.MAC, Location: state.Location{Packfile: mac, Offset: b.Offset, Length: b.Length}}
+			if err := cache.PutDelta(b.Type, b.MAC, mac, e.ToBytes()); err != nil {
+				return fmt.Errorf("state delta: %w", err)
+			}
+		}
+		e := state.PackfileEntry{StateID: id, Packfile: mac, Timestamp: time.Now()}
+		if err := cache.PutPackfile(mac, e.ToBytes()); err != nil {
+			return fmt.Errorf("state delta: %w", err)
+		}
+	}
+	return nil
+}
