@@ -35,6 +35,7 @@ func newJobsRig(t *testing.T) *jobsRig {
 	r := &jobsRig{t: t, dir: dir}
 	r.write("config.yaml", `version: 1
 data_dir: ./data
+verify: { every: never }
 store: { plaintext: true, create: true }
 sources:
   web1: { location: "fs://./tree", schedule: "0 2 1 1 *", jitter: 0s }
