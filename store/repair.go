@@ -63,7 +63,7 @@ func (s *Store) soundPackfile(mac objects.MAC, raw []byte) bool {
 		if b.Type == resources.RT_RANDOM {
 			continue
 		}
-		if _, err := s.decodePlace(p, &Place{b.Type, b.MAC, mac, b.Offset, b.Length}); err != nil {
+		if err := s.checkPlace(p, &Place{b.Type, b.MAC, mac, b.Offset, b.Length}); err != nil {
 			return false
 		}
 	}
@@ -108,7 +108,7 @@ func (s *Store) MendPackfile(ctx context.Context, mac objects.MAC, find func(Pla
 		if at.Type == resources.RT_RANDOM {
 			continue
 		}
-		if _, err := s.decodePlace(p, at); err == nil {
+		if err := s.checkPlace(p, at); err == nil {
 			continue
 		}
 		data, err := find(*at)

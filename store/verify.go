@@ -105,7 +105,7 @@ func (s *Store) VerifyPackfile(ctx context.Context, mac objects.MAC, pace Pace) 
 		if err := ctx.Err(); err != nil {
 			return c, err
 		}
-		if _, err := s.decodePlace(p, &places[i]); err != nil {
+		if err := s.checkPlace(p, &places[i]); err != nil {
 			c.Damaged = append(c.Damaged, places[i])
 		} else {
 			c.Blobs++
@@ -322,27 +322,27 @@ func (s *Store) decode(encoded []byte) ([]byte, error) {
 	return io.ReadAll(rd)
 }
 
-// decodePlace decodes a blob of a packfile in memory, and compares it with its MAC. Headers and
+// checkPlace decodes a blob of a packfile in memory, and compares it with its MAC. Headers and
 // signatures of snapshots have names for MACs: what tells there is the encryption, the checksum of the
 // compression, or else the MAC of the whole file.
-func (s *Store) decodePlace(p *packBytes, at *Place) ([]byte, error) {
+func (s *Store) checkPlace(p *packBytes, at *Place) error {
 	end := at.Offset + uint64(at.Length)
 	if end < at.Offset || end > uint64(len(p.payload)) {
-		return nil, fmt.Errorf("%w: it is cut off", ErrDamaged)
+		return fmt.Errorf("%w: it is cut off", ErrDamaged)
 	}
 	data, err := s.decode(p.payload[at.Offset:end])
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	switch {
 	case at.Type == resources.RT_SNAPSHOT || at.Type == resources.RT_SIGNATURE:
 		if s.key == nil && s.config.Compression == nil && !p.whole && !p.named {
-			return nil, fmt.Errorf("%w: nothing tells that it is as it was written", ErrDamaged)
+			return fmt.Errorf("%w: nothing tells that it is as it was written", ErrDamaged)
 		}
 	case s.repo.ComputeMAC(data) != at.Blob:
-		return nil, fmt.Errorf("%w: its content is not what was written", ErrDamaged)
+		return fmt.Errorf("%w: its content is not what was written", ErrDamaged)
 	}
-	return data, nil
+	return nil
 }
 
 // VerifyState reads a state back from the store, and compares it with the MAC at its end. The error
