@@ -313,7 +313,7 @@ func (a *attempt) verify(h *header.Header) error {
 // indexFailures puts the index of failures in place of the Builder's, which lacks those of
 // the root whose names begin with byte 0xff.
 func (a *attempt) indexFailures(h *header.Header) error {
-	w := newWriter(a.rw, a.packer, a.s.committed)
+	w := a.s.newWriter(a.rw, a.packer, a.s.committed)
 	mac, err := a.failures.index(a.s, w)
 	w.close()
 	if err != nil {

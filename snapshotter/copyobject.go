@@ -143,7 +143,7 @@ func (x *copying) chunk(ctx context.Context, mac objects.MAC) (got copiedChunk) 
 	n := uint64(len(got.data))
 	x.c.read.Add(n)
 	got.mac = to.repo.ComputeMAC(got.data)
-	if to.early.has(resources.RT_CHUNK, got.mac) {
+	if to.early.has(resources.RT_CHUNK, got.mac) && !to.store.Doubtful(resources.RT_CHUNK, got.mac) {
 		return got
 	}
 	x.c.sent.Add(n)

@@ -75,7 +75,7 @@ func (c *Copier) copyOn(ctx context.Context, src *record, base ID, lock *store.L
 	if err := x.open(base); err != nil {
 		return err
 	}
-	w := newWriter(a.rw, a.packer, to.committed)
+	w := to.newWriter(a.rw, a.packer, to.committed)
 	x.inc = to.newIncrement(w, x.old)
 	defer x.inc.close()
 	h, err := x.build(ctx)

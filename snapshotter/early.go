@@ -121,7 +121,7 @@ func (e *early) begin() error {
 	for range earlyWriters - 1 {
 		b.packer.writer()
 	}
-	b.w = newWriter(rw, b.packer, e.has)
+	b.w = e.s.newWriter(rw, b.packer, e.has)
 	e.open = b
 	e.mu.Lock()
 	e.batches = append(e.batches, b)

@@ -46,7 +46,7 @@ func (s *Snapshotter) incremental(ctx context.Context, base *record, changes ite
 	if err != nil {
 		return nil, err
 	}
-	w := newWriter(a.rw, a.packer, s.committed)
+	w := s.newWriter(a.rw, a.packer, s.committed)
 	c := s.newIncrement(w, h)
 	defer c.close()
 	c.meta, c.now, c.failures, c.recount = meta, a.time(), f, count

@@ -36,9 +36,11 @@ type writer struct {
 	rw     *repository.RepositoryWriter
 	packer *packer
 	exists func(resources.Type, objects.MAC) bool // in the store, or written by this commit
-	jobs   chan writeJob
-	wg     sync.WaitGroup
-	copies sync.Pool // of *[]byte: chunks on their way
+	// doubtful is of a blob that exists: it may be damaged, and is put once more.
+	doubtful func(resources.Type, objects.MAC) bool
+	jobs     chan writeJob
+	wg       sync.WaitGroup
+	copies   sync.Pool // of *[]byte: chunks on their way
 }
 
 type writeJob struct {
@@ -49,9 +51,9 @@ type writeJob struct {
 	copy *[]byte // what data is in, to be used again; nil for none
 }
 
-func newWriter(rw *repository.RepositoryWriter, p *packer, exists func(resources.Type, objects.MAC) bool) *writer {
+func (s *Snapshotter) newWriter(rw *repository.RepositoryWriter, p *packer, exists func(resources.Type, objects.MAC) bool) *writer {
 	n := cores()
-	w := &writer{rw: rw, packer: p, exists: exists, jobs: make(chan writeJob, n)}
+	w := &writer{rw: rw, packer: p, exists: exists, doubtful: s.store.Doubtful, jobs: make(chan writeJob, n)}
 	w.copies.New = func() any { return new([]byte) }
 	for range n {
 		w.wg.Go(func() { p.run(w.work) })
@@ -125,7 +127,7 @@ func (w *writer) isNew(typ resources.Type, mac objects.MAC) bool {
 	if there, _ := w.packer.InsertIfNotPresent(typ, mac); there { // the error is always nil
 		return false
 	}
-	if w.exists(typ, mac) {
+	if w.exists(typ, mac) && !w.doubtful(typ, mac) {
 		w.packer.forget(typ, mac)
 		return false
 	}

@@ -180,7 +180,8 @@ func (s *Snapshotter) openScrub(cfg ScrubConfig) (r *scrubbing, end func() error
 	}
 	r.state.Every = cfg.Every.String()
 	for i := range r.state.Damage {
-		r.keepDamage(&r.state.Damage[i])
+		d := r.state.Damage[i]
+		r.damage[keyOfDamage(&d)] = &d
 	}
 	if r.ledger, err = openLedger(cfg.Dir, s.store.ID()); err != nil {
 		return nil, nil, errors.Join(err, alone.Unlock())
@@ -215,7 +216,7 @@ type damaged struct {
 // configKey stands for the configuration.
 func configKey() ledgerKey { return ledgerKey{} }
 
-func (r *scrubbing) keepDamage(d *Damage) {
+func keyOfDamage(d *Damage) ledgerKey {
 	k := configKey()
 	if raw, err := hex.DecodeString(d.File); err == nil && len(raw) == len(k.mac) {
 		k.mac = objects.MAC(raw)
@@ -224,8 +225,7 @@ func (r *scrubbing) keepDamage(d *Damage) {
 			k.kind = ledgerState
 		}
 	}
-	c := *d
-	r.damage[k] = &c
+	return k
 }
 
 func (r *scrubbing) pace(ctx context.Context, n int) error {
@@ -627,6 +627,7 @@ func (r *scrubbing) save(ctx context.Context) error {
 		}
 		r.state.Damage = append(r.state.Damage, *r.damage[k])
 	}
+	r.s.Distrust(&r.state)
 	r.saved = time.Now()
 	return writeScrubState(r.cfg.Dir, &r.state)
 }

@@ -39,6 +39,18 @@ func (r *scrubbing) damaged(k ledgerKey, bad damaged) {
 	r.found[k] = bad
 }
 
+// Distrust has stored again, from now on, what is uploaded and is only in packfiles that st calls
+// damaged: it would be lost with them. Scrubs do so with what they know.
+func (s *Snapshotter) Distrust(st *ScrubState) {
+	packfiles := make(map[objects.MAC]struct{})
+	for i := range st.Damage {
+		if k := keyOfDamage(&st.Damage[i]); k.kind == ledgerPackfile {
+			packfiles[k.mac] = struct{}{}
+		}
+	}
+	s.store.Distrust(packfiles)
+}
+
 // concerns finds out which snapshots and paths the damage that this run has found concerns, and
 // forgets that of which they need nothing.
 func (r *scrubbing) concerns(ctx context.Context) error {

@@ -2,12 +2,15 @@ package snapshotter_test
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store/storetest"
@@ -118,6 +121,50 @@ func TestRepairFromFileCopy(t *testing.T) {
 	}
 	k.whole()
 	k.sound(k.scrub(snapshotter.ScrubAll))
+}
+
+// TestDamagedIsStoredAgain: content that is damaged in the store is not taken for stored when it is
+// uploaded again. From then on earlier snapshots have it as well, and a repair takes it from there.
+func TestDamagedIsStoredAgain(t *testing.T) {
+	for _, early := range []bool{false, true} {
+		t.Run(fmt.Sprintf("early=%v", early), func(t *testing.T) {
+			k := newScrubRig(t)
+			k.spoilContent("/large", 1<<20)
+			if rep := k.scrub(snapshotter.ScrubAll); len(rep.State.Damage) != 1 {
+				t.Fatalf("damage %+v", rep.State.Damage)
+			}
+			st, err := snapshotter.ReadScrubState(k.dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.Distrust(&snapshotter.ScrubState{}) // what a process knows that begins
+			k.Distrust(&st)
+			again := put("/again", file(30, noise(1, 1<<20)))
+			if early {
+				again.Ingested = k.ingest([]byte(noise(1, 1<<20)))
+			}
+			next := k.commit(k.last, again)
+			// Checks say what is damaged until it is repaired, and readers have it already.
+			other := &rig{Snapshotter: newSnapshotter(t, storetest.Open(t, otherConfig(k.store))), t: t, store: k.store}
+			large := with(map[string]*item{"/large": ptr(file(20, noise(1, 1<<20)))})
+			if d := cmp.Diff(large, other.read(k.last)); d != "" {
+				t.Errorf("before (-want +got):\n%s", d)
+			}
+			large["/again"] = file(30, noise(1, 1<<20))
+			if d := cmp.Diff(large, other.read(next)); d != "" {
+				t.Errorf("after (-want +got):\n%s", d)
+			}
+			k.sound(k.repair(nil))
+			k.whole()
+			packfiles := len(k.files("packfiles"))
+			third := k.commit(next, put("/third", file(31, noise(1, 1<<20))))
+			if n := len(k.files("packfiles")); n != packfiles+1 { // of metadata
+				t.Errorf("%d packfiles after %d: what is mended was stored once more", n, packfiles)
+			}
+			large["/third"] = file(31, noise(1, 1<<20))
+			k.expect(third, large)
+		})
+	}
 }
 
 // TestRepairFromLocalCopies: metadata come back from what the gateway keeps of them.

@@ -5,11 +5,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/PlakarKorp/kloset/caching/sqlite"
 	"github.com/PlakarKorp/kloset/objects"
-	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/repository/state"
 	"github.com/PlakarKorp/kloset/resources"
 )
@@ -76,15 +76,16 @@ func (s *Store) Blob(typ resources.Type, mac objects.MAC) ([]byte, error) {
 		return data, nil
 	}
 	data, err := s.repo.GetBlobBytes(typ, mac)
-	if errors.Is(err, repository.ErrBlobNotFound) {
-		if data, ok := s.colouredBlob(typ, mac); ok {
-			return data, nil
-		}
-	}
 	if err == nil && typ == resources.RT_CHUNK && s.repo.ComputeMAC(data) != mac {
-		return nil, fmt.Errorf("%w: its content is not what was written", ErrDamaged)
+		err = fmt.Errorf("%w: its content is not what was written", ErrDamaged)
 	}
-	return data, err
+	if err == nil || errors.Is(err, ErrUnavailable) {
+		return data, err
+	}
+	if data, ok := s.blobAnywhere(typ, mac); ok {
+		return data, nil
+	}
+	return nil, err
 }
 
 // Has reports whether the store has a blob, as of the last Refresh and Ingest. It asks the
@@ -95,6 +96,28 @@ func (s *Store) Has(typ resources.Type, mac objects.MAC) bool {
 		return err == nil
 	}
 	return s.repo.BlobExists(typ, mac)
+}
+
+// Distrust names the packfiles that are known to be damaged, in place of those before.
+func (s *Store) Distrust(packfiles map[objects.MAC]struct{}) { s.distrusted.Store(&packfiles) }
+
+// Doubtful reports whether a blob that the store has is only in packfiles which Distrust has named.
+// It is sound perhaps; whoever is about to rely on it stores it again. Safe for concurrent use.
+func (s *Store) Doubtful(typ resources.Type, mac objects.MAC) bool {
+	bad := s.distrusted.Load()
+	if bad == nil || len(*bad) == 0 {
+		return false
+	}
+	doubtful := func(payload []byte) bool {
+		delta, err := state.DeltaEntryFromBytes(payload)
+		_, named := (*bad)[delta.Location.Packfile]
+		return err == nil && named
+	}
+	if payload, err := s.locator.locate(s, typ, mac); err != nil || !doubtful(payload) {
+		return false // one that is not indexed yet was just stored
+	}
+	places, err := s.places(typ, mac)
+	return err == nil && !slices.ContainsFunc(places, func(p []byte) bool { return !doubtful(p) })
 }
 
 func (s *Store) fastBlob(typ resources.Type, mac objects.MAC) ([]byte, bool) {
@@ -108,10 +131,11 @@ func (s *Store) fastBlob(typ resources.Type, mac objects.MAC) ([]byte, bool) {
 	return s.blobAt(typ, mac, payload)
 }
 
-// colouredBlob reads a blob that is only in packfiles which are about to be removed: it is there
-// until they are. So what somebody reads stays readable for the grace period of maintenance when
-// its snapshot is removed. Has does not count it: what is to stay must be stored again.
-func (s *Store) colouredBlob(typ resources.Type, mac objects.MAC) ([]byte, bool) {
+// blobAnywhere reads a blob at whichever place it is sound. That may be in packfiles which are about
+// to be removed: it is there until they are, so what somebody reads stays readable for the grace
+// period of maintenance when its snapshot is removed. Has does not count it: what is to stay must
+// be stored again. And a blob that was stored again because it is damaged (Distrust) is in two.
+func (s *Store) blobAnywhere(typ resources.Type, mac objects.MAC) ([]byte, bool) {
 	payloads, err := s.places(typ, mac)
 	if err != nil {
 		return nil, false

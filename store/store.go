@@ -84,6 +84,8 @@ type Store struct {
 	sizes    sizes
 	ingester ingester
 
+	distrusted atomic.Pointer[map[objects.MAC]struct{}] // packfiles; see Distrust
+
 	ownLocks     ownLocks
 	droppedLocks atomic.Int64
 

@@ -54,6 +54,7 @@ func (s *serving) openVerifying() {
 		s.log.Warn("verification", "err", err)
 	}
 	s.verifying.set(&st)
+	s.snapshots.Distrust(&st)
 	s.alarmOfDamage(&st)
 }
 
