@@ -7,6 +7,8 @@ import (
 
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
+
+	"github.com/snapgate/gateway/store/internal/backend"
 )
 
 // ForgetHolder lets go of what tells others that the holder of an exclusive lock is alive, and
@@ -38,4 +40,44 @@ func ReadStates(ctx context.Context, s *Store, ids []objects.MAC, room int) (ord
 		err = errors.Join(err, errors.New("states are kept that were taken"))
 	}
 	return ordered, data, err
+}
+
+// BadSector makes reading fail that comes by one byte of the files of a store.
+type BadSector struct {
+	At  int64
+	Err error
+}
+
+// Use puts the bad sector into a store. With remote, the store is taken for one that is elsewhere.
+func (b BadSector) Use(s *Store, remote bool) {
+	s.conn.files = badFiles{s.conn.files, b}
+	s.conn.remote = remote
+}
+
+type badFiles struct {
+	backend.Backend
+	bad BadSector
+}
+
+func (f badFiles) Get(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error) {
+	rd, err := f.Backend.Get(ctx, name, offset, length)
+	if err != nil || offset > f.bad.At || name == backend.ConfigName {
+		return rd, err
+	}
+	return &badReader{rd, f.bad.At - offset, f.bad.Err}, nil
+}
+
+type badReader struct {
+	io.ReadCloser
+	left int64
+	err  error
+}
+
+func (r *badReader) Read(p []byte) (int, error) {
+	if r.left == 0 {
+		return 0, r.err
+	}
+	n, err := r.ReadCloser.Read(p[:min(int64(len(p)), r.left)])
+	r.left -= int64(n)
+	return n, err
 }

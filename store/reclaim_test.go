@@ -26,6 +26,13 @@ import (
 // putBlob puts a blob in a packfile and a state of its own, as kloset does, and returns its name.
 func putBlob(t *testing.T, s *store.Store, data []byte) (blob, state objects.MAC) {
 	t.Helper()
+	blobs, state := putBlobs(t, s, data)
+	return blobs[0], state
+}
+
+// putBlobs is putBlob for several in one packfile.
+func putBlobs(t *testing.T, s *store.Store, list ...[]byte) (blobs []objects.MAC, state objects.MAC) {
+	t.Helper()
 	state = objects.RandomMAC()
 	cache, err := s.Repository().AppContext().GetCache().Scan(state)
 	if err != nil {
@@ -37,16 +44,19 @@ func putBlob(t *testing.T, s *store.Store, data []byte) (blob, state objects.MAC
 	if err != nil {
 		t.Fatal(err)
 	}
-	encoded, err := s.AppendEncoded(nil, data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	blob = s.Repository().ComputeMAC(data)
 	version := versioning.GetCurrentVersion(resources.RT_CHUNK)
-	if err := errors.Join(pack.AddBlob(resources.RT_CHUNK, version, blob, encoded, 0), rw.PutPackfile(pack), rw.CommitTransaction(state), s.Ingest(state)); err != nil {
+	for _, data := range list {
+		encoded, err := s.AppendEncoded(nil, data)
+		blob := s.Repository().ComputeMAC(data)
+		if err := errors.Join(err, pack.AddBlob(resources.RT_CHUNK, version, blob, encoded, 0)); err != nil {
+			t.Fatal(err)
+		}
+		blobs = append(blobs, blob)
+	}
+	if err := errors.Join(rw.PutPackfile(pack), rw.CommitTransaction(state), s.Ingest(state)); err != nil {
 		t.Fatal(err)
 	}
-	return blob, state
+	return blobs, state
 }
 
 // TestRemovalInAnyOrder reads the states of a store on which packfiles were marked and removed, in

@@ -80,7 +80,8 @@ func (s *Store) putFile(ctx context.Context, name string, data []byte) error {
 // MendPackfile writes a packfile again with what find returns of its damaged blobs, each in its old
 // place: nothing that knows of the packfile, a state or somebody's index, has to change. Bytes that
 // nobody has are left as they are. It returns the blobs that stay damaged; of a packfile that is
-// missing nothing is written unless there are none. It needs a lock on the store.
+// missing or cannot be read to its end nothing is written unless there are none. It needs a lock on
+// the store.
 func (s *Store) MendPackfile(ctx context.Context, mac objects.MAC, find func(Place) ([]byte, error)) (left []Place, err error) {
 	p, missing, err := s.readPackfile(ctx, mac, nil)
 	if err != nil {
@@ -111,9 +112,13 @@ func (s *Store) MendPackfile(ctx context.Context, mac objects.MAC, find func(Pla
 		if err := s.checkPlace(p, at); err == nil {
 			continue
 		}
+		encoded := blobs[at.Offset : at.Offset+uint64(at.Length)]
+		if p.err != nil && !missing && s.readPlace(ctx, p, at, encoded) == nil {
+			continue
+		}
 		data, err := find(*at)
 		if err == nil {
-			err = s.encodeInto(blobs[at.Offset:at.Offset+uint64(at.Length)], data)
+			err = s.encodeInto(encoded, data)
 		}
 		if err != nil {
 			if ctx.Err() != nil {
@@ -123,7 +128,7 @@ func (s *Store) MendPackfile(ctx context.Context, mac objects.MAC, find func(Pla
 			left = append(left, *at)
 		}
 	}
-	if missing && len(left) > 0 {
+	if p.err != nil && len(left) > 0 { // what was not read may be sound
 		return left, nil
 	}
 	raw, err := s.assemble(blobs, places)
@@ -134,6 +139,26 @@ func (s *Store) MendPackfile(ctx context.Context, mac objects.MAC, find func(Pla
 		return nil, fmt.Errorf("%w: what was made of it is not sound", ErrNoCopy)
 	}
 	return left, s.putFile(ctx, packfileName(mac), raw)
+}
+
+// readPlace reads a blob of a packfile that cannot be read whole, if it is sound, into dst, which is of
+// its length.
+func (s *Store) readPlace(ctx context.Context, p *packBytes, at *Place, dst []byte) (err error) {
+	rd, err := s.conn.connector.Get(ctx, storage.StorageResourcePackfile, at.Packfile,
+		&storage.Range{Offset: at.Offset + uint64(headerSize), Length: at.Length})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rd.Close()) }()
+	encoded := make([]byte, len(dst))
+	if _, err := io.ReadFull(rd, encoded); err != nil {
+		return err
+	}
+	if err := s.checkEncoded(p, at, encoded); err != nil {
+		return err
+	}
+	copy(dst, encoded)
+	return nil
 }
 
 // allPlacesIn is placesIn with padding, in the order of bytes.

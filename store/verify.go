@@ -183,7 +183,7 @@ func (s *Store) blame(ctx context.Context, cause error) (missing bool, err error
 	if errors.Is(cause, fs.ErrNotExist) || errors.Is(cause, repository.ErrPackfileNotFound) {
 		return true, nil
 	}
-	if s.conn.remote && !errors.Is(cause, io.ErrUnexpectedEOF) {
+	if s.conn.remote && !errors.Is(cause, ErrDamaged) {
 		return false, Unavailable("read", cause) // a line that is bad, or a server: not what it has
 	}
 	return false, nil
@@ -210,10 +210,10 @@ func (s *Store) readFile(ctx context.Context, res storage.StorageResource, mac o
 			return data, err
 		}
 		data = slices.Grow(data, verifyPiece)
-		n, err := io.ReadFull(rd, data[len(data):len(data)+verifyPiece])
+		n, err := fill(rd, data[len(data):len(data)+verifyPiece])
 		data = data[:len(data)+n]
 		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		case err == io.EOF: //nolint:errorlint // one that is wrapped is no end
 			return data, nil
 		case err != nil:
 			return data, err
@@ -221,6 +221,17 @@ func (s *Store) readFile(ctx context.Context, res storage.StorageResource, mac o
 			return nil, fmt.Errorf("a file of more than %d bytes: %w", most, errors.ErrUnsupported)
 		}
 	}
+}
+
+// fill is io.ReadFull which leaves errors as they are: io.EOF is the end of a file, and
+// io.ErrUnexpectedEOF says that a connection has ended before it.
+func fill(rd io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var k int
+		k, err = rd.Read(p[n:])
+		n += k
+	}
+	return n, err
 }
 
 func sum(h hash.Hash, parts ...[]byte) (mac objects.MAC) {
@@ -330,7 +341,11 @@ func (s *Store) checkPlace(p *packBytes, at *Place) error {
 	if end < at.Offset || end > uint64(len(p.payload)) {
 		return fmt.Errorf("%w: it is cut off", ErrDamaged)
 	}
-	data, err := s.decode(p.payload[at.Offset:end])
+	return s.checkEncoded(p, at, p.payload[at.Offset:end])
+}
+
+func (s *Store) checkEncoded(p *packBytes, at *Place, encoded []byte) error {
+	data, err := s.decode(encoded)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
@@ -377,7 +392,7 @@ func (s *Store) compareTrailer(ctx context.Context, rd io.Reader, pace Pace) (n 
 		if err := pause(ctx, pace); err != nil {
 			return n, err
 		}
-		k, err := io.ReadFull(rd, buf[len(buf):len(buf)+verifyPiece])
+		k, err := fill(rd, buf[len(buf):len(buf)+verifyPiece])
 		n += int64(k)
 		buf = buf[:len(buf)+k]
 		if last := len(buf) - trailerSize; last > 0 {
@@ -386,7 +401,7 @@ func (s *Store) compareTrailer(ctx context.Context, rd io.Reader, pace Pace) (n 
 		}
 		switch {
 		case err == nil:
-		case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		case err != io.EOF: //nolint:errorlint // one that is wrapped is no end
 			return n, err
 		case n <= int64(headerSize+trailerSize) || !bytes.Equal(h.Sum(nil), buf):
 			return n, fmt.Errorf("%w: its content is not what was written", ErrDamaged)

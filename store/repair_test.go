@@ -1,0 +1,98 @@
+package store_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/PlakarKorp/kloset/objects"
+
+	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+// onePackfile is a store with one packfile of three blobs.
+func onePackfile(t *testing.T) (s *store.Store, mac objects.MAC, path string, data map[objects.MAC][]byte) {
+	t.Helper()
+	dir := t.TempDir()
+	s = storetest.Open(t, storetest.Config(dir))
+	list := make([][]byte, 3)
+	for i := range list {
+		list[i] = make([]byte, 300_000)
+		_, _ = rand.Read(list[i]) // never fails
+	}
+	blobs, _ := putBlobs(t, s, list...)
+	data = make(map[objects.MAC][]byte)
+	for i, blob := range blobs {
+		data[blob] = list[i]
+	}
+	packs, err := s.ListPackfiles(t.Context())
+	if err != nil || len(packs) != 1 {
+		t.Fatalf("%d packfiles, %v", len(packs), err)
+	}
+	mac = slices.Collect(maps.Keys(packs))[0]
+	paths, err := filepath.Glob(filepath.Join(dir, "store", "packfiles", "*", fmt.Sprintf("%x", mac[:])))
+	if err != nil || len(paths) != 1 {
+		t.Fatalf("%q, %v", paths, err)
+	}
+	return s, mac, paths[0], data
+}
+
+// TestMendUnreadable has a packfile that cannot be read to its end: what is behind that is there, so
+// nothing is written in its place unless it is known.
+func TestMendUnreadable(t *testing.T) {
+	for _, cause := range []error{syscall.EIO, syscall.ESTALE, io.ErrUnexpectedEOF, fmt.Errorf("a line: %w", io.EOF)} {
+		s, mac, path, data := onePackfile(t)
+		was, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.BadSector{At: 450_000, Err: cause}.Use(s, false)
+		check, err := s.VerifyPackfile(t.Context(), mac, nil)
+		if err != nil || !errors.Is(check.Err, cause) || check.Bytes != 450_000 {
+			t.Errorf("%v: %d bytes, %v, %v", cause, check.Bytes, check.Err, err)
+		}
+		var asked []store.Place
+		nowhere := func(p store.Place) ([]byte, error) {
+			asked = append(asked, p)
+			return nil, store.ErrNoCopy
+		}
+		left, err := s.MendPackfile(t.Context(), mac, nowhere)
+		if err != nil || len(left) != 1 || len(asked) != 1 || asked[0] != left[0] {
+			t.Errorf("%v: %d blobs left, %d asked for, %v", cause, len(left), len(asked), err)
+		}
+		if is, err := os.ReadFile(path); err != nil || !bytes.Equal(is, was) {
+			t.Errorf("%v: what could not be read was written over: %v", cause, err)
+		}
+		left, err = s.MendPackfile(t.Context(), mac, func(p store.Place) ([]byte, error) { return data[p.Blob], nil })
+		if err != nil || len(left) > 0 {
+			t.Errorf("%v: %d blobs left, %v", cause, len(left), err)
+		}
+		again := reopened(t, s)
+		if check, err = again.VerifyPackfile(t.Context(), mac, nil); err != nil || !check.Sound() || check.Blobs != 3 {
+			t.Errorf("%v: afterwards: %+v, %v", cause, check, err)
+		}
+	}
+}
+
+// TestVerifyElsewhere tells a line that is bad from a state that is.
+func TestVerifyElsewhere(t *testing.T) {
+	s := storetest.New(t)
+	_, id := putBlob(t, s, []byte("blob"))
+	store.BadSector{At: 100, Err: io.ErrUnexpectedEOF}.Use(s, true)
+	if _, err := s.VerifyState(t.Context(), id, nil); !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrDamaged) {
+		t.Errorf("a line that is cut: %v", err)
+	}
+	store.BadSector{At: 100, Err: io.EOF}.Use(s, true)
+	if _, err := s.VerifyState(t.Context(), id, nil); !errors.Is(err, store.ErrDamaged) || errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("a state that is cut off: %v", err)
+	}
+}
