@@ -75,15 +75,19 @@ func (l *Local) Put(ctx context.Context, name string, rd io.Reader) (int64, erro
 	if err != nil {
 		return n, err
 	}
+	_, serr := os.Lstat(l.path(name))
+	fresh := errors.Is(serr, fs.ErrNotExist)
 	if err := l.fsys.Rename(tmp, l.path(name)); err != nil {
 		return n, errors.Join(err, ignoreNotExist(l.fsys.Remove(tmp)))
 	}
-	if err := l.fsys.SyncDir(l.path(dir)); err != nil {
+	err = l.fsys.SyncDir(l.path(dir))
+	if err != nil && fresh {
 		// The name may or may not survive. The caller is told that there is no such file,
-		// so do what can be done to make that true.
-		return n, errors.Join(err, ignoreNotExist(l.fsys.Remove(l.path(name))))
+		// so do what can be done to make that true. One that there was before is not taken
+		// away: it has the old content or the new one.
+		err = errors.Join(err, ignoreNotExist(l.fsys.Remove(l.path(name))))
 	}
-	return n, nil
+	return n, err
 }
 
 // write copies rd to a new file and removes it again when that fails. n counts what was

@@ -22,7 +22,7 @@ func TestLocalFaults(t *testing.T) {
 		fsys := storetest.NewFaultFS()
 		var faults []storetest.Fault
 		for _, op := range []storetest.Op{
-			storetest.OpOpen, storetest.OpWrite, storetest.OpSync, storetest.OpRename, storetest.OpReadDir,
+			storetest.OpOpen, storetest.OpWrite, storetest.OpSync, storetest.OpRename, storetest.OpSyncDir, storetest.OpReadDir,
 		} {
 			for name, skip := range map[string]int{"": 0, ", the third time": 2} {
 				faults = append(faults, storetest.Fault{Name: string(op) + name, Start: func() func() {
