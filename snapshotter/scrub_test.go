@@ -255,6 +255,35 @@ func TestScrubNamesVersions(t *testing.T) {
 	k.sound(k.scrub(snapshotter.ScrubDue)) // what is damaged is looked at by each run
 }
 
+// TestScrubContentOfDamagedObject damages the content of a file, and an object in another packfile:
+// the content is known to be damaged, also when it cannot be told any more whose it is.
+func TestScrubContentOfDamagedObject(t *testing.T) {
+	k := newScrubRig(t)
+	k.spoilContent("/large", 1<<20)
+	rep := k.scrub(snapshotter.ScrubAll)
+	if len(rep.State.Damage) != 1 {
+		t.Fatalf("damage %+v", rep.State.Damage)
+	}
+	content, blind := rep.State.Damage[0].File, 0
+	for _, x := range k.regions() {
+		if x.what != "object" {
+			continue
+		}
+		undo := change(t, x.path, flip(8*x.from+rand.IntN(8*(x.to-x.from))))
+		rep := k.scrub(snapshotter.ScrubAll)
+		i := slices.IndexFunc(rep.State.Damage, func(d snapshotter.Damage) bool { return d.File == content })
+		if len(rep.State.Damage) != 2 || i < 0 || rep.State.Damage[i].Blobs != 1 {
+			t.Errorf("damage %+v", rep.State.Damage)
+		} else if len(rep.State.Damage[i].Uses) == 0 {
+			blind++
+		}
+		undo()
+	}
+	if blind == 0 {
+		t.Error("no object is the content's")
+	}
+}
+
 // spoilContent flips a bit in the middle of the largest packfile of about a size.
 func (k *scrubRig) spoilContent(_ string, size int64) (undo func()) {
 	k.t.Helper()

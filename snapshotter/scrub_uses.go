@@ -63,7 +63,8 @@ type useSearch struct {
 	types map[resources.Type]bool   // that are among want
 	used  map[store.BlobID]struct{} // what was found
 	at    map[store.BlobID][]located
-	objs  map[objects.MAC][]store.BlobID // objects that cannot be read whole
+	objs  map[objects.MAC][]store.BlobID // objects that cannot be read whole; see object
+	dark  map[objects.MAC]struct{}       // objects of which it is not known what chunks they have
 	clean map[objects.MAC]struct{}       // directories without anything of interest
 	dirs  map[objects.MAC][]useHit       // others
 	uses  map[useKey]*Use
@@ -108,7 +109,7 @@ func newUseSearch(s *Snapshotter, want map[store.BlobID]int) *useSearch {
 	u := &useSearch{
 		s: s, want: want, types: make(map[resources.Type]bool), used: make(map[store.BlobID]struct{}),
 		at: make(map[store.BlobID][]located), objs: make(map[objects.MAC][]store.BlobID),
-		clean: make(map[objects.MAC]struct{}), dirs: make(map[objects.MAC][]useHit),
+		dark: make(map[objects.MAC]struct{}), clean: make(map[objects.MAC]struct{}), dirs: make(map[objects.MAC][]useHit),
 		uses: make(map[useKey]*Use), more: make(map[int]int), count: make(map[int]int),
 	}
 	for b := range want {
@@ -171,26 +172,50 @@ func (u *useSearch) objects(ctx context.Context) error {
 	if !u.types[resources.RT_CHUNK] {
 		return nil
 	}
-	return u.s.store.EachPlace(ctx, func(p store.Place) {
-		if p.Type != resources.RT_OBJECT || ctx.Err() != nil || u.objs[p.Blob] != nil {
-			return
-		}
-		obj, err := u.s.object(p.Blob)
-		if err != nil {
-			return // of one that snapshots use, the blob is damaged itself
-		}
-		seen := make(map[objects.MAC]struct{})
-		for i := range obj.Chunks {
-			mac := obj.Chunks[i].ContentMAC
-			if _, dup := seen[mac]; dup {
-				continue
-			}
-			if b, ok := u.wants(resources.RT_CHUNK, mac); ok {
-				seen[mac] = struct{}{}
-				u.objs[p.Blob] = append(u.objs[p.Blob], b)
-			}
+	var cause error
+	err := u.s.store.EachPlace(ctx, func(p store.Place) {
+		if p.Type == resources.RT_OBJECT && ctx.Err() == nil && cause == nil {
+			cause = u.chunks(ctx, p.Blob)
 		}
 	})
+	return errors.Join(cause, err)
+}
+
+// chunks finds out which chunks of an object are damaged.
+func (u *useSearch) chunks(ctx context.Context, mac objects.MAC) error {
+	if blobs := u.objs[mac]; len(blobs) > 0 && blobs[len(blobs)-1].Type == resources.RT_CHUNK {
+		return nil // it is in several places
+	}
+	obj, err := u.s.object(mac)
+	if errors.Is(err, store.ErrUnavailable) {
+		if err := u.s.store.Available(ctx); err != nil && !errors.Is(err, store.ErrDamaged) {
+			return err
+		}
+	}
+	if err != nil {
+		u.dark[mac] = struct{}{}
+		return nil //nolint:nilerr // it is of interest only if a snapshot uses it
+	}
+	seen := make(map[objects.MAC]struct{})
+	for i := range obj.Chunks {
+		chunk := obj.Chunks[i].ContentMAC
+		if _, dup := seen[chunk]; dup {
+			continue
+		}
+		if b, ok := u.wants(resources.RT_CHUNK, chunk); ok {
+			seen[chunk] = struct{}{}
+			u.objs[mac] = append(u.objs[mac], b)
+		}
+	}
+	return nil
+}
+
+// object returns what of an object that a snapshot uses is damaged.
+func (u *useSearch) object(mac objects.MAC) []store.BlobID {
+	if _, ok := u.dark[mac]; ok {
+		u.blind = true
+	}
+	return u.objs[mac]
 }
 
 // found notes what a snapshot has.
@@ -322,7 +347,7 @@ func (u *useSearch) index(ctx context.Context, r *record, root objects.MAC, typ,
 
 // directories looks for files and directories.
 func (u *useSearch) directories(ctx context.Context, r *record) error {
-	if len(u.objs) == 0 && !u.types[resources.RT_VFS_ENTRY] {
+	if len(u.objs)+len(u.dark) == 0 && !u.types[resources.RT_VFS_ENTRY] {
 		return nil
 	}
 	dirs, err := u.s.rawOther(r.dirpack)
@@ -347,7 +372,7 @@ func (u *useSearch) directories(ctx context.Context, r *record) error {
 	}
 	cur, err := newRawCursor(ctx, dirs, "/")
 	for ; err == nil && cur.ok; err = cur.next(ctx) {
-		if blobs := u.objs[cur.mac]; blobs != nil {
+		if blobs := u.object(cur.mac); blobs != nil {
 			u.found(r, cur.key, useDirectory, cur.mac, blobs, nil)
 		}
 		hits, err := u.directory(ctx, cur.mac)
@@ -403,7 +428,10 @@ func (u *useSearch) entry(e *storedEntry, mac objects.MAC) (hits []useHit) {
 		h.what, h.mac, h.blobs = useAttributes, mac, []store.BlobID{b}
 		hits = append(hits, h)
 	}
-	if blobs := u.objs[e.Object]; e.HasObject() && blobs != nil {
+	if !e.HasObject() {
+		return hits
+	}
+	if blobs := u.object(e.Object); blobs != nil {
 		h.what, h.mac, h.blobs = useContent, e.Object, blobs
 		hits = append(hits, h)
 	}
@@ -486,7 +514,7 @@ func (u *useSearch) entries(ctx context.Context, r *record) error {
 			return err
 		}
 	}
-	if !u.types[resources.RT_XATTR_ENTRY] && len(u.objs) == 0 {
+	if !u.types[resources.RT_XATTR_ENTRY] && len(u.objs)+len(u.dark) == 0 {
 		return nil
 	}
 	return u.each(ctx, r.vfs.Xattrs, resources.RT_XATTR_BTREE, resources.RT_XATTR_NODE, strings.Compare, func(path string, mac objects.MAC) error {
@@ -502,7 +530,7 @@ func (u *useSearch) entries(ctx context.Context, r *record) error {
 		if err != nil {
 			return err
 		}
-		if blobs := u.objs[x.Object]; blobs != nil {
+		if blobs := u.object(x.Object); blobs != nil {
 			u.found(r, path, useXattr, mac, blobs, nil)
 		}
 		return nil
