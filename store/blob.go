@@ -22,11 +22,14 @@ type locator struct {
 	find *sql.Stmt
 }
 
-// locate is what kloset does in three steps: the first of the places of a blob whose
-// packfile is known and not about to be removed.
-const locate = `SELECT d.payload FROM deltas d JOIN packfiles p ON p.mac = d.packfile
+const (
+	// lasting are the places of a blob whose packfile is known and not about to be removed.
+	lasting = `SELECT d.payload FROM deltas d JOIN packfiles p ON p.mac = d.packfile
 	LEFT JOIN deleteds x ON x.mac = d.packfile AND x.type = ?
-	WHERE d.type = ? AND d.mac = ? AND x.mac IS NULL LIMIT 1`
+	WHERE d.type = ? AND d.mac = ? AND x.mac IS NULL`
+	// locate is what kloset does in three steps: the first of them.
+	locate = lasting + ` LIMIT 1`
+)
 
 // open readies the look-up; it must be closed before the index is made anew.
 func (l *locator) open(s *Store) (*sql.Stmt, error) {
@@ -101,8 +104,9 @@ func (s *Store) Has(typ resources.Type, mac objects.MAC) bool {
 // Distrust names the packfiles that are known to be damaged, in place of those before.
 func (s *Store) Distrust(packfiles map[objects.MAC]struct{}) { s.distrusted.Store(&packfiles) }
 
-// Doubtful reports whether a blob that the store has is only in packfiles which Distrust has named.
-// It is sound perhaps; whoever is about to rely on it stores it again. Safe for concurrent use.
+// Doubtful reports whether a blob that the store has is only in packfiles which Distrust has named,
+// or else in such as are about to be removed. It is sound perhaps; whoever is about to rely on it
+// stores it again. Safe for concurrent use.
 func (s *Store) Doubtful(typ resources.Type, mac objects.MAC) bool {
 	bad := s.distrusted.Load()
 	if bad == nil || len(*bad) == 0 {
@@ -116,7 +120,7 @@ func (s *Store) Doubtful(typ resources.Type, mac objects.MAC) bool {
 	if payload, err := s.locator.locate(s, typ, mac); err != nil || !doubtful(payload) {
 		return false // one that is not indexed yet was just stored
 	}
-	places, err := s.places(typ, mac)
+	places, err := s.placesBy(lasting, int(resources.RT_PACKFILE), int(typ), hex.EncodeToString(mac[:]))
 	return err == nil && !slices.ContainsFunc(places, func(p []byte) bool { return !doubtful(p) })
 }
 

@@ -76,26 +76,22 @@ func texts(rows *sql.Rows) (all []string, err error) {
 }
 
 // places returns all entries of a blob, those in coloured packfiles too.
-func (s *Store) places(typ resources.Type, mac objects.MAC) (payloads [][]byte, err error) {
+func (s *Store) places(typ resources.Type, mac objects.MAC) ([][]byte, error) {
+	return s.placesBy(`SELECT payload FROM deltas WHERE type = ? AND mac = ?
+		AND packfile IN (SELECT mac FROM packfiles)`, int(typ), hex.EncodeToString(mac[:]))
+}
+
+func (s *Store) placesBy(query string, args ...any) (payloads [][]byte, err error) {
 	db, err := s.openIndex()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	rows, err := db.Query(`SELECT payload FROM deltas WHERE type = ? AND mac = ?
-		AND packfile IN (SELECT mac FROM packfiles)`, int(typ), hex.EncodeToString(mac[:]))
-	if err != nil {
-		return nil, s.indexError(err)
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		var payload []byte
-		if err := rows.Scan(&payload); err != nil {
-			return nil, s.indexError(err)
-		}
+	err = s.payloads(db, func(payload []byte) error {
 		payloads = append(payloads, payload)
-	}
-	return payloads, s.indexError(rows.Err())
+		return nil
+	}, query, args...)
+	return payloads, err
 }
 
 // Place is where a blob is.

@@ -12,8 +12,10 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/resources"
 
 	"github.com/snapgate/gateway/store"
 	"github.com/snapgate/gateway/store/storetest"
@@ -94,5 +96,40 @@ func TestVerifyElsewhere(t *testing.T) {
 	store.BadSector{At: 100, Err: io.EOF}.Use(s, true)
 	if _, err := s.VerifyState(t.Context(), id, nil); !errors.Is(err, store.ErrDamaged) || errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("a state that is cut off: %v", err)
+	}
+}
+
+// TestDoubtful has a blob in a damaged packfile, and beside it in one that is sound: that counts until
+// it is to be removed.
+func TestDoubtful(t *testing.T) {
+	s := storetest.New(t)
+	data := []byte("blob")
+	blob, _ := putBlob(t, s, data)
+	bad, err := s.ListPackfiles(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Doubtful(resources.RT_CHUNK, blob) {
+		t.Error("nothing is known to be damaged, and a blob is doubtful")
+	}
+	s.Distrust(map[objects.MAC]struct{}{slices.Collect(maps.Keys(bad))[0]: {}})
+	if !s.Doubtful(resources.RT_CHUNK, blob) {
+		t.Error("a blob in a damaged packfile is not doubtful")
+	}
+	putBlob(t, s, data)
+	if s.Doubtful(resources.RT_CHUNK, blob) {
+		t.Error("a blob that was stored again is doubtful")
+	}
+	all, err := s.ListPackfiles(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.DeleteFunc(all, func(mac objects.MAC, _ struct{}) bool { _, ok := bad[mac]; return ok })
+	mark, err := s.PutRemoval(store.Removal{Colour: slices.Collect(maps.Keys(all))}, time.Now())
+	if err := errors.Join(err, s.Ingest(mark)); err != nil {
+		t.Fatal(err)
+	}
+	if !s.Doubtful(resources.RT_CHUNK, blob) {
+		t.Error("a blob is not doubtful that is sound only where it is to be removed")
 	}
 }
