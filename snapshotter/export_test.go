@@ -14,6 +14,8 @@ import (
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/snapshot"
+
+	"github.com/snapgate/gateway/store"
 )
 
 // Rebuild is Commit through kloset's Builder, whatever the changes are.
@@ -312,4 +314,24 @@ func SetFailuresMax(s *Snapshotter, n int) { s.failuresMax = n }
 func ListFailures(s *Snapshotter, all func() iter.Seq[Failure]) (list []Failure, total uint64) {
 	f := newFailures(all, s.failuresMax)
 	return f.list, f.total
+}
+
+// Find looks for what a packfile lacks as a repair from another store does, where all of damaged is
+// damaged. left is how many blobs are kept when all have been found.
+func Find(ctx context.Context, s, from *Snapshotter, damaged, lacks []store.Place) (found map[store.BlobID][]byte, left int, err error) {
+	want := make(map[store.BlobID]int)
+	for _, p := range damaged {
+		want[store.BlobID{Type: p.Type, MAC: p.Blob}] = 0
+	}
+	r := &scrubbing{s: s, cfg: ScrubConfig{From: from}, uses: newUseSearch(s, want)}
+	if err := r.uses.run(ctx); err != nil {
+		return nil, 0, err
+	}
+	f := r.newFinder(ctx, lacks[0].Packfile, lacks)
+	found = make(map[store.BlobID][]byte)
+	for _, p := range lacks {
+		data, ferr := f.find(p)
+		found[store.BlobID{Type: p.Type, MAC: p.Blob}], err = data, errors.Join(err, ferr)
+	}
+	return found, len(f.got) + len(f.only), err
 }

@@ -127,15 +127,26 @@ func (r *scrubbing) repairFile(ctx context.Context, k ledgerKey) error {
 	if err == nil || !errors.Is(err, store.ErrNoCopy) {
 		return err
 	}
-	f := r.newFinder(ctx, k.mac)
-	var left []store.Place
-	err = r.locked(ctx, func() error {
-		var err error
-		left, err = st.MendPackfile(ctx, k.mac, f.find)
-		return r.restocked(ctx, err)
-	})
-	if missing := r.damage[k].Text == missingText; err == nil && missing && len(left) > 0 {
-		return r.restow(ctx, k.mac, f)
+	m, err := st.MendPackfile(ctx, k.mac)
+	if err != nil {
+		return err
+	}
+	// What it lacks may come from far away; commits go on meanwhile.
+	f := r.newFinder(ctx, k.mac, m.Lacks)
+	left, err := m.Fill(ctx, f.find)
+	missing := r.damage[k].Text == missingText
+	if err == nil {
+		err = r.locked(ctx, func() error {
+			if missing {
+				if err := r.told(ctx, k.mac); err != nil {
+					return err
+				}
+			}
+			return r.restocked(ctx, m.Write(ctx))
+		})
+	}
+	if err == nil && missing && len(left) > 0 {
+		return r.restow(ctx, k.mac)
 	}
 	if err == nil && len(left) > 0 {
 		err = fmt.Errorf("%d of its blobs are nowhere else: %s", len(left), f.why(left))
@@ -143,13 +154,26 @@ func (r *scrubbing) repairFile(ctx context.Context, k ledgerKey) error {
 	return err
 }
 
+// told makes sure that a packfile is not removed meanwhile. It needs s.write and a lock on the store.
+func (r *scrubbing) told(ctx context.Context, mac objects.MAC) error {
+	if err := r.s.refresh(ctx); err != nil && !errors.Is(err, store.ErrDamaged) {
+		return err
+	}
+	packs, err := r.s.store.PackfilesAdded()
+	if _, ok := packs[mac]; err == nil && !ok {
+		err = errors.New("it was removed while it was repaired")
+	}
+	return err
+}
+
 // restow stores what snapshots use of a packfile that is missing in another one. The rest of it is
 // gone, so it is not put back under its name: commits would count on what it does not have.
-func (r *scrubbing) restow(ctx context.Context, mac objects.MAC, f *finder) error {
+func (r *scrubbing) restow(ctx context.Context, mac objects.MAC) error {
 	places, err := r.s.store.PlacesIn(mac)
 	if err != nil {
 		return err
 	}
+	f := r.newFinder(ctx, mac, places)
 	found := make(map[store.BlobID][]byte)
 	var left []store.Place
 	for _, p := range places {
@@ -216,12 +240,26 @@ type finder struct {
 	// used are the blobs that snapshots use; blind says that there may be others.
 	used  map[store.BlobID]struct{}
 	blind bool
-	// got has blobs that were looked for and found along the way.
-	got map[store.BlobID][]byte
+	// only are the blobs that are looked for and were not found yet; got has those that were found
+	// along the way, until they are asked for.
+	only map[store.BlobID]struct{}
+	got  map[store.BlobID][]byte
+	seen map[seenAt]error
 }
 
-func (r *scrubbing) newFinder(ctx context.Context, pack objects.MAC) *finder {
-	f := &finder{r: r, ctx: ctx, pack: pack, got: make(map[store.BlobID][]byte)}
+// seenAt is a part of a snapshot that a finder has looked at.
+type seenAt struct {
+	id   ID
+	path string
+	what resources.Type
+}
+
+// newFinder returns what finds blobs that a packfile lacks. It finds each of them once.
+func (r *scrubbing) newFinder(ctx context.Context, pack objects.MAC, lacks []store.Place) *finder {
+	f := &finder{r: r, ctx: ctx, pack: pack, only: make(map[store.BlobID]struct{}, len(lacks)), got: make(map[store.BlobID][]byte), seen: make(map[seenAt]error)}
+	for _, p := range lacks {
+		f.only[store.BlobID{Type: p.Type, MAC: p.Blob}] = struct{}{}
+	}
 	if r.uses != nil {
 		f.at, f.used, f.blind = r.uses.at, r.uses.used, r.uses.blind
 	}
@@ -249,6 +287,7 @@ func (f *finder) find(p store.Place) ([]byte, error) {
 	}
 	s, b := f.r.s, store.BlobID{Type: p.Type, MAC: p.Blob}
 	if data, err := s.store.BlobElsewhere(p.Type, p.Blob, f.pack); err == nil {
+		delete(f.only, b)
 		return data, nil
 	}
 	from := f.r.cfg.From
@@ -262,26 +301,49 @@ func (f *finder) find(p store.Place) ([]byte, error) {
 		}
 		return data, err
 	}
-	if data, ok := f.got[b]; ok {
+	if data, ok := f.take(b); ok {
 		return data, nil
 	}
 	var errs []error
 	for _, l := range f.at[b] {
-		if err := f.translate(l, p.Type); err != nil {
+		if err := f.look(l, p.Type); err != nil {
 			errs = append(errs, err)
 		}
-		if data, ok := f.got[b]; ok {
+		if data, ok := f.take(b); ok {
 			return data, nil
 		}
 	}
 	return nil, errors.Join(append(errs, store.ErrNoCopy)...)
 }
 
+func (f *finder) take(b store.BlobID) (data []byte, ok bool) {
+	data, ok = f.got[b]
+	delete(f.got, b)
+	return data, ok
+}
+
+// look is translate, once for what there is at a path.
+func (f *finder) look(l located, typ resources.Type) error {
+	at := seenAt{l.r.snap.ID, l.path, typ}
+	switch typ {
+	case resources.RT_VFS_SUMMARY, resources.RT_ERROR_ENTRY, resources.RT_VFS_ENTRY:
+	default:
+		at.what = resources.RT_OBJECT
+	}
+	err, seen := f.seen[at]
+	if !seen {
+		err = f.translate(l, typ)
+		f.seen[at] = err
+	}
+	return err
+}
+
 // keep notes what a blob holds, if it is one that is looked for.
 func (f *finder) keep(typ resources.Type, data []byte) objects.MAC {
 	mac := f.r.s.repo.ComputeMAC(data)
 	b := store.BlobID{Type: typ, MAC: mac}
-	if _, ok := f.at[b]; ok {
+	if _, ok := f.only[b]; ok {
+		delete(f.only, b)
 		f.got[b] = bytes.Clone(data)
 	}
 	return mac
@@ -314,11 +376,12 @@ func (f *finder) translate(l located, typ resources.Type) error {
 	}
 	made := *e
 	if e.HasObject() {
-		if made.Object, err = f.object(e.Object, f.ours(l)); err != nil {
+		made.Object, err = f.object(e.Object, f.ours(l))
+		if made.Object == (objects.MAC{}) {
 			return err
 		}
 	}
-	return f.entry(&made)
+	return errors.Join(err, f.entry(&made))
 }
 
 // entry makes an entry anew.
@@ -365,14 +428,16 @@ func (f *finder) object(mac objects.MAC, ours *objects.Object) (objects.MAC, err
 	if err != nil {
 		return objects.MAC{}, err
 	}
+	var errs []error // of chunks: others may be there
 	if ours != nil && len(ours.Chunks) == len(obj.Chunks) {
 		for i := range obj.Chunks {
-			if _, ok := f.at[store.BlobID{Type: resources.RT_CHUNK, MAC: ours.Chunks[i].ContentMAC}]; !ok {
+			if _, ok := f.only[store.BlobID{Type: resources.RT_CHUNK, MAC: ours.Chunks[i].ContentMAC}]; !ok {
 				continue
 			}
 			data, err := from.blob(resources.RT_CHUNK, obj.Chunks[i].ContentMAC)
 			if err != nil {
-				return objects.MAC{}, err
+				errs = append(errs, err)
+				continue
 			}
 			f.keep(resources.RT_CHUNK, data)
 		}
@@ -380,7 +445,7 @@ func (f *finder) object(mac objects.MAC, ours *objects.Object) (objects.MAC, err
 		if err != nil {
 			return objects.MAC{}, err
 		}
-		return f.keep(resources.RT_OBJECT, data), nil
+		return f.keep(resources.RT_OBJECT, data), errors.Join(errs...)
 	}
 	made := *obj
 	made.Chunks = slices.Clone(obj.Chunks)
@@ -388,10 +453,14 @@ func (f *finder) object(mac objects.MAC, ours *objects.Object) (objects.MAC, err
 	for i := range made.Chunks {
 		data, err := from.blob(resources.RT_CHUNK, obj.Chunks[i].ContentMAC)
 		if err != nil {
-			return objects.MAC{}, err
+			errs = append(errs, err)
+			continue
 		}
 		sum.Write(data)
 		made.Chunks[i].ContentMAC = f.keep(resources.RT_CHUNK, data)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return objects.MAC{}, err
 	}
 	made.ContentMAC = objects.MAC(sum.Sum(nil))
 	data, err := made.Serialize()

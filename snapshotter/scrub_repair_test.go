@@ -1,18 +1,26 @@
 package snapshotter_test
 
 import (
+	"bytes"
+	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/resources"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
 	"github.com/snapgate/gateway/store/storetest"
 )
 
@@ -282,3 +290,101 @@ func TestRepairStates(t *testing.T) {
 		})
 	}
 }
+
+// TestRepairOfSeveralPackfiles damages two packfiles that have a part each of one file, and one that
+// nobody else has. Commits go on while the parts are looked for.
+func TestRepairOfSeveralPackfiles(t *testing.T) {
+	log := &onMessage{Handler: slog.DiscardHandler, text: "a blob cannot be repaired"}
+	k := newScrubRig(t, func(cfg *store.Config) { cfg.Logger = slog.New(log) })
+	content := noise(1, 1<<20) + noise(3, 800<<10)
+	next := k.commit(k.last, put("/large", file(21, content)))
+	k.first, k.last = k.last, next
+	from := k.synced()
+	k.commit(k.last, put("/only", file(50, noise(4, 600<<10))))
+	k.forget()
+	for _, path := range k.files("packfiles") {
+		if fi, err := os.Stat(path); err != nil || fi.Size() > 500<<10 {
+			change(t, path, flip(int(fi.Size())*4))
+		}
+	}
+	if n := len(k.scrub(snapshotter.ScrubAll).State.Damage); n != 3 {
+		t.Fatalf("%d packfiles are damaged, want 3", n)
+	}
+	called := 0
+	log.do = func() {
+		called++
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			k.commit(k.last, put("/meanwhile", file(uint64(60+called), "meanwhile")))
+		}()
+		select {
+		case <-done:
+		case <-time.After(30 * time.Second):
+			t.Error("no commit while what is lacking is looked for")
+		}
+	}
+	rep := k.repair(from)
+	if called == 0 {
+		t.Error("nothing was looked for in vain")
+	}
+	if len(rep.State.Damage) != 1 || !slices.ContainsFunc(rep.State.Damage[0].Uses, func(u snapshotter.Use) bool { return u.Path == "/only" }) {
+		t.Errorf("damage %+v", rep.State.Damage)
+	}
+	k.expect(k.last, with(map[string]*item{"/large": ptr(file(21, content))}))
+}
+
+// TestRepairKeepsWhatItWrites: of a file that is damaged in many places, a repair of a packfile takes
+// what is to be in that one.
+func TestRepairKeepsWhatItWrites(t *testing.T) {
+	k := newScrubRig(t)
+	k.first, k.last = k.last, k.commit(k.last, put("/grown", file(21, noise(3, 6<<20))))
+	from := k.synced()
+	var chunks []store.Place
+	for _, path := range k.files("packfiles") {
+		if fi, err := os.Stat(path); err != nil || fi.Size() < 6<<20 {
+			continue
+		}
+		raw, err := hex.DecodeString(filepath.Base(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if chunks, err = k.store.PlacesIn(objects.MAC(raw)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	chunks = slices.DeleteFunc(chunks, func(p store.Place) bool { return p.Type != resources.RT_CHUNK })
+	if len(chunks) < 3 {
+		t.Fatalf("%d chunks", len(chunks))
+	}
+	lacks := chunks[:2]
+	found, left, err := snapshotter.Find(t.Context(), k.Snapshotter, from, chunks, lacks)
+	if err != nil || left != 0 {
+		t.Errorf("%d blobs are kept, %v", left, err)
+	}
+	for _, p := range lacks {
+		want, err := k.store.Blob(p.Type, p.Blob)
+		if got := found[store.BlobID{Type: p.Type, MAC: p.Blob}]; err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+		}
+	}
+}
+
+// onMessage is a handler of logs that does something at a message.
+type onMessage struct {
+	slog.Handler
+	text string
+	do   func()
+}
+
+func (h *onMessage) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h *onMessage) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == h.text && h.do != nil {
+		h.do()
+	}
+	return nil
+}
+
+func (h *onMessage) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h *onMessage) WithGroup(string) slog.Handler      { return h }

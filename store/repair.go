@@ -77,12 +77,23 @@ func (s *Store) putFile(ctx context.Context, name string, data []byte) error {
 	return nil
 }
 
-// MendPackfile writes a packfile again with what find returns of its damaged blobs, each in its old
-// place: nothing that knows of the packfile, a state or somebody's index, has to change. Bytes that
-// nobody has are left as they are. It returns the blobs that stay damaged; of a packfile that is
-// missing or cannot be read to its end nothing is written unless there are none. It needs a lock on
-// the store.
-func (s *Store) MendPackfile(ctx context.Context, mac objects.MAC, find func(Place) ([]byte, error)) (left []Place, err error) {
+// Mending is a packfile that is to be written again, with each of its blobs in its old place: nothing
+// that knows of the packfile, a state or somebody's index, has to change.
+type Mending struct {
+	// Lacks are the blobs that are not sound in it.
+	Lacks []Place
+
+	s       *Store
+	mac     objects.MAC
+	was     *packBytes
+	missing bool
+	places  []Place // all of them
+	blobs   []byte  // as they will be
+	left    []Place // of Lacks, after Fill
+}
+
+// MendPackfile reads a packfile, and finds out what it lacks.
+func (s *Store) MendPackfile(ctx context.Context, mac objects.MAC) (*Mending, error) {
 	p, missing, err := s.readPackfile(ctx, mac, nil)
 	if err != nil {
 		return nil, err
@@ -101,44 +112,66 @@ func (s *Store) MendPackfile(ctx context.Context, mac objects.MAC, find func(Pla
 	if end > verifyMost {
 		return nil, fmt.Errorf("a packfile of %d bytes: %w", end, errors.ErrUnsupported)
 	}
-	blobs := make([]byte, end)
-	_, _ = rand.Read(blobs) // never fails; padding
-	copy(blobs, p.payload)
+	m := &Mending{s: s, mac: mac, was: p, missing: missing, places: places, blobs: make([]byte, end)}
+	_, _ = rand.Read(m.blobs) // never fails; padding
+	copy(m.blobs, p.payload)
 	for i := range places {
 		at := &places[i]
-		if at.Type == resources.RT_RANDOM {
+		if at.Type == resources.RT_RANDOM || s.checkPlace(p, at) == nil {
 			continue
 		}
-		if err := s.checkPlace(p, at); err == nil {
+		if p.err != nil && !missing && s.readPlace(ctx, p, at, m.place(at)) == nil {
 			continue
 		}
-		encoded := blobs[at.Offset : at.Offset+uint64(at.Length)]
-		if p.err != nil && !missing && s.readPlace(ctx, p, at, encoded) == nil {
-			continue
-		}
+		m.Lacks = append(m.Lacks, *at)
+	}
+	return m, ctx.Err()
+}
+
+func (m *Mending) place(at *Place) []byte { return m.blobs[at.Offset : at.Offset+uint64(at.Length)] }
+
+// Fill takes what find returns of the blobs that are lacking. It returns those that stay damaged.
+func (m *Mending) Fill(ctx context.Context, find func(Place) ([]byte, error)) (left []Place, err error) {
+	for i := range m.Lacks {
+		at := &m.Lacks[i]
 		data, err := find(*at)
 		if err == nil {
-			err = s.encodeInto(encoded, data)
+			err = m.s.encodeInto(m.place(at), data)
 		}
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			s.log.Info("a blob cannot be repaired", "packfile", hex.EncodeToString(mac[:]), "type", at.Type.String(), "blob", hex.EncodeToString(at.Blob[:]), "err", err)
-			left = append(left, *at)
+			m.s.log.Info("a blob cannot be repaired", "packfile", hex.EncodeToString(m.mac[:]), "type", at.Type.String(), "blob", hex.EncodeToString(at.Blob[:]), "err", err)
+			m.left = append(m.left, *at)
 		}
 	}
-	if p.err != nil && len(left) > 0 { // what was not read may be sound
-		return left, nil
+	return m.left, nil
+}
+
+// Write writes the packfile after Fill. Bytes that nobody has are left as they are; of a packfile that
+// is missing or cannot be read to its end nothing is written unless there are none. It needs a lock
+// on the store.
+func (m *Mending) Write(ctx context.Context) error {
+	if m.was.err != nil && len(m.left) > 0 { // what was not read may be sound
+		return nil
 	}
-	raw, err := s.assemble(blobs, places)
+	raw, err := m.s.assemble(m.blobs, m.places)
 	if err != nil {
-		return left, err
+		return err
 	}
-	if len(left) == 0 && !s.soundPackfile(mac, raw) {
-		return nil, fmt.Errorf("%w: what was made of it is not sound", ErrNoCopy)
+	if len(m.left) == 0 && !m.s.soundPackfile(m.mac, raw) {
+		return fmt.Errorf("%w: what was made of it is not sound", ErrNoCopy)
 	}
-	return left, s.putFile(ctx, packfileName(mac), raw)
+	// Others may have repaired or removed it since it was read.
+	now, missing, err := m.s.readPackfile(ctx, m.mac, nil)
+	switch {
+	case err != nil:
+		return err
+	case missing != m.missing, m.was.err == nil && !bytes.Equal(now.raw, m.was.raw):
+		return errors.New("it was changed while it was repaired")
+	}
+	return m.s.putFile(ctx, packfileName(m.mac), raw)
 }
 
 // readPlace reads a blob of a packfile that cannot be read whole, if it is sound, into dst, which is of

@@ -48,6 +48,19 @@ func onePackfile(t *testing.T) (s *store.Store, mac objects.MAC, path string, da
 	return s, mac, paths[0], data
 }
 
+func mend(t *testing.T, s *store.Store, mac objects.MAC, find func(store.Place) ([]byte, error)) ([]store.Place, error) {
+	t.Helper()
+	m, err := s.MendPackfile(t.Context(), mac)
+	if err != nil {
+		return nil, err
+	}
+	left, err := m.Fill(t.Context(), find)
+	if err != nil {
+		return nil, err
+	}
+	return left, m.Write(t.Context())
+}
+
 // TestMendUnreadable has a packfile that cannot be read to its end: what is behind that is there, so
 // nothing is written in its place unless it is known.
 func TestMendUnreadable(t *testing.T) {
@@ -67,14 +80,14 @@ func TestMendUnreadable(t *testing.T) {
 			asked = append(asked, p)
 			return nil, store.ErrNoCopy
 		}
-		left, err := s.MendPackfile(t.Context(), mac, nowhere)
+		left, err := mend(t, s, mac, nowhere)
 		if err != nil || len(left) != 1 || len(asked) != 1 || asked[0] != left[0] {
 			t.Errorf("%v: %d blobs left, %d asked for, %v", cause, len(left), len(asked), err)
 		}
 		if is, err := os.ReadFile(path); err != nil || !bytes.Equal(is, was) {
 			t.Errorf("%v: what could not be read was written over: %v", cause, err)
 		}
-		left, err = s.MendPackfile(t.Context(), mac, func(p store.Place) ([]byte, error) { return data[p.Blob], nil })
+		left, err = mend(t, s, mac, func(p store.Place) ([]byte, error) { return data[p.Blob], nil })
 		if err != nil || len(left) > 0 {
 			t.Errorf("%v: %d blobs left, %v", cause, len(left), err)
 		}
