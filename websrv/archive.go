@@ -3,8 +3,10 @@ package websrv
 import (
 	"archive/zip"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"strings"
 
 	"github.com/snapgate/gateway/vfs"
@@ -13,6 +15,9 @@ import (
 // archive answers with a directory as a zip archive, as the session shows it. What goes wrong on
 // the way ends it without its index: nobody takes it for whole.
 func (v *viewer) archive(x *visit) error {
+	if p := x.place(x.name); p.snap == latestName {
+		return x.archiveLatest(&p)
+	}
 	info, err := x.sess.Stat(x.ctx, x.name.String())
 	switch {
 	case err != nil:
@@ -35,7 +40,7 @@ func (v *viewer) archive(x *visit) error {
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Content-Security-Policy", sandboxed)
 	h.Set("Content-Disposition", disposition(archiveName(x)))
-	if x.r.Method == "HEAD" {
+	if x.r.Method == http.MethodHead {
 		return dir.Close()
 	}
 	w := x.patient()
@@ -50,6 +55,21 @@ func (v *viewer) archive(x *visit) error {
 			v.log.Error("an archive was cut off", "conn", x.login.id, "principal", x.login.user, "path", x.name.String(), "err", err)
 		}
 	}
+	return nil
+}
+
+// archiveLatest leads to the archive of the snapshot that is the latest one now: the next one may come
+// while the archive is made.
+func (x *visit) archiveLatest(p *place) error {
+	r, err := x.reach(p.mount)
+	if err != nil {
+		return err
+	}
+	snap, err := r.find(latestName)
+	if err != nil {
+		return err
+	}
+	http.Redirect(x.w, x.r, link("zip", viewName(p.mount, r.nameOf(snap), p.inMount())), http.StatusSeeOther)
 	return nil
 }
 
@@ -74,10 +94,17 @@ const copyBuffer = 256 << 10
 
 // archiving is an archive that is being made.
 type archiving struct {
-	x   *visit
-	zip *zip.Writer
-	buf []byte
+	x       *visit
+	zip     *zip.Writer
+	buf     []byte
+	entries int
 }
+
+// archiveEntries bounds what an archive has: each entry takes some hundred bytes of memory until
+// the index is written.
+const archiveEntries = 500_000
+
+var errArchiveEntries = fmt.Errorf("there are more than %d files; restore them with SFTP, or gateway get --zip", archiveEntries)
 
 // directory adds what is in a directory, and closes it.
 func (a *archiving) directory(name vfs.Name, in string, d *vfs.Dir) (err error) {
@@ -103,6 +130,9 @@ func (a *archiving) directory(name vfs.Name, in string, d *vfs.Dir) (err error) 
 
 // entry adds an entry. Names with a backslash are left as they are: they are names here.
 func (a *archiving) entry(name vfs.Name, in string, i *vfs.Info) error {
+	if a.entries++; a.entries > archiveEntries {
+		return errArchiveEntries
+	}
 	h := &zip.FileHeader{Name: in, Method: zip.Deflate, Modified: i.ModTime}
 	switch i.Type {
 	case vfs.TypeDir:
@@ -133,13 +163,16 @@ func (a *archiving) entry(name vfs.Name, in string, i *vfs.Info) error {
 	return a.file(name, h)
 }
 
-// file adds a file. One that has gone since it was listed is left out, as if it had gone before.
+// file adds a file. One of the live tree that has gone since it was listed is left out, as if it had
+// gone before; unless the directory that it was listed in has gone: what else is in there is not gone.
 func (a *archiving) file(name vfs.Name, h *zip.FileHeader) (err error) {
 	f, err := a.x.sess.Open(a.x.ctx, name.String(), vfs.OpenRead, vfs.AttrSet{})
 	if err != nil {
-		if k := vfs.KindOf(err); k == vfs.KindNotExist || k == vfs.KindIsDir {
-			return nil
+		k := vfs.KindOf(err)
+		if p := a.x.place(name); p.snap != "" || k != vfs.KindNotExist && k != vfs.KindIsDir {
+			return err // in a snapshot nothing goes
 		}
+		_, err = a.x.sess.Stat(a.x.ctx, name.Parent().String())
 		return err
 	}
 	defer func() { err = errors.Join(err, f.CloseContext(a.x.ctx)) }()

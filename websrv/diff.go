@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	diffMost = 500     // differences on a page
-	diffText = 1 << 20 // bytes of a file of which the lines are compared: both versions are in memory
+	diffMost  = 500     // differences on a page
+	diffLines = 20_000  // of both versions: each becomes a line of the page
+	diffText  = 1 << 20 // bytes of a file of which the lines are compared: both versions are in memory
 )
 
 // diffLine is a difference between two snapshots.
@@ -166,6 +167,9 @@ func (r *reach) lines(name string, snaps [2]*snapshotter.Snapshot) (list []textL
 	}
 	if bytes.Equal(texts[0], texts[1]) {
 		return nil, "", nil
+	}
+	if bytes.Count(texts[0], []byte("\n"))+bytes.Count(texts[1], []byte("\n")) > diffLines {
+		return nil, "It has too many lines to compare.", nil
 	}
 	out := string(diff.Diff("was", texts[0], "now", texts[1]))
 	for i, line := range strings.Split(strings.TrimSuffix(out, "\n"), "\n") {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -42,6 +43,7 @@ func TestSearch(t *testing.T) {
 	contains(t, b.want("/search/?q=%5B"), "This is no pattern")
 	contains(t, b.want("/search/?q="+strings.Repeat("%7Ba,aa%7D", 30)), "This is no pattern")
 	contains(t, b.want("/search/?q="+strings.Repeat("**/", 30)), "This is no pattern")
+	contains(t, b.want("/search/?q="+strings.Repeat("*%7B,,,,,,%7D", 3)+"z"), "This is no pattern")
 	contains(t, b.want("/search/docs/three.txt?q=*"), "Nothing was found.")
 	contains(t, b.want("/search/"), "Find names")
 
@@ -225,6 +227,52 @@ func TestArchive(t *testing.T) {
 	if a := b.get("/zip/top/a.txt"); a.status != http.StatusNotFound {
 		t.Errorf("an archive of a file: %d", a.status)
 	}
+}
+
+// The archive of the latest snapshot is that of one snapshot.
+func TestArchiveOfLatest(t *testing.T) {
+	s := startSite(t, nil)
+	s.put("/top/a.txt", "first")
+	snap := s.commit()
+	a := s.as("alice").get("/zip/.snapshots/latest/top")
+	if want := "/zip/.snapshots/" + snap + "/top"; a.status != http.StatusSeeOther || a.header.Get("Location") != want {
+		t.Errorf("%d to %q, want %q", a.status, a.header.Get("Location"), want)
+	}
+}
+
+// An archive of a directory that goes away meanwhile is cut off: it must not look whole.
+func TestArchiveOfGone(t *testing.T) {
+	s := startSite(t, nil)
+	random := make([]byte, 32<<20) // more than is on its way while nobody reads
+	rand.NewChaCha8([32]byte{1}).Read(random)
+	s.put("/top/a", string(random))
+	s.put("/top/b", "lost")
+	b := s.as("alice")
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.base+"/zip/top", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := b.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := s.work.Rename(t.Context(), "/top", "/moved", false); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, resp.Body); err == nil {
+		t.Errorf("the archive came whole, with %d bytes", n)
+	}
+}
+
+// Lines without end are not compared.
+func TestDiffOfManyLines(t *testing.T) {
+	s := startSite(t, nil)
+	s.put("/f.txt", strings.Repeat("\n", diffLines))
+	first := s.commit()
+	s.put("/f.txt", strings.Repeat("x\n", diffLines))
+	last := s.commit()
+	contains(t, s.as("alice").want("/diff/f.txt?from="+first+"&to="+last), "It has too many lines to compare.")
 }
 
 func TestRestore(t *testing.T) {

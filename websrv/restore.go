@@ -145,6 +145,10 @@ func (v *viewer) restore(x *visit) error {
 		}
 		return x.askRestore(t, http.StatusConflict, "What is there has changed in the meantime. Please look again.")
 	}
+	if vfs.KindOf(err) == vfs.KindTimeout {
+		v.fail(x.w, x.r, x.login, http.StatusGatewayTimeout, "The file is back, and not yet in a snapshot, which takes long. Nothing needs to be done again.")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -181,8 +185,11 @@ func (x *visit) putBack(t *restoring) (err error) {
 		return errors.Join(err, to.Abort())
 	}
 	// What has begun is brought to its end, whether anybody waits for the answer or not.
+	// But when nobody waits, as when the gateway ends, it is not waited for a snapshot that has it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.ctx), publishTimeout)
 	defer cancel()
+	defer context.AfterFunc(x.r.Context(), cancel)()
+	_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(publishTimeout + writeTimeout))
 	return to.CloseContext(ctx)
 }
 

@@ -97,8 +97,8 @@ func (v *viewer) search(x *visit) error {
 // cheap reports whether a pattern can be matched with a million names: each choice between words, and
 // each ** multiplies the ways to try.
 func cheap(p string) bool {
-	const longest, choices, stars = 256, 3, 3
-	return len(p) <= longest && strings.Count(p, "{") <= choices && strings.Count(p, "**") <= stars
+	const longest, choices, words, stars = 256, 3, 12, 3
+	return len(p) <= longest && strings.Count(p, "{") <= choices && strings.Count(p, ",") <= words && strings.Count(p, "**") <= stars
 }
 
 // pattern is a pattern for paths in a view; one without a slash is for names, wherever they are.

@@ -16,6 +16,8 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -308,4 +310,43 @@ func certificate(t *testing.T, name string) *tls.Certificate {
 		t.Fatal(err)
 	}
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
+
+// deadlines has a time limit for reading.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	off bool
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error {
+	d.off = t.IsZero()
+	return nil
+}
+
+// body asks, when it is read, whether there is a limit.
+type body func() bool
+
+func (b body) Read([]byte) (int, error) {
+	if !b() {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return 0, io.EOF
+}
+
+// What a client has said it sends has to come in time, also where nobody wants it: net/http waits for
+// it before it answers.
+func TestBodyComesInTime(t *testing.T) {
+	for what, status := range map[string]int{"in time": http.StatusOK, "never": http.StatusBadRequest} {
+		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/login", body(func() bool {
+			if w.off {
+				t.Errorf("%s: the limit was taken away before the body was read", what)
+			}
+			return what == "in time"
+		}))
+		new(viewer).headed(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })(w, r)
+		if w.Code != status || w.off != (status == http.StatusOK) {
+			t.Errorf("%s: %d, and the limit off is %v", what, w.Code, w.off)
+		}
+	}
 }

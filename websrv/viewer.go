@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -183,6 +184,12 @@ func (v *viewer) headed(next http.HandlerFunc) http.HandlerFunc {
 				http.Error(w, "the form cannot be read", http.StatusBadRequest)
 				return
 			}
+		}
+		// net/http reads what is left of a body before it answers: that is to come within the limit as well.
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			h.Set("Connection", "close")
+			http.Error(w, "the request cannot be read", http.StatusBadRequest)
+			return
 		}
 		// The limit was for the request. It would end an answer that takes longer, too.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // fails with the connection
