@@ -376,6 +376,30 @@ func TestGuessingFromElsewhere(t *testing.T) {
 	})
 }
 
+// Somebody with an account of its own at the same address, as behind a proxy, gets no tries at another
+// user's password by logging in now and then.
+func TestGuessingBesideOwnLogins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDirectory(t, User{Name: "alice", Hash: cheap(t)}, User{Name: "mallory", Hash: cheap(t)})
+		try := func(user, password string) error {
+			_, err := d.Password(t.Context(), user, []byte(password), here)
+			return err
+		}
+		if err := try("alice", "secret"); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 * lockFailures {
+			if err := try("mallory", "secret"); err != nil {
+				t.Fatalf("mallory, who does nothing wrong at its own name: %v", err)
+			}
+			if err := try("alice", "wrong"); errors.Is(err, errLocked) {
+				return
+			}
+		}
+		t.Error("guessing is never locked out")
+	})
+}
+
 // Connecting, and offering keys that are not listed, must never lock anybody out.
 func TestOfferedKeysDoNotCount(t *testing.T) {
 	d := newDirectory(t, User{Name: "alice", Hash: cheap(t)})

@@ -28,13 +28,14 @@ const (
 type throttle struct {
 	mu    sync.Mutex // guards the rest; a leaf
 	addrs *simplelru.LRU[netip.Prefix, failures]
-	users *simplelru.LRU[string, failures] // of addresses that are not familiar
-	// familiar are the addresses that users have logged in from. What fails there counts
-	// for the address alone.
+	// users counts what fails at a user's name: that of strangers together, and that of each familiar
+	// address by itself, which another user of the same address does not take away by logging in.
+	users *simplelru.LRU[login, failures]
+	// familiar are the addresses that users have logged in from.
 	familiar *simplelru.LRU[login, struct{}]
 }
 
-// login is where a user has logged in from.
+// login is where a user has logged in from; from nowhere, it stands for all strangers.
 type login struct {
 	from netip.Prefix
 	user string
@@ -50,7 +51,7 @@ type failures struct {
 func newThrottle() *throttle {
 	// The only error is a capacity that is not positive.
 	addrs, _ := simplelru.NewLRU[netip.Prefix, failures](throttleCapacity, nil)
-	users, _ := simplelru.NewLRU[string, failures](throttleCapacity, nil)
+	users, _ := simplelru.NewLRU[login, failures](throttleCapacity, nil)
 	familiar, _ := simplelru.NewLRU[login, struct{}](throttleCapacity, nil)
 	return &throttle{addrs: addrs, users: users, familiar: familiar}
 }
@@ -92,7 +93,7 @@ func (t *throttle) check(addr netip.Addr, user string, now time.Time) (wait time
 	if f, ok := t.addrs.Get(network(addr)); ok {
 		wait, locked = f.delay(now), now.Before(f.locked)
 	}
-	if f, ok := t.users.Get(user); ok && !t.familiar.Contains(login{network(addr), user}) {
+	if f, ok := t.users.Get(t.key(addr, user)); ok {
 		wait, locked = max(wait, f.delay(now)), locked || now.Before(f.locked)
 	}
 	return wait, locked
@@ -104,25 +105,27 @@ func (t *throttle) failed(addr netip.Addr, user string, now time.Time) {
 	defer t.mu.Unlock()
 	a, _ := t.addrs.Get(network(addr))
 	t.addrs.Add(network(addr), a.fail(now))
-	if t.familiar.Contains(login{network(addr), user}) {
-		return
-	}
-	u, _ := t.users.Get(user)
-	t.users.Add(user, u.fail(now))
+	key := t.key(addr, user)
+	u, _ := t.users.Get(key)
+	t.users.Add(key, u.fail(now))
 }
 
-// succeeded forgets the failures of addr. Those of user stay when addr is familiar: others
-// have guessed, and may go on.
+// key is what a user's failures from addr are counted under.
+func (t *throttle) key(addr netip.Addr, user string) login {
+	if l := (login{network(addr), user}); t.familiar.Contains(l) {
+		return l
+	}
+	return login{user: user}
+}
+
+// succeeded forgets the failures of addr, and those of user there. Those of strangers stay when addr
+// is familiar: they have guessed, and may go on.
 func (t *throttle) succeeded(addr netip.Addr, user string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.addrs.Remove(network(addr))
-	key := login{network(addr), user}
-	if _, familiar := t.familiar.Get(key); familiar { // used last: it is dropped last
-		return
-	}
-	t.familiar.Add(key, struct{}{})
-	t.users.Remove(user)
+	t.users.Remove(t.key(addr, user))
+	t.familiar.Add(login{network(addr), user}, struct{}{}) // used last: it is dropped last
 }
 
 // network is what counts as one address: an IPv4 address, or the /64 that an IPv6 host
