@@ -72,6 +72,7 @@ func (s *serving) takeOver(ctx context.Context) error {
 		}
 	}
 	s.cfg = &now
+	s.inForce.Store(s.cfg)
 	s.keeper.policies.Store(&now.Retention)
 	s.expect.Store(&now.Expect)
 	if err := s.jobs.Set(s.jobsOf(s.cfg)); err != nil {

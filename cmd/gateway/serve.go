@@ -84,6 +84,9 @@ type serving struct {
 	verifying   verifying
 	keys        []ssh.Signer
 
+	// inForce is cfg for everybody but the main loop, which replaces cfg when it reloads.
+	inForce atomic.Pointer[config.Config]
+
 	reloadDue bool // SIGHUP came while everything was opened
 
 	started  time.Time
@@ -275,6 +278,7 @@ func (s *serving) start(ctx context.Context) *servers {
 	}
 	e.wg.Go(func() { s.fullness.watch(ctx) })
 	e.wg.Go(func() { s.observing(ctx) })
+	s.inForce.Store(s.cfg)
 	cfg := s.cfg // which a reload replaces
 	e.wg.Go(func() { s.watching(ctx, cfg) })
 	e.wg.Go(func() { s.events.tellHooks(ctx) })

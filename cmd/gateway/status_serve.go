@@ -57,8 +57,9 @@ func (s *serving) answerStatus(ctx context.Context, send func(control.Reply) err
 // status is what is told of the gateway itself.
 func (s *serving) status(sys vfs.Status, found probed) *control.Status {
 	version, _ := versions()
+	cfg := s.inForce.Load()
 	st := &control.Status{
-		Running: true, Problems: []string{}, Version: version, DataDir: s.cfg.DataDir,
+		Running: true, Problems: []string{}, Version: version, DataDir: cfg.DataDir,
 		Started: stamp(s.started), Uptime: int64(time.Since(s.started).Seconds()),
 		Sessions: sys.Sessions,
 		Spool:    control.Spool{Bytes: sys.SpoolBytes, Limit: sys.SpoolLimit, DiskFree: sys.DiskFree},
@@ -86,7 +87,7 @@ func (s *serving) status(sys vfs.Status, found probed) *control.Status {
 	st.Verify = describeVerify(&verified)
 	if s.events.audit != nil {
 		lost, err := s.events.auditErrors()
-		st.Audit = &control.AuditStatus{File: s.cfg.Audit.File, Lost: lost}
+		st.Audit = &control.AuditStatus{File: cfg.Audit.File, Lost: lost}
 		if err != nil {
 			st.Audit.Error = err.Error()
 			problem("audit log: %d events are lost: %v", lost, err)

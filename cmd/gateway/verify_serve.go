@@ -175,9 +175,6 @@ func readBack(rep *snapshotter.ScrubReport) string {
 
 // verifyNew reads back what snapshots have brought, soon after them.
 func (s *serving) verifyNew(ctx context.Context) {
-	if !s.cfg.Verify.New {
-		return
-	}
 	for {
 		select {
 		case <-s.events.stored:
@@ -188,7 +185,11 @@ func (s *serving) verifyNew(ctx context.Context) {
 			if !pauseFor(ctx, wait) {
 				return
 			}
-			_, err := s.scrub(ctx, scrubConfig(s.cfg, &s.cfg.Store, snapshotter.ScrubNew))
+			cfg := s.inForce.Load()
+			if !cfg.Verify.New {
+				break
+			}
+			_, err := s.scrub(ctx, scrubConfig(cfg, &cfg.Store, snapshotter.ScrubNew))
 			if err == nil || ctx.Err() != nil {
 				break
 			}
@@ -215,9 +216,10 @@ func pauseFor(ctx context.Context, d time.Duration) bool {
 
 // answerScrub reads the store back, and tells of damage.
 func (s *serving) answerScrub(ctx context.Context, req control.Request, send func(control.Reply) error) control.Reply {
-	sc := scrubConfig(s.cfg, &s.cfg.Store, snapshotter.ScrubScope(req.Scope))
+	cfg := s.inForce.Load()
+	sc := scrubConfig(cfg, &cfg.Store, snapshotter.ScrubScope(req.Scope))
 	sc.Accept, sc.Repair = req.Accept, req.Repair
-	rep, err := scrubFrom(ctx, s.cfg, req.From, s.log, sc, s.scrub)
+	rep, err := scrubFrom(ctx, cfg, req.From, s.log, sc, s.scrub)
 	if errors.Is(err, snapshotter.ErrScrubbing) {
 		err = &hintedError{err: err, hint: "a job of the gateway does it, or another call: wait for its end"}
 	}
