@@ -33,14 +33,20 @@ func (s *serving) answerAckAlarm(ctx context.Context, req control.Request) contr
 // is over: what a crash cuts short can be asked for again.
 func (k *keeper) acknowledge(ctx context.Context, kind, subject string) error {
 	a, ok := k.alarms.Get(alarm.Kind(kind), subject)
-	if ok && a.Finding {
+	if !ok {
+		a = alarm.Alarm{Kind: alarm.Kind(kind), Subject: subject} // the board says what is wrong with it
+	}
+	if a.Finding {
 		if err := k.unpinOf(ctx, &a); err != nil {
 			return fmt.Errorf("%s %s: its snapshots cannot be unpinned: %w", kind, subject, err)
 		}
 	}
-	_, err := k.alarms.Acknowledge(alarm.Kind(kind), subject)
-	if errors.Is(err, alarm.ErrUnknown) {
+	_, err := k.alarms.Acknowledge(&a)
+	switch {
+	case errors.Is(err, alarm.ErrUnknown):
 		err = &hintedError{err: err, hint: "see: gateway alarms"}
+	case errors.Is(err, alarm.ErrChanged):
+		err = &hintedError{err: err, hint: "look again: gateway alarms"}
 	}
 	return err
 }

@@ -77,7 +77,8 @@ func (s *serving) suspect(ctx context.Context, share string, newest *snapshotter
 		a.Pins = []string{good}
 	}
 	s.alarms.Raise(a)
-	if pinned {
+	// A pin that the alarm does not name, as it has too many, nobody would take away.
+	if now, ok := s.alarms.Get(a.Kind, share); pinned || !ok || !slices.Contains(now.Pins, good) {
 		return nil
 	}
 	err = s.keeper.pin(ctx, f.Good.ID, fmt.Sprintf("alarm: %s %s", f.Kind, share))
@@ -327,22 +328,30 @@ func settle(board *alarm.Board, kind alarm.Kind, subject, text, hint string) {
 }
 
 // check looks at all that does not come by itself.
-func (s *serving) check(cfg *config.Config) error {
+func (s *serving) check(ctx context.Context, cfg *config.Config) error {
 	s.checkCommits()
 	s.checkSpace(append([]config.Store{cfg.Store}, cfg.Stores...))
-	s.forget()
+	s.forget(ctx)
 	return s.checkBackups(cfg.DataDir)
 }
 
 // forget ends the alarms of what is not configured any more.
-func (s *serving) forget() {
+func (s *serving) forget(ctx context.Context) {
 	expect, list := s.expect.Load(), s.jobs.List()
+	configured := func(kind alarm.Kind, subject string) bool {
+		if _, ok := expect.Of[subject]; !ok && kind.OfShare() {
+			return false
+		}
+		return kind != alarm.PullFailed || slices.ContainsFunc(list, func(j jobs.Status) bool { return j.Name == subject })
+	}
 	for _, a := range s.alarms.List() {
-		s.alarms.Retain(a.Kind, func(subject string) bool {
-			if _, ok := expect.Of[subject]; !ok && a.Kind.OfShare() {
-				return false
-			}
-			return a.Kind != alarm.PullFailed || slices.ContainsFunc(list, func(j jobs.Status) bool { return j.Name == subject })
-		})
+		if configured(a.Kind, a.Subject) {
+			continue
+		}
+		if err := s.keeper.unpinOf(ctx, &a); err != nil {
+			s.log.Warn("what an alarm has pinned is still pinned", "kind", a.Kind, "subject", a.Subject, "err", err)
+			continue // and the alarm stays until it is not
+		}
+		s.alarms.Retain(a.Kind, func(subject string) bool { return subject != a.Subject })
 	}
 }

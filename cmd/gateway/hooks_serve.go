@@ -173,7 +173,7 @@ func (s *serving) watching(ctx context.Context, cfg *config.Config) {
 	}
 	for {
 		began := time.Now()
-		err := errors.Join(s.watcher.Look(ctx, s.lineages()), s.check(cfg))
+		err := errors.Join(s.watcher.Look(ctx, s.lineages()), s.check(ctx, cfg))
 		if failed := err != nil && ctx.Err() == nil; failed != failing {
 			if failing = failed; failed {
 				s.log.Warn("new snapshots could not be looked at; that is tried again", "err", err)

@@ -24,8 +24,12 @@ const (
 	saveAfter = time.Hour
 )
 
-// ErrUnknown means that there is no such alarm.
-var ErrUnknown = errors.New("there is no such alarm")
+var (
+	// ErrUnknown means that there is no such alarm.
+	ErrUnknown = errors.New("there is no such alarm")
+	// ErrChanged means that an alarm was raised again while somebody looked at it.
+	ErrChanged = errors.New("it was raised again just now")
+)
 
 // Config configures a Board.
 type Config struct {
@@ -165,13 +169,17 @@ func (b *Board) Retain(kind Kind, keep func(subject string) bool) {
 }
 
 // Acknowledge says that somebody has looked: a finding is over, and any other alarm goes on as one that
-// is known. It returns the alarm; without one the error is ErrUnknown.
-func (b *Board) Acknowledge(kind Kind, subject string) (Alarm, error) {
+// is known. What they have seen is one that Get has returned. It returns the alarm. Errors: ErrUnknown;
+// ErrChanged of a finding, which stays: there is more to look at.
+func (b *Board) Acknowledge(seen *Alarm) (Alarm, error) {
 	b.changing.Lock()
 	defer b.changing.Unlock()
-	a, ok := b.get(key{kind, subject})
-	if !ok {
-		return Alarm{}, fmt.Errorf("%s %s: %w", kind, subject, ErrUnknown)
+	a, ok := b.get(seen.key())
+	switch {
+	case !ok:
+		return Alarm{}, fmt.Errorf("%s %s: %w", seen.Kind, seen.Subject, ErrUnknown)
+	case a.Finding && a.Times != seen.Times:
+		return Alarm{}, fmt.Errorf("%s %s: %w", seen.Kind, seen.Subject, ErrChanged)
 	}
 	now := b.cfg.Now().UTC()
 	if a.Finding {

@@ -93,11 +93,20 @@ func TestRaiseAndClear(t *testing.T) {
 	}
 }
 
+// acknowledge acknowledges what is known of an alarm.
+func (r *rig) acknowledge(kind alarm.Kind, subject string) (alarm.Alarm, error) {
+	seen, ok := r.Get(kind, subject)
+	if !ok {
+		seen = alarm.Alarm{Kind: kind, Subject: subject}
+	}
+	return r.Acknowledge(&seen)
+}
+
 // A finding stays until somebody has looked, with all that was pinned for it; any other alarm is
 // known then, and over when it is cleared.
 func TestAcknowledge(t *testing.T) {
 	r := newRig(t)
-	if _, err := r.Acknowledge(alarm.Shrink, "main"); !errors.Is(err, alarm.ErrUnknown) {
+	if _, err := r.acknowledge(alarm.Shrink, "main"); !errors.Is(err, alarm.ErrUnknown) {
 		t.Errorf("nothing to acknowledge: got %v, want %v", err, alarm.ErrUnknown)
 	}
 	for _, pin := range []string{"a", "b", "a"} {
@@ -106,11 +115,16 @@ func TestAcknowledge(t *testing.T) {
 	r.Raise(alarm.Alarm{Kind: alarm.PullFailed, Subject: "web", Text: "y"})
 	r.Clear(alarm.Shrink, "main")
 	r.open(t)
-	a, err := r.Acknowledge(alarm.Shrink, "main")
+	seen, _ := r.Get(alarm.Shrink, "main")
+	r.Raise(alarm.Alarm{Kind: alarm.Shrink, Subject: "main", Finding: true, Text: "x", Pins: []string{"b"}})
+	if _, err := r.Acknowledge(&seen); !errors.Is(err, alarm.ErrChanged) {
+		t.Errorf("raised again while somebody looks: got %v, want %v", err, alarm.ErrChanged)
+	}
+	a, err := r.acknowledge(alarm.Shrink, "main")
 	if err != nil || !slices.Equal(a.Pins, []string{"a", "b"}) {
 		t.Errorf("acknowledged %+v, %v; want the pins a and b", a, err)
 	}
-	if _, err := r.Acknowledge(alarm.PullFailed, "web"); err != nil {
+	if _, err := r.acknowledge(alarm.PullFailed, "web"); err != nil {
 		t.Error(err)
 	}
 	r.Raise(alarm.Alarm{Kind: alarm.PullFailed, Subject: "web", Text: "z"})
@@ -171,7 +185,7 @@ func TestDiskFails(t *testing.T) {
 		t.Errorf("after a restart: %+v", list)
 	}
 	faulty.Add(disktest.Fault{Ops: disktest.OpSync, Path: "alarms.json.new", Times: 1, Err: syscall.EIO})
-	if _, err := r.Acknowledge(alarm.SpoolNearlyFull, "spool"); err == nil {
+	if _, err := r.acknowledge(alarm.SpoolNearlyFull, "spool"); err == nil {
 		t.Error("an acknowledgement that is not durable is no error")
 	}
 }
@@ -213,7 +227,7 @@ func TestPowerLoss(t *testing.T) {
 		func() { r.Raise(alarm.Alarm{Kind: alarm.Shrink, Subject: "a", Finding: true}) },
 		func() { r.Raise(alarm.Alarm{Kind: alarm.TooSmall, Subject: "a"}) },
 		func() { r.Clear(alarm.TooSmall, "a") },
-		func() { _, err = r.Acknowledge(alarm.Shrink, "a") },
+		func() { _, err = r.acknowledge(alarm.Shrink, "a") },
 	} {
 		if step(); err != nil {
 			t.Fatal(err)
