@@ -224,7 +224,7 @@ type ranges struct {
 	most   int // ranges at a time
 
 	mu   sync.Mutex      // guards idle
-	idle []io.ReadCloser // which have read their range
+	idle []io.ReadCloser // Rangers that rest
 
 	next  int64   // where the next range begins
 	parts []*part // under way, in order
@@ -259,6 +259,7 @@ func (r *ranges) Read(b []byte) (int, error) {
 		for r.begin() {
 		}
 		if len(r.parts) == 0 {
+			r.closeIdle()
 			if r.err = r.f.check(r.ctx, nil); r.err == nil {
 				r.err = io.EOF
 			}
@@ -336,23 +337,40 @@ func (r *ranges) read(p *piecewise, data []byte) error {
 	if err == nil {
 		err = atEnd(p, p.f.path)
 	}
-	if err == nil && p.rd != nil {
-		r.mu.Lock()
-		r.idle = append(r.idle, p.rd)
-		r.mu.Unlock()
-		p.rd = nil
+	if err == nil {
+		r.keep(p)
 	}
 	_ = p.Close()
 	return err
 }
 
+// keep leaves the reader of a range that was read to another range, as long as nobody waits for its
+// connection: what a file holds must never be what it waits for, or what others do.
+func (r *ranges) keep(p *piecewise) {
+	if rd, ok := p.rd.(Ranger); !ok || !rd.Rest() {
+		return
+	}
+	r.mu.Lock()
+	r.idle = append(r.idle, p.rd)
+	r.mu.Unlock()
+	p.rd = nil
+}
+
+// closeIdle closes the readers that have no other range to read.
+func (r *ranges) closeIdle() {
+	r.mu.Lock()
+	idle := r.idle
+	r.idle = nil
+	r.mu.Unlock()
+	for _, rd := range idle {
+		_ = rd.Close()
+	}
+}
+
 func (r *ranges) Close() error {
 	r.cancel()
 	r.wg.Wait()
-	for _, rd := range r.idle {
-		_ = rd.Close()
-	}
-	r.idle = nil
+	r.closeIdle()
 	for _, p := range append(r.parts, r.now) {
 		r.drop(p)
 	}

@@ -5,13 +5,17 @@ import (
 	"context"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"github.com/snapgate/gateway/snapshotter"
 )
 
 // rangedFile is a file that is read at several places at once, and what it holds.
@@ -215,4 +219,63 @@ func readChanging(ctx context.Context, c *file, change func() error) (got []byte
 	}
 	rest, err := io.ReadAll(rd)
 	return append(got, rest...), err
+}
+
+// Large files that are read at a time do not wait for each other's open handles, nor for their own, when
+// there are fewer than files: a handle that has read its range is for whoever waits.
+func TestRangesShareHandles(t *testing.T) {
+	const handles, files = 8, 5 // sftpSpare of the handles are left alone
+	dir, server := t.TempDir(), openSSHServer(t)
+	want := randomBytes(rangedSize + files)
+	for i := range files {
+		if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), want[i:], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var dials atomic.Int32
+	r := newSFTPProcess(t, SFTPConfig{Root: dir}, func() *exec.Cmd {
+		if dials.Add(1) > 1 {
+			return nil
+		}
+		// OpenSSH announces 5 fewer than it may have files.
+		return exec.Command("/bin/sh", "-c", `ulimit -n "$1" && exec "$2" -R`, "sh", strconv.Itoa(handles+5), server)
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	conn, err := r.pool.get(ctx)
+	if err != nil || conn.share != handles-sftpSpare {
+		t.Fatalf("%+v, %v", conn, err)
+	}
+	r.pool.put(conn)
+	var begun atomic.Int32
+	all := make(chan struct{}) // closed when all files are under way
+	counts := pullAll(ctx, t, r, FetchConfig{Ingests: files, Ingest: func(ctx context.Context, c snapshotter.Change) (snapshotter.Change, error) {
+		rd, err := c.Content.Open(ctx)
+		if err != nil {
+			return c, err
+		}
+		defer rd.Close()
+		got := make([]byte, c.Content.Size())
+		if _, err := io.ReadFull(rd, got[:1]); err != nil {
+			return c, err
+		}
+		if begun.Add(1) == files {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-ctx.Done():
+			return c, ctx.Err()
+		}
+		if _, err := io.ReadFull(rd, got[1:]); err != nil {
+			return c, err
+		}
+		if !bytes.Equal(got, want[len(want)-len(got):]) {
+			t.Errorf("%s differs", c.Path)
+		}
+		return c, atEnd(rd, c.Path)
+	}})
+	if counts.Read != files {
+		t.Errorf("%d files of %d", counts.Read, files)
+	}
 }

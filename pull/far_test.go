@@ -64,17 +64,24 @@ func (w *windowed) Read(p []byte) (int, error) {
 func pullFar(t *testing.T, r Remote) (took time.Duration, counts Counts) {
 	t.Helper()
 	began := time.Now()
-	var report Report
-	stored := func(ctx context.Context, c snapshotter.Change) (snapshotter.Change, error) {
+	counts = pullAll(t.Context(), t, r, FetchConfig{Ingest: func(ctx context.Context, c snapshotter.Change) (snapshotter.Change, error) {
 		rd, err := c.Content.Open(ctx)
 		if err == nil {
 			_, err = io.Copy(io.Discard, rd)
 			_ = rd.Close()
 		}
 		return c, err
-	}
-	changes := Plan(t.Context(), r, Scan(t.Context(), r, ScanConfig{Report: &report}), PlanConfig{Report: &report})
-	for _, err := range Fetch(t.Context(), changes, FetchConfig{Ingest: stored, Report: &report}) {
+	}})
+	return time.Since(began), counts
+}
+
+// pullAll fetches all of a remote that differs from nothing.
+func pullAll(ctx context.Context, t *testing.T, r Remote, cfg FetchConfig) Counts {
+	t.Helper()
+	var report Report
+	cfg.Report = &report
+	changes := Plan(ctx, r, Scan(ctx, r, ScanConfig{Report: &report}), PlanConfig{Report: &report})
+	for _, err := range Fetch(ctx, changes, cfg) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +89,7 @@ func pullFar(t *testing.T, r Remote) (took time.Duration, counts Counts) {
 	if report.Failed() > 0 {
 		t.Fatalf("%+v", report.Counts())
 	}
-	return time.Since(began), report.Counts()
+	return report.Counts()
 }
 
 // One large file comes over several connections: one would take 3.2 s for it and the time until it

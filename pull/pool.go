@@ -63,7 +63,13 @@ type pool[S session] struct {
 	conns   []*pooled[S]
 	dialing int
 	waiting []chan grant[S] // first come, first served
+	resting []*lease        // empty while anybody waits
 	closed  bool
+}
+
+// lease is a call of a connection that is kept only as long as nobody waits for one.
+type lease struct {
+	release func() // puts it back; never called under pool.mu
 }
 
 // pooled is a connection with the number of calls that it takes at a time.
@@ -108,8 +114,13 @@ func (p *pool[S]) get(ctx context.Context) (*pooled[S], error) {
 	}
 	wait := make(chan grant[S], 1)
 	p.waiting = append(p.waiting, wait)
+	resting := p.resting
+	p.resting = nil
 	p.mu.Unlock()
 	closeAll(dead)
+	for _, l := range resting {
+		l.release()
+	}
 	select {
 	case g := <-wait:
 		return g.conn, g.err
@@ -146,6 +157,32 @@ func (p *pool[S]) crowded(c *pooled[S]) bool {
 		}
 	}
 	return false
+}
+
+// rest keeps a call of a connection, which has nothing to do for now, until resume, or until somebody
+// waits for a connection: release is called then, by another goroutine, and puts it back. It returns
+// nil, and keeps nothing, when somebody waits already.
+func (p *pool[S]) rest(release func()) *lease {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || len(p.waiting) > 0 {
+		return nil
+	}
+	l := &lease{release: release}
+	p.resting = append(p.resting, l)
+	return l
+}
+
+// resume takes back what rests. It reports false when that was released, or is about to be.
+func (p *pool[S]) resume(l *lease) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.Index(p.resting, l)
+	if i < 0 {
+		return false
+	}
+	p.resting = slices.Delete(p.resting, i, i+1)
+	return true
 }
 
 // wanted reports whether somebody waits for a connection.

@@ -232,3 +232,45 @@ func TestPoolEager(t *testing.T) {
 		}
 	})
 }
+
+// Calls that rest are there for whoever waits, and none rests while anybody does.
+func TestPoolRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, p := newExchange(1, 2)
+		defer p.close()
+		var k taken
+		k.get(t.Context(), p)
+		x.answer <- nil
+		k.wg.Wait()
+		c := k.conns[0]
+		k.get(t.Context(), p)
+		k.wg.Wait()
+		released := 0
+		release := func() {
+			released++
+			p.put(c)
+		}
+		first, second := p.rest(release), p.rest(release)
+		if first == nil || second == nil {
+			t.Fatal("nobody waits, and nothing may rest")
+		}
+		if !p.resume(first) || p.resume(first) {
+			t.Error("what rests is not taken back once")
+		}
+		k.get(t.Context(), p)
+		k.wg.Wait()
+		if released != 1 || len(k.conns) != 3 || p.resume(second) {
+			t.Errorf("%d released, %d calls have a connection", released, len(k.conns))
+		}
+		k.get(t.Context(), p)
+		synctest.Wait()
+		if p.rest(release) != nil {
+			t.Error("a call rests while another one waits")
+		}
+		p.put(c)
+		k.wg.Wait()
+		if p.rest(release) == nil {
+			t.Error("nobody waits any more, and nothing may rest")
+		}
+	})
+}

@@ -91,8 +91,12 @@ type Stater interface {
 // Ranger is a Stater that goes on with other ranges of the file that it has open.
 type Ranger interface {
 	Stater
-	// Again begins another range, after the last byte of the one before; false when it cannot,
-	// or when its connection has more to do than others.
+	// Rest leaves the connection to whoever begins to wait for one, after the last byte of a range,
+	// until Again or Close, the only calls that may follow. False when somebody waits already: Close
+	// is to follow.
+	Rest() bool
+	// Again begins another range, after Rest; false when it cannot, when the connection was taken
+	// away, or when that has more to do than others.
 	Again(offset, length int64) bool
 	// AskStat has the next Stat tell what the file is like now, without a round trip of its own.
 	AskStat(ctx context.Context) error

@@ -322,6 +322,7 @@ type sftpReader struct {
 	file *sftpclient.File // nil after Close
 	path string
 	end  int64
+	rest *lease // since Rest
 }
 
 func (r *sftpReader) Read(p []byte) (int, error) {
@@ -350,8 +351,30 @@ func (r *sftpReader) Stat(ctx context.Context) (Entry, error) {
 	return e, e.Err
 }
 
+// Rest implements Ranger.
+func (r *sftpReader) Rest() bool {
+	if r.file == nil || r.conn.s.Err() != nil {
+		return false
+	}
+	pool, conn, file := r.s.pool, r.conn, r.file
+	r.rest = pool.rest(func() {
+		file.Close()
+		pool.put(conn)
+	})
+	return r.rest != nil
+}
+
+// resume ends what Rest began. The file is closed already when its connection was taken away.
+func (r *sftpReader) resume() {
+	if r.rest != nil && !r.s.pool.resume(r.rest) {
+		r.file = nil
+	}
+	r.rest = nil
+}
+
 // Again implements Ranger.
 func (r *sftpReader) Again(offset, length int64) bool {
+	r.resume()
 	if r.file == nil || r.conn.s.Err() != nil || r.s.pool.crowded(r.conn) || !r.file.Again(offset, length) {
 		return false
 	}
@@ -365,6 +388,7 @@ func (r *sftpReader) AskStat(ctx context.Context) error {
 }
 
 func (r *sftpReader) Close() error {
+	r.resume()
 	if r.file != nil {
 		r.file.Close()
 		r.file = nil

@@ -117,9 +117,20 @@ func openSSHServer(tb testing.TB) string {
 func TestSFTPOpenSSH(t *testing.T) {
 	dir := house(t)
 	server := openSSHServer(t)
+	testRemote(t, newSFTPProcess(t, SFTPConfig{Root: dir, Connections: 2}, func() *exec.Cmd {
+		return exec.Command(server, "-R")
+	}), dir)
+}
+
+// newSFTPProcess is a remote whose connections are commands; nil for one that is refused.
+func newSFTPProcess(t *testing.T, cfg SFTPConfig, command func() *exec.Cmd) *SFTP {
+	t.Helper()
 	var wg sync.WaitGroup
-	r, err := NewSFTP(SFTPConfig{Root: dir, Connections: 2, Dial: func(context.Context) (io.ReadWriteCloser, error) {
-		cmd := exec.Command(server, "-R")
+	cfg.Dial = func(context.Context) (io.ReadWriteCloser, error) {
+		cmd := command()
+		if cmd == nil {
+			return nil, errors.New("too many connections")
+		}
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			return nil, err
@@ -138,12 +149,13 @@ func TestSFTPOpenSSH(t *testing.T) {
 			_ = cmd.Wait()
 		})
 		return &pipe{Reader: ended, WriteCloser: closers{in, ended}, cmd: cmd}, nil
-	}})
+	}
+	r, err := NewSFTP(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close(); wg.Wait() })
-	testRemote(t, r, dir)
+	return r
 }
 
 // closers closes a reader with a writer.
