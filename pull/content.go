@@ -226,9 +226,9 @@ type ranges struct {
 	mu   sync.Mutex      // guards idle
 	idle []io.ReadCloser // Rangers that rest
 
-	next  int64   // where the next range begins
-	parts []*part // under way, in order
-	spare [][]byte
+	next  int64    // where the next range begins
+	parts []*part  // under way, in order
+	spare [][]byte // for ranges to come: rangesAlways at most, as nothing else bounds them
 	now   *part
 	left  []byte // of now
 	err   error
@@ -286,7 +286,9 @@ func (r *ranges) drop(p *part) {
 	if p == nil {
 		return
 	}
-	r.spare = append(r.spare, p.data[:0])
+	if p.data != nil && len(r.spare) < rangesAlways {
+		r.spare = append(r.spare, p.data[:0])
+	}
 	if p.taken > 0 {
 		r.f.ahead.Release(p.taken)
 	}

@@ -94,6 +94,24 @@ func TestRangesShareMemory(t *testing.T) {
 	}
 }
 
+// A file that was read at many places at once keeps little of the memory, which it has given back.
+func TestRangesKeepLittle(t *testing.T) {
+	c, want := rangedFile(nil, rangedSize)
+	c.r, c.ahead = heldRemote(want, func(int64) {}), semaphore.NewWeighted(rangesMemory)
+	r := newRanges(t.Context(), c)
+	defer r.Close()
+	got, err := io.ReadAll(r)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+	}
+	if !c.ahead.TryAcquire(rangesMemory) {
+		t.Error("not all is given back")
+	}
+	if n := len(r.spare); n == 0 || n > rangesAlways {
+		t.Errorf("%d buffers kept, want some and at most %d", n, rangesAlways)
+	}
+}
+
 // How many ranges are under way follows from how long they take.
 func TestRangesFollowTheLine(t *testing.T) {
 	for name, tt := range map[string]struct {
