@@ -172,8 +172,11 @@ func (r *run) load(i int, point string, env []string) (died bool) {
 		c.log = "" // of the last round
 	}
 	if _, err := r.g.Start(r.t.Context(), env...); err != nil {
-		if point != "" && !r.g.Running() {
-			return true // at a failpoint of the start
+		if point != "" {
+			// At a failpoint of the start, or soon after it; somebody who asks sees the connection end first.
+			if _, werr := proctest.Wait(r.t.Context(), 10*time.Second, func() bool { return !r.g.Running() }); werr == nil {
+				return true
+			}
 		}
 		r.t.Fatal(err)
 	}

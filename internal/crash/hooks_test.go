@@ -86,7 +86,8 @@ func TestCrashHooks(t *testing.T) {
 	for round, env := range [][]string{
 		nil, {"GATEWAY_FAILPOINT=state-put-after"}, {"GATEWAY_FAILPOINT=journal-after-sync:9"}, {"GATEWAY_FAILPOINT=commit-done:2"}, {"GATEWAY_FAILPOINT=commit-header-after:3"},
 	} {
-		if _, err := g.Start(t.Context(), env...); err != nil {
+		// At a failpoint it may die while it starts: what it has recovered is committed at once.
+		if _, err := g.Start(t.Context(), env...); err != nil && env == nil {
 			t.Fatal(err)
 		}
 		var clients sync.WaitGroup
