@@ -50,6 +50,14 @@ func (s *System) SetStoreRoom(bytes int64, why string) {
 	s.room.Store(room)
 }
 
+// StoreRoom is how much of it is left; -1 for no bound.
+func (s *System) StoreRoom() int64 {
+	if room := s.room.Load(); room != nil {
+		return max(0, room.left.Load())
+	}
+	return -1
+}
+
 // StoreFull says why the store takes no more, nil when it does. It is for what does not come through
 // a session.
 func (s *System) StoreFull() error {

@@ -23,6 +23,9 @@ const (
 	// of commits are counted. Of a store that is elsewhere it takes at most 1/fullnessShare of the time.
 	fullnessInterval = time.Minute
 	fullnessShare    = 50
+	// fullnessAgain is how often it is asked for more room on the disk: uploads are refused without.
+	fullnessAgain = time.Second
+	fullnessMore  = 64 << 20 // bytes that are worth a look, or the reserve
 	// makeRoomEvery is how often retention and maintenance are called because the store is full.
 	makeRoomEvery = 6 * time.Hour
 	// fullnessRow is how many shares an alarm names.
@@ -39,6 +42,7 @@ type fullness struct {
 	pending func() int64
 	reserve int64
 	refuse  func(room int64, why string)
+	left    func() int64 // of the room; -1 for no bound
 	// verdicts are what retention says of all snapshots; room has it and maintenance make room.
 	verdicts func(ctx context.Context) ([]verdict, error)
 	makeRoom func(ctx context.Context)
@@ -51,12 +55,14 @@ type fullness struct {
 	mu   sync.Mutex // guards the rest; held while it looks
 	made time.Time  // when room was made last
 	told int64      // the limit that was logged last
+	last filled     // what was measured last
 }
 
 // openFullness makes the watch of the gateway's store.
 func (s *serving) openFullness() *fullness {
 	f := &fullness{
 		store: s.cfg.Store.Name, size: s.store.Size, refuse: s.system.SetStoreRoom, alarms: s.alarms, log: s.log,
+		left:    s.system.StoreRoom,
 		pending: func() int64 { return s.system.Status().SpoolBytes }, reserve: s.system.Status().Reserve,
 		moved: make(chan struct{}, 1),
 	}
@@ -104,16 +110,44 @@ func (f *fullness) watch(ctx context.Context) {
 		if err := f.look(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, snapshotter.ErrUnavailable) {
 			f.log.Warn("it is not known how full the store is", "err", err)
 		}
-		next := time.NewTimer(max(fullnessInterval, fullnessShare*time.Since(began)))
-		select {
-		case <-next.C:
-		case <-f.moved:
-			next.Stop()
-		case <-ctx.Done():
-			next.Stop()
+		if !f.pause(ctx, fullnessShare*time.Since(began)) {
 			return
 		}
 	}
+}
+
+// pause waits until it is worth a look, for least if nobody moves the limit; false when ctx ends first.
+func (f *fullness) pause(ctx context.Context, least time.Duration) bool {
+	next, again := time.NewTimer(max(fullnessInterval, least)), time.NewTicker(max(fullnessAgain, least))
+	defer next.Stop()
+	defer again.Stop()
+	for {
+		select {
+		case <-next.C:
+			return true
+		case <-f.moved:
+			return true
+		case <-again.C:
+			if f.freed() {
+				return true
+			}
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// freed reports whether little is left, and the disk has more.
+func (f *fullness) freed() bool {
+	f.mu.Lock()
+	disk := f.last.disk
+	f.mu.Unlock()
+	left := f.left()
+	if !disk || left < 0 || left > 4*f.reserve+f.pending() {
+		return false
+	}
+	avail, ok, err := f.free()
+	return ok && err == nil && avail-f.reserve-left >= min(f.reserve, fullnessMore)
 }
 
 // look compares what the store has with what it may have. What cannot be asked leaves everything as it is.
@@ -139,6 +173,7 @@ type filled struct {
 	room    int64  // bytes that it takes, with what is pending; -1 for no bound
 	pending int64  // bytes
 	nearly  bool   // it is worth a word
+	disk    bool   // room is what its disk has
 	text    string // what it has of what it may have
 }
 
@@ -170,8 +205,9 @@ func (f *fullness) measure(ctx context.Context) (filled, error) {
 		if nearly || st.room < 0 {
 			st.text = fmt.Sprintf("its disk has %s left", bytesText(avail))
 		}
-		st.room, why, st.nearly = left, "the disk of the store is nearly full", st.nearly || nearly
+		st.room, why, st.nearly, st.disk = left, "the disk of the store is nearly full", st.nearly || nearly, true
 	}
+	f.last = st
 	f.refuse(st.room, why)
 	return st, nil
 }
@@ -202,7 +238,10 @@ func (f *fullness) tell(ctx context.Context, st filled) error {
 	if kind == other {
 		other = alarm.StoreNearlyFull
 	}
-	f.alarms.Raise(alarm.Alarm{Kind: kind, Subject: f.store, Text: text + "; " + use, Hint: hint})
+	if use != "" {
+		text += "; " + use
+	}
+	f.alarms.Raise(alarm.Alarm{Kind: kind, Subject: f.store, Text: text, Hint: hint})
 	f.alarms.Clear(other, f.store)
 	return nil
 }

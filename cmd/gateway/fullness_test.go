@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/snapgate/gateway/internal/alarm"
@@ -36,6 +37,7 @@ func newFullnessRig(t *testing.T) *fullnessRig {
 		free:     func() (int64, bool, error) { return r.avail, r.avail >= 0, nil },
 		pending:  func() int64 { return r.pending },
 		refuse:   func(room int64, why string) { r.room, r.why = room, why },
+		left:     func() int64 { return r.room },
 		verdicts: func(context.Context) ([]verdict, error) { return r.list, nil },
 		makeRoom: func(context.Context) { r.made++ },
 	}
@@ -118,4 +120,29 @@ func TestStoreFills(t *testing.T) {
 	if r.why != "the disk of the store is nearly full" {
 		t.Errorf("refused with %q", r.why)
 	}
+}
+
+// A disk that was full is looked at again as soon as it has room: nobody waits for a minute.
+func TestFullDiskFreed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, start := newFullnessRig(t), time.Now()
+		r.free = func() (int64, bool, error) {
+			if time.Since(start) < 3500*time.Millisecond {
+				return 10, true, nil
+			}
+			return 1000, true, nil
+		}
+		if kind, _ := r.alarmed(); kind != alarm.StoreNearlyFull || r.room != 0 {
+			t.Fatalf("alarm %q, room for %d bytes; want a full store", kind, r.room)
+		}
+		if !r.pause(t.Context(), 0) || time.Since(start) != 4*time.Second {
+			t.Errorf("looked again after %s, want 4 s", time.Since(start))
+		}
+		if kind, _ := r.alarmed(); kind != "" || r.room != 990 {
+			t.Errorf("alarm %q, room for %d bytes; want none and 990", kind, r.room)
+		}
+		if start = time.Now(); !r.pause(t.Context(), 0) || time.Since(start) != time.Minute {
+			t.Errorf("a disk with room was looked at after %s, want a minute", time.Since(start))
+		}
+	})
 }

@@ -45,7 +45,7 @@ func TestDiskFull(t *testing.T) {
 	r.verify(r.see)
 	r.mustRename("/a000", "/renamed") // within the reserve
 
-	r.lastByte()
+	r.lastByte(r.data)
 	other := r.login()
 	r.verify(other)
 	says(t, "upload to a full disk", r.put(other, "/x", 100), "no space left")
@@ -83,10 +83,10 @@ func (r *rig) mustRename(from, to string) {
 	delete(r.held, from)
 }
 
-// lastByte fills the disk of the data directory with something that is not the gateway's.
-func (r *rig) lastByte() {
+// lastByte fills the disk of a directory with something that is not the gateway's.
+func (r *rig) lastByte(dir string) {
 	r.t.Helper()
-	f, err := os.Create(filepath.Join(r.data, "ballast"))
+	f, err := os.Create(filepath.Join(dir, "ballast"))
 	r.must(err)
 	defer f.Close()
 	buf := make([]byte, 4096)
@@ -118,26 +118,37 @@ func TestNoInodes(t *testing.T) {
 	r.restart()
 }
 
-// The store's disk alone is full: uploads go on, and are committed when there is room.
+// The store's disk alone is full. Uploads that the store has no room for are refused, though the spool has
+// some; what was accepted is committed when there is room, also when somebody else has taken it.
 func TestStoreFull(t *testing.T) {
-	r := newRig(t, proctest.Options{Shares: map[string]string{"main": "{ snapshot: { when: close, quiet: 100ms } }"}})
+	r := newRig(t, proctest.Options{
+		Shares: map[string]string{"main": "{ snapshot: { when: manual } }"},
+		Extra:  "limits: { reserve: 1MiB }\n",
+	})
 	r.mount(r.Store, "16m")
 	r.start()
 	r.mustPut("/first", mib)
 	r.snapshot()
-	if n, err := r.fill("f", mib, 24); err != nil {
-		t.Fatalf("upload %d, the store's disk is not the spool's: %v", n, err)
-	}
+	r.mustPut("/late", mib)
+	r.lastByte(r.Store)
 	r.refuseSnapshot("no space left", "hint: the disk is full")
-	r.mustPut("/late", 1000)
 	r.verify(r.see)
 	r.oneLineAnAttempt()
 
 	mark := len(r.log())
-	r.resize(r.Store, "96m")
+	r.must(os.Remove(filepath.Join(r.Store, "ballast")))
 	r.awaitLog(mark, "commits work again")
 	r.snapshot()
+	n, err := r.fill("f", mib, 24)
+	says(t, "upload to a full store", err, "no space left")
+	if n < 4 {
+		t.Errorf("%d MiB fit, want 4 or more of 16", n)
+	}
+	r.snapshot()
 	r.verify(r.see)
+	r.resize(r.Store, "96m")
+	r.again(func() error { return r.put(r.see, "/again", 3*mib) })
+	r.snapshot()
 	r.restart()
 }
 
