@@ -57,7 +57,7 @@ func newPullCrash(t *testing.T, rng *rand.Rand) *pullCrash {
 	config = append(config, fmt.Sprintf(`sources:
   near: { location: %q, schedule: "0 2 1 1 *", jitter: 0s }
   far: { location: %q, identity: %q, known_hosts: %q, agent: none, ssh_config: /dev/null }
-  slow: { location: %q, bandwidth: 16MiB }
+  slow: { location: %q, bandwidth: 8MiB }
 `, "fs://"+tree, r.url(tree), sshd.KeyFile, r.known, "fs://"+filepath.Join(dir, "large"))...)
 	r.tree.must(os.WriteFile(r.g.Config, config, 0o600))
 	return r
@@ -216,8 +216,8 @@ func (r *pullCrash) reuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// At 16 MiB a second about half of it is there after 800 ms.
-	out, err := r.begin([]string{"GATEWAY_FAILPOINT=pull-kept:2", "GATEWAY_KEEP_EVERY=400ms"}, "pull", "slow").end()
+	// At 8 MiB a second more than a third of it is there after 1.2 s.
+	out, err := r.begin([]string{"GATEWAY_FAILPOINT=pull-kept:2", "GATEWAY_KEEP_EVERY=600ms"}, "pull", "slow").end()
 	if !died(err) {
 		t.Fatalf("it was not killed: %v\n%s", err, out)
 	}
