@@ -269,16 +269,22 @@ const reserves = 4
 func (s *serving) checkSpace(stores []config.Store) {
 	expect, st := s.expect.Load(), s.system.Status()
 	checkSpool(s.alarms, &st, expect.SpoolFull)
-	for _, store := range stores {
-		if store.Path == "" {
-			continue
-		}
-		space, err := disk.Usage(store.Path)
-		if err != nil || space.Total == 0 {
-			continue // whether it can be reached is told elsewhere
-		}
-		checkStore(s.alarms, store.Name, space, storeReserve(expect.StoreFree, space.Total))
+	for i := range stores {
+		s.checkDisk(&stores[i])
 	}
+}
+
+// checkDisk looks at the disk of a store, as far as there is one that tells.
+func (s *serving) checkDisk(store *config.Store) {
+	if store.Path == "" {
+		s.alarms.Clear(alarm.StoreNearlyFull, store.Name)
+		return
+	}
+	space, err := disk.Usage(store.Path)
+	if err != nil || space.Total == 0 {
+		return // whether it can be reached is told elsewhere
+	}
+	checkStore(s.alarms, store.Name, space, storeReserve(s.expect.Load().StoreFree, space.Total))
 }
 
 // checkSpool looks at the spool and at the disk of data_dir; full is the part of the limit that is nearly
@@ -330,7 +336,7 @@ func settle(board *alarm.Board, kind alarm.Kind, subject, text, hint string) {
 // check looks at all that does not come by itself.
 func (s *serving) check(ctx context.Context, cfg *config.Config) error {
 	s.checkCommits()
-	s.checkSpace(append([]config.Store{cfg.Store}, cfg.Stores...))
+	s.checkSpace(cfg.Stores) // of its own store fullness knows more
 	s.forget(ctx)
 	return s.checkBackups(cfg.DataDir)
 }

@@ -46,11 +46,14 @@ type fullness struct {
 	// verdicts are what retention says of all snapshots; room has it and maintenance make room.
 	verdicts func(ctx context.Context) ([]verdict, error)
 	makeRoom func(ctx context.Context)
-	alarms   *alarm.Board
-	log      *slog.Logger
+	// checkDisk raises the alarm of a store that takes all and whose disk has less than expected, or
+	// clears it: one place decides of each alarm.
+	checkDisk func()
+	alarms    *alarm.Board
+	log       *slog.Logger
 
 	limit atomic.Int64  // bytes; 0 for none
-	moved chan struct{} // holds one value when limit has changed
+	moved chan struct{} // holds one value when limit, or what is expected, may have changed
 
 	mu   sync.Mutex // guards the rest; held while it looks
 	made time.Time  // when room was made last
@@ -66,7 +69,9 @@ func (s *serving) openFullness() *fullness {
 		pending: func() int64 { return s.system.Status().SpoolBytes }, reserve: s.system.Status().Reserve,
 		moved: make(chan struct{}, 1),
 	}
-	path := s.cfg.Store.Path
+	own := s.cfg.Store
+	f.checkDisk = func() { s.checkDisk(&own) }
+	path := own.Path
 	f.free = func() (int64, bool, error) {
 		if path == "" {
 			return 0, false, nil
@@ -92,11 +97,9 @@ func (s *serving) openFullness() *fullness {
 	return f
 }
 
-// limitTo takes over another limit.
+// limitTo takes over another limit, and has it looked at, with what else a configuration says.
 func (f *fullness) limitTo(bytes int64) {
-	if f.limit.Swap(bytes) == bytes {
-		return
-	}
+	f.limit.Store(bytes)
 	select {
 	case f.moved <- struct{}{}:
 	default: // it is known
@@ -215,8 +218,8 @@ func (f *fullness) measure(ctx context.Context) (filled, error) {
 // tell raises an alarm when the store is nearly full, and another one when what is locked fills it.
 func (f *fullness) tell(ctx context.Context, st filled) error {
 	if !st.nearly && !st.full() {
-		f.alarms.Clear(alarm.StoreNearlyFull, f.store)
 		f.alarms.Clear(alarm.StoreFullOfLocked, f.store)
+		f.checkDisk()
 		return nil
 	}
 	list, err := f.verdicts(ctx)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/snapgate/gateway/internal/alarm"
+	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/snapshotter"
 )
 
@@ -33,13 +34,14 @@ func newFullnessRig(t *testing.T) *fullnessRig {
 	r := &fullnessRig{t: t, avail: -1}
 	r.fullness = &fullness{
 		store: "default", reserve: 10, alarms: board, log: slog.New(slog.DiscardHandler), moved: make(chan struct{}, 1),
-		size:     func(context.Context) (int64, error) { return r.bytes, nil },
-		free:     func() (int64, bool, error) { return r.avail, r.avail >= 0, nil },
-		pending:  func() int64 { return r.pending },
-		refuse:   func(room int64, why string) { r.room, r.why = room, why },
-		left:     func() int64 { return r.room },
-		verdicts: func(context.Context) ([]verdict, error) { return r.list, nil },
-		makeRoom: func(context.Context) { r.made++ },
+		size:      func(context.Context) (int64, error) { return r.bytes, nil },
+		free:      func() (int64, bool, error) { return r.avail, r.avail >= 0, nil },
+		pending:   func() int64 { return r.pending },
+		refuse:    func(room int64, why string) { r.room, r.why = room, why },
+		left:      func() int64 { return r.room },
+		verdicts:  func(context.Context) ([]verdict, error) { return r.list, nil },
+		checkDisk: func() { board.Clear(alarm.StoreNearlyFull, "default") }, // which has what is expected
+		makeRoom:  func(context.Context) { r.made++ },
 	}
 	return r
 }
@@ -145,4 +147,23 @@ func TestFullDiskFreed(t *testing.T) {
 			t.Errorf("a disk with room was looked at after %s, want a minute", time.Since(start))
 		}
 	})
+}
+
+// A disk that has less than expected is one alarm, which stays acknowledged, however often it is looked at.
+func TestLessThanExpectedStays(t *testing.T) {
+	r := newFullnessRig(t)
+	r.checkDisk = func() { checkStore(r.alarms, r.store, disk.Space{Total: 2000, Avail: 1000}, 1500) }
+	r.avail = 1000
+	for i := range 3 {
+		if kind, _ := r.alarmed(); kind != alarm.StoreNearlyFull {
+			t.Fatalf("look %d: alarm %q, want %s", i, kind, alarm.StoreNearlyFull)
+		}
+		a, _ := r.alarms.Get(alarm.StoreNearlyFull, r.store)
+		if a.Times != i+1 || a.Acknowledged.IsZero() == (i > 0) {
+			t.Errorf("look %d: %+v", i, a)
+		}
+		if _, err := r.alarms.Acknowledge(&a); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -46,7 +46,6 @@ func (s *serving) takeOver(ctx context.Context) error {
 	}
 	s.reloadCertificates(cfg)
 	s.level.Set(cfg.Log.Level)
-	s.fullness.limitTo(cfg.Limits.Store)
 	for _, name := range missingShares(s.cfg, cfg) {
 		s.log.Warn("this share is not configured any more; it stays until a restart", "share", name)
 	}
@@ -75,6 +74,7 @@ func (s *serving) takeOver(ctx context.Context) error {
 	s.inForce.Store(s.cfg)
 	s.keeper.policies.Store(&now.Retention)
 	s.expect.Store(&now.Expect)
+	s.fullness.limitTo(cfg.Limits.Store)
 	if err := s.jobs.Set(s.jobsOf(s.cfg)); err != nil {
 		s.log.Error("jobs not taken over", "err", err)
 	}
