@@ -77,7 +77,7 @@ func kindCode(kind vfs.Kind) int {
 	case vfs.KindUnsupported:
 		return codeParameter
 	case vfs.KindNotExist, vfs.KindExist, vfs.KindNotDir, vfs.KindIsDir, vfs.KindNotEmpty,
-		vfs.KindPermission, vfs.KindInvalid, vfs.KindLoop, vfs.KindTorn:
+		vfs.KindPermission, vfs.KindInvalid, vfs.KindLoop, vfs.KindTorn, vfs.KindChanged:
 		return codeFailed
 	default:
 		return codeFailed

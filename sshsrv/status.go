@@ -91,7 +91,7 @@ func kindStatus(kind vfs.Kind) uint32 {
 		vfs.KindTooMany,     // EMFILE
 		vfs.KindUnavailable, // EIO
 		vfs.KindDisk,        // EIO, EROFS
-		vfs.KindTorn,
+		vfs.KindTorn, vfs.KindChanged,
 		vfs.KindTimeout, // ETIMEDOUT
 		vfs.KindClosed,
 		vfs.KindOther:

@@ -29,6 +29,7 @@ const (
 	KindClosed                  // the handle, session or system is closed
 	KindTorn                    // an append to a file whose last overwrite by the same principal was cut off
 	KindDisk                    // the disk below the data directory fails, or is read-only or not there
+	KindChanged                 // what has the name is not what was looked at (File.PublishOver)
 )
 
 // String is the text that a client may see.
@@ -70,6 +71,8 @@ func (k Kind) String() string {
 		return "the last upload of this file was cut off, send it again from its start"
 	case KindDisk:
 		return "disk of the server does not work, try again later"
+	case KindChanged:
+		return "changed since it was looked at, look again"
 	default:
 		return "failure"
 	}

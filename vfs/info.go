@@ -29,6 +29,12 @@ type Info struct {
 	Owner   string
 	Group   string
 	Links   uint32
+
+	// Version is the number of what has a name in a live tree, another one for each upload; 0 in views.
+	Version uint64
+	// Partial says that no complete file has the name: it is an upload that is under way or was cut
+	// off. Of an upload above a complete file the session that sends it is told, too.
+	Partial bool
 }
 
 // modeBits are the bits of a mode that clients set and see. Nothing here acts on them.

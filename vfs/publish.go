@@ -41,6 +41,9 @@ func (u *upload) publish(ctx context.Context, f *File, room roomState) (done boo
 		err = u.share.do(ctx, o)
 		room = o.room
 	}
+	if err != nil && KindOf(err) == KindChanged {
+		return false, room, joinClose(err, u.leave(u.discard())) // somebody else's file is not to be gone on with
+	}
 	if err != nil {
 		u.doubtful = o != nil && o.doubtful
 		return false, room, joinClose(err, u.keep(ctx))
@@ -123,14 +126,17 @@ func (u *upload) putOp(ctx context.Context, f *File) (*op, error) {
 }
 
 // mayPublish decides, against the tree that the version goes into, whether the principal
-// may put it there: the name may have been taken since the upload was opened.
+// may put it there: the name may have been taken since the upload was opened. mu is held.
 func (u *upload) mayPublish(ctx context.Context, perms Perm) func(t *tree) error {
+	over := u.over
 	return func(t *tree) error {
 		name := u.name()
 		n, err := t.existing(ctx, name)
 		switch {
 		case err != nil:
 			return err
+		case over != nil && !over.still(name, n):
+			return errKind("close", name, KindChanged)
 		case n == nil && !u.onto && !perms.allows(actCreate, false):
 			return errKind("close", name, KindPermission)
 		case n == nil:

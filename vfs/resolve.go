@@ -427,7 +427,7 @@ func (p *place) nodeInfo(n *node, base string) Info {
 	i := Info{
 		Name: base, Type: n.typ, Mode: n.attr.Mode & modeBits, Size: n.size,
 		ModTime: n.attr.ModTime, UID: n.attr.UID, GID: n.attr.GID,
-		Links: 1,
+		Links: 1, Version: n.version,
 	}
 	if n.names != nil {
 		i.Owner, i.Group = n.names.owner, n.names.group

@@ -182,6 +182,11 @@ func (s *share) accept(st *stage, r *request) (*stage, error) {
 			return s.newStage(), err
 		}
 		st = s.newStage()
+		if o.check != nil { // what was before it in the batch may not have happened
+			if err := o.check(st.tree); err != nil {
+				return st, err
+			}
+		}
 	}
 	return st, s.applyTo(st, o, r)
 }

@@ -70,6 +70,7 @@ type upload struct {
 	ahead   *ahead         // puts file's bytes into the store while they arrive; nil for none
 	base    uploadBase
 	done    *content // once published
+	over    *seen    // all that it may be published over; nil: whatever is there
 	// doubtful says that its publication has failed, and that the journal may hold it.
 	doubtful bool
 
@@ -364,7 +365,7 @@ func (u *upload) info(base string) Info {
 	defer u.meta.Unlock()
 	i := Info{
 		Name: base, Type: TypeFile, Mode: u.attr.Mode & modeBits, Size: u.size.Load(),
-		ModTime: u.attr.ModTime, UID: u.attr.UID, GID: u.attr.GID, Links: 1,
+		ModTime: u.attr.ModTime, UID: u.attr.UID, GID: u.attr.GID, Links: 1, Partial: true,
 	}
 	if !u.mtime {
 		i.ModTime = time.Unix(0, u.quiet.Load()).UTC()
@@ -374,7 +375,7 @@ func (u *upload) info(base string) Info {
 
 // partialInfo describes a partial.
 func partialInfo(base string, size int64, at time.Time) Info {
-	return Info{Name: base, Type: TypeFile, Mode: defaultFileMode, Size: size, ModTime: at, Links: 1}
+	return Info{Name: base, Type: TypeFile, Mode: defaultFileMode, Size: size, ModTime: at, Links: 1, Partial: true}
 }
 
 // readAt reads what was written so far, and the base below it.

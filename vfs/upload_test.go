@@ -559,6 +559,72 @@ func TestExclusive(t *testing.T) {
 	want(t, "content", a.get("/p"), "new")
 }
 
+// What somebody has looked at is replaced, and nothing else, whatever others do until it is published.
+func TestPublishOver(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		before string // "": nothing has the name
+		then   func(t *testing.T, v visitor)
+		kind   Kind // KindOther: it is published
+		after  string
+	}{
+		{name: "nothing happens", before: "old", then: func(*testing.T, visitor) {}, after: "new"},
+		{name: "nothing was there", then: func(*testing.T, visitor) {}, after: "new"},
+		{name: "another version", before: "old", then: func(_ *testing.T, v visitor) { v.put("/d/f", "oth") }, kind: KindChanged, after: "oth"},
+		{name: "created", then: func(_ *testing.T, v visitor) { v.put("/d/f", "oth") }, kind: KindChanged, after: "oth"},
+		{name: "removed", before: "old", then: func(t *testing.T, v visitor) {
+			wantNil(t, "remove", v.Remove(t.Context(), "/d/f"))
+		}, kind: KindChanged, after: "<no such file or directory>"},
+		{name: "removed and made again", before: "old", then: func(t *testing.T, v visitor) {
+			wantNil(t, "remove", v.Remove(t.Context(), "/d/f"))
+			v.put("/d/f", "old")
+		}, kind: KindChanged, after: "old"},
+		{name: "another file renamed over it", before: "old", then: func(t *testing.T, v visitor) {
+			v.put("/g", "oth")
+			wantNil(t, "rename", v.Rename(t.Context(), "/g", "/d/f", true))
+		}, kind: KindChanged, after: "oth"},
+		{name: "moved away", before: "old", then: func(t *testing.T, v visitor) {
+			wantNil(t, "rename", v.Rename(t.Context(), "/d/f", "/d/g", false))
+		}, kind: KindChanged, after: "<no such file or directory>"},
+		{name: "directory moved", before: "old", then: func(t *testing.T, v visitor) {
+			wantNil(t, "rename", v.Rename(t.Context(), "/d", "/e", false))
+			v.mkdir("/d")
+			v.put("/d/f", "oth")
+		}, kind: KindChanged, after: "oth"},
+		{name: "a directory now", before: "old", then: func(t *testing.T, v visitor) {
+			wantNil(t, "remove", v.Remove(t.Context(), "/d/f"))
+			v.mkdir("/d/f")
+		}, kind: KindChanged, after: "<is a directory>"},
+		{name: "in a snapshot meanwhile", before: "old", then: func(t *testing.T, v visitor) {
+			commitShare(t, testShare(t, v.system))
+		}, after: "new"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			sys, _ := fullTestSystem(t)
+			admin, v := visit(t, sys, "admin", PermFull, "/"), visit(t, sys, "u", PermFull, "/")
+			admin.mkdir("/d")
+			flag, was := OpenWrite|OpenCreate|OpenExclusive, (*Info)(nil)
+			if tt.before != "" {
+				admin.put("/d/f", tt.before)
+				info, err := v.Lstat(t.Context(), "/d/f")
+				wantNil(t, "lstat", err)
+				flag, was = OpenWrite|OpenTruncate, &info
+			}
+			f := v.open("/d/f", flag)
+			wantNil(t, "publish over", f.PublishOver(was))
+			v.write(f, 0, "new")
+			tt.then(t, admin)
+			if err := f.Close(); tt.kind != KindOther {
+				wantKind(t, "close", err, tt.kind)
+			} else {
+				wantNil(t, "close", err)
+			}
+			want(t, "content", admin.get("/d/f"), tt.after)
+			want(t, "what is left of the upload", len(testShare(t, sys).uploads.partials()), 0)
+		})
+	}
+}
+
 func TestPublishRefused(t *testing.T) {
 	sys, _ := fullTestSystem(t)
 	admin, v := visit(t, sys, "admin", PermFull, "/"), visit(t, sys, "u", PermCreate|PermList, "/")

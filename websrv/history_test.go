@@ -12,9 +12,11 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/snapgate/gateway/internal/proctest"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/vfs"
 )
@@ -356,6 +358,59 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// What is published while a restore is on its way, after it has looked, is not replaced unseen.
+func TestRestoreBesideUpload(t *testing.T) {
+	s := startSite(t, nil)
+	s.put("/there.txt", "old")
+	s.put("/gone.txt", "old")
+	snap := s.commit()
+	s.put("/there.txt", "new")
+	if err := s.work.Remove(t.Context(), "/gone.txt"); err != nil {
+		t.Fatal(err)
+	}
+	b := s.as("alice")
+	for _, name := range []string{"/there.txt", "/gone.txt"} {
+		path := "/restore/.snapshots/" + snap + name
+		_, rest, _ := strings.Cut(b.want(path), `name="state" value="`)
+		state, _, _ := strings.Cut(rest, `"`)
+		f, err := s.work.Open(t.Context(), name, vfs.OpenWrite|vfs.OpenCreate|vfs.OpenTruncate, vfs.AttrSet{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte("precious"), 0); err != nil {
+			t.Fatal(err)
+		}
+		// The upload is accepted and not yet to be seen while its record is not flushed.
+		began := s.disk.flushes.Load()
+		s.disk.held.Lock()
+		release := sync.OnceFunc(s.disk.held.Unlock)
+		defer release()
+		closed, answered := make(chan error, 1), make(chan answer, 1)
+		go func() { closed <- f.Close() }()
+		await(t, "the flush of the upload", func() bool { return s.disk.flushes.Load() > began })
+		go func() { answered <- b.post(path, "state", state, "replace", "yes") }()
+		await(t, "the restore", func() bool {
+			return slices.ContainsFunc(s.sys.Uploads(), func(u vfs.UploadStatus) bool { return u.User == "alice" })
+		})
+		release()
+		if err := <-closed; err != nil {
+			t.Fatal(err)
+		}
+		a := <-answered
+		contains(t, a.body, "has changed in the meantime")
+		if got := s.content(name); a.status != http.StatusConflict || got != "precious" {
+			t.Errorf("%s: %d, and there is %q", name, a.status, got)
+		}
+	}
+}
+
+func await(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	if _, err := proctest.Wait(t.Context(), 30*time.Second, so); err != nil {
+		t.Fatalf("waiting for %s: %v", what, err)
+	}
+}
+
 // What is no file is not replaced by one, and a link is not followed.
 func TestRestoreOverLink(t *testing.T) {
 	s := startSite(t, nil)
@@ -378,7 +433,7 @@ func TestRestoreOverLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.get("/")
-	state := fmt.Sprintf("%d-%d-%d", info.Type, info.Size, info.ModTime.UnixNano())
+	state := fmt.Sprintf("%d-%d-%d-%d", info.Type, info.Version, info.Size, info.ModTime.UnixNano())
 	if a := b.post(path, "state", state, "replace", "yes"); a.status != http.StatusConflict || s.content("/precious.txt") != "precious" {
 		t.Errorf("over a link: %d, the file that it leads to is %q", a.status, s.content("/precious.txt"))
 	}
@@ -420,7 +475,7 @@ func TestRestorePermissions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	force := fmt.Sprintf("%d-%d-%d", info.Type, info.Size, info.ModTime.UnixNano())
+	force := fmt.Sprintf("%d-%d-%d-%d", info.Type, info.Version, info.Size, info.ModTime.UnixNano())
 	if a := b.post(top+"/there.txt", "state", force, "replace", "yes"); a.status != http.StatusForbidden || s.content("/there.txt") != "new" {
 		t.Errorf("appender over a file: %d, %q", a.status, s.content("/there.txt"))
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/snapgate/gateway/vfs"
@@ -24,7 +25,7 @@ func (t *restoring) state() string {
 	if t.now == nil {
 		return "none"
 	}
-	return fmt.Sprintf("%d-%d-%d", t.now.Type, t.now.Size, t.now.ModTime.UnixNano())
+	return fmt.Sprintf("%d-%d-%d-%d", t.now.Type, t.now.Version, t.now.Size, t.now.ModTime.UnixNano())
 }
 
 // restoring finds out what a restore would do.
@@ -50,6 +51,7 @@ func (x *visit) restoring() (*restoring, error) {
 	}
 	info, err := x.sess.Lstat(x.ctx, t.to.String())
 	switch {
+	case err == nil && info.Partial: // of the user's own; the restore takes its place
 	case err == nil:
 		t.now = &info
 	case vfs.KindOf(err) != vfs.KindNotExist && vfs.KindOf(err) != vfs.KindNotDir:
@@ -122,7 +124,7 @@ func (x *visit) askRestore(t *restoring, status int, wrong string) error {
 }
 
 // restore puts a file of a snapshot into the live tree. What is there is replaced only when the
-// form says so, and only if it still is what the form was about.
+// form says so, and only if it still is what the form was about when the new version takes its place.
 func (v *viewer) restore(x *visit) error {
 	defer x.limited()()
 	t, err := x.restoring()
@@ -139,7 +141,7 @@ func (v *viewer) restore(x *visit) error {
 		return x.askRestore(t, http.StatusConflict, "There is a file of that name. Say that you want to replace it.")
 	}
 	err = x.putBack(t)
-	if err != nil && vfs.KindOf(err) == vfs.KindExist { // somebody was quicker
+	if err != nil && slices.Contains([]vfs.Kind{vfs.KindChanged, vfs.KindExist, vfs.KindIsDir}, vfs.KindOf(err)) { // somebody was quicker
 		if t, err = x.restoring(); err != nil {
 			return err
 		}
@@ -177,7 +179,9 @@ func (x *visit) putBack(t *restoring) (err error) {
 	if err != nil {
 		return err
 	}
-	err = x.sess.CopyData(x.ctx, from, 0, 0, to, 0)
+	if err = to.PublishOver(t.now); err == nil {
+		err = x.sess.CopyData(x.ctx, from, 0, 0, to, 0)
+	}
 	if err == nil {
 		err = to.SetAttr(x.ctx, vfs.AttrSet{Mode: &mode, ModTime: &mtime})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
@@ -13,10 +14,12 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/snapgate/gateway/internal/acceptor"
+	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/internal/logtest"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
@@ -107,6 +110,33 @@ func (c *clockwork) forward(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
+// heldDisk is a disk whose files are flushed when a test says so.
+type heldDisk struct {
+	disk.FS
+	held    sync.RWMutex // a test has it for writing while no flush is to end
+	flushes atomic.Int64 // that have begun
+}
+
+func (d *heldDisk) OpenFile(path string, flag int, perm fs.FileMode) (disk.File, error) {
+	f, err := d.FS.OpenFile(path, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return &heldFile{f, d}, nil
+}
+
+type heldFile struct {
+	disk.File
+	disk *heldDisk
+}
+
+func (f *heldFile) Sync() error {
+	f.disk.flushes.Add(1)
+	f.disk.held.RLock()
+	defer f.disk.held.RUnlock()
+	return f.File.Sync()
+}
+
 // site is a server with pages over a share "main", one "other", and a source "pulled", on a store of its own.
 type site struct {
 	t     testing.TB
@@ -116,6 +146,7 @@ type site struct {
 	users *fakeUsers
 	told  *told
 	clock *clockwork
+	disk  *heldDisk
 	log   *logtest.Buffer
 	view  *Viewer
 	work  *vfs.Session // of somebody who may do everything in main
@@ -132,12 +163,12 @@ func startSite(t *testing.T, change func(*Config)) *site {
 		t.Fatal(err)
 	}
 	s := &site{t: t, users: &fakeUsers{of: map[string]*vfs.Principal{}, gone: map[string]bool{}}, told: &told{}, log: &logtest.Buffer{}}
-	s.clock = &clockwork{now: time.Now()}
+	s.clock, s.disk = &clockwork{now: time.Now()}, &heldDisk{FS: disk.OS{}}
 	if s.snaps, err = snapshotter.New(ctx, snapshotter.Config{Store: st}); err != nil {
 		t.Fatal(err)
 	}
 	s.sys, err = vfs.Open(ctx, vfs.Config{
-		DataDir: filepath.Join(dir, "data"), Repository: vfs.FromSnapshotter(s.snaps), Observer: s.told,
+		DataDir: filepath.Join(dir, "data"), Repository: vfs.FromSnapshotter(s.snaps), Observer: s.told, Disk: s.disk,
 		Shares: []vfs.ShareConfig{{Name: "main", When: vfs.WhenManual}, {Name: "other", When: vfs.WhenManual}, {Name: "pulled", Source: true}},
 	})
 	if err != nil {

@@ -292,7 +292,7 @@ func (v *viewer) refuse(w http.ResponseWriter, r *http.Request, l *login, err er
 		status, text = http.StatusForbidden, "You do not have the permission for this."
 	case vfs.KindIsDir, vfs.KindInvalid, vfs.KindUnsupported:
 		status, text = http.StatusBadRequest, "This cannot be done with it: "+kind.String()+"."
-	case vfs.KindExist, vfs.KindBusy, vfs.KindTorn:
+	case vfs.KindExist, vfs.KindBusy, vfs.KindTorn, vfs.KindChanged:
 		status, text = http.StatusConflict, "This cannot be done now: "+kind.String()+"."
 	case vfs.KindNoSpace:
 		status, text = http.StatusInsufficientStorage, "There is no space left."
