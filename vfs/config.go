@@ -103,10 +103,13 @@ func DefaultTempNames() []string {
 	return []string{"*.filepart", "*.partial", "*.part", "*.tmp", "*.ocTransferId*"}
 }
 
+// DefaultReserve is how much free disk space is kept for one commit, in bytes.
+const DefaultReserve = 256 << 20
+
 // Limits bound what clients can make the system hold.
 type Limits struct {
 	SpoolBytes   int64 // spool, journal and pending nodes together; 0: 64 GiB
-	ReserveBytes int64 // free disk space kept for one commit; 0: 256 MiB
+	ReserveBytes int64 // free disk space kept for one commit; 0: DefaultReserve
 	Changes      int   // that wait for their commit, of all shares; 0: 150,000
 	InlineBytes  int   // files up to this ride in the journal; 0: 64 KiB
 	OpenHandles  int   // in all; 0: 10,000

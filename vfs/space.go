@@ -58,15 +58,6 @@ func (s *System) StoreRoom() int64 {
 	return -1
 }
 
-// StoreFull says why the store takes no more, nil when it does. It is for what does not come through
-// a session.
-func (s *System) StoreFull() error {
-	if room := s.room.Load(); room != nil && room.left.Load() <= s.pending() {
-		return errCause("write", Name{}, KindNoSpace, room.why)
-	}
-	return nil
-}
-
 // stored counts bytes that were pending and are in the store now.
 func (s *System) stored(bytes int64) {
 	if room := s.room.Load(); room != nil {

@@ -106,7 +106,7 @@ func (l Limits) withDefaults() Limits {
 		l.SpoolBytes = 64 << 30
 	}
 	if l.ReserveBytes <= 0 {
-		l.ReserveBytes = 256 << 20
+		l.ReserveBytes = DefaultReserve
 	}
 	def(&l.Changes, defaultChanges)
 	def(&l.InlineBytes, 64<<10)

@@ -9,12 +9,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/internal/alarm"
-	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/snapshotter"
 )
 
@@ -34,15 +32,10 @@ const (
 
 // fullness knows how full the store is, and lets uploads be refused when it takes no more.
 type fullness struct {
-	store string // its name
-	// size is what the store has; free what its disk has, and tells nothing where ok is false.
-	size func(ctx context.Context) (int64, error)
-	free func() (avail int64, ok bool, err error)
-	// pending is what waits for its commit, and reserve what a commit needs beside.
-	pending func() int64
-	reserve int64
-	refuse  func(room int64, why string)
-	left    func() int64 // of the room; -1 for no bound
+	*bounded
+
+	refuse func(room int64, why string)
+	left   func() int64 // of the room; -1 for no bound
 	// verdicts are what retention says of all snapshots; room has it and maintenance make room.
 	verdicts func(ctx context.Context) ([]verdict, error)
 	makeRoom func(ctx context.Context)
@@ -52,7 +45,6 @@ type fullness struct {
 	alarms    *alarm.Board
 	log       *slog.Logger
 
-	limit atomic.Int64  // bytes; 0 for none
 	moved chan struct{} // holds one value when limit, or what is expected, may have changed
 
 	mu   sync.Mutex // guards the rest; held while it looks
@@ -63,25 +55,13 @@ type fullness struct {
 
 // openFullness makes the watch of the gateway's store.
 func (s *serving) openFullness() *fullness {
-	f := &fullness{
-		store: s.cfg.Store.Name, size: s.store.Size, refuse: s.system.SetStoreRoom, alarms: s.alarms, log: s.log,
-		left:    s.system.StoreRoom,
-		pending: func() int64 { return s.system.Status().SpoolBytes }, reserve: s.system.Status().Reserve,
-		moved: make(chan struct{}, 1),
-	}
 	own := s.cfg.Store
-	f.checkDisk = func() { s.checkDisk(&own) }
-	path := own.Path
-	f.free = func() (int64, bool, error) {
-		if path == "" {
-			return 0, false, nil
-		}
-		u, err := disk.Usage(path)
-		if errors.Is(err, disk.ErrUnsupported) {
-			return 0, false, nil
-		}
-		return int64(min(u.Avail, 1<<62)), true, err
+	f := &fullness{
+		bounded: boundOf(s.cfg, &own, s.store), refuse: s.system.SetStoreRoom, left: s.system.StoreRoom,
+		checkDisk: func() { s.checkDisk(&own) }, alarms: s.alarms, log: s.log, moved: make(chan struct{}, 1),
 	}
+	st := s.system.Status()
+	f.pending, f.reserve = func() int64 { return s.system.Status().SpoolBytes }, st.Reserve
 	f.verdicts = func(ctx context.Context) ([]verdict, error) {
 		r, err := s.keeper.prune(ctx, pruneOptions{dryRun: true})
 		return r.verdicts, err
@@ -93,7 +73,6 @@ func (s *serving) openFullness() *fullness {
 			}
 		}
 	}
-	f.limit.Store(s.cfg.Limits.Store)
 	return f
 }
 
@@ -157,61 +136,32 @@ func (f *fullness) freed() bool {
 func (f *fullness) look(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	state, err := f.measure(ctx)
+	state, err := f.measured(ctx)
 	if err != nil {
 		return err
 	}
 	if state.full() && time.Since(f.made) > makeRoomEvery {
 		f.made = time.Now()
 		f.makeRoom(ctx)
-		if state, err = f.measure(ctx); err != nil {
+		if state, err = f.measured(ctx); err != nil {
 			return err
 		}
 	}
 	return f.tell(ctx, state)
 }
 
-// filled is how full a store is.
-type filled struct {
-	room    int64  // bytes that it takes, with what is pending; -1 for no bound
-	pending int64  // bytes
-	nearly  bool   // it is worth a word
-	disk    bool   // room is what its disk has
-	text    string // what it has of what it may have
-}
-
-func (s *filled) full() bool { return s.room >= 0 && s.room <= s.pending }
-
-// measure also has uploads refused that do not fit.
-func (f *fullness) measure(ctx context.Context) (filled, error) {
-	st := filled{room: -1, pending: f.pending()}
-	why := ""
-	if limit := f.limit.Load(); limit > 0 {
-		size, err := f.size(ctx)
-		if err != nil {
-			return st, err
-		}
-		if f.told != limit {
-			f.told = limit
-			f.log.Info("the store has a limit", "store", f.store, "size", size, "limit", limit)
-		}
-		st.room, why = max(0, limit-size), "the limit of the store is reached"
-		st.text = fmt.Sprintf("it has %s of %s (limits.store)", bytesText(size), bytesText(limit))
-		st.nearly = size+st.pending > nearlyFull(limit)
-	}
-	avail, ok, err := f.free()
+// measured also has uploads refused that do not fit.
+func (f *fullness) measured(ctx context.Context) (filled, error) {
+	st, err := f.measure(ctx)
 	if err != nil {
 		return st, err
 	}
-	if left := max(0, avail-f.reserve); ok && (st.room < 0 || left < st.room) {
-		nearly := avail < 4*f.reserve+st.pending
-		if nearly || st.room < 0 {
-			st.text = fmt.Sprintf("its disk has %s left", bytesText(avail))
-		}
-		st.room, why, st.nearly, st.disk = left, "the disk of the store is nearly full", st.nearly || nearly, true
+	if limit := f.limit.Load(); f.told != limit && limit > 0 {
+		f.told = limit
+		f.log.Info("the store has a limit", "store", f.store, "size", st.size, "limit", limit)
 	}
 	f.last = st
-	f.refuse(st.room, why)
+	f.refuse(st.room, st.why)
 	return st, nil
 }
 

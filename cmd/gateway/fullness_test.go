@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -33,10 +34,13 @@ func newFullnessRig(t *testing.T) *fullnessRig {
 	}
 	r := &fullnessRig{t: t, avail: -1}
 	r.fullness = &fullness{
-		store: "default", reserve: 10, alarms: board, log: slog.New(slog.DiscardHandler), moved: make(chan struct{}, 1),
-		size:      func(context.Context) (int64, error) { return r.bytes, nil },
-		free:      func() (int64, bool, error) { return r.avail, r.avail >= 0, nil },
-		pending:   func() int64 { return r.pending },
+		bounded: &bounded{
+			store: "default", key: "limits.store", reserve: 10,
+			size:    func(context.Context) (int64, error) { return r.bytes, nil },
+			free:    func() (int64, bool, error) { return r.avail, r.avail >= 0, nil },
+			pending: func() int64 { return r.pending },
+		},
+		alarms: board, log: slog.New(slog.DiscardHandler), moved: make(chan struct{}, 1),
 		refuse:    func(room int64, why string) { r.room, r.why = room, why },
 		left:      func() int64 { return r.room },
 		verdicts:  func(context.Context) ([]verdict, error) { return r.list, nil },
@@ -166,4 +170,55 @@ func TestLessThanExpectedStays(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// What writes to a store is refused when it is full, and ended when it becomes full; what ends by itself, or
+// has done its work by then, is left alone.
+func TestFullStoreEndsWhatWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newFullnessRig(t)
+		r.limitTo(1000)
+		broken := errors.New("something else")
+		for _, tt := range []struct {
+			name       string
+			came, want error
+			more       int64
+		}{
+			{"that has room", nil, nil, 0},
+			{"that has room, and another error", broken, broken, 0},
+			{"that becomes full", context.Canceled, errStoreFull, 500},
+			{"that becomes full at the end", nil, nil, 500},
+		} {
+			began := time.Now()
+			r.size = func(context.Context) (int64, error) {
+				if time.Since(began) > time.Second {
+					return 500 + tt.more, nil
+				}
+				return 500, nil
+			}
+			ctx, finish, err := r.guard(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(guardInterval + time.Second)
+			synctest.Wait()
+			if ended := ctx.Err() != nil; ended != (tt.more > 0) {
+				t.Errorf("a store %s: ended is %v", tt.name, ended)
+			}
+			if err := finish(tt.came); !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
+				t.Errorf("a store %s: %v, want %v", tt.name, err, tt.want)
+			}
+		}
+		r.size = func(context.Context) (int64, error) { return 1000, nil }
+		_, _, err := r.guard(t.Context())
+		if !errors.Is(err, errStoreFull) || !worthRetrying(err) {
+			t.Fatalf("a full store: %v, want %v, and another try", err, errStoreFull)
+		}
+		if got, want := err.Error(), "the store is full: default: it has 1000 B of 1000 B (limits.store)"; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+		if hint := hintFor(err); !strings.Contains(hint, "gateway prune") || !strings.Contains(hint, "limits.store") {
+			t.Errorf("hint %q", hint)
+		}
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -92,7 +93,7 @@ func (p *program) runImport(ctx context.Context, cfg *config.Config, req control
 	if err != nil {
 		return control.Import{}, "", err
 	}
-	sum, err := g.importDir(ctx, req, func(i control.Import) error { p.showImport(i); return nil })
+	sum, err := g.importBounded(ctx, req, func(i control.Import) error { p.showImport(i); return nil })
 	err = errors.Join(err, g.close(context.WithoutCancel(ctx)))
 	id := ""
 	if !sum.head.IsZero() {
@@ -108,6 +109,35 @@ func (p *program) showImport(i control.Import) {
 		return
 	}
 	_, _ = fmt.Fprintf(p.stderr, "%d files, %s\n", i.Files+i.Same, humanize.IBytes(uint64(max(i.Bytes, 0))))
+}
+
+// importBounded imports without a server, whose watch would have what does not fit into the store refused.
+func (g *gateway) importBounded(ctx context.Context, req control.Request, report func(control.Import) error) (imported, error) {
+	bound := boundOf(g.cfg, &g.cfg.Store, g.store)
+	bound.pending = func() int64 { return g.system.Status().SpoolBytes }
+	if err := bound.full(ctx); err != nil {
+		return imported{}, err
+	}
+	watching, stop := context.WithCancel(ctx)
+	look := func() (next time.Duration) {
+		began := time.Now()
+		if st, err := bound.measure(watching); err == nil {
+			g.system.SetStoreRoom(st.room, st.why)
+		}
+		return max(guardInterval, fullnessShare*time.Since(began))
+	}
+	next, ended := look(), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for pauseFor(watching, next) {
+			next = look()
+		}
+	}()
+	defer func() {
+		stop()
+		<-ended
+	}()
+	return g.importDir(ctx, req, report)
 }
 
 // importDir stores a directory through a session, as a client would.

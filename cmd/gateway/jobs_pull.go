@@ -20,13 +20,10 @@ import (
 func (s *serving) pullJob(dataDir string, src config.Source) func(context.Context) (jobs.Outcome, error) {
 	return func(ctx context.Context) (jobs.Outcome, error) {
 		var out jobs.Outcome
-		if err := s.system.StoreFull(); err != nil {
-			return out, jobs.Retry(&hintedError{err: err, hint: "nothing is pulled until the store has room again: see gateway alarms"})
-		}
 		log := s.log.With("job", src.Name)
 		report := &pull.Report{}
 		defer s.progress.watch(src.Name, func() string { return progressText(report.Progress(), pace{}) })()
-		res, err := runPull(ctx, s.snapshots, dataDir, &src, pullOptions{report: report, log: log})
+		res, err := runPull(ctx, s.snapshots, dataDir, &src, pullOptions{report: report, log: log, bound: s.fullness.bounded})
 		logProblems(ctx, log, report)
 		if err != nil && worthRetrying(err) {
 			err = jobs.Retry(err)
@@ -73,7 +70,7 @@ func worthRetrying(err error) bool {
 	case errors.Is(err, store.ErrLogin), errors.Is(err, store.ErrRefused), errors.Is(err, store.ErrReplaced):
 		return false
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrServer), errors.Is(err, store.ErrLocked),
-		errors.Is(err, pull.ErrRunning), errors.Is(err, disk.ErrLocked),
+		errors.Is(err, errStoreFull), errors.Is(err, pull.ErrRunning), errors.Is(err, disk.ErrLocked),
 		errors.Is(err, snapshotter.ErrNoSnapshot), errors.Is(err, syscall.ENOSPC):
 		return true
 	case errors.As(err, &ssh):

@@ -64,7 +64,8 @@ as the last one has it. When the connection is lost for good there is no snapsho
 --partial is given.
 
 Exit status 3: there is a snapshot, and something could not be captured. With several
-sources, all are pulled, and the status is 1 when one of them has failed.`,
+sources, all are pulled, and the status is 1 when one of them has failed. A store that is
+full (limits.store, or its disk) takes no pull: status 1, and no snapshot.`,
 		Example: `  gateway pull -c /etc/gateway.yaml web1
   gateway pull -c /etc/gateway.yaml --all --quiet
   gateway pull sftp://backup@web1.example.com/srv/www --name web1 --identity ~/.ssh/backup`,
@@ -103,8 +104,8 @@ func (pc *pullCommand) run(ctx context.Context, args []string) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	pc.attach()
-	err = pc.openStore(ctx, cfg, sources, func(snaps *snapshotter.Snapshotter, log *slog.Logger) error {
-		return pc.pullAll(ctx, cfg, sources, snaps, log)
+	err = pc.openStore(ctx, cfg, sources, func(snaps *snapshotter.Snapshotter, bound *bounded, log *slog.Logger) error {
+		return pc.pullAll(ctx, cfg, sources, snaps, bound, log)
 	})
 	if err != nil {
 		return fmt.Errorf("pull: %w", err)
@@ -228,7 +229,7 @@ func unknownSource(cfg *config.Config, name string) error {
 
 // openStore opens the store for writing, beside whatever else uses it. What it keeps of it has
 // a directory of its own: the gateway's may be in use, or be wanted while this runs.
-func (pc *pullCommand) openStore(ctx context.Context, cfg *config.Config, sources []config.Source, use func(*snapshotter.Snapshotter, *slog.Logger) error) (err error) {
+func (pc *pullCommand) openStore(ctx context.Context, cfg *config.Config, sources []config.Source, use func(*snapshotter.Snapshotter, *bounded, *slog.Logger) error) (err error) {
 	var level slog.LevelVar
 	log := pc.p.logger(cfg, &level)
 	level.Set(max(cfg.Log.Level, slog.LevelWarn))
@@ -259,17 +260,17 @@ func (pc *pullCommand) openStore(ctx context.Context, cfg *config.Config, source
 		return err
 	}
 	defer func() { err = errors.Join(err, snaps.Close()) }()
-	return use(snaps, log)
+	return use(snaps, boundOf(cfg, &cfg.Store, st), log)
 }
 
 // pullAll pulls one source after the other, and goes on after one that fails.
-func (pc *pullCommand) pullAll(ctx context.Context, cfg *config.Config, sources []config.Source, snaps *snapshotter.Snapshotter, log *slog.Logger) error {
+func (pc *pullCommand) pullAll(ctx context.Context, cfg *config.Config, sources []config.Source, snaps *snapshotter.Snapshotter, bound *bounded, log *slog.Logger) error {
 	if len(sources) == 1 {
-		return pc.pullOne(ctx, cfg, &sources[0], snaps, log, false)
+		return pc.pullOne(ctx, cfg, &sources[0], snaps, bound, log, false)
 	}
 	failed, incomplete := 0, 0
 	for i := range sources {
-		err := pc.pullOne(ctx, cfg, &sources[i], snaps, log, true)
+		err := pc.pullOne(ctx, cfg, &sources[i], snaps, bound, log, true)
 		switch {
 		case ctx.Err() != nil:
 			return err
@@ -300,9 +301,9 @@ func (e *incompleteError) Error() string { return e.text }
 func (e *incompleteError) Is(target error) bool { return target == errPartial }
 
 // pullOne pulls a source and says what came of it.
-func (pc *pullCommand) pullOne(ctx context.Context, cfg *config.Config, src *config.Source, snaps *snapshotter.Snapshotter, log *slog.Logger, many bool) error {
+func (pc *pullCommand) pullOne(ctx context.Context, cfg *config.Config, src *config.Source, snaps *snapshotter.Snapshotter, bound *bounded, log *slog.Logger, many bool) error {
 	report := &pull.Report{}
-	opt := pullOptions{report: report, log: log, ask: pc.ask, login: pc.login}
+	opt := pullOptions{report: report, log: log, bound: bound, ask: pc.ask, login: pc.login}
 	if pc.dryRun {
 		opt.dryRun = func(pl pull.Planned) error { return pc.showPlanned(src, pl) }
 	}

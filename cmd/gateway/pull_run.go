@@ -21,6 +21,7 @@ type pullOptions struct {
 	reason string       // of the snapshot; "" for "pull"
 	report *pull.Report // where progress and problems go; nil for one of its own
 	log    *slog.Logger // gets warnings; nil drops them
+	bound  *bounded     // of the store; nil when nothing is written
 	dryRun func(pull.Planned) error
 	login  *connecting                                                // to the source, which the caller closes; nil to make one
 	ask    func(ctx context.Context, question string) ([]byte, error) // nil: nobody is there
@@ -29,6 +30,19 @@ type pullOptions struct {
 // runPull pulls a source into the store, beside whatever else uses it. Errors have a hint of
 // what to try with the source. What could not be captured is in the report.
 func runPull(ctx context.Context, snaps *snapshotter.Snapshotter, dataDir string, src *config.Source, opt pullOptions) (res pull.Result, err error) {
+	if opt.bound == nil || opt.dryRun != nil {
+		return pullInto(ctx, snaps, dataDir, src, opt)
+	}
+	within, finish, err := opt.bound.guard(ctx)
+	if err != nil {
+		return res, err
+	}
+	res, err = pullInto(within, snaps, dataDir, src, opt)
+	return res, finish(err)
+}
+
+// pullInto is runPull into a store that has room.
+func pullInto(ctx context.Context, snaps *snapshotter.Snapshotter, dataDir string, src *config.Source, opt pullOptions) (res pull.Result, err error) {
 	if opt.report == nil {
 		opt.report = &pull.Report{}
 	}

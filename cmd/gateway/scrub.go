@@ -179,7 +179,7 @@ func scrubFrom(ctx context.Context, cfg *config.Config, from string, log *slog.L
 	if err != nil {
 		return rep, err
 	}
-	end, err := (&syncRun{cfg: cfg, log: log}).open(ctx, named, false, func(snaps *snapshotter.Snapshotter) { sc.From = snaps })
+	end, err := (&syncRun{cfg: cfg, log: log}).open(ctx, named, false, func(snaps *snapshotter.Snapshotter, _ *store.Store) { sc.From = snaps })
 	if err != nil {
 		return rep, fmt.Errorf("store %s: %w", from, err)
 	}

@@ -33,6 +33,9 @@ copied to it again.
 With --json every line is an object: event is copied, failed, removed (from the store, so left
 out), missing (with --dry-run) or done, which has the totals and comes last.
 
+A store that is full (limits.store, limit of one of stores, or its disk) takes no copies: exit status 1. What
+was copied before stays, and the same call goes on there.
+
 Exit status 3: some snapshots could not be copied, as the store that they are in is damaged
 (each is named on standard error); the others are.`,
 		Example: `  gateway sync -c /etc/gateway.yaml --to offsite

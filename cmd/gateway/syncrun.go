@@ -57,19 +57,22 @@ func (s *syncRun) run(ctx context.Context, out syncReporter) (err error) {
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	if s.from == nil {
-		end, oerr := s.open(ctx, from, false, func(snaps *snapshotter.Snapshotter) { s.from = snaps })
+		end, oerr := s.open(ctx, from, false, func(snaps *snapshotter.Snapshotter, _ *store.Store) { s.from = snaps })
 		if oerr != nil {
 			return fmt.Errorf("sync: store %s: %w", from.Name, oerr)
 		}
 		defer func() { err = errors.Join(err, end()) }()
 	}
 	var target *snapshotter.Snapshotter
-	end, err := s.open(ctx, to, !s.dryRun, func(snaps *snapshotter.Snapshotter) { target = snaps })
+	var bound *bounded
+	end, err := s.open(ctx, to, !s.dryRun, func(snaps *snapshotter.Snapshotter, st *store.Store) {
+		target, bound = snaps, boundOf(s.cfg, to, st)
+	})
 	if err != nil {
 		return fmt.Errorf("sync: store %s: %w", to.Name, err)
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	if err := s.copy(ctx, target, out); err != nil {
+	if err := s.copyWithin(ctx, target, bound, out); err != nil {
 		return fmt.Errorf("sync from %s to %s: %w", from.Name, to.Name, err)
 	}
 	out.finished()
@@ -97,7 +100,7 @@ func (s *syncRun) lock() (unlock func() error, err error) {
 }
 
 // open opens a store beside whatever else uses it.
-func (s *syncRun) open(ctx context.Context, named *config.Store, create bool, use func(*snapshotter.Snapshotter)) (end func() error, err error) {
+func (s *syncRun) open(ctx context.Context, named *config.Store, create bool, use func(*snapshotter.Snapshotter, *store.Store)) (end func() error, err error) {
 	point, err := failpoint()
 	if err != nil {
 		return nil, err
@@ -113,8 +116,20 @@ func (s *syncRun) open(ctx context.Context, named *config.Store, create bool, us
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	use(snaps)
+	use(snaps, st)
 	return func() error { return errors.Join(snaps.Close(), st.Close()) }, nil
+}
+
+// copyWithin copies as long as the target has room.
+func (s *syncRun) copyWithin(ctx context.Context, target *snapshotter.Snapshotter, bound *bounded, out syncReporter) error {
+	if s.dryRun {
+		return s.copy(ctx, target, out)
+	}
+	within, finish, err := bound.guard(ctx)
+	if err != nil {
+		return err
+	}
+	return finish(s.copy(within, target, out))
 }
 
 func (s *syncRun) copy(ctx context.Context, target *snapshotter.Snapshotter, out syncReporter) (err error) {

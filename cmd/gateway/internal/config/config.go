@@ -53,6 +53,8 @@ type Store struct {
 	PassphraseCommand []string // program and arguments
 	Plaintext         bool
 	Create            bool
+	// Limit is how many bytes it may have, 0 for no limit; of the store that is served, Limits has it.
+	Limit int64
 
 	dir string // the working directory of PassphraseCommand
 }

@@ -11,6 +11,9 @@ import (
 	"github.com/snapgate/gateway/store"
 )
 
+// smallestLimit is the least that a store may be limited to, in bytes.
+const smallestLimit = 1 << 20
+
 // remoteMinTimeout is the least that a request may be given: servers are allowed to think.
 const remoteMinTimeout = time.Second
 
@@ -31,6 +34,12 @@ func (l *loader) readStoreInto(n node, st *Store) {
 		"passphrase_command": {func(n node) { st.PassphraseCommand = readCommand(n) }},
 		"plaintext":          intoBool(&st.Plaintext),
 		"create":             intoBool(&st.Create),
+	}
+	known["limit"] = intoBytes(&st.Limit, smallestLimit)
+	if st.Name == DefaultStore {
+		known["limit"] = field{func(n node) {
+			n.failHint("set limits.store", "is for the stores of the stores section")
+		}}
 	}
 	for _, key := range []string{"retention", "keep", "lock", "prune", "maintenance", "schedule", "grace"} {
 		known[key] = field{func(n node) {

@@ -34,6 +34,9 @@ func TestStores(t *testing.T) {
 	if usb.Location != "fs:///media/usb/store" || usb.Create || usb.CacheDir == off.CacheDir {
 		t.Errorf("what the store usb gets: %+v", usb)
 	}
+	if off, usb := cfg.StoreNamed("offsite").Limit, cfg.StoreNamed("usb").Limit; off != 0 || usb != 2<<40 {
+		t.Errorf("limits %d and %d, want none and 2 TiB", off, usb)
+	}
 	if sc := cfg.StoreConfig(log, true); sc.CacheDir != dir+"/data/cache" {
 		t.Errorf("cache of the default store %q", sc.CacheDir)
 	}
