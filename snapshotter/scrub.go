@@ -603,13 +603,14 @@ func (r *scrubbing) save(ctx context.Context) error {
 		return err
 	}
 	now := r.cfg.Now()
-	r.state.Files, r.state.Fresh, r.state.Oldest = len(files), 0, time.Time{}
+	r.state.Files, r.state.Fresh, r.state.Unread, r.state.Oldest = len(files), 0, 0, time.Time{}
 	for k, added := range files {
 		at := r.verified(k)
 		if !at.IsZero() && now.Sub(at) <= r.cfg.Every {
 			r.state.Fresh++
 		}
 		if at.IsZero() {
+			r.state.Unread++
 			at = added
 		}
 		if !at.IsZero() && (r.state.Oldest.IsZero() || at.Before(r.state.Oldest)) {
@@ -644,8 +645,11 @@ func (r *scrubbing) finish(ctx context.Context, cause error) error {
 			r.state.Last = now
 		}
 		if r.cfg.Scope == ScrubAll {
-			r.state.Whole, r.state.All = now, time.Time{}
+			r.state.Began, r.state.Whole, r.state.All = r.state.All, now, time.Time{}
 		}
+	}
+	if r.report.Repaired > 0 {
+		r.state.Repaired, r.state.RepairedFiles = r.cfg.Now().UTC(), r.report.Repaired
 	}
 	// Also when it was told to stop.
 	err = errors.Join(err, r.save(context.WithoutCancel(ctx)))

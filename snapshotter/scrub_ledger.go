@@ -134,17 +134,22 @@ func (l *ledger) close() error { return errors.Join(l.f.Sync(), l.f.Close()) }
 type ScrubState struct {
 	Store  string    `json:"store"`            // its identifier
 	Last   time.Time `json:"last,omitzero"`    // when the last scrub has ended
-	Whole  time.Time `json:"whole,omitzero"`   // when a scrub of all has ended last
+	Began  time.Time `json:"began,omitzero"`   // when the last scrub of all that has ended began
+	Whole  time.Time `json:"whole,omitzero"`   // when it has ended
 	All    time.Time `json:"all,omitzero"`     // when the one that has not ended began
 	Oldest time.Time `json:"oldest,omitzero"`  // since when what was read back longest ago was not; zero: never looked
 	Files  int       `json:"files"`            // packfiles and states there are
 	Fresh  int       `json:"fresh"`            // of those, read back within Every
+	Unread int       `json:"unread,omitempty"` // never read back so far
 	Every  string    `json:"every,omitempty"`  // of the last scrub
 	Read   int64     `json:"read"`             // bytes, in all
 	Blobs  int64     `json:"blobs"`            // compared, in all
 	Damage []Damage  `json:"damage,omitempty"` // what is not mended
 	More   int       `json:"more,omitempty"`   // damaged files beyond those
 	Since  time.Time `json:"since,omitzero"`   // of the first of Damage
+
+	Repaired      time.Time `json:"repaired,omitzero"`        // when a scrub has repaired something last
+	RepairedFiles int       `json:"repaired_files,omitempty"` // how many files it was
 }
 
 // Damaged counts damaged packfiles, states, and blobs that snapshots use.

@@ -221,7 +221,7 @@ func TestRepairFromCopies(t *testing.T) {
 			k.scrub(snapshotter.ScrubDamaged)
 		default:
 			k.sound(rep)
-			if rep.Repaired != 1 {
+			if rep.Repaired != 1 || rep.State.RepairedFiles != 1 || !rep.State.Repaired.Equal(k.now) {
 				t.Errorf("%s: %d repaired", x.what, rep.Repaired)
 			}
 		}

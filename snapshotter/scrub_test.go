@@ -418,10 +418,14 @@ func TestScrubGoesOn(t *testing.T) {
 		cancel()
 		read += rep.Packfiles + rep.States
 		if err == nil {
-			if !rep.State.All.IsZero() || rep.State.Whole.IsZero() || rep.State.Files != read {
+			st := &rep.State
+			if !st.All.IsZero() || st.Whole.IsZero() || st.Began.IsZero() || st.Files != read || st.Unread != 0 {
 				t.Errorf("read %d: %+v", read, rep.State)
 			}
 			return
+		}
+		if rep.State.Unread != rep.State.Files-read {
+			t.Errorf("read %d of %d files, and %d were not", read, rep.State.Files, rep.State.Unread)
 		}
 		if !errors.Is(err, context.Canceled) || i > 100 {
 			t.Fatal(err)

@@ -31,6 +31,9 @@ func (v *viewer) overview(x *visit) error {
 		Shares  []shareLine
 		Alarms  []alarmLine
 		Trouble []string
+		// Verified says how much of the store was read back, Damaged that it concerns the user; "": nothing is told.
+		Verified string
+		Damaged  bool
 	}{frame: v.frame(x.login, "Overview")}
 	d.Here = "overview"
 	st := v.cfg.Status()
@@ -56,6 +59,10 @@ func (v *viewer) overview(x *visit) error {
 		}
 	}
 	d.Alarms = x.alarms(d.Now)
+	var err error
+	if d.Verified, d.Damaged, err = x.verifiedLine(d.Now); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(x.ctx, HealthTimeout)
 	defer cancel()
 	_, d.Trouble = v.ready(ctx)
@@ -113,7 +120,7 @@ func (v *viewer) operatorLine(st *vfs.ShareStatus, now time.Time) shareLine {
 	if st.Source {
 		l.Kind = "source"
 	}
-	if !st.HeadTime.IsZero() {
+	if l.NoneYet = st.HeadTime.IsZero(); !l.NoneYet {
 		l.Last = &snapLine{Label: clock(st.HeadTime), Stamp: stamp(st.HeadTime), Ago: ago(st.HeadTime, now)}
 	}
 	return l

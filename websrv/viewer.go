@@ -30,6 +30,8 @@ type Viewer struct {
 	Uploads   func() []vfs.UploadStatus // nil: none
 	Jobs      func() []Job              // nil: none
 	Alarms    func() []Alarm            // nil: none
+	// Verification tells how far stores were read back, the one that is served first; nil: nothing is known.
+	Verification func() []Verification
 	// Operator says that a user is told of all shares, jobs, alarms and uploads, and why something
 	// fails, beside what its session shows. nil: nobody is.
 	Operator func(user string) bool
@@ -135,6 +137,7 @@ func (v *viewer) register(mux *http.ServeMux) {
 		"GET /restore/{path...}":   v.restorePage,
 		"POST /restore/{path...}":  v.restore,
 		"GET /activity":            v.activity,
+		"GET /verification":        v.verification,
 	} {
 		handle(pattern, v.page(f))
 	}

@@ -17,7 +17,7 @@ func (s *serving) viewer(h *httpServing) *websrv.Viewer {
 	}
 	return &websrv.Viewer{
 		Auth: webAuthenticator{s.users}, Sessions: s.system.Session, Snapshots: s.snapshots, Lineage: s.system.Lineage,
-		Status: s.system.Status, Uploads: s.system.Uploads, Jobs: s.webJobs, Alarms: s.webAlarms,
+		Status: s.system.Status, Uploads: s.system.Uploads, Jobs: s.webJobs, Alarms: s.webAlarms, Verification: s.webVerification,
 		Operator: func(user string) bool { return slices.Contains(*h.operators.Load(), user) },
 		Observer: s.events,
 	}

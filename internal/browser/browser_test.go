@@ -456,6 +456,13 @@ func TestPages(t *testing.T) {
 	b.goTo("/activity")
 	b.wants("nas", "not run yet", "coming.bin", "Uploads under way")
 	b.check("activity")
+	if _, err := s.Command(t.Context(), "scrub", "--all"); err != nil {
+		t.Fatal(err)
+	}
+	b.click(`a[href="/"]`)
+	b.click(`main a[href="/verification"]`)
+	b.wants("100 % in the last 30 days", "Last full round", "Next run", "No damage is known.")
+	b.check("verification")
 	b.goTo("/view/.snapshots/" + s.first + "/docs/letter.txt")
 	b.wants("this is the first letter.")
 	b.click(`main a[href^="/restore/"]`)

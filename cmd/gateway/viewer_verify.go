@@ -1,0 +1,51 @@
+package main
+
+import (
+	"time"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/websrv"
+)
+
+// webVerification tells how far the stores were read back: the one that is served, and others that
+// were.
+func (s *serving) webVerification() []websrv.Verification {
+	cfg := s.inForce.Load()
+	var list []websrv.Verification
+	for _, named := range cfg.AllStores() {
+		v := websrv.Verification{Store: named.Name, Others: named.Name != config.DefaultStore}
+		if v.Others {
+			st, err := snapshotter.ReadScrubState(scrubDir(cfg, named))
+			if err != nil {
+				s.log.Warn("verification", "store", named.Name, "err", err)
+			}
+			if st.Store == "" {
+				continue // nobody has
+			}
+			v.State = st
+		} else {
+			v.State, v.Every = s.verifying.get(), cfg.Verify.Every
+			v.Next, v.Running = s.nextRun(config.VerifyJob)
+		}
+		if every, err := time.ParseDuration(v.State.Every); err == nil && v.Every == 0 {
+			v.Every = every
+		}
+		list = append(list, v)
+	}
+	return list
+}
+
+// nextRun tells when a job is due, and what it has done if it runs.
+func (s *serving) nextRun(name string) (next time.Time, running string) {
+	for _, st := range s.jobs.List() {
+		if st.Name != name {
+			continue
+		}
+		if st.Running {
+			running = s.progress.text(name)
+		}
+		return st.Next, running
+	}
+	return next, running
+}
