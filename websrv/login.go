@@ -209,8 +209,8 @@ func (s *logins) told(gone []*login) {
 }
 
 // The names of cookies. A name that begins with __Host- is for this host alone, and for TLS.
-func (v *viewer) cookieName(name string) string {
-	if v.secure {
+func (v *viewer) cookieName(r *http.Request, name string) string {
+	if v.encrypted(r) {
 		return "__Host-" + name
 	}
 	return name
@@ -221,15 +221,15 @@ const (
 	formCookie  = "snapgate-form" // before the login
 )
 
-func (v *viewer) setCookie(w http.ResponseWriter, name, value string, age int) {
+func (v *viewer) setCookie(w http.ResponseWriter, r *http.Request, name, value string, age int) {
 	http.SetCookie(w, &http.Cookie{
-		Name: v.cookieName(name), Value: value, Path: "/", MaxAge: age,
-		HttpOnly: true, Secure: v.secure, SameSite: http.SameSiteStrictMode,
+		Name: v.cookieName(r, name), Value: value, Path: "/", MaxAge: age,
+		HttpOnly: true, Secure: v.encrypted(r), SameSite: http.SameSiteStrictMode,
 	})
 }
 
 func (v *viewer) cookie(r *http.Request, name string) string {
-	c, err := r.Cookie(v.cookieName(name))
+	c, err := r.Cookie(v.cookieName(r, name))
 	if err != nil {
 		return ""
 	}
@@ -286,7 +286,7 @@ func (v *viewer) askLogin(w http.ResponseWriter, r *http.Request, status int, f 
 	token := v.cookie(r, formCookie)
 	if len(token) != len(secret()) {
 		token = secret()
-		v.setCookie(w, formCookie, token, 0)
+		v.setCookie(w, r, formCookie, token, 0)
 	}
 	name, next, wrong := f.Name, f.Next, f.Wrong
 	f = loginForm{frame: v.frame(nil, "Sign in"), Next: next, Name: name, Wrong: wrong}
@@ -317,14 +317,14 @@ func (v *viewer) login(w http.ResponseWriter, r *http.Request) {
 		v.logins.remove(old)
 	}
 	v.log.Info("login", "conn", l.id, "user", l.user, "method", "password", "protocol", protocol, "remote", l.from)
-	v.setCookie(w, loginCookie, v.logins.add(l), 0)
-	v.setCookie(w, formCookie, "", -1)
+	v.setCookie(w, r, loginCookie, v.logins.add(l), 0)
+	v.setCookie(w, r, formCookie, "", -1)
 	http.Redirect(w, r, form.Next, http.StatusSeeOther)
 }
 
 func (v *viewer) logout(x *visit) error {
 	v.logins.remove(v.token(x.r))
-	v.setCookie(x.w, loginCookie, "", -1)
+	v.setCookie(x.w, x.r, loginCookie, "", -1)
 	http.Redirect(x.w, x.r, "/login", http.StatusSeeOther)
 	return nil
 }

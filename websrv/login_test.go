@@ -3,6 +3,7 @@ package websrv
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -103,7 +104,7 @@ func TestCookies(t *testing.T) {
 		t.Errorf("cookie %v", found)
 	}
 	v := &viewer{secure: true}
-	if name := v.cookieName("snapgate"); name != "__Host-snapgate" {
+	if name := v.cookieName(httptest.NewRequest(http.MethodGet, "/", nil), "snapgate"); name != "__Host-snapgate" {
 		t.Errorf("with TLS the cookie is %q", name)
 	}
 }

@@ -26,6 +26,8 @@ type Config struct {
 	Metrics http.Handler
 	// Hosts are names, beside addresses and localhost, by which the server may be asked.
 	Hosts []string
+	// Proxies are the addresses of proxies that are believed when they say whom they ask for; nil: none.
+	Proxies func() []netip.Prefix
 	// TLS returns the settings for new connections; nil: there is no TLS.
 	TLS func() *tls.Config
 	// Viewer has the pages; nil: there are none.
@@ -53,6 +55,7 @@ type Server struct {
 	http  *http.Server
 	pages *viewer // nil: there are none
 	gate  *gate
+	hint  sync.Once // of a proxy that is not believed
 
 	mu     sync.Mutex // guards conns
 	conns  int
@@ -153,7 +156,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			return
 		}
 		defer s.gate.leave()
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, s.fromProxy(r))
 	})
 }
 

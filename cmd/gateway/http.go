@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +23,8 @@ type httpServing struct {
 	tls      *atomic.Pointer[tls.Config] // nil: no TLS
 	// operators are the users who are told of everything.
 	operators atomic.Pointer[[]string]
+	// proxies are believed when they say whom they ask for.
+	proxies atomic.Pointer[[]netip.Prefix]
 }
 
 // openHTTP makes the web server and opens its port.
@@ -29,7 +32,8 @@ func (s *serving) openHTTP(ctx context.Context) (*httpServing, error) {
 	section := s.cfg.HTTP
 	h := &httpServing{}
 	h.operators.Store(&section.Operators)
-	wc := websrv.Config{Healthy: s.healthy, Ready: s.ready, Hosts: section.Hosts, Viewer: s.viewer(h), Logger: s.log}
+	h.proxies.Store(&section.TrustedProxies)
+	wc := websrv.Config{Proxies: func() []netip.Prefix { return *h.proxies.Load() }, Healthy: s.healthy, Ready: s.ready, Hosts: section.Hosts, Viewer: s.viewer(h), Logger: s.log}
 	if section.Metrics {
 		wc.Metrics = s.events.metrics.Handler()
 	}

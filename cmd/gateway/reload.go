@@ -64,10 +64,11 @@ func (s *serving) takeOver(ctx context.Context) error {
 	}
 	if now.HTTP != nil && cfg.HTTP != nil {
 		http := *now.HTTP
-		http.TLS, http.Operators = cfg.HTTP.TLS, cfg.HTTP.Operators
+		http.TLS, http.Operators, http.TrustedProxies = cfg.HTTP.TLS, cfg.HTTP.Operators, cfg.HTTP.TrustedProxies
 		now.HTTP = &http
 		if s.http != nil {
 			s.http.operators.Store(&http.Operators)
+			s.http.proxies.Store(&http.TrustedProxies)
 		}
 	}
 	s.cfg = &now
@@ -134,14 +135,14 @@ func withoutCertificates(f *config.FTP) *config.FTP {
 	return &rest
 }
 
-// httpWithoutCertificates is withoutCertificates of the web server's section, whose operators can be
-// taken over, too.
+// httpWithoutCertificates is withoutCertificates of the web server's section, whose operators and
+// trusted proxies can be taken over, too.
 func httpWithoutCertificates(h *config.HTTP) *config.HTTP {
 	if h == nil {
 		return nil
 	}
 	rest := *h
-	rest.TLS, rest.Operators = rest.TLS.WithoutNames(), nil
+	rest.TLS, rest.Operators, rest.TrustedProxies = rest.TLS.WithoutNames(), nil, nil
 	return &rest
 }
 

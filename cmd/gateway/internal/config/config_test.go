@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/snapgate/gateway/ftpsrv"
 	"github.com/snapgate/gateway/store"
@@ -348,9 +349,12 @@ func TestHTTP(t *testing.T) {
 	}
 	want := &HTTP{
 		Listen: ":8022", Metrics: true, Hosts: []string{"gateway.example.com"}, Viewer: true, Operators: []string{"ops"},
+		TrustedProxies: []netip.Prefix{
+			netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("2001:db8::/64"),
+		},
 		TLS: TLS{Mode: TLSImplicit, Certificate: dir + "/http.crt", Key: dir + "/http.key", ClientCA: dir + "/clients.crt"},
 	}
-	if diff := cmp.Diff(want, cfg.HTTP); diff != "" {
+	if diff := cmp.Diff(want, cfg.HTTP, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Errorf("http (-want +got):\n%s", diff)
 	}
 	if got, want := cfg.Audit.File, dir+"/audit.log"; got != want {
@@ -358,6 +362,24 @@ func TestHTTP(t *testing.T) {
 	}
 	if len(cfg.Warnings) > 0 {
 		t.Errorf("warnings: %q", cfg.Warnings)
+	}
+}
+
+// A server that only this machine reaches and that has a name is behind a proxy.
+func TestHTTPProxy(t *testing.T) {
+	for more, want := range map[string]string{
+		"": "", "hosts: [gateway.example.com]": "lock everybody out", "hosts: [localhost]": "", "hosts: [gateway.example.com], viewer: false": "",
+		"hosts: [gateway.example.com], trusted_proxies: [127.0.0.1]": "",
+	} {
+		file := filepath.Join(t.TempDir(), "config.yaml")
+		text := fmt.Sprintf("version: 1\ndata_dir: d\nstore: { plaintext: true }\nhttp: { listen: \"127.0.0.1:8022\", %s }\n", more)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg := load(t, file)
+		if got := strings.Join(cfg.Warnings, "\n"); (want == "") != (got == "") || !strings.Contains(got, want) {
+			t.Errorf("%s: warnings %q, want %q", more, got, want)
+		}
 	}
 }
 

@@ -16,6 +16,8 @@ type HTTP struct {
 	Viewer  bool // show pages to users
 	// Operators are users who are told of everything on the pages.
 	Operators []string
+	// TrustedProxies are believed when they say whom they ask for.
+	TrustedProxies []netip.Prefix
 }
 
 // readHTTP reads the http section.
@@ -43,6 +45,7 @@ func (l *loader) readHTTP(n node) {
 			intoTexts(&h.Operators).read(n)
 			l.operatorsAt = n
 		}},
+		"trusted_proxies": {func(n node) { h.TrustedProxies = readProxies(n) }},
 	})
 	for _, host := range h.Hosts {
 		if strings.ContainsAny(host, ":/ ") {
@@ -55,6 +58,7 @@ func (l *loader) readHTTP(n node) {
 		}
 		checkCertificates(tlsAt, &h.TLS)
 		l.checkPlain(listenAt, h)
+		l.suspectProxy(h)
 		switch {
 		case !h.NoTLS || h.TLS.Usable() || !h.Viewer:
 		case viewerAt.src == nil:
@@ -65,6 +69,32 @@ func (l *loader) readHTTP(n node) {
 		}
 	}
 	l.cfg.HTTP = h
+}
+
+// readProxies reads the addresses of proxies. Whoever is among them may say to be anybody, so all of
+// the world is refused.
+func readProxies(n node) []netip.Prefix {
+	list := readPrefixes(n)
+	for _, p := range list {
+		if p.Bits() == 0 {
+			n.failHint("name the addresses of the proxies, as in [127.0.0.1, 10.0.0.5]", "%s is everybody: anybody could say to come from anywhere", p)
+		}
+	}
+	return list
+}
+
+// suspectProxy warns when a server that only this machine reaches has names: then there is a proxy
+// in front, and all its clients would be one address.
+func (l *loader) suspectProxy(h *HTTP) {
+	if !h.Viewer || len(h.TrustedProxies) > 0 || !localOnly(h.Listen) {
+		return
+	}
+	for _, host := range h.Hosts {
+		if !localOnly(net.JoinHostPort(host, "0")) {
+			l.warn("http: %s suggests a proxy in front of %s, and trusted_proxies is empty: all its clients count as one address, so strangers who guess passwords lock everybody out of the viewer; set trusted_proxies: [127.0.0.1] when the proxy sets X-Forwarded-For", host, h.Listen)
+			return
+		}
+	}
 }
 
 // checkPlain refuses to serve other machines without encryption, unless that is asked for.
