@@ -48,7 +48,8 @@ type CopyProgress struct {
 // Copier copies snapshots from one store to another. A copy has the identifier of the snapshot
 // and says of it all that the original says. Its blobs have other names: a store's MACs are
 // keyed. So every object, entry and index is made anew, for the names that are in it, and
-// contents are read for their MAC even where the target has all of their chunks.
+// contents are read for their MAC even where the target has all of their chunks, but for what this
+// Snapshotter of the target has hashed lately (see copying.earlier).
 //
 // What a snapshot has in common with one that is in both stores, and is not read again, is
 // found by comparing the directories of the two in the source (see copying). A Copier takes

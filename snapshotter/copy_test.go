@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -195,6 +196,49 @@ func TestCopyCostsTheDifference(t *testing.T) {
 	}
 	same(t, from, to, second)
 	same(t, from, to, third)
+}
+
+// TestCopyReadsWhatChanged: of a file that a snapshot before has had, what is where it was is not read,
+// and the copy is what it would be.
+func TestCopyReadsWhatChanged(t *testing.T) {
+	from, to := newRig(t), newRig(t, otherPassphrase)
+	// Chunks are of about 1 MiB. One change concerns two, and takes two more at the edges.
+	const size, most = 16 << 20, 12 << 20
+	first := randomBytes(t, size)
+	patched := slices.Concat(first[:size/2], []byte("other"), first[size/2+5:])
+	versions := []struct {
+		name string
+		data []byte
+		most uint64
+	}{
+		{"new", first, size},
+		{"appended to", slices.Concat(first, []byte("more")), most},
+		{"changed in the middle", patched, most},
+		{"with something in front", slices.Concat([]byte("front"), patched), size + 5},
+		{"cut", slices.Concat([]byte("front"), patched[:size*3/4]), most},
+	}
+	var ids []snapshotter.ID
+	last := snapshotter.ID{}
+	for i, v := range versions {
+		last = from.commit(last, tree{"/": dir(0), "/log": file(uint64(50+i), string(v.data))}.all()...)
+		ids = append(ids, last)
+	}
+	c := copier(t, from, to, false)
+	for i, v := range versions {
+		before := c.Progress().Read
+		if err := c.Copy(t.Context(), ids[i]); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Progress().Read - before; got > v.most || got == 0 {
+			t.Errorf("%s: %d bytes of %d were read, want %d at most", v.name, got, len(v.data), v.most)
+		}
+	}
+	other := newSnapshotter(t, reopen(t, to))
+	for i, id := range ids {
+		if err := other.Check(t.Context(), id); err != nil {
+			t.Errorf("%s: %v", versions[i].name, err)
+		}
+	}
 }
 
 func setXattr(t *testing.T, path, name, value string) {

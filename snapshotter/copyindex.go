@@ -170,7 +170,7 @@ func (x *copying) xattr(ctx context.Context, mac objects.MAC) (objects.MAC, erro
 	if err != nil {
 		return objects.MAC{}, &sourceError{err}
 	}
-	if attribute.Object, err = x.object(ctx, attribute.Object); err != nil {
+	if attribute.Object, err = x.object(ctx, attribute.Object, objectPair{}); err != nil {
 		return objects.MAC{}, err
 	}
 	if data, err = attribute.ToBytes(); err != nil {

@@ -255,7 +255,7 @@ func (x *copying) paths(ctx context.Context) error {
 		}
 		own := *e // the other one is shared
 		if own.HasObject() {
-			if own.Object, err = x.object(ctx, own.Object); err != nil {
+			if own.Object, err = x.object(ctx, own.Object, objectPair{}); err != nil {
 				return fmt.Errorf("%q: %w", cur.key, err)
 			}
 		}
@@ -305,6 +305,25 @@ func (x *copying) baseDir(dir string, mac objects.MAC) (p basePair, err error) {
 	return p, nil
 }
 
+// object returns the object of a name, when that is a file with one in both stores.
+func (p basePair) object(name string) (o objectPair, err error) {
+	if p.from[name] == nil {
+		return o, nil
+	}
+	from, err := p.from[name].stored()
+	if err != nil {
+		return o, &baseError{err}
+	}
+	to, err := p.to[name].stored()
+	if err != nil {
+		return o, &baseError{err}
+	}
+	if from.HasObject() && to.HasObject() {
+		o = objectPair{from.Object, to.Object}
+	}
+	return o, nil
+}
+
 func (d *dirData) byName() map[string]*dirEntry {
 	m := make(map[string]*dirEntry, len(d.entries))
 	for i := range d.entries {
@@ -338,16 +357,12 @@ func (x *copying) vanished(_ context.Context, d difference) error {
 		if n := now[name]; e.isDir() || n != nil && n.mac() == e.mac() {
 			continue
 		}
-		was, err := e.stored()
+		was, err := base.object(name)
 		if err != nil {
-			return &baseError{err}
+			return err
 		}
-		is, err := base.to[name].stored()
-		if err != nil {
-			return &baseError{err}
-		}
-		if was.HasObject() && is.HasObject() {
-			x.moved.Add(was.Object, is.Object)
+		if was != (objectPair{}) {
+			x.moved.Add(was.from, was.to)
 		}
 	}
 	return nil
@@ -413,6 +428,10 @@ func (x *copying) translate(ctx context.Context, base basePair, now *dirData) ([
 		if !stored.HasObject() {
 			continue
 		}
+		was, err := base.object(e.name)
+		if err != nil {
+			return nil, errors.Join(err, group.Wait())
+		}
 		select {
 		case x.files <- struct{}{}:
 		case <-ctx.Done():
@@ -420,7 +439,7 @@ func (x *copying) translate(ctx context.Context, base basePair, now *dirData) ([
 		}
 		group.Go(func() (err error) {
 			defer func() { <-x.files }()
-			stored.Object, err = x.object(ctx, stored.Object)
+			stored.Object, err = x.object(ctx, stored.Object, was)
 			if err != nil {
 				return fmt.Errorf("%q: %w", stored.Path(), err)
 			}
