@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"html"
 	"io"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -60,14 +62,33 @@ func TestSearch(t *testing.T) {
 // A search stops at so many names, and says so.
 func TestSearchMany(t *testing.T) {
 	s := startSite(t, nil)
-	for i := range foundMost + 1 {
-		if err := s.work.Symlink(t.Context(), "x", fmt.Sprintf("/f%04d", i)); err != nil {
-			t.Fatal(err)
-		}
+	s.put("/old", "")
+	first := s.commit()
+	var making sync.WaitGroup
+	for i := range throughMost + 1 {
+		making.Go(func() {
+			if err := s.work.Symlink(t.Context(), "x", fmt.Sprintf("/f%04d", i)); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	s.commit()
+	making.Wait()
+	last := s.commit()
 	b := s.as("alice")
-	page := b.want("/search/?q=f*")
+	// Of what happened from one snapshot to the next, too.
+	page := b.want("/search/?q=*&all=1")
+	contains(t, page, "The first 1000 are shown", "/diff/?from="+first+"&amp;to="+last, "Look further back")
+	if n := strings.Count(page, "<td>appeared</td>"); n != throughMost {
+		t.Errorf("%d names, want %d", n, throughMost)
+	}
+	next := regexp.MustCompile(`href="([^"]+)">Look further back`).FindStringSubmatch(page)
+	contains(t, b.want(html.UnescapeString(next[1])), "/old")
+	page = b.want("/search/?q=f0*&all=1")
+	lacks(t, page, "are shown")
+	if n := strings.Count(page, "<td>appeared</td>"); n != throughMost {
+		t.Errorf("%d names of %d", n, throughMost)
+	}
+	page = b.want("/search/?q=f*")
 	contains(t, page, "There is more than is shown here")
 	if n := strings.Count(page, `<tr><th scope="row">`); n != foundMost {
 		t.Errorf("%d names, want %d", n, foundMost)

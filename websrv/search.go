@@ -15,6 +15,8 @@ import (
 const (
 	// foundMost is how many names a page of a search has.
 	foundMost = 500
+	// throughMost is how many a page of a search through many snapshots has, which ends with a snapshot.
+	throughMost = 2 * foundMost
 	// foundTime is how long is searched through many snapshots before a page shows what there is, and
 	// a link to go on.
 	foundTime = 800 * time.Millisecond
@@ -46,6 +48,7 @@ func (v *viewer) search(x *visit) error {
 		Found          []foundLine
 		Wrong          string
 		Asked, Most    bool
+		Cut            *cutLine
 		Next           string
 	}{
 		frame: v.frame(x.login, "Find names"), tools: x.tools(&p, true), Pattern: form.Get("q"), All: form.Get("all") != "",
@@ -69,7 +72,7 @@ func (v *viewer) search(x *visit) error {
 	defer done()
 	s := &searching{r: r, q: q, now: d.Now}
 	if d.All {
-		d.Found, d.Next, err = s.through(form.Get("from"))
+		d.Found, d.Cut, d.Next, err = s.through(form.Get("from"))
 		d.Most = d.Next != ""
 		if d.Next != "" {
 			d.Next = query(d.Action, "q", d.Pattern, "all", "1", "case", form.Get("case"), "from", d.Next)
@@ -166,55 +169,75 @@ func (s *searching) all(ctx context.Context, view *snapshotter.View, each func(s
 	return nil
 }
 
+// cutLine says that more has happened up to a snapshot than a page has.
+type cutLine struct {
+	Most    int
+	Snap    snapLine
+	Compare string // "" for the first snapshot
+}
+
+// cutAt is the cutLine of the snapshot i of a line.
+func (s *searching) cutAt(line []snapshotter.Snapshot, i int) *cutLine {
+	c := &cutLine{Most: throughMost, Snap: s.r.line(&line[i], s.now)}
+	if i > 0 {
+		where := liveName(s.r.mount, s.r.name(s.q.Path))
+		c.Compare = query(link("diff", where), "from", s.r.nameOf(&line[i-1]), "to", s.r.nameOf(&line[i]))
+	}
+	return c
+}
+
 // through compares each snapshot with the one before, from the newest on, or from the one called
-// from. next is where to go on, "" at the end.
-func (s *searching) through(from string) (list []foundLine, next string, err error) {
+// from. A page ends behind a snapshot with which there is much, and tells of it in cut when there is
+// more than it has. next is where to go on, "" at the end.
+func (s *searching) through(from string) (list []foundLine, cut *cutLine, next string, err error) {
 	x := s.r.x
 	head, err := s.r.find(from)
 	if err != nil {
 		if vfs.KindOf(err) == vfs.KindNotExist && from == "" {
 			err = nil
 		}
-		return nil, "", err
+		return nil, nil, "", err
 	}
 	began := time.Now()
 	line := snapshotter.Line(s.r.list, *head)
 	for i := len(line) - 1; i >= 0; i-- {
-		if i < len(line)-1 && (len(list) >= foundMost || time.Since(began) > foundTime) {
-			return list, s.r.nameOf(&line[i]), nil
+		if i < len(line)-1 && (cut != nil || len(list) >= foundMost || time.Since(began) > foundTime) {
+			return list, cut, s.r.nameOf(&line[i]), nil
 		}
 		now, err := s.r.open(x.ctx, &line[i])
 		if err != nil {
-			return nil, "", err
+			return nil, nil, "", err
 		}
 		shownAs := s.r.line(&line[i], s.now)
-		add := func(event, path string, e *snapshotter.Entry) {
+		add := func(event, path string, e *snapshotter.Entry) (more bool) {
+			if len(list) >= throughMost {
+				cut = s.cutAt(line, i)
+				return false
+			}
 			in := &line[i]
 			if event == snapshotter.Vanished {
 				in = &line[i-1]
 			}
 			list = append(list, foundLine{entryLine: s.r.entry(in, path, e), Event: event, Snap: &shownAs})
+			return true
 		}
 		if i == 0 {
-			err = s.all(x.ctx, now, func(f snapshotter.Found) bool {
-				add(snapshotter.Appeared, f.Path, &f.Entry)
-				return len(list) < 2*foundMost
-			})
-			return list, "", err
+			err = s.all(x.ctx, now, func(f snapshotter.Found) bool { return add(snapshotter.Appeared, f.Path, &f.Entry) })
+			return list, cut, "", err
 		}
 		was, err := s.r.open(x.ctx, &line[i-1])
 		if err != nil {
-			return nil, "", err
+			return nil, nil, "", err
 		}
-		if err := s.between(was, now, add, &list); err != nil {
-			return nil, "", err
+		if err := s.between(was, now, add); err != nil {
+			return nil, nil, "", err
 		}
 	}
-	return list, "", nil
+	return list, cut, "", nil
 }
 
-// between tells what happened between two snapshots; of very much, the beginning.
-func (s *searching) between(was, now *snapshotter.View, add func(string, string, *snapshotter.Entry), list *[]foundLine) error {
+// between tells what happened between two snapshots, as long as add wants more.
+func (s *searching) between(was, now *snapshotter.View, add func(string, string, *snapshotter.Entry) bool) error {
 	x := s.r.x
 	for d, err := range snapshotter.Diff(x.ctx, was, now, s.q.Path) {
 		switch {
@@ -227,10 +250,7 @@ func (s *searching) between(was, now *snapshotter.View, add func(string, string,
 		if err != nil {
 			return err
 		}
-		if event != "" {
-			add(event, d.Path, e)
-		}
-		if len(*list) >= 2*foundMost {
+		if event != "" && !add(event, d.Path, e) {
 			return nil
 		}
 	}
