@@ -1,7 +1,10 @@
 package websrv
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -348,6 +351,53 @@ func TestDownload(t *testing.T) {
 	}
 	if downloads != 7 {
 		t.Errorf("the audit log was told of %d downloads, want 7", downloads)
+	}
+}
+
+// A download that is under way when the gateway is told to end goes on, no other begins, and pages say
+// what there is to say.
+func TestDrain(t *testing.T) {
+	s := startSite(t, nil)
+	content := strings.Repeat("0123456789abcdef", 1<<20) // more than sockets hold
+	s.put("/large.bin", content)
+	b := s.as("alice")
+	begin := func() io.ReadCloser {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.base+"/file/large.bin", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := b.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.Body
+	}
+	body := begin()
+	defer body.Close()
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.server.Drain(over); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a download under way and no time left: %v", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.server.Drain(t.Context()) }()
+	a := b.get("/file/large.bin")
+	if a.status != http.StatusServiceUnavailable {
+		t.Errorf("another download: %d", a.status)
+	}
+	contains(t, a.body, "shutting down")
+	b.want("/browse/")
+	select {
+	case err := <-ended:
+		t.Errorf("it has ended before the download: %v", err)
+	default:
+	}
+	if got, err := io.ReadAll(body); err != nil || string(got) != content {
+		t.Errorf("the download has %d of %d bytes, %v", len(got), len(content), err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("after the download: %v", err)
 	}
 }
 

@@ -139,18 +139,19 @@ func (f *heldFile) Sync() error {
 
 // site is a server with pages over a share "main", one "other", and a source "pulled", on a store of its own.
 type site struct {
-	t     testing.TB
-	addr  string
-	sys   *vfs.System
-	snaps *snapshotter.Snapshotter
-	users *fakeUsers
-	told  *told
-	clock *clockwork
-	disk  *heldDisk
-	log   *logtest.Buffer
-	view  *Viewer
-	work  *vfs.Session // of somebody who may do everything in main
-	away  *vfs.Session // the same in other
+	t      testing.TB
+	addr   string
+	server *Server
+	sys    *vfs.System
+	snaps  *snapshotter.Snapshotter
+	users  *fakeUsers
+	told   *told
+	clock  *clockwork
+	disk   *heldDisk
+	log    *logtest.Buffer
+	view   *Viewer
+	work   *vfs.Session // of somebody who may do everything in main
+	away   *vfs.Session // the same in other
 }
 
 // startSite starts one; change sets what it likes in the configuration, and may be nil.
@@ -193,7 +194,7 @@ func startSite(t *testing.T, change func(*Config)) *site {
 		change(&cfg)
 	}
 	s.view = cfg.Viewer
-	_, s.addr = serve(t, cfg)
+	s.server, s.addr = serve(t, cfg)
 	return s
 }
 

@@ -130,6 +130,20 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return fmt.Errorf("web server: %w", err)
 }
 
+// Drain lets downloads and restores end that are under way, until ctx ends, and no more of them begin;
+// everything else is answered as before. It returns ctx's error when it came to that.
+func (s *Server) Drain(ctx context.Context) error {
+	if s.pages == nil {
+		return nil
+	}
+	select {
+	case <-s.pages.transfers.end():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Shutdown stops accepting connections and lets answers end that are under way, until ctx
 // ends. It returns ctx's error when it came to that.
 func (s *Server) Shutdown(ctx context.Context) error {

@@ -88,6 +88,8 @@ type viewer struct {
 	searches chan struct{} // a semaphore
 	archives chan struct{} // a semaphore
 	secure   bool          // TLS: cookies are for it alone
+	// transfers are the downloads and restores under way.
+	transfers *gate
 	// ready is Config.Ready.
 	ready func(ctx context.Context) (ready bool, lines []string)
 }
@@ -108,7 +110,7 @@ func newViewer(cfg Viewer, server *Config) (*viewer, error) {
 	}
 	v := &viewer{
 		cfg: cfg, log: server.Logger, pages: p, secure: server.TLS != nil, ready: server.Ready,
-		searches: make(chan struct{}, maxSearches), archives: make(chan struct{}, maxArchives),
+		searches: make(chan struct{}, maxSearches), archives: make(chan struct{}, maxArchives), transfers: newGate(),
 	}
 	v.logins = newLogins(cfg.Now, cfg.Observer)
 	return v, nil
@@ -127,15 +129,15 @@ func (v *viewer) register(mux *http.ServeMux) {
 		"POST /logout":             v.logout,
 		"GET /browse/{path...}":    v.browse,
 		"GET /view/{path...}":      v.preview,
-		"GET /raw/{path...}":       v.picture,
-		"GET /file/{path...}":      v.download,
-		"GET /zip/{path...}":       v.archive,
+		"GET /raw/{path...}":       v.transfer(v.picture),
+		"GET /file/{path...}":      v.transfer(v.download),
+		"GET /zip/{path...}":       v.transfer(v.archive),
 		"GET /snapshots/{path...}": v.timeline,
 		"GET /search/{path...}":    v.search,
 		"GET /history/{path...}":   v.history,
 		"GET /diff/{path...}":      v.diff,
 		"GET /restore/{path...}":   v.restorePage,
-		"POST /restore/{path...}":  v.restore,
+		"POST /restore/{path...}":  v.transfer(v.restore),
 		"GET /activity":            v.activity,
 		"GET /verification":        v.verification,
 	} {
@@ -245,6 +247,19 @@ func (v *viewer) page(f func(*visit) error) http.HandlerFunc {
 		if err != nil {
 			v.refuse(w, r, l, err)
 		}
+	}
+}
+
+// transfer lets what takes long begin only while the gateway is not about to end.
+func (v *viewer) transfer(f func(*visit) error) func(*visit) error {
+	return func(x *visit) error {
+		if !v.transfers.enter() {
+			x.w.Header().Set("Retry-After", "10")
+			v.fail(x.w, x.r, x.login, http.StatusServiceUnavailable, "The gateway is shutting down. Try again when it is back.")
+			return nil
+		}
+		defer v.transfers.leave()
+		return f(x)
 	}
 }
 
@@ -426,7 +441,10 @@ func (g *gate) leave() {
 }
 
 // wait lets no more begin, and waits for the others.
-func (g *gate) wait() {
+func (g *gate) wait() { <-g.end() }
+
+// end lets no more begin; the channel is closed when the others have ended.
+func (g *gate) end() <-chan struct{} {
 	g.mu.Lock()
 	if !g.closed {
 		g.closed = true
@@ -435,5 +453,5 @@ func (g *gate) wait() {
 		}
 	}
 	g.mu.Unlock()
-	<-g.empty
+	return g.empty
 }

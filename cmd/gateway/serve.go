@@ -377,6 +377,9 @@ func (s *serving) drain(e *servers) {
 	if s.ftp != nil {
 		shutdown(s.ftp.server.Shutdown)
 	}
+	if s.http != nil {
+		shutdown(s.http.server.Drain)
+	}
 	all.Wait()
 }
 
