@@ -115,7 +115,7 @@ func (x *visit) entry(dir vfs.Name, i *vfs.Info) entryLine {
 // tools are what can be done with a place, and where it is.
 type tools struct {
 	Crumbs    []crumb
-	Snapshot  string // its name, "" in the live tree
+	Snapshot  string // its name as people read it, "" in the live tree
 	Live      string // the same in the live tree
 	Snapshots string // the time line
 	Search    string // where a form leads
@@ -129,7 +129,7 @@ type tools struct {
 
 // tools names what the principal may do here; whether it may is decided again when it does.
 func (x *visit) tools(p *place, dir bool) tools {
-	t := tools{Crumbs: x.crumbs(p), Snapshot: shown(p.snap), At: p.snap}
+	t := tools{Crumbs: x.crumbs(p), Snapshot: snapLabel(p.snap), At: p.snap}
 	if p.snap != "" {
 		t.Live = link("browse", p.live.String())
 	}
@@ -176,7 +176,7 @@ func title(p *place) string {
 		name = shown(path.Base(p.live.String()))
 	}
 	if p.snap != "" {
-		name = strings.TrimSpace(name + " as of " + shown(p.snap))
+		name = strings.TrimSpace(name + " as of " + snapLabel(p.snap))
 	}
 	return name
 }

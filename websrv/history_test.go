@@ -155,6 +155,15 @@ func TestHistory(t *testing.T) {
 	if a := b.get("/history/a/nothing"); a.status != http.StatusNotFound {
 		t.Errorf("no such file: %d", a.status)
 	}
+	s.put("/new.txt", "not in a snapshot")
+	contains(t, b.want("/history/new.txt"), "It is in no snapshot yet.")
+	contains(t, b.want("/browse/.snapshots/"+first), "as of "+snapLabel(first))
+	if got := snapLabel("2026-11-26T23-51-50Z-1"); !strings.HasSuffix(got, ":50 (1)") || strings.Contains(got, "T") {
+		t.Errorf("a snapshot is called %q", got)
+	}
+	if got := snapLabel("lat\xffest"); got != shown("lat\xffest") {
+		t.Errorf("another name is shown as %q", got)
+	}
 	s.user("noread", vfs.PermList|vfs.PermHistory, at("/", "main", "/"))
 	page = s.as("noread").want("/history/a/f.txt")
 	lacks(t, page, "/file/", "/restore/", "<code>")

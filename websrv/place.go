@@ -186,7 +186,7 @@ func (r *reach) line(s *snapshotter.Snapshot, now time.Time) snapLine {
 		Browse: link("browse", viewName(r.mount, r.nameOf(s), "/")),
 	}
 	// Of several of one second, and of others' snapshots, the name has more than a time.
-	if more := l.Name[min(len(l.Name), len("2006-01-02T15-04-05Z")):]; more != "" {
+	if more := l.Name[min(len(l.Name), len(viewTime)):]; more != "" {
 		l.Label += " (" + strings.TrimPrefix(more, "-") + ")"
 	}
 	if !l.Whole {
@@ -204,6 +204,22 @@ func (r *reach) line(s *snapshotter.Snapshot, now time.Time) snapLine {
 	return l
 }
 
+// viewTime is how names of snapshots begin.
+const viewTime = "2006-01-02T15-04-05Z"
+
+// snapLabel is the name of a snapshot as people read it: its time, in the zone of all times of pages.
+func snapLabel(name string) string {
+	t, err := time.Parse(viewTime, name[:min(len(name), len(viewTime))])
+	if err != nil {
+		return shown(name)
+	}
+	label := clock(t)
+	if more := name[len(viewTime):]; more != "" {
+		label += " (" + shown(strings.TrimPrefix(more, "-")) + ")"
+	}
+	return label
+}
+
 // crumb is a part of a name, with a link to it; "" for none.
 type crumb struct{ Text, To string }
 
@@ -217,7 +233,7 @@ func (x *visit) crumbs(p *place) []crumb {
 			list = append(list, crumb{shown(e), link("browse", at.String())})
 		}
 		top := viewName(p.mount, p.snap, "/")
-		list = append(list, crumb{"as of " + shown(p.snap), link("browse", top)})
+		list = append(list, crumb{"as of " + snapLabel(p.snap), link("browse", top)})
 		rel, at := "", p.inMount()
 		if at != "/" {
 			for _, e := range strings.Split(at[1:], "/") {

@@ -29,7 +29,7 @@ func (v *viewer) timeline(x *visit) error {
 		Next  string
 	}{frame: v.frame(x.login, "Snapshots of "+shown(p.mount.Share)), tools: x.tools(&p, true), Share: shown(p.mount.Share)}
 	d.Here = "snapshots"
-	if r.whole() {
+	if r.whole() && len(r.list) > 0 {
 		d.Count = count(uint64(len(r.list)), "snapshot", "snapshots")
 	}
 	here := link("snapshots", p.mount.At.String())

@@ -134,7 +134,7 @@ func (x *visit) verifiedLine(now time.Time) (text string, bad bool, err error) {
 func inTime(known *Verification) string {
 	st := &known.State
 	if st.Files == 0 {
-		return ""
+		return "nothing is stored yet"
 	}
 	part := st.Fresh * 100 / st.Files // rounded down: 100 % is all
 	if known.Every <= 0 {

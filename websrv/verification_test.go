@@ -48,6 +48,8 @@ func TestVerification(t *testing.T) {
 	page = s.as("ops").want("/verification")
 	contains(t, page, "1999 of 2,000 files", "3 files are new", "Store offsite", "5 GiB so far", "Last repair", "4 files", "No damage is known.")
 	contains(t, s.as("alice").want("/"), `href="/verification"`, "99 % in the last 30 days")
+	known[0].State.Files, known[0].State.Fresh = 0, 0
+	contains(t, s.as("alice").want("/"), "nothing is stored yet")
 
 	newest, oldest := list[0], list[1]
 	use := func(path, what string) snapshotter.Use {

@@ -38,17 +38,22 @@ func (v *viewer) history(x *visit) error {
 		return err
 	}
 	defer done()
-	head, err := r.find("")
-	if err != nil {
-		return err
-	}
 	name := p.inMount()
-	versions, unread, err := v.cfg.Snapshots.History(x.ctx, snapshotter.Line(r.list, *head), r.path(name))
-	if err != nil {
-		return err
+	var versions []snapshotter.Version
+	var unread []snapshotter.Unread
+	if len(r.list) > 0 {
+		head, err := r.find("")
+		if err != nil {
+			return err
+		}
+		if versions, unread, err = v.cfg.Snapshots.History(x.ctx, snapshotter.Line(r.list, *head), r.path(name)); err != nil {
+			return err
+		}
 	}
 	if len(versions) == 0 && len(unread) == 0 {
-		return &vfs.Error{Op: "history", Name: x.name, Kind: vfs.KindNotExist}
+		if _, err := x.sess.Lstat(x.ctx, p.live.String()); err != nil {
+			return err
+		}
 	}
 	d := struct {
 		frame

@@ -364,10 +364,12 @@ type frame struct {
 	Here     string // which of the pages that are always named
 	Operator bool
 	Now      time.Time
+	Zone     string // of all times
 }
 
 func (v *viewer) frame(l *login, title string) frame {
 	f := frame{Title: title, Now: v.cfg.Now()}
+	f.Zone = f.Now.Local().Format("MST (-07:00)")
 	if l != nil {
 		f.User, f.Token, f.Operator = l.user, l.form, v.operator(l.user)
 	}
