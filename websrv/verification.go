@@ -158,8 +158,11 @@ func (u *uses) findMounts() error {
 	}
 	for i := range u.x.who.Mounts {
 		r, err := u.x.reach(&u.x.who.Mounts[i])
+		if err != nil && !u.operator {
+			return err // rather than say that nothing concerns somebody
+		}
 		if err != nil {
-			return err
+			continue // operators are told by the names of the shares
 		}
 		u.reaches = append(u.reaches, r)
 	}
@@ -259,7 +262,7 @@ func (r *reach) concerns(d *snapshotter.Use, l *useLine, now time.Time) bool {
 	name := r.name(path.String())
 	l.Name = shown(liveName(r.mount, name))
 	if d.Path == "" {
-		l.Name = "the snapshots of " + shown(r.mount.Share) + " as a whole"
+		l.Name = "snapshots of " + shown(r.mount.Share)
 	} else if d.What == "content" {
 		l.Size, l.Versions = size(d.Size), link("history", liveName(r.mount, name))
 	}

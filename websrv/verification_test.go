@@ -43,7 +43,7 @@ func TestVerification(t *testing.T) {
 	known = []Verification{{Store: "default", State: state, Every: 30 * 24 * time.Hour, Next: now.Add(time.Hour), Running: "5 GiB so far"},
 		{Store: "offsite", Others: true, State: snapshotter.ScrubState{Store: "id", Files: 1, Fresh: 1}}}
 	page := s.as("alice").want("/verification")
-	contains(t, page, "99 % in the last 30 days", "some of it is new", "29 days ago", "3 days ago", "1 hour ago", "Next run", "No damage is known that concerns your files.")
+	contains(t, page, "99 % in the last 30 days", "some of it is new", "29 days ago", "2 days ago", "1 hour ago", "Next run", "No damage is known that concerns your files.")
 	lacks(t, page, "2,000", "2000", "1999", "offsite", "5 GiB", "Last repair")
 	page = s.as("ops").want("/verification")
 	contains(t, page, "1999 of 2,000 files", "3 files are new", "Store offsite", "5 GiB so far", "Last repair", "4 files", "No damage is known.")
