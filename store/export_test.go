@@ -7,6 +7,7 @@ import (
 
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
+	"github.com/PlakarKorp/kloset/versioning"
 
 	"github.com/snapgate/gateway/store/internal/backend"
 )
@@ -40,6 +41,12 @@ func ReadStates(ctx context.Context, s *Store, ids []objects.MAC, room int) (ord
 		err = errors.Join(err, errors.New("states are kept that were taken"))
 	}
 	return ordered, data, err
+}
+
+// ReadState reads a state, and keeps nothing of it.
+func ReadState(rd io.Reader, version versioning.Version) error {
+	_, err := stateFromStream(rd, version, new(factCollector))
+	return err
 }
 
 // BadSector makes reading fail that comes by one byte of the files of a store.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -242,9 +243,16 @@ func dropPackfiles(tx *sql.Tx, names []string) error {
 	return nil
 }
 
+// stateFromStream has kloset read a state into a cache. kloset asks for a few bytes at a time, which through the
+// pipe of its decompression, in a thread of its own (see package background), are two switches of
+// threads each: that was half of a first backup of many small files.
+func stateFromStream(rd io.Reader, version versioning.Version, c caching.StateCache) (*state.LocalState, error) {
+	return state.FromStream(bufio.NewReaderSize(rd, 64<<10), version, c)
+}
+
 // add adds a state.
 func (t *stateWriter) add(id objects.MAC, rd io.Reader, version versioning.Version) error {
-	st, err := state.FromStream(rd, version, t)
+	st, err := stateFromStream(rd, version, t)
 	if t.unusual {
 		err = errUnusual
 	}

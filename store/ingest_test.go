@@ -43,3 +43,32 @@ func TestStatesAreReadWithAnyRoom(t *testing.T) {
 		}
 	}
 }
+
+// reads counts how often it is asked.
+type reads struct {
+	io.Reader
+	n int
+}
+
+func (r *reads) Read(p []byte) (int, error) {
+	r.n++
+	return r.Reader.Read(p)
+}
+
+// TestStatesAreReadInLargePieces: what gives kloset the bytes of a state is asked seldom, as each
+// time may be a switch of threads.
+func TestStatesAreReadInLargePieces(t *testing.T) {
+	s := storetest.New(t, storetest.Plaintext)
+	_, id := putBlob(t, s, []byte("blob"))
+	rd, version, err := s.Repository().GetState(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := &reads{Reader: rd}
+	if err := store.ReadState(counted, version); err != nil {
+		t.Fatal(err)
+	}
+	if counted.n > 3 {
+		t.Errorf("a state of a blob took %d reads", counted.n)
+	}
+}

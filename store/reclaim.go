@@ -235,7 +235,7 @@ func (s *Store) ReadState(ctx context.Context, id objects.MAC) (StateFacts, erro
 		return StateFacts{}, Unavailable("read state", err)
 	}
 	var c factCollector
-	_, err = state.FromStream(rd, version, &c)
+	_, err = stateFromStream(rd, version, &c)
 	if err := errors.Join(err, rd.Close()); err != nil {
 		return StateFacts{}, fmt.Errorf("read state %x: %w: %w", id[:4], ErrDamaged, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -213,6 +214,10 @@ func (c *Client) write() {
 		select {
 		case b := <-c.out:
 			_, err := w.Write(b)
+			if len(c.out) == 0 {
+				// Those who have just got their replies ask for more, which goes along.
+				runtime.Gosched()
+			}
 			if err == nil && len(c.out) == 0 {
 				err = w.Flush()
 			}
