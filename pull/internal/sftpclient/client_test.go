@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -233,31 +234,29 @@ func TestHostile(t *testing.T) {
 		"status cut short": {func(_ byte, id uint32) []byte { return packetOf(typeStatus, id, nil) }, ErrProtocol},
 	} {
 		t.Run(name, func(t *testing.T) {
-			timeout := time.Minute
-			if errors.Is(tt.want, ErrTimeout) {
-				timeout = 20 * time.Millisecond
-			}
-			c, err := dial(t, timeout, func(typ byte, id uint32, _ []byte) []byte {
-				if typ == typeOpen {
-					return handle(id)
+			synctest.Test(t, func(t *testing.T) {
+				c, err := dial(t, time.Minute, func(typ byte, id uint32, _ []byte) []byte {
+					if typ == typeOpen {
+						return handle(id)
+					}
+					return tt.answer(typ, id)
+				})
+				if err != nil {
+					t.Fatal(err)
 				}
-				return tt.answer(typ, id)
+				f, err := c.Open(t.Context(), "/f", 0, 100)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = f.Read(t.Context(), make([]byte, 100))
+				f.Close()
+				if !errors.Is(err, tt.want) || errors.Is(err, io.EOF) {
+					t.Errorf("got %v, want %v", err, tt.want)
+				}
+				if _, err := c.Lstat(t.Context(), "/"); err == nil || c.Err() == nil {
+					t.Errorf("the connection goes on: %v, %v", err, c.Err())
+				}
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			f, err := c.Open(t.Context(), "/f", 0, 100)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, err = f.Read(t.Context(), make([]byte, 100))
-			f.Close()
-			if !errors.Is(err, tt.want) || errors.Is(err, io.EOF) {
-				t.Errorf("got %v, want %v", err, tt.want)
-			}
-			if _, err := c.Lstat(t.Context(), "/"); err == nil || c.Err() == nil {
-				t.Errorf("the connection goes on: %v, %v", err, c.Err())
-			}
 		})
 	}
 }
