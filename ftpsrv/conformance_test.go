@@ -88,7 +88,7 @@ func replyKind(err error) vfs.Kind {
 		return vfs.KindBadName
 	}
 	text := re.text[strings.LastIndex(re.text, ": ")+1:]
-	for kind := vfs.KindOther; kind <= vfs.KindDisk; kind++ {
+	for kind := vfs.KindOther; kind <= vfs.KindQuota; kind++ {
 		if strings.TrimSpace(text) == kind.String() && kindCode(kind) == re.code {
 			return kind
 		}
@@ -105,6 +105,9 @@ func (r *remote) Commit() error { return r.server.local.Commit() }
 
 // Pull implements vfstest.System.
 func (r *remote) Pull() error { return r.server.local.Pull() }
+
+// Limit implements vfstest.System.
+func (r *remote) Limit(quota int64) error { return r.server.local.Limit(quota) }
 
 // Restart implements vfstest.Restarter.
 func (r *remote) Restart() error { return r.server.local.Restart() }

@@ -45,6 +45,7 @@ const (
 	codeProtLevel     = 536 // RFC 2228
 	codeFailed        = 550
 	codeBadRestart    = 554 // RFC 1123 section 4.1.3.4
+	codeQuota         = 552
 	codeBadName       = 553
 )
 
@@ -66,6 +67,8 @@ func kindCode(kind vfs.Kind) int {
 	switch kind {
 	case vfs.KindNoSpace:
 		return codeNoSpace
+	case vfs.KindQuota:
+		return codeQuota
 	case vfs.KindBadName:
 		return codeBadName
 	case vfs.KindBusy, vfs.KindUnavailable, vfs.KindTooMany:

@@ -48,6 +48,9 @@ func (v *View) Snapshot() Snapshot { return v.snap }
 // when it was made.
 func (v *View) Lossy() bool { return v.snap.Lost > 0 }
 
+// Bytes is the sum of the sizes of the files in the snapshot.
+func (v *View) Bytes() int64 { return int64(min(v.snap.Size, 1<<62)) }
+
 // abs returns the path in the snapshot of a path in the view.
 func (v *View) abs(p string) (string, error) {
 	if !strings.HasPrefix(p, "/") || path.Clean(p) != p {

@@ -76,6 +76,9 @@ func (r *remote) Commit() error { return r.local.Commit() }
 // Pull implements vfstest.System.
 func (r *remote) Pull() error { return r.local.Pull() }
 
+// Limit implements vfstest.System.
+func (r *remote) Limit(quota int64) error { return r.local.Limit(quota) }
+
 // Restart implements vfstest.Restarter.
 func (r *remote) Restart() error { return r.local.Restart() }
 

@@ -87,7 +87,8 @@ func kindStatus(kind vfs.Kind) uint32 {
 		vfs.KindIsDir,       // EISDIR
 		vfs.KindNotEmpty,    // ENOTEMPTY
 		vfs.KindBusy,        // EBUSY
-		vfs.KindNoSpace,     // ENOSPC, EDQUOT
+		vfs.KindNoSpace,     // ENOSPC
+		vfs.KindQuota,       // EDQUOT
 		vfs.KindTooMany,     // EMFILE
 		vfs.KindUnavailable, // EIO
 		vfs.KindDisk,        // EIO, EROFS

@@ -59,6 +59,7 @@ func (t *tree) place(ctx context.Context, o *op, name Name, n *node, set uint64)
 	}
 	n.dirty, n.set, n.session, n.born = true, set, o.session, o.time
 	dir.setKid(name.Base(), n)
+	out.grown += n.bytes() - old.bytes()
 	return out, nil
 }
 
@@ -107,6 +108,7 @@ func (t *tree) remove(ctx context.Context, o *op) (*tree, error) {
 		return nil, err
 	}
 	dir.touch(o.time)
+	out.grown -= old.bytes()
 	return out, nil
 }
 
@@ -126,7 +128,8 @@ func (t *tree) rename(ctx context.Context, o *op) (*tree, error) {
 	if o.to.HasPrefix(o.name) {
 		return nil, errKind("rename", o.to, KindInvalid)
 	}
-	if err := t.mayReplace(ctx, o, src); err != nil {
+	old, err := t.mayReplace(ctx, o, src)
+	if err != nil {
 		return nil, err
 	}
 	out, dir, err := t.edit(ctx, o.name.Parent())
@@ -144,34 +147,32 @@ func (t *tree) rename(ctx context.Context, o *op) (*tree, error) {
 	moved := *src
 	dir.setKid(o.to.Base(), &moved)
 	dir.touch(o.time)
+	out.grown -= old.bytes()
 	return out, nil
 }
 
-// mayReplace decides whether what is at o.to may give way to src.
-func (t *tree) mayReplace(ctx context.Context, o *op, src *node) error {
-	old, err := t.lookup(ctx, o.to)
-	if err != nil {
-		if KindOf(err) == KindNotExist {
-			return nil
-		}
-		return err
+// mayReplace decides whether what is at o.to may give way to src, and returns it, nil for nothing.
+func (t *tree) mayReplace(ctx context.Context, o *op, src *node) (*node, error) {
+	old, err := t.existing(ctx, o.to)
+	if err != nil || old == nil {
+		return nil, err
 	}
 	switch {
 	case o.noReplace:
-		return errKind("rename", o.to, KindExist)
+		return nil, errKind("rename", o.to, KindExist)
 	case old.typ == TypeDir && src.typ != TypeDir:
-		return errKind("rename", o.to, KindIsDir)
+		return nil, errKind("rename", o.to, KindIsDir)
 	case old.typ != TypeDir && src.typ == TypeDir:
-		return errKind("rename", o.to, KindNotDir)
+		return nil, errKind("rename", o.to, KindNotDir)
 	case old.typ != TypeDir:
-		return nil
+		return old, nil
 	}
 	if empty, err := t.empty(ctx, old, o.to); err != nil {
-		return err
+		return nil, err
 	} else if !empty {
-		return errKind("rename", o.to, KindNotEmpty)
+		return nil, errKind("rename", o.to, KindNotEmpty)
 	}
-	return nil
+	return old, nil
 }
 
 // setattr changes the attributes that o.mask names.

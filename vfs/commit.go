@@ -271,6 +271,9 @@ func (t *tree) hide(ctx context.Context, names []Name) (*tree, error) {
 		if err != nil {
 			return nil, err
 		}
+		if kid := dir.kids.get(name.Base()); kid != nil {
+			out.grown += below.bytes() - kid.bytes()
+		}
 		switch {
 		case below != nil && below.typ == TypeDir:
 			// The head has a directory there that was removed: the file that waits for its

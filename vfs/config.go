@@ -42,6 +42,9 @@ type View interface {
 	// Lossy reports whether the snapshot, or one that it continues, lacks what the store had
 	// lost when it was made.
 	Lossy() bool
+	// Bytes is the sum of the sizes of the files in it, 0 while that is not known. It waits for
+	// nothing.
+	Bytes() int64
 	Close() error
 }
 
@@ -95,6 +98,7 @@ type ShareConfig struct {
 	AckTimeout     time.Duration // acknowledge: stored gives up waiting; 5 min
 	VisibleHistory bool          // list .snapshots at the root
 	Aliases        []string      // ".zfs/snapshot", ".snapshot", "~snapshot", "@GMT"
+	Quota          int64         // bytes that the files of the live tree may have; 0 for no bound
 	MaxPending     int           // sealed sets that wait for a commit before destructive operations slow down; 1000
 }
 

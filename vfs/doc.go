@@ -21,12 +21,12 @@
 // Readers of a tree take no lock. Locks are taken in this order, and none is held while
 // one further left is taken:
 //
-//	Dir.mu → File.mu → upload.mu → (share.do: the sequencer) → System.mu → share.mu → leaves
+//	Dir.mu → File.mu → upload.mu → (share.do: the sequencer) → System.mu → claims.mu → share.mu → leaves
 //
 // Leaves are uploads.mu, creations.mu, upload.meta, content.mu, views.mu, Session.mu,
 // intakes.mu and ahead.mu, in which aheads.mu and those of a spool file are taken. File.mu, upload.mu,
 // uploadBase.mu and Dir.mu are held across I/O, which their comments explain; no other is.
 // source.turn is, too, but nobody waits for it who has something to show.
 // The sequencer waits for nobody: an operation's check may take uploads.mu and creations.mu
-// and nothing else.
+// and nothing else. claims.mu, in which share.mu is taken, is held while a batch becomes visible.
 package vfs

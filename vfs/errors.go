@@ -21,7 +21,7 @@ const (
 	KindBadName                 // a name that is refused: too long, reserved, NUL, …
 	KindInvalid                 // arguments that make no sense
 	KindLoop                    // too many symbolic links
-	KindNoSpace                 // spool or disk full, or a quota
+	KindNoSpace                 // spool, disk or store full
 	KindUnavailable             // the store cannot be reached: stored bytes cannot be read now
 	KindUnsupported             // not a thing this filesystem does
 	KindTooMany                 // too many open handles
@@ -30,6 +30,7 @@ const (
 	KindTorn                    // an append to a file whose last overwrite by the same principal was cut off
 	KindDisk                    // the disk below the data directory fails, or is read-only or not there
 	KindChanged                 // what has the name is not what was looked at (File.PublishOver)
+	KindQuota                   // the share's quota is used up
 )
 
 // String is the text that a client may see.
@@ -73,6 +74,8 @@ func (k Kind) String() string {
 		return "disk of the server does not work, try again later"
 	case KindChanged:
 		return "changed since it was looked at, look again"
+	case KindQuota:
+		return "quota exceeded"
 	default:
 		return "failure"
 	}

@@ -298,15 +298,18 @@ func (f *File) copyTo(ctx context.Context, off, n int64, to *File, toOff int64) 
 }
 
 // adopt makes an empty upload a whole copy of a stored file, without moving a byte; it
-// reports whether that was possible.
-func (u *upload) adopt(f *File, ref baseRef) bool {
+// reports whether that is possible.
+func (u *upload) adopt(f *File, ref baseRef) (bool, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.usable(f) != nil || u.size.Load() != 0 || u.base.exists() || ref.path == "" {
-		return false
+		return false, nil
+	}
+	if err := u.claim(ref.size); err != nil {
+		return true, u.fail(err)
 	}
 	u.touch()
 	u.base.ref, u.base.limit = ref, ref.size
 	u.size.Store(ref.size)
-	return true
+	return true, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/snapgate/gateway/snapshotter"
 )
@@ -24,8 +25,9 @@ type awayView struct {
 	repo Repository
 	id   snapshotter.ID
 
-	mu   sync.Mutex // guards view; held while it is opened, so that one try is made at a time
-	view View
+	mu    sync.Mutex // guards view; held while it is opened, so that one try is made at a time
+	view  View
+	bytes atomic.Int64 // the view's, 0 before
 }
 
 func (v *awayView) open(ctx context.Context) (View, error) {
@@ -39,6 +41,7 @@ func (v *awayView) open(ctx context.Context) (View, error) {
 		return nil, err
 	}
 	v.view = holdView(view)
+	v.bytes.Store(view.Bytes())
 	return v.view, nil
 }
 
@@ -71,6 +74,8 @@ func (v *awayView) Lossy() bool {
 	defer v.mu.Unlock()
 	return v.view != nil && v.view.Lossy()
 }
+
+func (v *awayView) Bytes() int64 { return v.bytes.Load() }
 
 // Close does nothing: the view behind it is closed when it is no longer referred to.
 func (v *awayView) Close() error { return nil }

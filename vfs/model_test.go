@@ -110,6 +110,17 @@ func (m model) rename(p, to string) bool {
 	return true
 }
 
+// bytes is the sum of the sizes of the files.
+func (m model) bytes() int64 {
+	sum := 0
+	for p, what := range m {
+		if p[0] == '/' && what != "dir" && !strings.HasPrefix(what, "-> ") {
+			sum += len(what)
+		}
+	}
+	return int64(sum)
+}
+
 // stored is the model as a snapshot may have it: files that wait for their rename are left
 // out, since the head's, if any, show instead.
 func stored(tree map[string]string) map[string]string {
@@ -197,6 +208,7 @@ func TestShareModel(t *testing.T) {
 				if diff := cmp.Diff(map[string]string(r.m), withAttributes(t, r.s)); diff != "" {
 					t.Fatalf("step %d: live tree differs (-want +got):\n%s", step, diff)
 				}
+				want(t, fmt.Sprintf("step %d: bytes of the live tree", step), r.s.current().bytes(), r.m.bytes())
 			}
 			r.finish()
 			closeSystem(t, r.sys)

@@ -217,7 +217,7 @@ func (s *Session) openWrite(ctx context.Context, f *File, p *place, attr AttrSet
 		u.attr, _ = attr.apply(u.attr, 0)
 		u.mtime = attr.ModTime != nil
 	} else {
-		u.onto = true
+		u.onto, u.replaced = true, p.node.bytes()
 		u.attr = p.node.attr // an overwritten file keeps its mode and owner
 	}
 	if !p.absent && f.flag&OpenTruncate == 0 {
@@ -312,7 +312,11 @@ func (s *Session) resume(ctx context.Context, f *File, p *place) (done bool, err
 	u.written.Store(part.size)
 	u.size.Store(part.size)
 	u.base.ref, u.base.limit = part.base, part.base.size
+	if err := u.claim(part.size); err != nil {
+		return false, joinClose(err, u.file.Close())
+	}
 	if err := s.register(ctx, f, p, u); err != nil {
+		u.give()
 		return false, joinClose(err, u.file.Close())
 	}
 	return true, nil
@@ -336,8 +340,10 @@ func (s *Session) CopyData(ctx context.Context, from *File, off, n int64, to *Fi
 	ref := from.stored
 	from.mu.RUnlock()
 	whole := off == 0 && toOff == 0 && (n == 0 || n == ref.size)
-	if from.up == nil && whole && to.up.adopt(to, ref) {
-		return nil
+	if from.up == nil && whole {
+		if done, err := to.up.adopt(to, ref); done {
+			return clientError("copy", to.name, err)
+		}
 	}
 	return from.copyTo(ctx, off, n, to, toOff)
 }

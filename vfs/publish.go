@@ -100,6 +100,7 @@ func (u *upload) leave(err error) error {
 		u.state = uploadEnded
 	}
 	u.ahead.drop()
+	u.give()
 	u.share.uploads.remove(u)
 	return joinClose(joinClose(err, u.base.close()), u.share.sweep())
 }

@@ -174,7 +174,11 @@ func (s *share) accept(st *stage, r *request) (*stage, error) {
 		return st, err
 	} else if destroys {
 		// Try first: an operation that will be refused seals nothing.
-		if _, err := st.tree.apply(s.seq.ctx, o, 0); err != nil {
+		t, err := st.tree.apply(s.seq.ctx, o, 0)
+		if err == nil {
+			err = s.fits(o, st.tree, t)
+		}
+		if err != nil {
 			return st, err
 		}
 		s.flush(st)
@@ -199,6 +203,9 @@ func (s *share) applyTo(st *stage, o *op, r *request) error {
 		o.version = st.version
 	}
 	t, err := st.tree.apply(s.seq.ctx, o, s.ledger.open.number)
+	if err == nil {
+		err = s.fits(o, st.tree, t)
+	}
 	if err != nil {
 		return err
 	}
@@ -335,8 +342,13 @@ func (s *share) flush(st *stage) {
 
 // publish makes a journalled batch visible and answers those who wait for it.
 func (s *share) publish(st *stage, first uint64) {
+	s.claims.mu.Lock()
 	s.mu.Lock()
 	for i, o := range st.ops {
+		if o.upload != nil {
+			o.upload.unclaim()
+			o.upload.replaced = o.content.size // of handles that go on
+		}
 		s.note(o, first+uint64(i))
 	}
 	s.seq.free = append(s.seq.free, s.doubtful...)
@@ -344,6 +356,7 @@ func (s *share) publish(st *stage, first uint64) {
 	s.mu.Unlock()
 	s.seq.version = st.version
 	s.live.Store(st.tree)
+	s.claims.mu.Unlock()
 	for _, r := range st.reqs {
 		if r != nil {
 			r.done <- nil

@@ -38,6 +38,7 @@ type share struct {
 
 	aheads *aheads // put uploads into the store while they arrive
 	intake *intake // lets changes in; nil for a source
+	claims claims
 
 	committer   *committer
 	stopCommits context.CancelFunc // ends the committer and the chores

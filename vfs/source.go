@@ -195,4 +195,6 @@ func (v failedView) Open(context.Context, string) (Reader, error) { return nil, 
 
 func (v failedView) Lossy() bool { return false }
 
+func (v failedView) Bytes() int64 { return 0 }
+
 func (v failedView) Close() error { return nil }

@@ -39,6 +39,9 @@ type ShareStatus struct {
 	Journal      int64     // bytes
 	Spool        int64     // bytes
 
+	Bytes int64 // of the files in the live tree
+	Quota int64 // of Bytes; 0 for none
+
 	Head     snapshotter.ID // zero before the first commit
 	HeadTime time.Time
 
@@ -142,6 +145,7 @@ func (s *share) status() ShareStatus {
 		st.Uploads, st.Journal, st.Spool = s.uploads.count(), s.journal.Bytes(), s.spool.Bytes()
 		st.Waiting, st.Slowed = s.intake.slowed()
 		st.Refusing = s.intake.refuses()
+		st.Bytes, st.Quota = s.current().bytes(), s.config().Quota
 	} else if now := s.source.shown.Load(); now != nil {
 		st.Head, st.SourceError = now.tree.head, now.err
 	}

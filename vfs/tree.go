@@ -18,6 +18,25 @@ type tree struct {
 	root *node
 	head snapshotter.ID
 	base View // the head; nil when there is none
+	// grown is by how many bytes the files are more than those of the head.
+	grown int64
+}
+
+// bytes is the sum of the sizes of the files. While the store is away, and was at the start, the
+// head's may not be known; they are left out then.
+func (t *tree) bytes() int64 {
+	if t.base == nil {
+		return t.grown
+	}
+	return max(0, t.base.Bytes()+t.grown)
+}
+
+// bytes is what a node counts itself, nil for none.
+func (n *node) bytes() int64 {
+	if n == nil || n.typ != TypeFile {
+		return 0
+	}
+	return n.size
 }
 
 // node is a name in a tree. Nodes are immutable once they are part of a tree.
@@ -266,7 +285,7 @@ func (t *tree) editRoot(ctx context.Context) (*tree, error) {
 		}
 		root.attr, root.unknown = e.Attr, false
 	}
-	return &tree{root: &root, head: t.head, base: t.base}, nil
+	return &tree{root: &root, head: t.head, base: t.base, grown: t.grown}, nil
 }
 
 // setKid puts child under a name; n must be a copy that no reader has seen.

@@ -47,15 +47,17 @@ type upload struct {
 	onto      bool // above a complete file, which it follows when that is renamed; changed with table.mu held
 	exclusive bool // publishes under a free name only; changed with table.mu held
 
-	owner   atomic.Pointer[Session] // changed with mu held
-	size    atomic.Int64            // logical size so far
-	written atomic.Int64            // bytes that went to the spool
-	unsaved atomic.Int64            // of them, since the last checkpoint
-	saved   atomic.Int64            // size of the partial that is journalled
-	quiet   atomic.Int64            // Unix nanoseconds of the last write
-	savedAt atomic.Int64            // Unix nanoseconds of the last checkpoint, of the start at first
-	spoolNo atomic.Uint64           // the spool file, 0 while there is none on disk
-	saving  atomic.Bool             // a checkpoint is under way
+	owner    atomic.Pointer[Session] // changed with mu held
+	size     atomic.Int64            // logical size so far
+	written  atomic.Int64            // bytes that went to the spool
+	replaced int64                   // size of the file that it replaces; guarded by share.claims.mu
+	claimed  int64                   // of the quota; likewise
+	unsaved  atomic.Int64            // of them, since the last checkpoint
+	saved    atomic.Int64            // size of the partial that is journalled
+	quiet    atomic.Int64            // Unix nanoseconds of the last write
+	savedAt  atomic.Int64            // Unix nanoseconds of the last checkpoint, of the start at first
+	spoolNo  atomic.Uint64           // the spool file, 0 while there is none on disk
+	saving   atomic.Bool             // a checkpoint is under way
 
 	background sync.WaitGroup // the checkpoint; started with mu held for reading
 
@@ -284,6 +286,9 @@ func (u *upload) checkpointDue() bool {
 // admit asks whether a write that ends at end may be spooled. Holes count as bytes: a
 // commit has to read them.
 func (u *upload) admit(end, n int64) error {
+	if err := u.claim(end); err != nil {
+		return err
+	}
 	return u.share.admit(max(n, end-u.base.limit-u.written.Load()))
 }
 
@@ -341,6 +346,7 @@ func (u *upload) truncate(ctx context.Context, f *File, size int64) error {
 	}
 	u.base.limit = min(u.base.limit, size)
 	u.size.Store(size)
+	_ = u.claimExactly(size, true) // what it may have was admitted
 	u.quiet.Store(time.Now().UnixNano())
 	if u.saved.Load() > size {
 		// The journal promises more than there is: what comes next may leave gaps.
@@ -466,6 +472,7 @@ func (u *upload) takeOver(f *File) error {
 	}
 	u.base.limit = min(u.base.limit, size)
 	u.size.Store(size)
+	_ = u.claimExactly(size, true) // it is not more than before
 	u.touch()
 	u.share.uploads.settle(u, false)
 	clear(u.handles)

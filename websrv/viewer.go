@@ -314,6 +314,8 @@ func (v *viewer) refuse(w http.ResponseWriter, r *http.Request, l *login, err er
 		status, text = http.StatusConflict, "This cannot be done now: "+kind.String()+"."
 	case vfs.KindNoSpace:
 		status, text = http.StatusInsufficientStorage, "There is no space left."
+	case vfs.KindQuota:
+		status, text = http.StatusInsufficientStorage, "The quota of the share is used up."
 	case vfs.KindUnavailable, vfs.KindTooMany, vfs.KindTimeout, vfs.KindClosed, vfs.KindDisk:
 		status, text = http.StatusServiceUnavailable, "This cannot be done now: "+kind.String()+"."
 		w.Header().Set("Retry-After", "10")

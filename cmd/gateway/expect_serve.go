@@ -236,12 +236,26 @@ func inHours(d time.Duration) string {
 // commitFailuresToTell is how many commits of a share must fail in a row: some half a minute of them.
 const commitFailuresToTell = 5
 
-// checkCommits raises alarms of shares whose changes cannot be committed, and clears them.
+// checkCommits raises alarms of shares whose changes cannot be committed or that are nearly full, and clears them.
 func (s *serving) checkCommits() {
 	list := s.system.Status().Shares
 	for i := range list {
 		checkCommits(s.alarms, &list[i])
+		checkQuota(s.alarms, &list[i])
 	}
+}
+
+// checkQuota looks at what the live tree of a share has of its quota.
+func checkQuota(board *alarm.Board, sh *vfs.ShareStatus) {
+	full := nearlyFull(sh.Quota)
+	if _, raised := board.Get(alarm.QuotaNearlyFull, sh.Name); raised {
+		full -= full / slack // it must not come and go all the time
+	}
+	text := ""
+	if sh.Quota > 0 && sh.Bytes >= full {
+		text = fmt.Sprintf("its files have %s of %s (quota); uploads that do not fit are refused", bytesText(sh.Bytes), bytesText(sh.Quota))
+	}
+	settle(board, alarm.QuotaNearlyFull, sh.Name, text, "remove files, or set quota of the share higher; snapshots do not count")
 }
 
 func checkCommits(board *alarm.Board, sh *vfs.ShareStatus) {

@@ -67,14 +67,20 @@ func TestNearlyFull(t *testing.T) {
 			checkStore(board, "default", disk.Space{Total: 1000 << 30, Avail: avail << 30}, storeReserve(0, 1000<<30))
 		}
 	}
+	quota := func(bytes, quota int64) func() {
+		return func() { checkQuota(board, &vfs.ShareStatus{Name: "main", Bytes: bytes << 20, Quota: quota << 20}) }
+	}
 	got := raised(t, board,
+		quota(899, 1000), quota(900, 1000), quota(811, 1000), quota(809, 1000), quota(950, 1000), quota(950, 0),
 		spool(799, 5000), spool(800, 5000), spool(750, 5000), spool(719, 5000), spool(750, 5000),
 		spool(100, 499), spool(100, 500), func() { checkSpool(board, &vfs.Status{DiskFree: -1, Reserve: 1}, 0.8) },
 		store(20), store(19), store(21), store(22),
 	)
 	full, free := "spool-nearly-full spool: the spool has N MiB of 1000 MiB; at that size uploads are refused", "store-nearly-full default: the disk of the store has N GiB free; 20 GiB are expected"
 	n := func(text, n string) string { return strings.Replace(text, "N", n, 1) }
+	used := "quota-nearly-full main: its files have N MiB of 1000 MiB (quota); uploads that do not fit are refused"
 	want := []string{
+		"", n(used, "900"), n(used, "811"), "", n(used, "950"), "",
 		"", n(full, "800"), n(full, "750"), "", "",
 		"spool-nearly-full spool: the disk of data_dir has 499 MiB free; below 200 MiB uploads are refused", "", "",
 		"", n(free, "19"), n(free, "21"), "",

@@ -58,7 +58,7 @@ func shareKind(sh *vfs.ShareStatus) string {
 func metricsShare(sh *vfs.ShareStatus, found probed) metrics.Share {
 	m := metrics.Share{
 		Name: sh.Name, Kind: shareKind(sh), Uploads: sh.Uploads,
-		Changes: sh.Changes, ChangedBytes: sh.ChangedBytes, Sets: sh.Sets, Oldest: sh.Oldest,
+		Changes: sh.Changes, ChangedBytes: sh.ChangedBytes, Bytes: sh.Bytes, Quota: sh.Quota, Sets: sh.Sets, Oldest: sh.Oldest,
 		Journal: sh.Journal, Spool: sh.Spool, Failures: sh.CommitFailures,
 		Snapshots: -1, LastSnapshot: sh.HeadTime, LastSuccess: sh.CommitSuccess,
 	}

@@ -303,6 +303,12 @@ func scriptSFTP(ts *testscript.TestScript, user, op string, args []string) (err 
 		var b bytes.Buffer
 		_, err = f.WriteTo(&b)
 		return errors.Join(err, f.Close(), os.WriteFile(ts.MkAbs(args[1]), b.Bytes(), 0o600))
+	case "df":
+		st, err := c.StatVFS(args[0])
+		if err == nil {
+			_, _ = fmt.Fprintf(ts.Stdout(), "%d KiB, %d free\n", st.Blocks*st.Bsize>>10, st.Bavail*st.Bsize>>10)
+		}
+		return err
 	case "ls":
 		list, err := c.ReadDir(args[0])
 		for _, info := range list {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -193,9 +194,13 @@ func writeStatus(out io.Writer, st *control.Status) error {
 		return err
 	}
 	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "\nSHARE\tKIND\tSNAPSHOTS\tLAST SNAPSHOT\tPENDING\tFOR\tUPLOADS\tSESSIONS\tSTATE")
+	quotas, used := slices.ContainsFunc(st.Shares, func(sh control.Share) bool { return sh.QuotaBytes > 0 }), ""
+	if quotas {
+		used = "USED\t"
+	}
+	_, _ = fmt.Fprintln(w, "\nSHARE\tKIND\tSNAPSHOTS\tLAST SNAPSHOT\tPENDING\tFOR\t"+used+"UPLOADS\tSESSIONS\tSTATE")
 	for i := range st.Shares {
-		writeShareRow(w, &st.Shares[i], st.Running)
+		writeShareRow(w, &st.Shares[i], st.Running, quotas)
 	}
 	if err := w.Flush(); err != nil { // keeps the errors of the lines
 		return err
@@ -284,7 +289,7 @@ func writeStatusHead(w io.Writer, st *control.Status) {
 	}
 }
 
-func writeShareRow(w io.Writer, sh *control.Share, running bool) {
+func writeShareRow(w io.Writer, sh *control.Share, running, quotas bool) {
 	snapshots, last, pending, since := "-", "-", "-", "-"
 	if sh.Snapshots >= 0 {
 		snapshots = fmt.Sprint(sh.Snapshots)
@@ -297,6 +302,16 @@ func writeShareRow(w io.Writer, sh *control.Share, running bool) {
 	}
 	if sh.OldestPending != "" {
 		since = age(time.Duration(sh.Backlog) * time.Second)
+	}
+	if quotas {
+		used := "-"
+		switch {
+		case sh.QuotaBytes > 0:
+			used = bytesText(sh.UsedBytes) + " of " + bytesText(sh.QuotaBytes)
+		case running && sh.Kind == metrics.KindShare:
+			used = bytesText(sh.UsedBytes)
+		}
+		since += "\t" + used
 	}
 	state := "ok"
 	switch {

@@ -124,7 +124,7 @@ func (s *serving) statusOfServers(st *control.Status) {
 func describeShare(sh *vfs.ShareStatus, found probed) control.Share {
 	d := control.Share{
 		Name: sh.Name, Kind: shareKind(sh), Sessions: sh.Sessions, Uploads: sh.Uploads, Snapshots: -1,
-		LastSnapshot: stamp(sh.HeadTime), Pending: sh.Changes, PendingBytes: sh.ChangedBytes,
+		LastSnapshot: stamp(sh.HeadTime), Pending: sh.Changes, PendingBytes: sh.ChangedBytes, UsedBytes: sh.Bytes, QuotaBytes: sh.Quota,
 		OldestPending: stamp(sh.Oldest), Failures: sh.CommitFailures, FailingSince: stamp(sh.FailingSince),
 	}
 	if !sh.Head.IsZero() {

@@ -19,6 +19,7 @@ const (
 	MassOverwrite      Kind = "mass-overwrite"      // a share or source; a finding
 	PullFailed         Kind = "pull-failed"         // a source
 	CommitFailed       Kind = "commit-failed"       // a share
+	QuotaNearlyFull    Kind = "quota-nearly-full"   // a share
 	VerificationFailed Kind = "verification-failed" // a store
 	StoreNearlyFull    Kind = "store-nearly-full"   // a store
 	StoreFullOfLocked  Kind = "store-full-of-locked"

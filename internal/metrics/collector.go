@@ -35,6 +35,8 @@ func stateMetrics() []struct {
 		{"uploads_open", "Uploads under way in a share.", share},
 		{"pending_operations", "Operations that were accepted and are in no snapshot yet.", share},
 		{"pending_bytes", "Bytes of the files that were accepted and are in no snapshot yet.", share},
+		{"share_bytes", "Bytes of the files in the live tree of a share; counts against its quota.", share},
+		{"share_quota_bytes", "quota of a share; no series without one.", share},
 		{"pending_sets", "Sealed sets of changes that wait for their commit.", share},
 		{"oldest_pending_timestamp_seconds", "When the oldest completed change that is in no snapshot was accepted; no series without one.", share},
 		{"journal_bytes", "Size of a share's journal.", share},
@@ -173,6 +175,10 @@ func (e emitter) share(s *Share) {
 	e.gauge("uploads_open", float64(s.Uploads), s.Name)
 	e.gauge("pending_operations", float64(s.Changes), s.Name)
 	e.gauge("pending_bytes", float64(s.ChangedBytes), s.Name)
+	e.gauge("share_bytes", float64(s.Bytes), s.Name)
+	if s.Quota > 0 {
+		e.gauge("share_quota_bytes", float64(s.Quota), s.Name)
+	}
 	e.gauge("pending_sets", float64(s.Sets), s.Name)
 	e.time("oldest_pending_timestamp_seconds", s.Oldest, s.Name)
 	e.gauge("journal_bytes", float64(s.Journal), s.Name)

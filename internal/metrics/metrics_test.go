@@ -24,7 +24,7 @@ func full() State {
 		Spool: 100, SpoolLimit: 1000, DiskFree: 7,
 		Shares: []Share{
 			{
-				Name: "main", Kind: KindShare, Uploads: 1, Changes: 2, ChangedBytes: 3, Sets: 4, Oldest: at, Journal: 5, Spool: 6,
+				Name: "main", Kind: KindShare, Uploads: 1, Changes: 2, ChangedBytes: 3, Bytes: 20, Quota: 30, Sets: 4, Oldest: at, Journal: 5, Spool: 6,
 				Failures: 7, Snapshots: 8, LastSnapshot: at, LastSuccess: at, SnapshotFiles: 9, SnapshotBytes: 10,
 			},
 			{Name: "web1", Kind: KindSource, Snapshots: -1},
@@ -82,6 +82,8 @@ func TestValues(t *testing.T) {
 		`snapgate_received_bytes_total{protocol="sftp"} 1.048576e+06`,
 		`snapgate_pending_operations{share="main"} 2`,
 		`snapgate_oldest_pending_timestamp_seconds{share="main"} 1.795287869e+09`,
+		`snapgate_share_bytes{share="main"} 20`,
+		`snapgate_share_quota_bytes{share="main"} 30`,
 		`snapgate_snapshots{kind="share",share="main"} 8`,
 		`snapgate_store_up 1`,
 		`snapgate_hook_pending{hook="mail"} 3`,

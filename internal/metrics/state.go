@@ -51,6 +51,8 @@ type Share struct {
 	Uploads       int    // open
 	Changes       int    // accepted, and in no snapshot yet
 	ChangedBytes  int64
+	Bytes         int64 // of the files in the live tree
+	Quota         int64 // 0 for none
 	Sets          int
 	Oldest        time.Time // change
 	Journal       int64

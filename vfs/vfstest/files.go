@@ -2,6 +2,7 @@ package vfstest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -360,7 +361,7 @@ func upload(cl Client, path string, data []byte) error {
 	}
 	for off := 0; off < len(data); off += packet {
 		if _, err := f.WriteAt(data[off:min(off+packet, len(data))], int64(off)); err != nil {
-			return err
+			return errors.Join(err, f.Close())
 		}
 	}
 	return f.Close()

@@ -136,6 +136,12 @@ func (l *Local) Pull() error {
 	return err
 }
 
+// Limit implements System.
+func (l *Local) Limit(quota int64) error {
+	l.config.Shares[0].Quota = quota // also for the next start
+	return l.System().Reload(context.Background(), l.config.Shares)
+}
+
 // Hold implements Holder.
 func (l *Local) Hold() (release func() error) {
 	gate := l.Repo.Block()

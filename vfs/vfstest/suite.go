@@ -62,6 +62,8 @@ type System interface {
 	Commit() error
 	// Pull makes what was committed last the newest snapshot of the source that Reader sees.
 	Pull() error
+	// Limit sets the share's quota, in bytes; 0 for none.
+	Limit(quota int64) error
 }
 
 // Holder is a System in which a commit can be stopped half-way.
@@ -155,7 +157,7 @@ func Run(t *testing.T, target Target) {
 	if target.Remote {
 		modes = []mode{asItStands, after}
 	}
-	cases := slices.Concat(fileCases(), uploadCases(), treeCases(), nameCases(), linkCases(), historyCases())
+	cases := slices.Concat(fileCases(), uploadCases(), treeCases(), nameCases(), linkCases(), historyCases(), quotaCases())
 	ofSources := sourceCases()
 	for _, problem := range checkLeftOut(slices.Concat(cases, ofSources), target.LeftOut) {
 		t.Error(problem)

@@ -18,6 +18,7 @@ type View struct {
 	repo   *Repository
 	root   *node
 	lossy  bool
+	bytes  int64
 	closed atomic.Bool
 }
 
@@ -34,7 +35,21 @@ func (r *Repository) View(_ context.Context, id snapshotter.ID) (*View, error) {
 	}
 	r.counts.Views++
 	r.counts.OpenViews++
-	return &View{repo: r, root: s.root, lossy: s.lossy}, nil
+	return &View{repo: r, root: s.root, lossy: s.lossy, bytes: s.root.bytes()}, nil
+}
+
+// Bytes is the sum of the sizes of the files.
+func (v *View) Bytes() int64 { return v.bytes }
+
+func (n *node) bytes() int64 {
+	if n.kind == snapshotter.File {
+		return int64(len(n.data))
+	}
+	sum := int64(0)
+	for _, kid := range n.kids {
+		sum += kid.bytes()
+	}
+	return sum
 }
 
 // Lossy reports whether the snapshot lacks what was lost: see Repository.Lose.

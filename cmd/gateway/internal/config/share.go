@@ -70,7 +70,8 @@ func (l *loader) readShare(name string, n node) {
 		"visible":             intoBool(&s.VisibleHistory),
 		"aliases":             intoAliases(&s.Aliases),
 		"max_pending":         intoInt(&s.MaxPending, 1_000_000),
-	}.later("hooks", "quota", "sync", "compression", "exclude")
+		"quota":               intoBytes(&s.Quota, smallestLimit),
+	}.later("hooks", "sync", "compression", "exclude")
 	maps.Copy(known, keep.fields())
 	known["expect"] = l.expectOf(name)
 	n.fields(known)

@@ -80,6 +80,8 @@ type Share struct {
 	Snapshot      string `json:"snapshot,omitempty"` // its id
 	Pending       int    `json:"pending"`            // changes in no snapshot
 	PendingBytes  int64  `json:"pending_bytes"`
+	UsedBytes     int64  `json:"used_bytes,omitempty"`  // of the files in the live tree
+	QuotaBytes    int64  `json:"quota_bytes,omitempty"` // of them, that there may be
 	OldestPending string `json:"oldest_pending,omitempty"`
 	Backlog       int64  `json:"backlog_seconds"` // age of that
 	Failures      int    `json:"failures"`        // of commits, in a row
