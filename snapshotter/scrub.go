@@ -36,6 +36,8 @@ const (
 	scrubAtOnce = 64
 	// damageMost is how many damaged files are kept.
 	damageMost = 1000
+	// unreadMost is how many files of one run may be unreadable before it gives up.
+	unreadMost = 16
 	// damageParts is how many parts of a file are named.
 	damageParts = 4
 )
@@ -48,6 +50,10 @@ const (
 
 // ErrScrubbing means that another scrub of the store with the same Dir runs.
 var ErrScrubbing = errors.New("the store is being scrubbed already")
+
+// ErrUnread means that files could not be read, of a store that can be reached: a line that is bad, or a
+// server whose disk is. That says nothing of what they hold. What else there is was read.
+var ErrUnread = errors.New("could not be read")
 
 // ScrubScope says what a scrub reads back.
 type ScrubScope string
@@ -93,6 +99,7 @@ type ScrubReport struct {
 	Blobs     int
 	Bytes     int64
 	Left      int // files that this run is still to read
+	Unread    int // files that could not be read; see ErrUnread
 	Mended    int // that were damaged when they were read before
 	Repaired  int // of those, by this run
 	// Unused is how many blobs are damaged that no snapshot uses.
@@ -124,8 +131,8 @@ type Damage struct {
 // the states tell of, and the states. It takes no lock, and writes nothing to the store.
 //
 // What is damaged is not an error of the run; it is in the report, and in Dir until a later run
-// finds it mended. Errors: ErrScrubbing; ErrUnavailable, after which the next run goes on where this
-// one was.
+// finds it mended. Errors: ErrScrubbing; ErrUnread, of files that the next run looks at again;
+// ErrUnavailable, after which the next run goes on where this one was.
 func (s *Snapshotter) Scrub(ctx context.Context, cfg ScrubConfig) (report ScrubReport, err error) {
 	background.Do(func() { report, err = s.scrub(ctx, cfg) })
 	if err != nil {
@@ -164,7 +171,7 @@ func (s *Snapshotter) openScrub(cfg ScrubConfig) (r *scrubbing, end func() error
 	if err != nil {
 		return nil, nil, err
 	}
-	r = &scrubbing{s: s, cfg: cfg, began: cfg.Now().UTC(), damage: make(map[ledgerKey]*Damage), found: make(map[ledgerKey]damaged)}
+	r = &scrubbing{s: s, cfg: cfg, began: cfg.Now().UTC(), damage: make(map[ledgerKey]*Damage), unread: make(map[ledgerKey]error), found: make(map[ledgerKey]damaged)}
 	r.report.Scope = cfg.Scope
 	if cfg.Bandwidth > 0 {
 		const burst = 1 << 20
@@ -201,7 +208,8 @@ type scrubbing struct {
 	saved  time.Time
 
 	damage map[ledgerKey]*Damage
-	uses   *useSearch // of the last damage that was looked at
+	unread map[ledgerKey]error // what could not be read, and why
+	uses   *useSearch          // of the last damage that was looked at
 	// found is damage of this run whose uses are still to be found.
 	found map[ledgerKey]damaged
 }
@@ -215,6 +223,17 @@ type damaged struct {
 
 // configKey stands for the configuration.
 func configKey() ledgerKey { return ledgerKey{} }
+
+// kindOf is the Kind of damage to a file.
+func kindOf(k ledgerKey) string {
+	switch k.kind {
+	case ledgerPackfile:
+		return DamagedPackfile
+	case ledgerState:
+		return DamagedState
+	}
+	return DamagedConfig
+}
 
 func keyOfDamage(d *Damage) ledgerKey {
 	k := configKey()
@@ -256,6 +275,22 @@ func (r *scrubbing) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := r.read(ctx, done); err != nil {
+		return err
+	}
+	if r.cfg.Repair && len(r.damage) > 0 {
+		if err := r.concerns(ctx); err != nil {
+			return err
+		}
+		if err := r.repair(ctx); err != nil {
+			return err
+		}
+	}
+	return r.unreadError()
+}
+
+// read reads back what is planned. What cannot be read is tried again at the end.
+func (r *scrubbing) read(ctx context.Context, done map[ledgerKey]bool) error {
 	for {
 		seen := r.generation()
 		plan, err := r.plan(ctx)
@@ -268,7 +303,7 @@ func (r *scrubbing) run(ctx context.Context) (err error) {
 			break
 		}
 		for _, k := range plan {
-			if err := r.verify(ctx, k); err != nil {
+			if err := r.verify(ctx, k); err != nil && !r.aside(ctx, k, err) {
 				return err
 			}
 			done[k] = true
@@ -281,13 +316,43 @@ func (r *scrubbing) run(ctx context.Context) (err error) {
 			}
 		}
 	}
-	if !r.cfg.Repair || len(r.damage) == 0 {
+	for k := range maps.Clone(r.unread) {
+		delete(r.unread, k)
+		if err := r.verify(ctx, k); err != nil && !r.aside(ctx, k, err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// aside puts a file aside that cannot be read, while the store can be reached. Otherwise it is false: then
+// the run ends.
+func (r *scrubbing) aside(ctx context.Context, k ledgerKey, cause error) bool {
+	if !errors.Is(cause, ErrUnavailable) || len(r.unread) == unreadMost {
+		return false
+	}
+	if err := r.s.store.Available(ctx); err != nil && !errors.Is(err, store.ErrDamaged) {
+		return false
+	}
+	r.s.log.Warn("a file of the store could not be read", "kind", kindOf(k), "file", hex.EncodeToString(k.mac[:]), "err", cause)
+	r.unread[k] = cause
+	return true
+}
+
+// unreadError names what could not be read; nil when all was.
+func (r *scrubbing) unreadError() error {
+	keys := slices.SortedFunc(maps.Keys(r.unread), func(a, b ledgerKey) int {
+		return cmp.Or(cmp.Compare(a.kind, b.kind), slices.Compare(a.mac[:], b.mac[:]))
+	})
+	if len(keys) == 0 {
 		return nil
 	}
-	if err := r.concerns(ctx); err != nil {
-		return err
+	r.report.Unread = len(keys)
+	files := "1 file"
+	if len(keys) > 1 {
+		files = fmt.Sprintf("%d files, the first of them", len(keys))
 	}
-	return r.repair(ctx)
+	return fmt.Errorf("%s %w: %s %x, which the next run looks at again: %w", files, ErrUnread, kindOf(keys[0]), keys[0].mac[:], r.unread[keys[0]])
 }
 
 // begin spreads what a large store has when it is scrubbed for the first time.
@@ -636,15 +701,16 @@ func (r *scrubbing) save(ctx context.Context) error {
 // finish finds out what the damage concerns, and writes down what is known.
 func (r *scrubbing) finish(ctx context.Context, cause error) error {
 	var err error
-	if ctx.Err() == nil && (cause == nil || !errors.Is(cause, ErrUnavailable)) {
+	through := cause == nil || errors.Is(cause, ErrUnread)
+	if ctx.Err() == nil && (through || !errors.Is(cause, ErrUnavailable)) {
 		err = r.concerns(ctx)
 	}
-	if cause == nil && err == nil {
+	if through && err == nil {
 		now := r.cfg.Now().UTC()
 		if r.cfg.Scope == ScrubDue || r.cfg.Scope == ScrubAll {
 			r.state.Last = now
 		}
-		if r.cfg.Scope == ScrubAll {
+		if r.cfg.Scope == ScrubAll && cause == nil {
 			r.state.Began, r.state.Whole, r.state.All = r.state.All, now, time.Time{}
 		}
 	}

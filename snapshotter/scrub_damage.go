@@ -25,12 +25,9 @@ func (r *scrubbing) mended(k ledgerKey) {
 func (r *scrubbing) damaged(k ledgerKey, bad damaged) {
 	d := r.damage[k]
 	if d == nil {
-		d = &Damage{Kind: DamagedPackfile, File: hex.EncodeToString(k.mac[:]), Found: r.began}
-		switch k.kind {
-		case ledgerState:
-			d.Kind = DamagedState
-		case 0:
-			d.Kind, d.File = DamagedConfig, "CONFIG"
+		d = &Damage{Kind: kindOf(k), File: hex.EncodeToString(k.mac[:]), Found: r.began}
+		if k == configKey() {
+			d.File = "CONFIG"
 		}
 		r.damage[k] = d
 		r.s.log.Error("a file of the store is damaged", "store", r.s.store.Location(), "kind", d.Kind, "file", d.File, "damage", bad.text)

@@ -118,20 +118,25 @@ func (r *scrubbing) repairFile(ctx context.Context, k ledgerKey) error {
 	case 0:
 		return st.RestoreConfig(ctx)
 	case ledgerState:
-		return r.locked(ctx, func() error { return st.RestoreState(ctx, k.mac, r.from()) })
+		return r.repairState(ctx, k.mac)
 	}
-	err := r.locked(ctx, func() error {
-		err := st.RestorePackfile(ctx, k.mac, r.from())
-		return r.restocked(ctx, err)
-	})
-	if err == nil || !errors.Is(err, store.ErrNoCopy) {
+	// What is read comes before the lock: it may come from far away, and commits go on meanwhile.
+	raw, err := st.CopyOfPackfile(ctx, k.mac, r.from())
+	if err == nil {
+		return r.locked(ctx, func() error {
+			if err := r.told(ctx, k.mac); err != nil {
+				return err
+			}
+			return r.restocked(ctx, st.RestorePackfile(ctx, k.mac, raw))
+		})
+	}
+	if !errors.Is(err, store.ErrNoCopy) {
 		return err
 	}
 	m, err := st.MendPackfile(ctx, k.mac)
 	if err != nil {
 		return err
 	}
-	// What it lacks may come from far away; commits go on meanwhile.
 	f := r.newFinder(ctx, k.mac, m.Lacks)
 	left, err := m.Fill(ctx, f.find)
 	missing := r.damage[k].Text == missingText
@@ -152,6 +157,15 @@ func (r *scrubbing) repairFile(ctx context.Context, k ledgerKey) error {
 		err = fmt.Errorf("%d of its blobs are nowhere else: %s", len(left), f.why(left))
 	}
 	return err
+}
+
+func (r *scrubbing) repairState(ctx context.Context, id objects.MAC) error {
+	st := r.s.store
+	raw, err := st.CopyOfState(ctx, id, r.from())
+	if err != nil && !errors.Is(err, store.ErrNoCopy) {
+		return err
+	}
+	return r.locked(ctx, func() error { return st.RestoreState(ctx, id, raw) })
 }
 
 // told makes sure that a packfile is not removed meanwhile. It needs s.write and a lock on the store.

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,15 +51,15 @@ func (k *scrubRig) whole() {
 	other.expect(k.last, with(map[string]*item{"/large": ptr(file(20, noise(1, 1<<20)))}))
 }
 
-// fileCopy opens a copy of the files of the store.
-func (k *scrubRig) fileCopy() *snapshotter.Snapshotter {
+// fileCopy opens a copy of the files of the store, and says where it is.
+func (k *scrubRig) fileCopy() (from *snapshotter.Snapshotter, root string) {
 	k.t.Helper()
 	dir := k.t.TempDir()
 	if err := os.CopyFS(filepath.Join(dir, "store"), os.DirFS(k.root)); err != nil {
 		k.t.Fatal(err)
 	}
 	cfg := storetest.Config(dir)
-	return newSnapshotter(k.t, storetest.Open(k.t, cfg))
+	return newSnapshotter(k.t, storetest.Open(k.t, cfg)), filepath.Join(dir, "store")
 }
 
 // synced is another store with copies of the snapshots.
@@ -111,7 +113,7 @@ func damages() map[string]func([]byte) []byte {
 func TestRepairFromFileCopy(t *testing.T) {
 	k := newScrubRig(t)
 	k.scrub(snapshotter.ScrubAll)
-	from := k.fileCopy()
+	from, _ := k.fileCopy()
 	k.forget()
 	for name, do := range damages() {
 		for _, path := range slices.Concat(k.files("packfiles"), k.files("states"), []string{filepath.Join(k.root, "CONFIG")}) {
@@ -388,3 +390,56 @@ func (h *onMessage) Handle(_ context.Context, r slog.Record) error {
 
 func (h *onMessage) WithAttrs([]slog.Attr) slog.Handler { return h }
 func (h *onMessage) WithGroup(string) slog.Handler      { return h }
+
+// TestRepairFromSlowCopy: while a copy of the files of the store is read that is slow, for packfiles and
+// for states, commits go on.
+func TestRepairFromSlowCopy(t *testing.T) {
+	k := newScrubRig(t)
+	k.scrub(snapshotter.ScrubAll)
+	from, root := k.fileCopy()
+	k.forget()
+	damaged := []string{k.files("packfiles")[0], k.files("states")[0]}
+	for _, path := range damaged {
+		change(t, path, damages()["cut off"])
+	}
+	if n := len(k.scrub(snapshotter.ScrubAll).State.Damage); n != len(damaged) {
+		t.Fatalf("%d files are damaged, want %d", n, len(damaged))
+	}
+	var wg sync.WaitGroup
+	for i, path := range damaged {
+		// Whoever opens it waits for what is written into it, which comes after a commit.
+		rel, err := filepath.Rel(k.root, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow := filepath.Join(root, rel)
+		content := read(t, slow)
+		if err := errors.Join(os.Remove(slow), syscall.Mkfifo(slow, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			w, err := os.OpenFile(slow, os.O_WRONLY, 0)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				k.commit(k.last, put("/meanwhile", file(uint64(60+i), "meanwhile")))
+			}()
+			select {
+			case <-done:
+			case <-time.After(30 * time.Second):
+				t.Error("no commit while the copy is read")
+			}
+			_, err = w.WriteString(content)
+			if err := errors.Join(err, w.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	k.sound(k.repair(from))
+	wg.Wait()
+	k.whole()
+}

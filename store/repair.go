@@ -27,28 +27,35 @@ import (
 // ErrNoCopy means that there is no sound copy of something.
 var ErrNoCopy = errors.New("there is no sound copy of it")
 
-// RestorePackfile puts a packfile back as it was, byte for byte: from the copies of metadata that are
-// kept here, or from another copy of this store. The error is ErrNoCopy when there is none. It needs
-// a lock on the store. from may be nil.
-func (s *Store) RestorePackfile(ctx context.Context, mac objects.MAC, from *Store) error {
+// CopyOfPackfile reads a packfile as it was, byte for byte: from the copies of metadata that are kept
+// here, or from another copy of this store. The error is ErrNoCopy when there is none that is sound.
+// It takes the time that the other place takes, and needs no lock. from may be nil.
+func (s *Store) CopyOfPackfile(ctx context.Context, mac objects.MAC, from *Store) ([]byte, error) {
 	if s.conn.mirror != nil {
 		if rd, err := s.conn.mirror.reopen(mac); err == nil {
 			raw, err := io.ReadAll(rd)
 			if err = errors.Join(err, rd.Close()); err == nil && s.soundPackfile(mac, raw) {
-				return s.putFile(ctx, packfileName(mac), raw)
+				return raw, nil
 			}
 		}
 	}
 	if from == nil || from.ID() != s.ID() {
-		return ErrNoCopy
+		return nil, ErrNoCopy
 	}
 	raw, err := from.readFile(ctx, storage.StorageResourcePackfile, mac, verifyMost, nil)
 	if err != nil {
-		return errors.Join(ErrNoCopy, err)
+		return nil, errors.Join(ErrNoCopy, err)
 	}
 	if !s.soundPackfile(mac, raw) {
-		return ErrNoCopy
+		return nil, ErrNoCopy
 	}
+	return raw, nil
+}
+
+// RestorePackfile puts a packfile back as CopyOfPackfile has read it. It needs a lock on the store,
+// under which the packfile must still be one that the states tell of. That others may have repaired it
+// does not matter: these are the bytes that it was written with.
+func (s *Store) RestorePackfile(ctx context.Context, mac objects.MAC, raw []byte) error {
 	return s.putFile(ctx, packfileName(mac), raw)
 }
 
@@ -288,24 +295,35 @@ func (s *Store) RestoreConfig(ctx context.Context) error {
 	return nil
 }
 
-// RestoreState puts a state back: byte for byte from another copy of this store; else made anew, from
-// what the index here knows of it, or, when that is nothing, from the packfiles that no state tells
-// of. What is made anew says in addition all that is known to be removed, so that nothing comes back
-// that the state had removed. from may be nil. It needs a lock on the store.
-func (s *Store) RestoreState(ctx context.Context, id objects.MAC, from *Store) (err error) {
+// CopyOfState reads a state as it was, byte for byte, from another copy of this store. The error is
+// ErrNoCopy when there is none that is sound. It needs no lock. from may be nil.
+func (s *Store) CopyOfState(ctx context.Context, id objects.MAC, from *Store) ([]byte, error) {
+	if from == nil || from.ID() != s.ID() {
+		return nil, ErrNoCopy
+	}
+	raw, err := from.readFile(ctx, storage.StorageResourceState, id, verifyMost, nil)
+	if err == nil {
+		_, err = s.compareTrailer(ctx, bytes.NewReader(raw), nil)
+	}
+	if err != nil {
+		return nil, errors.Join(ErrNoCopy, err)
+	}
+	return raw, nil
+}
+
+// RestoreState puts a state back: as CopyOfState has read it; or, when raw is nil, made anew, from what
+// the index here knows of it, or, when that is nothing, from the packfiles that no state tells of. What
+// is made anew says in addition all that is known to be removed, so that nothing comes back that the
+// state had removed. It needs a lock on the store.
+func (s *Store) RestoreState(ctx context.Context, id objects.MAC, raw []byte) error {
+	if raw == nil {
+		return s.remakeState(ctx, id)
+	}
 	name, err := s.conn.name(storage.StorageResourceState, id)
 	if err != nil {
 		return err
 	}
-	if from != nil && from.ID() == s.ID() {
-		raw, err := from.readFile(ctx, storage.StorageResourceState, id, verifyMost, nil)
-		if err == nil {
-			if _, err = s.compareTrailer(ctx, bytes.NewReader(raw), nil); err == nil {
-				return s.putFile(ctx, name, raw)
-			}
-		}
-	}
-	return s.remakeState(ctx, id)
+	return s.putFile(ctx, name, raw)
 }
 
 func (s *Store) remakeState(ctx context.Context, id objects.MAC) (err error) {

@@ -29,7 +29,8 @@ func (p *program) scrubCommand() *cobra.Command {
 and every state with its MAC: what has come since the last time, and a part of the rest, as the
 running gateway does once a day (verify in the configuration). With --all it reads everything; when
 that is cut off, the same call goes on where it was. It works beside uploads, takes no lock and
-changes nothing. What is damaged is named with the shares, paths and snapshots that it concerns, also
+changes nothing. A file that cannot be read is tried once more at the end, and by the next run; that is an
+error, and says nothing of what is in it. What is damaged is named with the shares, paths and snapshots that it concerns, also
 by later calls, until one finds it mended; the exit status is 1 as long.
 
 The running gateway does it, if there is one and it is its store. Without STORE it is the store that
@@ -103,12 +104,16 @@ func (p *program) scrub(ctx context.Context, args []string, f scrubFlags) error 
 	if ctx.Err() != nil {
 		return &hintedError{err: errors.New("scrub: interrupted"), hint: "the same call goes on where it was"}
 	}
-	if err != nil {
+	unread := err
+	if err != nil && (sum == nil || sum.Unread == 0) {
 		return storeError(named, err)
 	}
 	sum.Seconds = time.Since(began).Seconds()
 	if err := writeScrub(p.stdout, sum, damage, f.asJSON); err != nil {
 		return err
+	}
+	if unread != nil {
+		return storeError(named, unread)
 	}
 	if sum.Damaged > 0 {
 		return storeError(named, fmt.Errorf("scrub: %s: %w", count(uint64(sum.Damaged), "file", "files"), store.ErrDamaged))
@@ -191,7 +196,7 @@ func describeScrub(name string, rep *snapshotter.ScrubReport) *control.Scrub {
 	_, _, blobs := rep.State.Damaged()
 	return &control.Scrub{
 		Store: name, Scope: string(rep.Scope), Packfiles: rep.Packfiles, States: rep.States, Blobs: rep.Blobs, Bytes: rep.Bytes,
-		Left: rep.Left, Mended: rep.Mended, Repaired: rep.Repaired, Damaged: len(rep.State.Damage) + rep.State.More, DamagedBlobs: blobs, Unused: rep.Unused,
+		Left: rep.Left, Unread: rep.Unread, Mended: rep.Mended, Repaired: rep.Repaired, Damaged: len(rep.State.Damage) + rep.State.More, DamagedBlobs: blobs, Unused: rep.Unused,
 		Files: rep.State.Files, Fresh: rep.State.Fresh, Oldest: stamp(rep.State.Oldest),
 	}
 }
@@ -233,6 +238,9 @@ func writeScrub(out io.Writer, sum *control.Scrub, damage []control.Damage, asJS
 	}
 	fmt.Fprintf(&b, "read back: %s and %s, %s in %s\n", count(uint64(sum.Packfiles), "packfile", "packfiles"),
 		count(uint64(sum.States), "state", "states"), count(uint64(sum.Blobs), "blob", "blobs"), size(sum.Bytes))
+	if sum.Unread > 0 {
+		fmt.Fprintf(&b, "%s could not be read, which says nothing of what is in it\n", count(uint64(sum.Unread), "file", "files"))
+	}
 	if sum.Repaired > 0 {
 		fmt.Fprintf(&b, "%s repaired\n", count(uint64(sum.Repaired), "file was", "files were"))
 	} else if sum.Mended > 0 {

@@ -175,9 +175,33 @@ func readBack(rep *snapshotter.ScrubReport) string {
 
 // verifyNew reads back what snapshots have brought, soon after them.
 func (s *serving) verifyNew(ctx context.Context) {
+	verifySoon(ctx, s.events.stored, func() bool { return s.scrubNew(ctx) })
+}
+
+// scrubNew reads back what is new in the store; false when that is to be tried again.
+func (s *serving) scrubNew(ctx context.Context) (done bool) {
+	cfg := s.inForce.Load()
+	if !cfg.Verify.New {
+		return true
+	}
+	_, err := s.scrub(ctx, scrubConfig(cfg, &cfg.Store, snapshotter.ScrubNew))
+	switch {
+	case err == nil, ctx.Err() != nil:
+		return true
+	case errors.Is(err, snapshotter.ErrScrubbing), worthRetrying(err):
+		s.log.Debug("what is new in the store is read back later", "err", err)
+		return false
+	}
+	s.log.Error("what is new in the store was not read back", "err", err)
+	return true
+}
+
+// verifySoon calls run a while after something was stored, once for all that was stored until then;
+// and again when it says that it could not.
+func verifySoon(ctx context.Context, stored <-chan struct{}, run func() (done bool)) {
 	for {
 		select {
-		case <-s.events.stored:
+		case <-stored:
 		case <-ctx.Done():
 			return
 		}
@@ -185,19 +209,13 @@ func (s *serving) verifyNew(ctx context.Context) {
 			if !pauseFor(ctx, wait) {
 				return
 			}
-			cfg := s.inForce.Load()
-			if !cfg.Verify.New {
+			select {
+			case <-stored: // what came while it waited is read back with the rest
+			default:
+			}
+			if run() {
 				break
 			}
-			_, err := s.scrub(ctx, scrubConfig(cfg, &cfg.Store, snapshotter.ScrubNew))
-			if err == nil || ctx.Err() != nil {
-				break
-			}
-			if !errors.Is(err, snapshotter.ErrScrubbing) && !worthRetrying(err) {
-				s.log.Error("what is new in the store was not read back", "err", err)
-				break
-			}
-			s.log.Debug("what is new in the store is read back later", "err", err)
 		}
 	}
 }

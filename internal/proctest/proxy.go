@@ -1,6 +1,7 @@
 package proctest
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ type Trouble struct {
 	Answer string        // every connection gets this and is closed
 	Up     int64         // bytes to the server after which a connection ends; 0: never
 	Down   int64         // bytes to the client after which a connection ends; 0: never
+	Total  int64         // bytes to clients, on all connections, after which it is Reset; 0: never
 	Delay  time.Duration // before each piece that is passed on
 }
 
@@ -27,6 +29,8 @@ type Proxy struct {
 
 	mu      sync.Mutex
 	trouble Trouble
+	gets    int                       // guarded by mu
+	sent    int64                     // guarded by mu: to clients, since Set
 	conns   map[*net.TCPConn]struct{} // guarded by mu: of both sides
 }
 
@@ -60,9 +64,36 @@ func StartProxy(tb testing.TB, target string) *Proxy {
 func (p *Proxy) Set(trouble Trouble) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.trouble = trouble
+	p.trouble, p.sent = trouble, 0
 	for conn := range p.conns {
 		reset(conn)
+	}
+}
+
+// Gets is how many requests of HTTP to get something have passed so far, that were not encrypted.
+func (p *Proxy) Gets() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gets
+}
+
+// count counts requests in what a client has sent.
+func (p *Proxy) count(data []byte) {
+	if n := bytes.Count(data, []byte("GET /")); n > 0 {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.gets += n
+	}
+}
+
+// spend counts what goes to a client, and makes trouble when it is enough.
+func (p *Proxy) spend(data []byte) {
+	p.mu.Lock()
+	p.sent += int64(len(data))
+	enough := p.trouble.Total > 0 && p.sent > p.trouble.Total
+	p.mu.Unlock()
+	if enough {
+		p.Set(Trouble{Reset: true})
 	}
 }
 
@@ -115,8 +146,8 @@ func (p *Proxy) serve(client *net.TCPConn) {
 	}
 	defer p.forget(server)
 	var wg sync.WaitGroup
-	wg.Go(func() { pass(server, client, trouble.Up, trouble.Delay) })
-	wg.Go(func() { pass(client, server, trouble.Down, trouble.Delay) })
+	wg.Go(func() { pass(server, client, trouble.Up, trouble.Delay, p.count) })
+	wg.Go(func() { pass(client, server, trouble.Down, trouble.Delay, p.spend) })
 	wg.Wait()
 }
 
@@ -137,12 +168,14 @@ func (p *Proxy) hang(client *net.TCPConn) {
 	}
 }
 
-// pass copies from one side to the other until one ends, or the limit is reached.
-func pass(to, from *net.TCPConn, limit int64, delay time.Duration) {
+// pass copies from one side to the other until one ends, or the limit is reached. see is
+// shown what there is.
+func pass(to, from *net.TCPConn, limit int64, delay time.Duration, see func([]byte)) {
 	defer func() { _ = to.CloseWrite() }()
 	buf := make([]byte, 32<<10)
 	for n := int64(0); ; {
 		k, err := from.Read(buf)
+		see(buf[:k])
 		if delay > 0 {
 			<-time.After(delay)
 		}

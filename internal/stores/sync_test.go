@@ -56,6 +56,7 @@ func testServeSync(t *testing.T, r *rig) {
 	before, err := r.Command(t.Context(), "snapshots")
 	r.must(err)
 	r.must(r.Stop())
+	r.scrubbed()
 	r.check()
 
 	// The first store is lost, and data_dir with it.

@@ -10,6 +10,7 @@ type Scrub struct {
 	Blobs        int     `json:"blobs"`         // compared with their MACs
 	Bytes        int64   `json:"bytes"`         // read
 	Left         int     `json:"left"`          // files that this run is still to read
+	Unread       int     `json:"unread"`        // files that could not be read
 	Mended       int     `json:"mended"`        // that were damaged when they were read before
 	Repaired     int     `json:"repaired"`      // of these, by this run
 	Damaged      int     `json:"damaged"`       // files, with those of earlier runs

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/internal/alarm"
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+// What comes within the delay is read back by one run, what comes during a run by another, and a run that
+// cannot be made is made later.
+func TestVerifySoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &events{made: make(chan struct{}, 1), stored: make(chan struct{}, 1)}
+		begun, runs, done := time.Now(), []time.Duration(nil), false
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			verifySoon(ctx, e.stored, func() bool {
+				runs = append(runs, time.Since(begun))
+				if len(runs) == 2 {
+					e.pulse() // while it runs
+				}
+				return done
+			})
+		}()
+		want := func(want ...time.Duration) {
+			t.Helper()
+			synctest.Wait()
+			if len(runs) != len(want) {
+				t.Fatalf("runs at %v, want %v", runs, want)
+			}
+			for i := range want {
+				if runs[i] != want[i] {
+					t.Errorf("runs at %v, want %v", runs, want)
+				}
+			}
+		}
+		time.Sleep(time.Hour) //nolint:forbidigo // in a synctest bubble
+		want()                // nothing was stored
+		begun = time.Now()
+		for range 10 {
+			e.pulse()
+			time.Sleep(time.Second) //nolint:forbidigo // in a synctest bubble
+		}
+		want()
+		done = true
+		time.Sleep(time.Hour) //nolint:forbidigo // in a synctest bubble
+		want(verifyDelay)
+		begun, done = time.Now(), false
+		e.pulse()
+		time.Sleep(verifyDelay) //nolint:forbidigo // in a synctest bubble
+		want(verifyDelay, verifyDelay)
+		done = true
+		time.Sleep(time.Hour) //nolint:forbidigo // in a synctest bubble
+		// What was pulsed during the run that failed is part of the one that is made for it.
+		want(verifyDelay, verifyDelay, verifyDelay+verifyAgain)
+		cancel()
+		<-ended
+	})
+}
+
+// What snapshots have brought is read back, once, and nothing else.
+func TestVerifyNew(t *testing.T) {
+	snaps, err := snapshotter.New(t.Context(), snapshotter.Config{Store: storetest.New(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = snaps.Close() })
+	log := slog.New(slog.DiscardHandler)
+	board, err := alarm.Open(alarm.Config{Dir: t.TempDir(), Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := &config.Config{DataDir: t.TempDir(), Store: config.Store{Name: config.DefaultStore}}
+	cfg.Verify.New, cfg.Verify.Every = true, 30*24*time.Hour
+	s := &serving{gateway: &gateway{snapshots: snaps, alarms: board, log: log, cfg: cfg}}
+	s.inForce.Store(cfg)
+	base := snapshotter.ID{}
+	commit := func(n uint64) {
+		t.Helper()
+		changes := func(yield func(snapshotter.Change, error) bool) {
+			yield(snapshotter.Change{Path: "/", Kind: snapshotter.Dir, Version: n}, nil)
+		}
+		meta := snapshotter.Meta{Share: "main", ShareID: "s", GatewayID: "g", Sequence: n, Parent: base, Time: time.Unix(int64(n), 0)}
+		if base, err = snaps.Commit(t.Context(), base, iter.Seq2[snapshotter.Change, error](changes), meta); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// run reads back, and says how many files there are, all of which were read, and how much of them now.
+	run := func() (files int, bytes int64) {
+		t.Helper()
+		before := s.verifying.read.Load()
+		if !s.scrubNew(t.Context()) {
+			t.Fatal("it is to be tried again")
+		}
+		st := s.verifying.get()
+		if st.Fresh != st.Files {
+			t.Errorf("%d of %d files are read back", st.Fresh, st.Files)
+		}
+		return st.Files, s.verifying.read.Load() - before
+	}
+	for n := range uint64(3) {
+		commit(n + 1)
+	}
+	files, three := run()
+	if files < 6 || three == 0 { // a packfile and a state each, at least
+		t.Errorf("of three snapshots %d files, %d bytes", files, three)
+	}
+	if again, bytes := run(); again != files || bytes != 0 {
+		t.Errorf("once more: %d bytes", bytes)
+	}
+	commit(4)
+	if now, bytes := run(); now <= files || bytes == 0 || bytes >= three {
+		t.Errorf("of a fourth %d files after %d, %d bytes after %d", now, files, bytes, three)
+	}
+	cfg.Verify.New = false
+	commit(5)
+	before := s.verifying.read.Load()
+	if done := s.scrubNew(t.Context()); !done || s.verifying.read.Load() != before {
+		t.Error("what is new was read back, and should not be")
+	}
+}
