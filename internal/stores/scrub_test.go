@@ -50,8 +50,9 @@ func (r *rig) scrubbed() {
 	}
 	r.proxy.Set(proctest.Trouble{})
 
-	// A bit, a packfile that is gone, and one that is cut off.
+	// Bits of a packfile and a state, a packfile that is gone, and one that is cut off.
 	r.must(r.spoil(largest))
+	r.must(r.spoil(r.stored("states")[0]))
 	contents := 0
 	for _, path := range packs {
 		if path == largest || size(r, path) < 1<<20 {
@@ -63,12 +64,8 @@ func (r *rig) scrubbed() {
 			r.must(os.Truncate(path, size(r, path)/2))
 		}
 	}
-	if sum := r.scrub("--all", "--repair", "--from", "default"); contents < 2 || sum.Repaired != 3 || sum.Damaged != 0 {
+	if sum := r.scrub("--all", "--repair", "--from", "default"); contents < 2 || sum.Repaired != 4 || sum.Damaged != 0 {
 		r.t.Errorf("repaired from the first store, with %d packfiles of contents: %+v", contents+1, sum)
-	}
-	r.must(os.Remove(r.stored("states")[0]))
-	if sum := r.scrub("--repair"); sum.Repaired != 1 || sum.Damaged != 0 {
-		r.t.Errorf("a state that was gone: %+v", sum)
 	}
 }
 
