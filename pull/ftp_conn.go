@@ -251,23 +251,24 @@ func (c *ftpConn) startTLS(ctx context.Context) error {
 	return nil
 }
 
-// send sends a command line, and what is to go with it.
-func (c *ftpConn) send(op, path, line string) error {
+// send sends command lines, and what is to go with them.
+func (c *ftpConn) send(op, path string, lines ...string) error {
 	if err := c.settled(op); err != nil {
 		return err
 	}
-	if strings.ContainsAny(line, "\r\n\x00") {
-		return failf(op, path, KindName, "FTP cannot carry a line break in a path")
+	for _, line := range lines {
+		if strings.ContainsAny(line, "\r\n\x00") {
+			return failf(op, path, KindName, "FTP cannot carry a line break in a path")
+		}
 	}
 	if err := c.nc.SetDeadline(time.Now().Add(c.cfg.Timeout)); err != nil {
 		return c.broken(failOS(op, path, err))
 	}
-	line += "\r\n"
 	if c.prepared.wanted {
 		c.prepared = prepared{asked: true}
-		line += "EPSV\r\n"
+		lines = append(lines[:len(lines):len(lines)], "EPSV")
 	}
-	if _, err := c.nc.Write([]byte(line)); err != nil {
+	if _, err := c.nc.Write([]byte(strings.Join(lines, "\r\n") + "\r\n")); err != nil {
 		return c.broken(fail(op, path, KindConnection, err))
 	}
 	return nil

@@ -2,6 +2,7 @@ package pull
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -39,24 +40,100 @@ type prepared struct {
 	at     time.Time
 }
 
-// prepare has an EPSV go with the next command, if the server is known to take it.
+// prepare has an EPSV go with the next command, if the server is known to take it and there is no
+// port yet.
 func (c *ftpConn) prepare() {
-	c.prepared.wanted = c.epsv && !c.noEPSV && c.serial != nil && !c.serial.Load()
+	fresh := c.prepared.port != 0 && time.Since(c.prepared.at) < preparedLife
+	c.prepared.wanted = !fresh && c.epsv && !c.noEPSV && c.takesAhead()
 }
 
-// settled reads the reply to an EPSV that was sent ahead. One that does not come is of a server, or
-// of a firewall, that takes one command at a time: that is not tried again.
+// takesAhead reports whether commands may be sent before the reply to the one before.
+func (c *ftpConn) takesAhead() bool { return c.serial != nil && !c.serial.Load() }
+
+// early reads the reply to a command that was sent ahead, when that to the one before it has come.
+// One that does not come is of a server, or of a firewall, that takes one command at a time: that is
+// not tried again.
+func (c *ftpConn) early(op string) (ftpReply, error) {
+	late := time.AfterFunc(c.cfg.patience, func() {
+		c.serial.Store(true)
+		_ = c.broken(failf(op, "", KindConnection, "no reply to a command that was sent ahead"))
+	})
+	defer late.Stop()
+	return c.reply(op)
+}
+
+// ftpStep is a command, and what its reply means.
+type ftpStep struct {
+	op, line string
+	check    func(ftpReply) error
+}
+
+// steps sends commands together and reads their replies: they cost one round trip. What the server
+// refuses of those that it got early is sent again, alone.
+func (c *ftpConn) steps(path string, steps ...ftpStep) error {
+	refused := 0 // the first that is, or that has not been sent
+	var failed error
+	if len(steps) > 1 && c.takesAhead() {
+		lines := make([]string, len(steps))
+		for i, s := range steps {
+			lines[i] = s.line
+		}
+		if err := c.send(steps[0].op, path, lines...); err != nil {
+			return err
+		}
+		for i, s := range steps {
+			read := c.early
+			if i == 0 {
+				read = c.reply
+			}
+			r, err := read(s.op)
+			if err != nil {
+				return err
+			}
+			if failed == nil {
+				failed, refused = s.check(r), i
+			}
+		}
+		if failed == nil || refused == 0 {
+			return failed
+		}
+	}
+	early := refused > 0
+	for _, s := range steps[refused:] {
+		r, err := c.cmd(s.op, path, s.line)
+		if err != nil {
+			return err
+		}
+		if err := s.check(r); err != nil {
+			return cmp.Or(failed, err) // the first time it said why
+		}
+		failed = nil
+		if early {
+			c.serial.Store(true) // it was refused for it
+			early = false
+		}
+	}
+	return nil
+}
+
+// step is one whose reply is to have a code.
+func (c *ftpConn) step(op, path string, code int, line string) ftpStep {
+	return ftpStep{op, line, func(r ftpReply) error {
+		if r.code != code {
+			return c.refused(op, path, r)
+		}
+		return nil
+	}}
+}
+
+// settled reads the reply to an EPSV that was sent ahead.
 func (c *ftpConn) settled(op string) error {
 	if !c.prepared.asked {
 		return nil
 	}
 	c.prepared = prepared{}
-	late := time.AfterFunc(c.cfg.patience, func() {
-		c.serial.Store(true)
-		_ = c.broken(failf(op, "", KindConnection, "no reply to a command that was sent ahead"))
-	})
-	r, err := c.reply(op)
-	if late.Stop(); err != nil {
+	r, err := c.early(op)
+	if err != nil {
 		return err
 	}
 	if r.code == 229 {

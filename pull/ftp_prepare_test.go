@@ -38,7 +38,7 @@ func TestFTPPreparesTransfers(t *testing.T) {
 				}
 			}
 			h.start(t)
-			r := h.remote(t, func(c *FTPConfig) { c.Connections, c.patience = 1, 20*time.Millisecond })
+			r := h.remote(t, impatient(h))
 			for range 2 {
 				var all sync.WaitGroup
 				for i := range files {
@@ -56,6 +56,84 @@ func TestFTPPreparesTransfers(t *testing.T) {
 			}
 			if n := h.ahead.Load(); n > 1 != tt.ahead {
 				t.Errorf("%d commands were sent ahead", n)
+			}
+		})
+	}
+}
+
+// impatient makes one connection, which does not wait long for what is lost.
+func impatient(h *ftpHouse) func(*FTPConfig) {
+	return func(c *FTPConfig) {
+		if c.Connections = 1; h.oneByOne {
+			c.patience = 20 * time.Millisecond
+		}
+	}
+}
+
+// What is left to do with a file that was written is asked for together, and so is its name. Servers
+// that do not take that have every file written all the same, and are not asked so again.
+func TestFTPFinishesTogether(t *testing.T) {
+	const files = 6
+	for name, tt := range map[string]struct {
+		house *ftpHouse
+		trips int // of the last file
+	}{
+		"takes it":    {&ftpHouse{mlsd: true}, 5}, // EPSV, STOR, its end, and twice several
+		"has no MLST": {&ftpHouse{}, 5},
+		"has no EPSV": {&ftpHouse{mlsd: true, noEPSV: true}, 5},
+		"loses it":    {&ftpHouse{mlsd: true, oneByOne: true}, 8},
+		"refuses it":  {&ftpHouse{mlsd: true, noAhead: true}, 8},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := tt.house
+			h.dir = t.TempDir()
+			h.start(t)
+			r := h.remote(t, impatient(h))
+			ctx := t.Context()
+			write := func(i int) error {
+				temp, path, text := fmt.Sprint("/temp", i), fmt.Sprint("/", i), fmt.Sprint("content ", i)
+				return quick.Do(ctx, func() (bool, error) {
+					w, err := r.Create(ctx, temp, 0)
+					if err != nil {
+						return false, err
+					}
+					defer w.Abort()
+					err = w.Write(ctx, []byte(text))
+					if err == nil {
+						err = w.Finish(ctx, Attributes{Mode: 0o640, HasMode: true, ModTime: then})
+					}
+					if err == nil {
+						err = r.Rename(ctx, temp, path)
+					}
+					return false, err
+				})
+			}
+			before := 0
+			for i := range files {
+				if i == files-1 {
+					before = h.trips()
+				}
+				if err := write(i); err != nil {
+					t.Fatal(err)
+				}
+			}
+			trips := h.trips() - before
+			for i := range files {
+				path := filepath.Join(h.dir, fmt.Sprint(i))
+				data, err := os.ReadFile(path)
+				if want := fmt.Sprint("content ", i); string(data) != want || err != nil {
+					t.Errorf("%d: %q, %v, want %q", i, data, err, want)
+				}
+				fi, err := os.Stat(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if fi.Mode() != 0o640 || !fi.ModTime().Equal(then) {
+					t.Errorf("%d: %v, %v", i, fi.Mode(), fi.ModTime())
+				}
+			}
+			if trips != tt.trips {
+				t.Errorf("a file costs %d round trips, want %d", trips, tt.trips)
 			}
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -60,6 +61,7 @@ type ftpPeer struct {
 	nc      net.Conn
 	cwd     string
 	rest    int64
+	from    string // of RNFR
 	data    net.Listener
 	protect bool
 	listed  bool // by LIST, which shows targets
@@ -101,6 +103,17 @@ func (h *ftpHouse) count(cmd string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.commands[cmd]
+}
+
+// trips is how many replies a client has waited for, in all.
+func (h *ftpHouse) trips() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.commands["STOR"] - int(h.ahead.Load()) // it has two replies
+	for _, times := range h.commands {
+		n += times
+	}
+	return n
 }
 
 func (h *ftpHouse) remote(tb testing.TB, change ...func(*FTPConfig)) *FTP {
@@ -213,7 +226,7 @@ func (p *ftpPeer) answer(cmd, arg string) bool {
 		p.protect = arg == "P"
 		p.say("200 ok")
 	case "FEAT":
-		feats := " SIZE\r\n MDTM\r\n UTF8\r\n"
+		feats := " SIZE\r\n MDTM\r\n MFMT\r\n UTF8\r\n"
 		if p.h.mlsd {
 			feats += " MLST type*;size*;modify*;UNIX.mode;UNIX.uid;UNIX.gid;\r\n"
 		}
@@ -295,6 +308,23 @@ func (p *ftpPeer) answer(cmd, arg string) bool {
 		p.listed = true
 		p.send([]byte(out + p.listing(filepath.Join(p.h.dir, p.cwd), p.line)))
 		p.listed = false
+	case "STOR":
+		p.receive(local)
+	case "SITE":
+		mode, name, _ := strings.Cut(strings.TrimPrefix(arg, "CHMOD "), " ")
+		n, err := strconv.ParseUint(mode, 8, 12)
+		p.done(200, errors.Join(err, os.Chmod(filepath.Join(p.h.dir, p.abs(name)), fs.FileMode(n))))
+	case "MFMT":
+		stamp, name, _ := strings.Cut(arg, " ")
+		at, err := time.Parse("20060102150405", stamp)
+		p.done(213, errors.Join(err, os.Chtimes(filepath.Join(p.h.dir, p.abs(name)), at, at)))
+	case "RNFR":
+		if p.from = local; !missing() {
+			p.say("350 to what")
+		}
+	case "RNTO":
+		p.done(250, os.Rename(p.from, local))
+		p.from = ""
 	case "QUIT":
 		p.say("221 bye")
 		return false
@@ -302,6 +332,26 @@ func (p *ftpPeer) answer(cmd, arg string) bool {
 		p.say("502 unknown")
 	}
 	return true
+}
+
+// done answers with a code, or says why not.
+func (p *ftpPeer) done(code int, err error) {
+	if err != nil {
+		p.say("550 %v", err)
+		return
+	}
+	p.say("%d done", code)
+}
+
+// receive takes a file.
+func (p *ftpPeer) receive(local string) {
+	nc, err := p.connectData()
+	if err != nil {
+		return
+	}
+	defer nc.Close()
+	data, err := io.ReadAll(nc)
+	p.done(226, errors.Join(err, os.WriteFile(local, data, 0o600)))
 }
 
 func (p *ftpPeer) dropData() {

@@ -157,10 +157,7 @@ func (w *ftpWriter) Finish(ctx context.Context, a Attributes) error {
 		err = c.refused("write", w.path, r)
 	}
 	if err == nil {
-		err = w.sized(c)
-	}
-	if err == nil {
-		err = w.f.attributes(c, w.path, w.full, File, a)
+		err = w.f.attributes(c, w.path, w.full, File, a, w.sized())
 	}
 	if cause := ctx.Err(); err != nil && cause != nil {
 		return cause
@@ -184,15 +181,13 @@ func closeWrite(data net.Conn) error {
 
 // sized asks for the size of what was written: a server can take a connection that was lost
 // for the end of the file. One that does not know is believed.
-func (w *ftpWriter) sized(c *ftpConn) error {
-	r, err := c.cmd("write", w.path, "SIZE "+w.full)
-	if err != nil || r.code != 213 {
-		return err
-	}
-	if size, serr := parseSize(strings.TrimSpace(r.text())); serr == nil && size != w.size {
-		return failf("write", w.path, KindShort, "the server has %d bytes of %d", size, w.size)
-	}
-	return nil
+func (w *ftpWriter) sized() ftpStep {
+	return ftpStep{"write", "SIZE " + w.full, func(r ftpReply) error {
+		if size, err := parseSize(strings.TrimSpace(r.text())); r.code == 213 && err == nil && size != w.size {
+			return failf("write", w.path, KindShort, "the server has %d bytes of %d", size, w.size)
+		}
+		return nil
+	}}
 }
 
 func (w *ftpWriter) Abort() {
@@ -210,12 +205,11 @@ func (f *FTP) Rename(ctx context.Context, from, to string) error {
 	}
 	return f.with(ctx, "rename", to, func(c *ftpConn, full string) error {
 		old := strings.TrimSuffix(full, to) + from
+		if f.pool.wanted() { // as a rule for another file
+			c.prepare()
+		}
 		rename := func() error {
-			_, err := c.want("rename", to, 350, "RNFR "+old)
-			if err == nil {
-				_, err = c.want("rename", to, 250, "RNTO "+full)
-			}
-			return err
+			return c.steps(to, c.step("rename", to, 350, "RNFR "+old), c.step("rename", to, 250, "RNTO "+full))
 		}
 		err := rename()
 		if err == nil || c.Err() != nil || KindOf(err) == KindNotFound {
@@ -258,18 +252,36 @@ func (f *FTP) SetAttributes(ctx context.Context, path string, t Type, a Attribut
 	})
 }
 
-// attributes sets what the server lets us. The first refusal of a command says that it does
-// not, as the file is ours.
-func (f *FTP) attributes(c *ftpConn, path, full string, t Type, a Attributes) error {
-	if a.HasMode {
-		if err := f.chmod(c, path, full, a); err != nil {
+// attributes sets what the server lets us, after first. The first refusal of a command says that it
+// does not, as the file is ours.
+func (f *FTP) attributes(c *ftpConn, path, full string, t Type, a Attributes, first ...ftpStep) error {
+	steps := first
+	able := f.abilities()
+	switch {
+	case !a.HasMode || able.chmod != nil && !*able.chmod:
+	case able.chmod != nil:
+		steps = append(steps, c.chmod(path, full, a))
+	default:
+		if err := c.steps(path, steps...); err != nil {
+			return err
+		}
+		steps = nil
+		if err := f.findChmod(c, path, full, a); err != nil {
 			return err
 		}
 	}
-	if a.ModTime.IsZero() {
-		return nil
+	at := a.ModTime
+	switch {
+	case at.IsZero(), t == Dir && able.dirTime != nil && !*able.dirTime, able.setTime != nil && *able.setTime == "":
+	case able.setTime != nil && (t != Dir || able.dirTime != nil):
+		steps = append(steps, c.setTime(path, timeCommand(*able.setTime, full, at)))
+	default:
+		if err := c.steps(path, steps...); err != nil {
+			return err
+		}
+		return f.findTime(c, path, full, t, at)
 	}
-	return f.setTime(c, path, full, t, a.ModTime)
+	return c.steps(path, steps...)
 }
 
 func (f *FTP) abilities() ftpAbilities {
@@ -284,48 +296,59 @@ func (f *FTP) learn(fn func(*ftpAbilities)) {
 	fn(&f.able)
 }
 
-func (f *FTP) chmod(c *ftpConn, path, full string, a Attributes) error {
-	can := f.abilities().chmod
-	if can != nil && !*can {
+func chmodCommand(full string, a Attributes) string {
+	return fmt.Sprintf("SITE CHMOD %03o %s", modeNumber(a.Mode), full)
+}
+
+// chmod sets a mode on a server that does.
+func (c *ftpConn) chmod(path, full string, a Attributes) ftpStep {
+	const op = "set the mode of"
+	return ftpStep{op, chmodCommand(full, a), func(r ftpReply) error {
+		if r.code != 200 && r.code != 250 {
+			return c.refused(op, path, r)
+		}
 		return nil
-	}
-	r, err := c.cmd("set the mode of", path, fmt.Sprintf("SITE CHMOD %03o %s", modeNumber(a.Mode), full))
+	}}
+}
+
+// findChmod sets a mode, and finds out whether the server does that.
+func (f *FTP) findChmod(c *ftpConn, path, full string, a Attributes) error {
+	r, err := c.cmd("set the mode of", path, chmodCommand(full, a))
 	if err != nil {
 		return err
 	}
 	ok := r.code == 200 || r.code == 250
-	if can == nil {
-		f.learn(func(b *ftpAbilities) { b.chmod = &ok })
-		return nil
-	}
-	if !ok {
-		return c.refused("set the mode of", path, r)
-	}
+	f.learn(func(b *ftpAbilities) { b.chmod = &ok })
 	return nil
 }
 
-// setTime sets a time by the first command that works: MFMT (draft-somers-ftp-mfxx), MDTM with
-// a time, as vsftpd has it, or SITE UTIME, as pure-ftpd has it.
-func (f *FTP) setTime(c *ftpConn, path, full string, t Type, at time.Time) error {
-	able := f.abilities()
-	if t == Dir && able.dirTime != nil && !*able.dirTime || able.setTime != nil && *able.setTime == "" {
+// setTime sets a time on a server that does.
+func (c *ftpConn) setTime(path, command string) ftpStep {
+	const op = "set the time of"
+	return ftpStep{op, command, func(r ftpReply) error {
+		if r.code < 200 || r.code > 299 {
+			return c.refused(op, path, r)
+		}
 		return nil
-	}
-	if able.setTime == nil {
+	}}
+}
+
+// findTime sets a time, and finds out what the server lets us. The commands are MFMT
+// (draft-somers-ftp-mfxx), MDTM with a time, as vsftpd has it, and SITE UTIME, as pure-ftpd has it.
+func (f *FTP) findTime(c *ftpConn, path, full string, t Type, at time.Time) error {
+	command := f.abilities().setTime
+	if command == nil {
 		return f.findSetTime(c, path, full, t, at)
 	}
-	r, err := c.cmd("set the time of", path, timeCommand(*able.setTime, full, at))
+	if *command == "" { // somebody has found out meanwhile
+		return nil
+	}
+	r, err := c.cmd("set the time of", path, timeCommand(*command, full, at))
 	if err != nil {
 		return err
 	}
 	ok := r.code >= 200 && r.code < 300
-	if t == Dir && able.dirTime == nil {
-		f.learn(func(b *ftpAbilities) { b.dirTime = &ok })
-		return nil
-	}
-	if !ok {
-		return c.refused("set the time of", path, r)
-	}
+	f.learn(func(b *ftpAbilities) { b.dirTime = &ok })
 	return nil
 }
 

@@ -33,7 +33,7 @@ func farFTP(t *testing.T, port int) int {
 }
 
 // TestPullFTP pulls small files over FTP without TLS from a gateway, beside rclone sync and restic
-// backup.
+// backup, and restores them to it, beside rclone copy.
 func TestPullFTP(t *testing.T) {
 	const few = 200
 	files := 2000
@@ -59,18 +59,27 @@ func TestPullFTP(t *testing.T) {
 	}
 	for _, l := range []link{{"loopback", src.FTP.Port}, {"50 ms", farFTP(t, src.FTP.Port)}} {
 		t.Run(l.name, func(t *testing.T) {
-			settings := fmt.Sprintf("{ location: %q, port: %d, tls: off, password_file: %q }", "ftp://"+alice+"@127.0.0.1/many", l.port, secret)
-			var pull, copied times
-			p := puller(t, settings, settings)
+			settings := func(dir string) string {
+				return fmt.Sprintf("{ location: %q, port: %d, tls: off, password_file: %q }", "ftp://"+alice+"@127.0.0.1"+dir, l.port, secret)
+			}
+			rclone := func(args ...string) {
+				run(t, "rclone", append(args, "--config", "/dev/null", "--ftp-host", "127.0.0.1", "--ftp-port", strconv.Itoa(l.port),
+					"--ftp-user", alice, "--ftp-pass", obscured.Stdout[:len(obscured.Stdout)-1], "--quiet")...)
+			}
+			var pull, copied, restored, plain times
+			back := fmt.Sprint("/back", l.port)
+			p := puller(t, settings("/many"), settings(back))
 			pull = append(pull, seconds(func() { command(t, p, "pull", "--quiet", "peer") }))
 			there := filepath.Join(t.TempDir(), "there")
 			copied = append(copied, seconds(func() {
-				run(t, "rclone", "sync", ":ftp:/part", there, "--config", "/dev/null", "--ftp-host", "127.0.0.1", "--ftp-port", strconv.Itoa(l.port),
-					"--ftp-user", alice, "--ftp-pass", obscured.Stdout[:len(obscured.Stdout)-1], "--quiet")
+				rclone("sync", ":ftp:/part", there)
 				restic(t, there)
 			}))
-			tell(t, "pull of %d files of 4 KiB over FTP, %s: %.2f s (%.0f files/s), rclone sync and restic backup of %d files %.2f s, ratio %.2f",
-				files, l.name, pull.median(), float64(files)/pull.median(), few, copied.median(), rate(pull, files, copied, few))
+			restored = append(restored, seconds(func() { command(t, p, "restore", "--quiet", "peer", "--to", "back") }))
+			plain = append(plain, seconds(func() { rclone("copy", there, ":ftp:"+back+"-part") }))
+			tell(t, "pull of %d files of 4 KiB over FTP, %s: %.2f s (%.0f files/s), rclone sync and restic backup of %d files %.2f s, ratio %.2f; restore %.2f s (%.0f files/s), rclone copy of %d %.2f s, ratio %.2f",
+				files, l.name, pull.median(), float64(files)/pull.median(), few, copied.median(), rate(pull, files, copied, few),
+				restored.median(), float64(files)/restored.median(), few, plain.median(), rate(restored, files, plain, few))
 		})
 	}
 }
