@@ -24,6 +24,9 @@ const (
 	defaultHandles = 100
 	// queue is how many requests wait for the writer.
 	queue = 64
+	// freeBuffers is how many buffers of large requests are kept for later ones: as many of the largest as
+	// writeAhead has.
+	freeBuffers = writeAhead / maxRead
 	// defaultTimeout is how long a server may be silent while a request waits.
 	defaultTimeout = time.Minute
 	// patience is for how many timeouts a request may wait while others are answered: on a slow
@@ -58,6 +61,7 @@ type Client struct {
 	trip    time.Duration
 
 	out  chan []byte
+	free chan []byte   // large ones that were sent
 	done chan struct{} // closed when the connection has ended
 	wg   sync.WaitGroup
 
@@ -92,7 +96,7 @@ func New(ctx context.Context, rw io.ReadWriteCloser, timeout time.Duration) (*Cl
 	c := &Client{
 		rw: rw, timeout: timeout, limits: Limits{Read: defaultRead, Write: defaultRead, Handles: defaultHandles},
 		exts: map[string]string{}, pending: map[uint32]*call{},
-		out: make(chan []byte, queue), done: make(chan struct{}), began: time.Now(),
+		out: make(chan []byte, queue), free: make(chan []byte, freeBuffers), done: make(chan struct{}), began: time.Now(),
 	}
 	if err := c.hello(ctx); err != nil {
 		_ = c.Close()
@@ -218,6 +222,12 @@ func (c *Client) write() {
 				// Those who have just got their replies ask for more, which goes along.
 				runtime.Gosched()
 			}
+			if cap(b) > defaultRead {
+				select {
+				case c.free <- b[:0]:
+				default:
+				}
+			}
 			if err == nil && len(c.out) == 0 {
 				err = w.Flush()
 			}
@@ -279,8 +289,22 @@ func (c *Client) packet(r io.Reader) (typ byte, body []byte, err error) {
 	return head[4], body, nil
 }
 
-// start sends a request without waiting for its reply.
-func (c *Client) start(ctx context.Context, typ byte, payload []byte) (*call, error) {
+// buffer returns an empty buffer for so many bytes.
+func (c *Client) buffer(n int) []byte {
+	if n > defaultRead {
+		select {
+		case b := <-c.free:
+			if cap(b) >= n {
+				return b
+			}
+		default:
+		}
+	}
+	return make([]byte, 0, n)
+}
+
+// start sends a request without waiting for its reply. The payload is what parts are together.
+func (c *Client) start(ctx context.Context, typ byte, parts ...[]byte) (*call, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -297,11 +321,16 @@ func (c *Client) start(ctx context.Context, typ byte, payload []byte) (*call, er
 	c.next++
 	c.pending[id] = k
 	c.mu.Unlock()
-	b := make([]byte, 0, 9+len(payload))
-	b = binary.BigEndian.AppendUint32(b, uint32(5+len(payload)))
+	n := 5
+	for _, p := range parts {
+		n += len(p)
+	}
+	b := binary.BigEndian.AppendUint32(c.buffer(4+n), uint32(n))
 	b = append(b, typ)
 	b = binary.BigEndian.AppendUint32(b, id)
-	b = append(b, payload...)
+	for _, p := range parts {
+		b = append(b, p...)
+	}
 	late := time.NewTimer(c.timeout)
 	defer late.Stop()
 	select {

@@ -177,11 +177,10 @@ func (u *Upload) Write(ctx context.Context, p []byte) (int, error) {
 				return sent, err
 			}
 		}
-		b := make([]byte, 0, len(u.handle)+16+n)
-		b = appendString(b, u.handle)
+		b := appendString(make([]byte, 0, 4+len(u.handle)+12), u.handle)
 		b = binary.BigEndian.AppendUint64(b, uint64(u.next))
 		b = binary.BigEndian.AppendUint32(b, uint32(n))
-		k, err := u.c.start(ctx, typeWrite, append(b, p[sent:sent+n]...))
+		k, err := u.c.start(ctx, typeWrite, b, p[sent:sent+n])
 		if err != nil {
 			return sent, err
 		}
