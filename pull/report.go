@@ -4,48 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 )
-
-// maxProblems is how many problems a Report keeps with their texts, at about 300 bytes each;
-// the others are counted.
-const maxProblems = 100_000
-
-// Problem is a path that was not captured as it is on the remote, and why.
-type Problem struct {
-	Path string // of the entry, or of the directory when the name cannot be shown as a path
-	Kind Kind
-	Text string
-}
-
-// SortProblems sorts problems by path, as a tree is walked.
-func SortProblems(list []Problem) {
-	slices.SortStableFunc(list, func(a, b Problem) int { return comparePaths(a.Path, b.Path) })
-}
-
-// problem is a Problem in JSON, where strings are UTF-8.
-type problem struct {
-	Path  string `json:"path"`
-	Bytes []byte `json:"path_bytes,omitempty"` // the path, when it is not UTF-8
-	Kind  Kind   `json:"kind"`
-	Text  string `json:"text"`
-}
-
-// MarshalJSON shows a path that is not UTF-8 twice: as far as it can be read, and in base64.
-func (p Problem) MarshalJSON() ([]byte, error) {
-	out := problem{Path: strings.ToValidUTF8(p.Path, "\uFFFD"), Kind: p.Kind, Text: p.Text}
-	if !utf8.ValidString(p.Path) {
-		out.Bytes = []byte(p.Path)
-	}
-	return json.Marshal(out)
-}
 
 // Counts is what a pull has seen and done so far. Bytes are of contents.
 type Counts struct {
@@ -78,25 +43,13 @@ type Report struct {
 	current                                          atomic.Pointer[string]
 	listed                                           atomic.Bool // all of the tree
 	expected                                         atomic.Int64
+	problems                                         Problems
 	mu                                               sync.Mutex // guards what follows
 	began, ended                                     time.Time
-	problems                                         []Problem
-	total, failed                                    int64
 }
 
 // note records a problem.
-func (r *Report) note(path string, err error) {
-	p := Problem{Path: path, Kind: KindOf(err), Text: err.Error()}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.total++
-	if p.Kind != KindSpecial {
-		r.failed++
-	}
-	if len(r.problems) < maxProblems {
-		r.problems = append(r.problems, p)
-	}
-}
+func (r *Report) note(path string, err error) { r.problems.Note(path, err) }
 
 // Begin and End note the time of a pull.
 func (r *Report) Begin(now time.Time) {
@@ -114,15 +67,12 @@ func (r *Report) End(now time.Time) {
 
 // Counts returns what there is so far.
 func (r *Report) Counts() Counts {
-	r.mu.Lock()
-	total := r.total
-	r.mu.Unlock()
 	return Counts{
 		Files: r.files.Load(), Directories: r.dirs.Load(), Symlinks: r.symlinks.Load(), Bytes: r.bytes.Load(),
 		Excluded: r.excluded.Load(), Special: r.special.Load(),
 		New: r.added.Load(), Changed: r.changed.Load(), Attributes: r.attributes.Load(), Unchanged: r.unchanged.Load(),
 		Removed: r.rem.Load(), Kept: r.kept.Load(),
-		Read: r.read.Load(), ReadBytes: r.readBytes.Load(), Problems: total,
+		Read: r.read.Load(), ReadBytes: r.readBytes.Load(), Problems: r.problems.Total(),
 	}
 }
 
@@ -152,21 +102,11 @@ func (r *Report) Progress() Progress {
 
 // Failed is how many problems there are without those of KindSpecial: 0 means that all that
 // can be in a snapshot is in it.
-func (r *Report) Failed() int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.failed
-}
+func (r *Report) Failed() int64 { return r.problems.Failed() }
 
 // Problems returns the problems by path, up to 100,000 of them; omitted is how many more
 // there are.
-func (r *Report) Problems() (list []Problem, omitted int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	list = slices.Clone(r.problems)
-	SortProblems(list)
-	return list, r.total - int64(len(list))
-}
+func (r *Report) Problems() (list []Problem, omitted int64) { return r.problems.List() }
 
 // MarshalJSON gives all of the report.
 func (r *Report) MarshalJSON() ([]byte, error) {
@@ -208,51 +148,7 @@ func (r *Report) WriteText(w io.Writer, most int) error {
 	if c.Kept > 0 {
 		fmt.Fprintf(&b, "%d entries stay as they were, because their directories could not be read whole\n", c.Kept)
 	}
-	list, omitted := r.Problems()
-	b.WriteString(ProblemsText(list, omitted, most))
+	b.WriteString(r.problems.Text(most))
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// ProblemsText names at most most of the problems, one a line, and says how many more there are,
-// with those that are not in the list. It is empty without problems.
-func ProblemsText(list []Problem, omitted int64, most int) string {
-	var b strings.Builder
-	if n := int64(len(list)) + omitted; n > 0 {
-		fmt.Fprintf(&b, "%d problems:\n", n)
-	}
-	for i, p := range list {
-		if i >= most {
-			omitted += int64(len(list) - i)
-			break
-		}
-		fmt.Fprintf(&b, "  %s: %s\n", quotePath(p.Path), p.Text)
-	}
-	if omitted > 0 {
-		fmt.Fprintf(&b, "  and %d more\n", omitted)
-	}
-	return b.String()
-}
-
-// comparePaths orders paths as a commit takes them: depth first, siblings by the bytes of
-// their names.
-func comparePaths(a, b string) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] == b[i] {
-			continue
-		}
-		switch {
-		case a == "/":
-			return -1
-		case b == "/":
-			return 1
-		case a[i] == '/':
-			return -1
-		case b[i] == '/':
-			return 1
-		}
-		return int(a[i]) - int(b[i])
-	}
-	return len(a) - len(b)
 }

@@ -15,10 +15,6 @@ import (
 	"github.com/snapgate/gateway/pull"
 )
 
-// maxProblems is how many problems a Report keeps with their texts, at about 300 bytes each;
-// the others are counted.
-const maxProblems = 100_000
-
 // Counts is what a restore has seen and done so far. With DryRun it is what would be done.
 type Counts struct {
 	Files       int64 `json:"files"` // of the snapshot, below the path
@@ -45,24 +41,15 @@ type Report struct {
 	files, dirs, symlinks, bytes                                                atomic.Int64
 	restored, restoredBytes, replaced, unchanged, kept, resumed, verified, gone atomic.Int64
 	done, sent                                                                  atomic.Int64
+	problems                                                                    pull.Problems
 
 	mu           sync.Mutex // guards what follows
 	began, ended time.Time
 	current      string
-	problems     []pull.Problem
-	total        int64
 	cannot       []string
 }
 
-func (r *Report) note(path string, err error) {
-	p := pull.Problem{Path: path, Kind: pull.KindOf(err), Text: err.Error()}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.total++
-	if len(r.problems) < maxProblems {
-		r.problems = append(r.problems, p)
-	}
-}
+func (r *Report) note(path string, err error) { r.problems.Note(path, err) }
 
 func (r *Report) at(path string) {
 	r.mu.Lock()
@@ -89,21 +76,11 @@ func (r *Report) Counts() Counts {
 
 // Failed is how many problems there are: 0 means that all of the path is in the destination, but
 // for what Overwrite has kept.
-func (r *Report) Failed() int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.total
-}
+func (r *Report) Failed() int64 { return r.problems.Total() }
 
 // Problems returns the problems by path, up to 100,000 of them; omitted is how many more there
 // are.
-func (r *Report) Problems() (list []pull.Problem, omitted int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	list = slices.Clone(r.problems)
-	pull.SortProblems(list)
-	return list, r.total - int64(len(list))
-}
+func (r *Report) Problems() (list []pull.Problem, omitted int64) { return r.problems.List() }
 
 // Cannot names the attributes that the destination cannot have.
 func (r *Report) Cannot() []string {
@@ -174,8 +151,7 @@ func (r *Report) WriteText(w io.Writer, most int) error {
 	if cannot := r.Cannot(); len(cannot) > 0 {
 		fmt.Fprintf(&b, "not set, as the server cannot: %s\n", strings.Join(cannot, ", "))
 	}
-	list, omitted := r.Problems()
-	b.WriteString(pull.ProblemsText(list, omitted, most))
+	b.WriteString(r.problems.Text(most))
 	_, err := io.WriteString(w, b.String())
 	return err
 }

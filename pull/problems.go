@@ -1,0 +1,127 @@
+package pull
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"unicode/utf8"
+)
+
+// maxProblems is how many problems are kept with their texts, at about 300 bytes each;
+// the others are counted.
+const maxProblems = 100_000
+
+// Problem is a path that was not captured as it is on the remote, and why.
+type Problem struct {
+	Path string // of the entry, or of the directory when the name cannot be shown as a path
+	Kind Kind
+	Text string
+}
+
+// problem is a Problem in JSON, where strings are UTF-8.
+type problem struct {
+	Path  string `json:"path"`
+	Bytes []byte `json:"path_bytes,omitempty"` // the path, when it is not UTF-8
+	Kind  Kind   `json:"kind"`
+	Text  string `json:"text"`
+}
+
+// MarshalJSON shows a path that is not UTF-8 twice: as far as it can be read, and in base64.
+func (p Problem) MarshalJSON() ([]byte, error) {
+	out := problem{Path: strings.ToValidUTF8(p.Path, "\uFFFD"), Kind: p.Kind, Text: p.Text}
+	if !utf8.ValidString(p.Path) {
+		out.Bytes = []byte(p.Path)
+	}
+	return json.Marshal(out)
+}
+
+// Problems collects problems. The zero value has none. Safe for concurrent use.
+type Problems struct {
+	mu             sync.Mutex // guards what follows
+	list           []Problem
+	total, special int64
+}
+
+// Note adds a problem.
+func (p *Problems) Note(path string, err error) {
+	one := Problem{Path: path, Kind: KindOf(err), Text: err.Error()}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.total++
+	if one.Kind == KindSpecial {
+		p.special++
+	}
+	if len(p.list) < maxProblems {
+		p.list = append(p.list, one)
+	}
+}
+
+// Total is how many there are.
+func (p *Problems) Total() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.total
+}
+
+// Failed is how many there are without those of KindSpecial.
+func (p *Problems) Failed() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.total - p.special
+}
+
+// List returns the problems by path, as a tree is walked, up to 100,000 of them; omitted is how many
+// more there are.
+func (p *Problems) List() (list []Problem, omitted int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list = slices.Clone(p.list)
+	slices.SortStableFunc(list, func(a, b Problem) int { return comparePaths(a.Path, b.Path) })
+	return list, p.total - int64(len(list))
+}
+
+// Text names at most most of the problems, one a line, and says how many more there are. It is empty
+// without problems.
+func (p *Problems) Text(most int) string {
+	list, omitted := p.List()
+	var b strings.Builder
+	if n := int64(len(list)) + omitted; n > 0 {
+		fmt.Fprintf(&b, "%d problems:\n", n)
+	}
+	for i, one := range list {
+		if i >= most {
+			omitted += int64(len(list) - i)
+			break
+		}
+		fmt.Fprintf(&b, "  %s: %s\n", quotePath(one.Path), one.Text)
+	}
+	if omitted > 0 {
+		fmt.Fprintf(&b, "  and %d more\n", omitted)
+	}
+	return b.String()
+}
+
+// comparePaths orders paths as a commit takes them: depth first, siblings by the bytes of
+// their names.
+func comparePaths(a, b string) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] == b[i] {
+			continue
+		}
+		switch {
+		case a == "/":
+			return -1
+		case b == "/":
+			return 1
+		case a[i] == '/':
+			return -1
+		case b[i] == '/':
+			return 1
+		}
+		return int(a[i]) - int(b[i])
+	}
+	return len(a) - len(b)
+}
