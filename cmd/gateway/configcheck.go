@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -57,18 +58,26 @@ func (p *program) configCheck() error {
 
 // sayRetention says in words what is kept.
 func (p *program) sayRetention(cfg *config.Config) error {
-	for _, line := range cfg.Retention.Words() {
-		if _, err := fmt.Fprintln(p.stdout, line); err != nil {
+	err := p.sayPolicies("", &cfg.Retention, "gateway prune")
+	for i := range cfg.Stores {
+		st := &cfg.Stores[i]
+		err = errors.Join(err, p.sayPolicies("store "+st.Name+": ", &st.Upkeep.Retention, "nobody"))
+	}
+	return err
+}
+
+func (p *program) sayPolicies(where string, r *config.Retention, byHand string) error {
+	lines := r.Words()
+	switch {
+	case r.Prune.Times != nil:
+		lines = append(lines, "the rest is removed "+r.Prune.Times.Words())
+	case r.Removes():
+		lines = append(lines, "the rest is removed by: "+byHand)
+	}
+	for _, line := range lines {
+		if _, err := fmt.Fprintln(p.stdout, where+line); err != nil {
 			return err
 		}
-	}
-	if times := cfg.Retention.Prune.Times; times != nil {
-		_, err := fmt.Fprintf(p.stdout, "the rest is removed %s\n", times.Words())
-		return err
-	}
-	if cfg.Retention.Removes() {
-		_, err := fmt.Fprintln(p.stdout, "the rest is removed by: gateway prune")
-		return err
 	}
 	return nil
 }

@@ -357,8 +357,12 @@ func (s *serving) check(ctx context.Context, cfg *config.Config) error {
 
 // forget ends the alarms of what is not configured any more.
 func (s *serving) forget(ctx context.Context) {
-	expect, list := s.expect.Load(), s.jobs.List()
+	expect, list, cfg := s.expect.Load(), s.jobs.List(), s.inForce.Load()
 	configured := func(kind alarm.Kind, subject string) bool {
+		switch kind {
+		case alarm.VerificationFailed, alarm.StoreNearlyFull, alarm.StoreFullOfLocked:
+			return cfg.StoreNamed(subject) != nil
+		}
 		if _, ok := expect.Of[subject]; !ok && kind.OfShare() {
 			return false
 		}

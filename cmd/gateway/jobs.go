@@ -65,17 +65,17 @@ The exit status is 3 when something was left out.`,
 type jobPlan struct {
 	name, kind string
 	schedule   config.Schedule
+	store      *config.Store // of the stores section; nil for the one that is served
 }
 
-// The kinds of jobs: pulling a source, copying snapshots to another store, and maintaining the one
-// that is served.
+// The kinds of jobs: pulling a source, copying snapshots to another store, and maintaining a store.
 const (
 	jobPull     = "pull"
 	jobSync     = "sync"
 	jobMaintain = "maintain"
-	// jobVerify reads a part of the store back; there is one.
+	// jobVerify reads a part of a store back; there is one for each.
 	jobVerify = "verify"
-	// jobPrune removes what retention does not keep; there is one.
+	// jobPrune removes what retention does not keep; there is one for each store.
 	jobPrune = "prune"
 )
 
@@ -84,22 +84,35 @@ func plannedJobs(cfg *config.Config) []jobPlan {
 	var list []jobPlan
 	for i := range cfg.Sources {
 		if s := &cfg.Sources[i]; s.Schedule.Times != nil {
-			list = append(list, jobPlan{s.Name, jobPull, s.Schedule})
+			list = append(list, jobPlan{s.Name, jobPull, s.Schedule, nil})
 		}
 	}
 	for i := range cfg.Syncs {
 		if s := &cfg.Syncs[i]; s.Schedule.Times != nil {
-			list = append(list, jobPlan{s.Name, jobSync, s.Schedule})
+			list = append(list, jobPlan{s.Name, jobSync, s.Schedule, nil})
 		}
 	}
 	if cfg.Retention.Prune.Times != nil {
-		list = append(list, jobPlan{config.PruneJob, jobPrune, cfg.Retention.Prune})
+		list = append(list, jobPlan{config.PruneJob, jobPrune, cfg.Retention.Prune, nil})
 	}
 	if m := &cfg.Maintenance; m.Schedule.Times != nil {
-		list = append(list, jobPlan{config.MaintenanceJob, jobMaintain, m.Schedule})
+		list = append(list, jobPlan{config.MaintenanceJob, jobMaintain, m.Schedule, nil})
 	}
 	if v := &cfg.Verify; v.Schedule.Times != nil {
-		list = append(list, jobPlan{config.VerifyJob, jobVerify, v.Schedule})
+		list = append(list, jobPlan{config.VerifyJob, jobVerify, v.Schedule, nil})
+	}
+	for i := range cfg.Stores {
+		st := &cfg.Stores[i]
+		for _, j := range []jobPlan{
+			{config.PruneJob, jobPrune, st.Upkeep.Retention.Prune, st},
+			{config.MaintenanceJob, jobMaintain, st.Upkeep.Maintenance.Schedule, st},
+			{config.VerifyJob, jobVerify, st.Upkeep.Verify.Schedule, st},
+		} {
+			if j.schedule.Times != nil {
+				j.name = config.JobOf(j.name, st.Name)
+				list = append(list, j)
+			}
+		}
 	}
 	slices.SortFunc(list, func(a, b jobPlan) int { return strings.Compare(a.name, b.name) })
 	return list

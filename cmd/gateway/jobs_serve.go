@@ -33,6 +33,11 @@ func (s *serving) jobsOf(cfg *config.Config) []jobs.Job {
 	var list []jobs.Job
 	for _, plan := range plannedJobs(cfg) {
 		j := jobs.Job{Name: plan.name, Kind: plan.kind, Schedule: plan.schedule.Times, Jitter: plan.schedule.Jitter}
+		if plan.store != nil {
+			j.Run = s.upkeepJob(cfg, plan)
+			list = append(list, j)
+			continue
+		}
 		switch plan.kind {
 		case jobPull:
 			if src, ok := cfg.Source(plan.name); ok {

@@ -108,36 +108,56 @@ func (p *program) maintainSomehow(ctx context.Context, cfg *config.Config, named
 
 // maintainConfig says how a store is maintained.
 func maintainConfig(cfg *config.Config, named *config.Store) snapshotter.MaintainConfig {
-	return snapshotter.MaintainConfig{Dir: filepath.Join(cfg.DataDir, "maintenance", named.Name), Grace: cfg.Maintenance.Grace}
+	grace := cfg.Maintenance.Grace
+	if named.Name != config.DefaultStore {
+		grace = named.Upkeep.Maintenance.Grace
+	}
+	return snapshotter.MaintainConfig{Dir: filepath.Join(cfg.DataDir, "maintenance", named.Name), Grace: grace}
 }
 
 // maintainAlone opens a store, beside whatever else uses it.
-func maintainAlone(ctx context.Context, cfg *config.Config, named *config.Store, mc snapshotter.MaintainConfig, log *slog.Logger) (m *control.Maintain, err error) {
-	point, err := failpoint()
-	if err != nil {
-		return nil, err
-	}
-	sc := cfg.StoreConfigOf(named, log, false)
-	sc.CacheDir = filepath.Join(mc.Dir, "cache") // the gateway that may be started meanwhile has its own
-	st, err := store.Open(ctx, sc)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, st.Close()) }()
-	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: log, Failpoint: point})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, snaps.Close()) }()
+func maintainAlone(ctx context.Context, cfg *config.Config, named *config.Store, mc snapshotter.MaintainConfig, log *slog.Logger) (*control.Maintain, error) {
 	e := new(events)
 	if cfg.Audit.File != "" && !mc.DryRun {
+		var err error
 		if e.audit, err = audit.Open(audit.Config{File: cfg.Audit.File, Logger: log}); err != nil {
 			return nil, err
 		}
 	}
-	rep, err := snaps.Maintain(ctx, mc)
+	rep, err := maintainOpened(ctx, cfg, named, mc, log)
 	e.maintained(byCommand, named.Name, mc.DryRun, rep, err)
 	return describeMaintain(named.Name, mc.DryRun, rep), errors.Join(err, e.close())
+}
+
+// maintainOpened opens a store and maintains it.
+func maintainOpened(ctx context.Context, cfg *config.Config, named *config.Store, mc snapshotter.MaintainConfig, log *slog.Logger) (rep snapshotter.MaintainReport, err error) {
+	// The gateway that may be started meanwhile has its own cache.
+	err = withOpened(ctx, cfg, named, filepath.Join(mc.Dir, "cache"), log, func(snaps *snapshotter.Snapshotter) (err error) {
+		rep, err = snaps.Maintain(ctx, mc)
+		return err
+	})
+	return rep, err
+}
+
+// withOpened opens a store for writing, beside whatever else uses it.
+func withOpened(ctx context.Context, cfg *config.Config, named *config.Store, cache string, log *slog.Logger, do func(*snapshotter.Snapshotter) error) (err error) {
+	point, err := failpoint()
+	if err != nil {
+		return err
+	}
+	sc := cfg.StoreConfigOf(named, log, false)
+	sc.CacheDir = cache
+	st, err := store.Open(ctx, sc)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: log, Failpoint: point})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, snaps.Close()) }()
+	return do(snaps)
 }
 
 // answerMaintain maintains the store of the gateway, and waits for the end.

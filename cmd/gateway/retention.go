@@ -45,6 +45,7 @@ type keeper struct {
 	lineage   func(share string) snapshotter.Lineage
 	needed    func() map[snapshotter.ID]struct{} // by what is not committed; nil for nothing
 	readOnly  bool                               // nothing is written
+	store     string                             // its name, of another store than the one that is served
 	policies  atomic.Pointer[config.Retention]
 	alarms    *alarm.Board // nil when readOnly
 	events    *events      // the same
@@ -207,7 +208,7 @@ func (k *keeper) prune(ctx context.Context, o pruneOptions) (pruned, error) {
 		if v := &r.verdicts[i]; err == nil && !v.keep {
 			k.events.note(audit.Event{
 				Event: "snapshot_removed", Result: audit.OK, Share: v.snap.Share, Snapshot: v.snap.ID.String(), Reason: o.by,
-				Detail: strings.Join(v.reasons, "; "),
+				Detail: strings.TrimPrefix(k.store+": ", ": ") + strings.Join(v.reasons, "; "),
 			})
 		}
 	}
@@ -217,6 +218,9 @@ func (k *keeper) prune(ctx context.Context, o pruneOptions) (pruned, error) {
 	}
 	if o.confirm {
 		detail += "; the clock was confirmed"
+	}
+	if k.store != "" {
+		detail = k.store + ": " + detail
 	}
 	k.events.ofItself("prune", o.by, detail, err)
 	return r, err

@@ -64,7 +64,12 @@ func (s *serving) observe(ctx context.Context) {
 
 // pruneJob removes what retention does not keep.
 func (s *serving) pruneJob(ctx context.Context) (jobs.Outcome, error) {
-	r, err := s.keeper.prune(ctx, pruneOptions{by: bySchedule})
+	return s.pruneBy(ctx, s.keeper)
+}
+
+// pruneBy is pruneJob of the store that k knows.
+func (s *serving) pruneBy(ctx context.Context, k *keeper) (jobs.Outcome, error) {
+	r, err := k.prune(ctx, pruneOptions{by: bySchedule})
 	if err != nil {
 		if worthRetrying(err) {
 			err = jobs.Retry(err)

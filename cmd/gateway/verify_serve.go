@@ -55,7 +55,7 @@ func (s *serving) openVerifying() {
 	}
 	s.verifying.set(&st)
 	s.snapshots.Distrust(&st)
-	s.alarmOfDamage(&st)
+	s.alarmOfDamage(config.DefaultStore, &st)
 }
 
 // scrubDir is where scrubs of a store keep what they know.
@@ -64,7 +64,11 @@ func scrubDir(cfg *config.Config, named *config.Store) string {
 }
 
 func scrubConfig(cfg *config.Config, named *config.Store, scope snapshotter.ScrubScope) snapshotter.ScrubConfig {
-	return snapshotter.ScrubConfig{Dir: scrubDir(cfg, named), Scope: scope, Every: cfg.Verify.Every, Bandwidth: cfg.Verify.Bandwidth}
+	v := &cfg.Verify
+	if named.Name != config.DefaultStore {
+		v = &named.Upkeep.Verify
+	}
+	return snapshotter.ScrubConfig{Dir: scrubDir(cfg, named), Scope: scope, Every: v.Every, Bandwidth: v.Bandwidth}
 }
 
 // scrub reads a part of the store back, and tells of damage.
@@ -86,20 +90,23 @@ func (s *serving) scrub(ctx context.Context, sc snapshotter.ScrubConfig) (snapsh
 		return rep, err
 	}
 	s.verifying.set(&rep.State)
-	s.alarmOfDamage(&rep.State)
+	s.alarmOfDamage(config.DefaultStore, &rep.State)
 	return rep, err
 }
 
 // alarmOfDamage raises the alarm of a store that is damaged, or clears it.
-func (s *serving) alarmOfDamage(st *snapshotter.ScrubState) {
-	text := damageText(st)
+func (s *serving) alarmOfDamage(store string, st *snapshotter.ScrubState) {
+	text, command := damageText(st), "gateway scrub --damaged"
+	if store != config.DefaultStore {
+		command += " " + store
+	}
 	if text == "" {
-		s.alarms.Clear(alarm.VerificationFailed, config.DefaultStore)
+		s.alarms.Clear(alarm.VerificationFailed, store)
 		return
 	}
 	s.alarms.Raise(alarm.Alarm{
-		Kind: alarm.VerificationFailed, Subject: config.DefaultStore, Text: text,
-		Hint: "gateway scrub --damaged names what is concerned; docs/OPERATIONS.md tells how to repair it",
+		Kind: alarm.VerificationFailed, Subject: store, Text: text,
+		Hint: command + " names what is concerned; docs/OPERATIONS.md tells how to repair it",
 	})
 }
 

@@ -55,8 +55,12 @@ type Store struct {
 	Create            bool
 	// Limit is how many bytes it may have, 0 for no limit; of the store that is served, Limits has it.
 	Limit int64
+	// Upkeep is what serve does for a store of the stores section; of the store that is served, the
+	// sections of the configuration say it.
+	Upkeep Upkeep
 
 	dir string // the working directory of PassphraseCommand
+	at  node   // of an entry of stores, while it is loaded
 }
 
 // S3 says how a store in S3 is reached; a zero value is the default.

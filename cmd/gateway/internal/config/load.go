@@ -176,6 +176,7 @@ func (l *loader) finish(root node) {
 	l.finishSyncs()
 	l.finishMaintenance()
 	l.finishVerify()
+	l.finishUpkeep()
 	for _, u := range l.users {
 		l.finishUser(u)
 	}

@@ -27,8 +27,10 @@ const MaintenanceJob = "maintenance"
 const shortGrace = 24 * time.Hour
 
 // readMaintenance reads the maintenance section.
-func (l *loader) readMaintenance(n node) {
-	m := &l.cfg.Maintenance
+func (l *loader) readMaintenance(n node) { l.readMaintenanceInto(n, &l.cfg.Maintenance) }
+
+// readMaintenanceInto reads the maintenance section of a store.
+func (l *loader) readMaintenanceInto(n node, m *Maintenance) {
 	m.Grace = snapshotter.DefaultGrace
 	known := fields{"grace": intoDuration(&m.Grace, 0)}
 	var when scheduleReader
@@ -37,7 +39,7 @@ func (l *loader) readMaintenance(n node) {
 	m.Schedule = when.schedule(l, n)
 	m.at = n
 	if n.clean() && m.Grace < shortGrace {
-		l.warn("maintenance.grace is below a day: a backup by plakar that runs for longer may refer to what is removed")
+		l.warn("%s.grace is below a day: a backup by plakar that runs for longer may refer to what is removed", n.key)
 	}
 }
 

@@ -69,7 +69,11 @@ func (k *keepReader) fields() fields {
 
 // readRetention reads the retention section: what holds where nothing else is said.
 func (l *loader) readRetention(n node) {
-	r := &l.retention
+	n.fields(l.retention.sectionFields())
+}
+
+// sectionFields are the keys of a retention section.
+func (r *retentionSection) sectionFields() fields {
 	known := r.fields()
 	known["time_zone"] = field{func(n node) { r.zone = readZone(n) }}
 	known["prune"] = field{func(n node) { r.pruneNode = n; intoText(&r.prune).read(n) }}
@@ -80,7 +84,7 @@ func (l *loader) readRetention(n node) {
 			r.jitter = -1 // none, not the default
 		}
 	}}
-	n.fields(known)
+	return known
 }
 
 // retentionSection is the retention section.
@@ -130,8 +134,22 @@ func (l *loader) settle(name string) {
 
 // finishPrune decides when serve prunes.
 func (l *loader) finishPrune() {
-	r := &l.retention
-	if !l.cfg.Retention.Removes() {
+	l.schedulePrune(&l.retention, &l.cfg.Retention)
+	if l.cfg.Retention.Prune.Times == nil {
+		return
+	}
+	hint := "give it another name"
+	if at, ok := l.sourceAt[PruneJob]; ok {
+		at.failHint(hint, "the job of retention has this name, and jobs are told apart by theirs")
+	}
+	if s := l.cfg.SyncNamed(PruneJob); s != nil {
+		s.at.failHint(hint, "the job of retention has this name, and jobs are told apart by theirs")
+	}
+}
+
+// schedulePrune decides when what a section's policies do not keep is removed.
+func (l *loader) schedulePrune(r *retentionSection, into *Retention) {
+	if !into.Removes() {
 		if r.prune != "" {
 			l.warn("retention.prune has no effect: everything is kept")
 		}
@@ -153,14 +171,7 @@ func (l *loader) finishPrune() {
 		r.pruneNode.failHint(`want minute, hour, day, month, weekday, as "30 4 * * *", or: by hand`, "%w", err)
 		return
 	}
-	l.cfg.Retention.Prune = Schedule{Times: times, Jitter: r.jitter}
-	hint := "give it another name"
-	if at, ok := l.sourceAt[PruneJob]; ok {
-		at.failHint(hint, "the job of retention has this name, and jobs are told apart by theirs")
-	}
-	if s := l.cfg.SyncNamed(PruneJob); s != nil {
-		s.at.failHint(hint, "the job of retention has this name, and jobs are told apart by theirs")
-	}
+	into.Prune = Schedule{Times: times, Jitter: r.jitter}
 }
 
 // Words says for each share and source with a policy what it means, a line each.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -37,15 +38,18 @@ func (l *loader) readStoreInto(n node, st *Store) {
 	}
 	known["limit"] = intoBytes(&st.Limit, smallestLimit)
 	if st.Name == DefaultStore {
-		known["limit"] = field{func(n node) {
-			n.failHint("set limits.store", "is for the stores of the stores section")
-		}}
+		known["limit"] = field{func(n node) { n.failHint("set limits.store", "is for the stores of the stores section") }}
+		for _, key := range []string{"retention", "maintenance", "verify"} {
+			known[key] = field{func(n node) {
+				n.failHint("put it beside store, at the left", "is a section of its own, for the store that is served")
+			}}
+		}
+	} else {
+		l.upkeepFields(known, st)
 	}
-	for _, key := range []string{"retention", "keep", "lock", "prune", "maintenance", "schedule", "grace"} {
+	for key, section := range map[string]string{"keep": "retention", "lock": "retention", "prune": "retention", "schedule": "maintenance", "grace": "maintenance"} {
 		known[key] = field{func(n node) {
-			n.failHint("retention and maintenance are sections of their own, for the store that is served; "+
-				"another one is maintained by: gateway maintain NAME, as from cron, and pruned by a gateway that serves it",
-				"is not a setting of a store")
+			n.failHint(fmt.Sprintf("write as %s: { %s: … }", section, key), "is not a setting of a store, but of its %s", section)
 		}}
 	}
 	var s3 S3

@@ -15,7 +15,7 @@ func (l *loader) readStores(n node) {
 			n.failHint("give it another name", "%s is the name of what the store section describes", DefaultStore)
 			return
 		}
-		st := Store{Name: name}
+		st := Store{Name: name, at: n}
 		l.readStoreInto(n, &st)
 		if st.Location == "" && n.clean() {
 			n.failHint("add location: sftp://host/path, s3://host/bucket or a directory", "location is missing")

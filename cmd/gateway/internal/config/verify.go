@@ -48,13 +48,7 @@ func (l *loader) readVerify(n node) {
 	*v = defaultVerify()
 	v.at, v.given = n, true
 	known := fields{
-		"every": {func(n node) {
-			if text, ok := n.text(); ok && text == "never" {
-				v.Every = 0
-			} else if ok {
-				intoDuration(&v.Every, 24*time.Hour).read(n)
-			}
-		}},
+		"every":         intoEvery(&v.Every),
 		"bandwidth":     intoBytes(&v.Bandwidth, minBandwidth),
 		"new_snapshots": intoBool(&v.New),
 		"repair_from":   intoText(&v.RepairFrom),
@@ -71,6 +65,17 @@ func (l *loader) readVerify(n node) {
 	if n.clean() && v.Every > 0 && v.Every < shortVerify && v.Schedule.Times == nil {
 		l.warn("verify.every is below two days: without verify.schedule a part is read once a day")
 	}
+}
+
+// intoEvery reads how often all is read.
+func intoEvery(dst *time.Duration) field {
+	return field{func(n node) {
+		if text, ok := n.text(); ok && text == "never" {
+			*dst = 0
+		} else if ok {
+			intoDuration(dst, 24*time.Hour).read(n)
+		}
+	}}
 }
 
 // finishVerify schedules what has no schedule, and checks names.
