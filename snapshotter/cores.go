@@ -1,7 +1,6 @@
 package snapshotter
 
-import "runtime"
+import "github.com/snapgate/gateway/internal/background"
 
-// cores is how many goroutines share work that keeps a core busy. Go's scheduler may have more
-// processors than there are cores, so that those who wait for the network are not held up.
-func cores() int { return min(runtime.NumCPU(), runtime.GOMAXPROCS(0)) }
+// cores is how many goroutines share work that keeps a core busy.
+func cores() int { return background.Cores() }

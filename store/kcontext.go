@@ -12,6 +12,8 @@ import (
 	"github.com/PlakarKorp/kloset/caching"
 	"github.com/PlakarKorp/kloset/kcontext"
 	"github.com/PlakarKorp/kloset/logging"
+
+	"github.com/snapgate/gateway/internal/background"
 )
 
 // client is the Client in the header of the snapshots that are made here.
@@ -27,7 +29,7 @@ func newKContext(log *slog.Logger, cacheDir string) *kcontext.KContext {
 	kctx.SetLogger(logging.NewLogger(out, out))
 	kctx.SetCache(caching.NewManager(newCache))
 	kctx.CacheDir = cacheDir
-	kctx.MaxConcurrency = min(runtime.NumCPU(), runtime.GOMAXPROCS(0)) // 0 would hang
+	kctx.MaxConcurrency = background.Cores() // 0 would hang
 	kctx.OperatingSystem = runtime.GOOS
 	kctx.Architecture = runtime.GOARCH
 	kctx.ProcessID = os.Getpid()

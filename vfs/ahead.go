@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -299,10 +298,9 @@ func (u *upload) putAhead(c *content) {
 	}
 }
 
-// newTurns makes the turns that the uploads of all shares take: one a core, of which Go's
-// scheduler may believe that there are more.
+// newTurns makes the turns that the uploads of all shares take: one a core.
 func newTurns() chan struct{} {
-	return make(chan struct{}, min(runtime.NumCPU(), runtime.GOMAXPROCS(0)))
+	return make(chan struct{}, background.Cores())
 }
 
 // aheads starts the goroutines of a share that put uploads into the store, so that they have

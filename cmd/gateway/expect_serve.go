@@ -376,6 +376,6 @@ func (s *serving) forget(ctx context.Context) {
 			s.log.Warn("what an alarm has pinned is still pinned", "kind", a.Kind, "subject", a.Subject, "err", err)
 			continue // and the alarm stays until it is not
 		}
-		s.alarms.Retain(a.Kind, func(subject string) bool { return subject != a.Subject })
+		s.alarms.Drop(a.Kind, a.Subject)
 	}
 }

@@ -156,15 +156,12 @@ func (b *Board) Clear(kind Kind, subject string) {
 	}
 }
 
-// Retain clears the alarms of a kind whose subjects keep does not want: of what the configuration
-// does not have any more. Findings go as well.
-func (b *Board) Retain(kind Kind, keep func(subject string) bool) {
+// Drop ends an alarm of what the configuration does not have any more; a finding as well.
+func (b *Board) Drop(kind Kind, subject string) {
 	b.changing.Lock()
 	defer b.changing.Unlock()
-	for _, a := range b.List() {
-		if a.Kind == kind && !keep(a.Subject) {
-			b.over(a)
-		}
+	if a, ok := b.get(key{kind, subject}); ok {
+		b.over(a)
 	}
 }
 

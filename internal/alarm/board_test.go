@@ -141,13 +141,14 @@ func TestAcknowledge(t *testing.T) {
 }
 
 // What the configuration does not have any more is over.
-func TestRetain(t *testing.T) {
+func TestDrop(t *testing.T) {
 	r := newRig(t)
 	for _, share := range []string{"old", "main"} {
 		r.Raise(alarm.Alarm{Kind: alarm.Shrink, Subject: share, Finding: true})
 		r.Raise(alarm.Alarm{Kind: alarm.TooSmall, Subject: share})
 	}
-	r.Retain(alarm.Shrink, func(subject string) bool { return subject == "main" })
+	r.Drop(alarm.Shrink, "old")
+	r.Drop(alarm.Shrink, "never there")
 	var got []string
 	for _, a := range r.List() {
 		got = append(got, string(a.Kind)+" "+a.Subject)
