@@ -133,6 +133,11 @@ func newState(base snapshotter.ID, s settled, problems string) state {
 // its time, unless there were errors; then some of it is of a run before.
 func settledBy(list []snapshotter.Snapshot, base snapshotter.Snapshot) settled {
 	byID := make(map[snapshotter.ID]snapshotter.Snapshot, len(list))
+	for _, s := range list { // also by what they were made in place of
+		for _, id := range s.Replaces {
+			byID[id] = s
+		}
+	}
 	for _, s := range list {
 		byID[s.ID] = s
 	}

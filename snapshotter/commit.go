@@ -52,6 +52,7 @@ func (s *Snapshotter) commit(ctx context.Context, base ID, changes iter.Seq2[Cha
 		return ID{}, fmt.Errorf("commit: %w", err)
 	}
 	defer unlock()
+	base = s.is(base)
 	d, err := s.reconcile(ctx, base)
 	if err != nil {
 		return ID{}, fmt.Errorf("commit: %w", err)
@@ -394,6 +395,7 @@ func (s *Snapshotter) published(ctx context.Context, r *record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.records[r.snap.ID] = r
+	s.standIn(r)
 	s.insert(r)
 }
 
@@ -439,9 +441,11 @@ func newVerification(s *Snapshotter) (*verification, error) {
 func (v *verification) close() error { return v.cache.Close() }
 
 func (v *verification) check(ctx context.Context, id ID) error {
-	if _, err := v.s.record(ctx, id); err != nil {
+	r, err := v.s.record(ctx, id)
+	if err != nil {
 		return err
 	}
+	id = r.snap.ID
 	snap, err := snapshot.Load(v.s.repo, objects.MAC(id))
 	if err != nil {
 		return readError("snapshot "+id.String(), err)

@@ -65,6 +65,8 @@ type Copier struct {
 
 	checkpointBytes int64
 	checkpointEvery time.Duration
+
+	instead *instead // nil: copies have the identifiers of what they are copies of
 }
 
 const (
@@ -134,7 +136,7 @@ func (c *Copier) Plan(ctx context.Context, want func(Snapshot) bool) (CopyPlan, 
 		if want != nil && !want(s) {
 			continue
 		}
-		if c.to.known(s.ID) != nil {
+		if c.there(&s) != nil {
 			plan.There = append(plan.There, s)
 			continue
 		}
@@ -185,7 +187,7 @@ func (c *Copier) copy(ctx context.Context, src *record) error {
 		return fmt.Errorf("target: %w", err)
 	}
 	defer unlock()
-	if to.known(src.snap.ID) != nil {
+	if c.there(&src.snap) != nil {
 		return nil
 	}
 	if removed, err := to.store.Deleted(objects.MAC(src.snap.ID)); removed || err != nil {
@@ -220,7 +222,7 @@ func (c *Copier) base(src *record) ID {
 	rank := func(r *record) int {
 		s, t := &src.snap, &r.snap
 		switch {
-		case t.ID == s.Parent:
+		case t.ID == s.Parent || slices.Contains(t.Replaces, s.Parent):
 			return 3
 		case !s.Foreign() && t.Of(Lineage{s.GatewayID, s.ShareID}):
 			return 2
@@ -230,7 +232,10 @@ func (c *Copier) base(src *record) ID {
 		return 0
 	}
 	for _, r := range c.from.all() {
-		if rank(r) == 0 || r.snap.ID == src.snap.ID || c.to.known(r.snap.ID) == nil {
+		if rank(r) == 0 || r.snap.ID == src.snap.ID {
+			continue
+		}
+		if t := c.there(&r.snap); t == nil || c.instead.spoilt(t.snap.ID) {
 			continue
 		}
 		if best == nil || cmp.Or(cmp.Compare(rank(r), rank(best)), nearer(src, r, best)) > 0 {
@@ -241,6 +246,20 @@ func (c *Copier) base(src *record) ID {
 		return ID{}
 	}
 	return best.snap.ID
+}
+
+// there returns what the target has of a snapshot: a copy, what was made in place of that, or what the
+// snapshot was made in place of; nil for nothing.
+func (c *Copier) there(s *Snapshot) *record {
+	if r := c.to.known(s.ID); r != nil {
+		return r
+	}
+	for _, id := range s.Replaces {
+		if r := c.to.known(id); r != nil {
+			return r
+		}
+	}
+	return nil
 }
 
 // nearer compares how near in time two snapshots are to src.

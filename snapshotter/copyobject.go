@@ -30,6 +30,9 @@ func (x *copying) object(ctx context.Context, mac objects.MAC, was objectPair) (
 	if there, ok := x.moved.Get(mac); ok {
 		return there, nil
 	}
+	if there, ok := x.takeAlike(mac); ok {
+		return there, nil
+	}
 	data, err := x.c.readBlob(resources.RT_OBJECT, mac)
 	if err != nil {
 		return objects.MAC{}, err

@@ -46,10 +46,12 @@ type copying struct {
 	base *record   // in the source; nil for none
 	was  *snapTree // of base
 	old  *head     // of base, in the target
+	ours ID        // of base, in the target
 
 	files  chan struct{} // bounds files under way
 	chunks chan struct{} // bounds chunks in memory
 	moved  *lru.Cache[objects.MAC, objects.MAC]
+	alike  *lru.Cache[objects.MAC, objects.MAC] // objects of the source, and what the target has for them; nil for none
 	points checkpoints
 
 	mu  sync.Mutex
@@ -72,7 +74,7 @@ func (c *Copier) copyOn(ctx context.Context, src *record, base ID, lock *store.L
 	if x.moved, err = lru.New[objects.MAC, objects.MAC](copyMovedObjects); err != nil {
 		return fmt.Errorf("cache of objects: %w", err)
 	}
-	if err := x.open(base); err != nil {
+	if err := x.open(ctx, base); err != nil {
 		return err
 	}
 	w := to.newWriter(a.rw, a.packer, to.committed)
@@ -96,10 +98,10 @@ func (c *Copier) copyOn(ctx context.Context, src *record, base ID, lock *store.L
 		r, err = a.put(a.builder)
 	}
 	if err != nil {
-		to.heads.Remove(base) // its leaves were taken apart
+		to.heads.Remove(x.ours) // its leaves were taken apart
 		return err
 	}
-	to.keepHead(r.snap.ID, base, x.inc.new)
+	to.keepHead(r.snap.ID, x.ours, x.inc.new)
 	to.published(ctx, r)
 	to.early.settle()
 	to.sound(r, nil)
@@ -108,19 +110,26 @@ func (c *Copier) copyOn(ctx context.Context, src *record, base ID, lock *store.L
 }
 
 // open opens what is read.
-func (x *copying) open(base ID) (err error) {
+func (x *copying) open(ctx context.Context, base ID) (err error) {
 	if x.tree, err = x.from.tree(x.src); err != nil {
 		return &sourceError{err}
+	}
+	if x.alike, err = x.c.instead.objects(ctx, x); err != nil {
+		return err
 	}
 	x.old = x.c.to.emptyHead()
 	if base.IsZero() {
 		return nil
 	}
 	x.base = x.from.known(base)
-	there := x.c.to.known(base)
-	if x.base == nil || there == nil {
+	if x.base == nil {
 		return &baseError{ErrNoSnapshot}
 	}
+	there := x.c.there(&x.base.snap)
+	if there == nil {
+		return &baseError{ErrNoSnapshot}
+	}
+	x.ours = there.snap.ID
 	if x.base.dirpack == (objects.MAC{}) || x.base.summary == (objects.MAC{}) || x.src.dirpack == (objects.MAC{}) {
 		return &baseError{errInconsistent}
 	}
@@ -191,6 +200,7 @@ func (x *copying) header() (*header.Header, error) {
 		x.c.to.log.Info("the copy of a signed snapshot is not signed", "snapshot", id.String())
 		h.Identity = header.Identity{}
 	}
+	x.c.instead.rename(h)
 	return h, nil
 }
 

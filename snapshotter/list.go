@@ -36,6 +36,7 @@ const (
 	keySuffix   = "snapgate.suffix"
 	keyLost     = "snapgate.lost"
 	keyErrors   = "snapgate.errors"
+	keyReplaces = "snapgate.replaces" // ids, with spaces between them
 )
 
 // record is what is kept in memory of every snapshot.
@@ -90,6 +91,10 @@ func (s *Snapshotter) list(ctx context.Context, anew bool) error {
 	}
 	s.mu.Lock()
 	s.records, s.states, s.loaded, s.looked = records, states, true, time.Now()
+	s.standIns = nil
+	for _, r := range records {
+		s.standIn(r)
+	}
 	s.byShare = map[string][]*record{}
 	for _, r := range records {
 		s.byShare[r.snap.Share] = append(s.byShare[r.snap.Share], r)
@@ -239,6 +244,13 @@ func newRecord(h *header.Header) (*record, error) {
 		Root:   "/",
 		Source: src.Importer.Type + "://" + src.Importer.Origin + src.Importer.Directory,
 	}
+	for _, text := range strings.Fields(h.GetContext(keyReplaces)) {
+		id, err := ParseID(text)
+		if err != nil {
+			return nil, fmt.Errorf("header %s: %w", keyReplaces, err)
+		}
+		r.snap.Replaces = append(r.snap.Replaces, id)
+	}
 	if h.GetContext(keyGateway) == "" {
 		if dir := src.Importer.Directory; strings.HasPrefix(dir, "/") {
 			r.snap.Root = path.Clean(dir)
@@ -366,8 +378,8 @@ func (s *Snapshotter) Latest(ctx context.Context, gatewayID, shareID string) (Sn
 		if !r.snap.Of(Lineage{gatewayID, shareID}) {
 			continue
 		}
-		if !found || r.snap.Sequence > latest.Sequence ||
-			r.snap.Sequence == latest.Sequence && r.snap.Time.After(latest.Time) {
+		if !found || r.snap.Sequence > latest.Sequence || r.snap.Sequence == latest.Sequence &&
+			(r.snap.Time.After(latest.Time) || slices.Contains(r.snap.Replaces, latest.ID)) {
 			latest, found = r.snap, true
 		}
 	}
@@ -402,11 +414,36 @@ func (s *Snapshotter) record(ctx context.Context, id ID) (*record, error) {
 	return nil, fmt.Errorf("snapshot %s: %w", id, ErrNoSnapshot)
 }
 
-// known returns the record of a snapshot, nil when there is none in memory.
+// known returns the record of a snapshot, or of the one that was made in its place; nil when there is none
+// in memory.
 func (s *Snapshotter) known(id ID) *record {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.records[id]
+	if r := s.records[id]; r != nil {
+		return r
+	}
+	return s.standIns[id]
+}
+
+// is returns the id of the snapshot that is there for id.
+func (s *Snapshotter) is(id ID) ID {
+	if r := s.known(id); r != nil {
+		return r.snap.ID
+	}
+	return id
+}
+
+// standIn notes what a snapshot was made in place of; mu is held for writing.
+func (s *Snapshotter) standIn(r *record) {
+	for _, id := range r.snap.Replaces {
+		if s.standIns == nil {
+			s.standIns = make(map[ID]*record)
+		}
+		// Of several the one that was made in place of most.
+		if o := s.standIns[id]; o == nil || cmp.Or(cmp.Compare(len(r.snap.Replaces), len(o.snap.Replaces)), slices.Compare(r.snap.ID[:], o.snap.ID[:])) > 0 {
+			s.standIns[id] = r
+		}
+	}
 }
 
 // blob reads and decodes a blob.

@@ -127,6 +127,7 @@ func (s *Snapshotter) Unpin(ctx context.Context, id ID) error {
 // setPin writes the next word about a snapshot.
 func (s *Snapshotter) setPin(ctx context.Context, id ID, next func(pin) (pin, error)) error {
 	return s.alter(ctx, s.lockStore, func(rw *repository.RepositoryWriter) (bool, error) {
+		id := s.is(id)
 		all, err := s.allPins()
 		if err != nil {
 			return false, err

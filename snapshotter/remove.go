@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/PlakarKorp/kloset/objects"
@@ -96,8 +97,13 @@ func (s *Snapshotter) removable(ids []ID) ([]*record, error) {
 // newerInLine orders the snapshots of one lineage: by number, as only copies of a data directory
 // make two of one.
 func newerInLine(a, b *record) bool {
-	if a.snap.Sequence != b.snap.Sequence {
+	switch {
+	case a.snap.Sequence != b.snap.Sequence:
 		return a.snap.Sequence > b.snap.Sequence
+	case slices.Contains(a.snap.Replaces, b.snap.ID):
+		return true
+	case slices.Contains(b.snap.Replaces, a.snap.ID):
+		return false
 	}
 	return newestFirst(a, b) < 0
 }
@@ -114,6 +120,7 @@ func (s *Snapshotter) forget(ids []ID) {
 		}
 		s.removed.Add(id, r)
 		delete(s.records, id)
+		maps.DeleteFunc(s.standIns, func(_ ID, o *record) bool { return o == r })
 		share := r.snap.Share
 		list := slices.DeleteFunc(slices.Clone(s.byShare[share]), func(o *record) bool { return o == r })
 		if s.byShare[share] = list; len(list) == 0 {

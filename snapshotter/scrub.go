@@ -104,7 +104,9 @@ type ScrubReport struct {
 	Repaired  int // of those, by this run
 	// Unused is how many blobs are damaged that no snapshot uses.
 	Unused int
-	State  ScrubState // with all damage that is known, of earlier runs, too
+	// Replaced are snapshots that were made anew from their copies.
+	Replaced []Replaced
+	State    ScrubState // with all damage that is known, of earlier runs, too
 }
 
 // The kinds of Damage.
@@ -212,6 +214,8 @@ type scrubbing struct {
 	uses   *useSearch          // of the last damage that was looked at
 	// found is damage of this run whose uses are still to be found.
 	found map[ledgerKey]damaged
+	// gaveUp are the snapshots that are damaged and not replaced, and why.
+	gaveUp map[ID]error
 }
 
 // damaged is what was found damaged in a file.
@@ -285,6 +289,12 @@ func (r *scrubbing) run(ctx context.Context) (err error) {
 		if err := r.repair(ctx); err != nil {
 			return err
 		}
+	}
+	if r.cfg.Repair { // what a run has left that was cut off
+		if _, err := r.settle(ctx); err != nil {
+			return err
+		}
+		r.explain()
 	}
 	return r.unreadError()
 }

@@ -52,6 +52,9 @@ func (s *Snapshotter) Distrust(st *ScrubState) {
 // forgets that of which they need nothing.
 func (r *scrubbing) concerns(ctx context.Context) error {
 	if len(r.found) == 0 {
+		if len(r.damage) == 0 {
+			r.uses = nil
+		}
 		return nil
 	}
 	lost, err := r.lost()

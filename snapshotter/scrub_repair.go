@@ -27,11 +27,17 @@ const (
 
 // repair mends what is damaged as far as it can: each file is written again under its name, so that
 // whoever knows of it, a state or somebody's cache, need not learn of anything. With metadata that are
-// mended, it is known where to look for more.
+// mended, it is known where to look for more. Snapshots that cannot be mended are made anew.
 func (r *scrubbing) repair(ctx context.Context) error {
 	for {
-		before := r.report.Repaired
-		if err := r.repairOnce(ctx); err != nil || len(r.damage) == 0 || r.report.Repaired == before {
+		before := len(r.damage)
+		if err := r.repairOnce(ctx); err != nil || len(r.damage) == 0 {
+			return err
+		}
+		if len(r.damage) < before {
+			continue
+		}
+		if any, err := r.replace(ctx); err != nil || !any {
 			return err
 		}
 	}

@@ -200,7 +200,6 @@ func TestRepairFromLocalCopies(t *testing.T) {
 
 // TestRepairFromCopies flips bits in packfiles, region by region, and has them repaired from a store
 // with copies of the snapshots, whose MACs have another key. What is around the blobs is made anew;
-// what only this store has is told.
 func TestRepairFromCopies(t *testing.T) {
 	k := newScrubRig(t)
 	k.scrub(snapshotter.ScrubAll)
@@ -208,24 +207,15 @@ func TestRepairFromCopies(t *testing.T) {
 	k.forget()
 	tried := make(map[string]int)
 	for _, x := range k.regions() {
-		if tried[x.what]++; tried[x.what] > 1 || x.padding {
-			continue
+		if tried[x.what]++; tried[x.what] > 1 || x.padding || strings.Contains(x.what, "btree") || strings.Contains(x.what, "node") || x.what == "snapshot" {
+			continue // what snapshots consist of is for TestReplace
 		}
-		undo := change(t, x.path, flip(8*x.from+rand.IntN(8*(x.to-x.from))))
+		change(t, x.path, flip(8*x.from+rand.IntN(8*(x.to-x.from))))
 		k.scrub(snapshotter.ScrubAll)
 		rep := k.repair(from)
-		switch {
-		case strings.Contains(x.what, "btree"), strings.Contains(x.what, "node"), x.what == "snapshot":
-			if len(rep.State.Damage) != 1 || !strings.Contains(rep.State.Damage[0].Repair, "1 of its blobs are nowhere else: "+x.what) {
-				t.Errorf("%s: %+v", x.what, rep.State.Damage)
-			}
-			undo()
-			k.scrub(snapshotter.ScrubDamaged)
-		default:
-			k.sound(rep)
-			if rep.Repaired != 1 || rep.State.RepairedFiles != 1 || !rep.State.Repaired.Equal(k.now) {
-				t.Errorf("%s: %d repaired", x.what, rep.Repaired)
-			}
+		k.sound(rep)
+		if rep.Repaired != 1 || len(rep.Replaced) > 0 || rep.State.RepairedFiles != 1 || !rep.State.Repaired.Equal(k.now) {
+			t.Errorf("%s: %d repaired, replaced %v", x.what, rep.Repaired, rep.Replaced)
 		}
 	}
 	k.whole()

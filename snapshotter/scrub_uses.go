@@ -73,6 +73,8 @@ type useSearch struct {
 	// blind is set when something could not be searched, so that what was not found may be used all
 	// the same.
 	blind bool
+	// broken are the snapshots whose header or indexes are damaged; of the former only the id is known.
+	broken map[ID]*record
 }
 
 type useKey struct {
@@ -110,7 +112,8 @@ func newUseSearch(s *Snapshotter, want map[store.BlobID]int) *useSearch {
 		s: s, want: want, types: make(map[resources.Type]bool), used: make(map[store.BlobID]struct{}),
 		at: make(map[store.BlobID][]located), objs: make(map[objects.MAC][]store.BlobID),
 		dark: make(map[objects.MAC]struct{}), clean: make(map[objects.MAC]struct{}), dirs: make(map[objects.MAC][]useHit),
-		uses: make(map[useKey]*Use), more: make(map[int]int), count: make(map[int]int),
+		broken: make(map[ID]*record),
+		uses:   make(map[useKey]*Use), more: make(map[int]int), count: make(map[int]int),
 	}
 	for b := range want {
 		u.types[b.Type] = true
@@ -126,12 +129,12 @@ func (u *useSearch) wants(typ resources.Type, mac objects.MAC) (store.BlobID, bo
 
 // run searches all snapshots.
 func (u *useSearch) run(ctx context.Context) error {
-	if len(u.want) == 0 {
-		return nil
-	}
 	u.s.mu.RLock()
 	u.blind = !u.s.loaded
 	u.s.mu.RUnlock()
+	if err := u.unreadable(); err != nil || len(u.want) == 0 {
+		return err
+	}
 	if err := u.objects(ctx); err != nil {
 		return err
 	}
@@ -139,24 +142,36 @@ func (u *useSearch) run(ctx context.Context) error {
 	slices.SortFunc(all, func(a, b *record) int {
 		return cmp.Or(a.snap.Time.Compare(b.snap.Time), slices.Compare(a.snap.ID[:], b.snap.ID[:]))
 	})
-	known := make(map[ID]bool, len(all))
 	for _, r := range all {
-		known[r.snap.ID] = true
 		if err := u.snapshot(ctx, r); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// unreadable finds the snapshots of which nothing can be read.
+func (u *useSearch) unreadable() error {
+	if u.blind {
+		return nil // nothing was read yet
 	}
 	ids, err := u.s.store.Snapshots()
 	if err != nil {
 		return err
 	}
-	for _, mac := range ids { // of which nothing can be read
+	known := make(map[ID]bool)
+	for _, r := range u.s.all() {
+		known[r.snap.ID] = true
+	}
+	for _, mac := range ids {
 		if known[ID(mac)] {
 			continue
 		}
 		u.blind = true
+		r := &record{snap: Snapshot{ID: ID(mac)}}
+		u.broken[r.snap.ID] = r
 		if b, ok := u.wants(resources.RT_SNAPSHOT, mac); ok {
-			u.found(&record{snap: Snapshot{ID: ID(mac)}}, "", useHeader, mac, []store.BlobID{b}, nil)
+			u.found(r, "", useHeader, mac, []store.BlobID{b}, nil)
 		}
 	}
 	return nil
@@ -220,6 +235,9 @@ func (u *useSearch) object(mac objects.MAC) []store.BlobID {
 
 // found notes what a snapshot has.
 func (u *useSearch) found(r *record, path, what string, mac objects.MAC, blobs []store.BlobID, hit *useHit) {
+	if path == "" {
+		u.broken[r.snap.ID] = r
+	}
 	noted := make(map[int]bool)
 	for _, b := range blobs {
 		u.used[b] = struct{}{}

@@ -139,12 +139,13 @@ type Snapshotter struct {
 	// Blobs are named by what they hold, so it does no harm when others find them, too.
 	uncommitted atomic.Pointer[uncommitted]
 
-	mu      sync.RWMutex
-	records map[ID]*record           // guarded by mu
-	byShare map[string][]*record     // guarded by mu: records by Share, newest first
-	states  map[objects.MAC]struct{} // guarded by mu: what records was made from
-	loaded  bool                     // guarded by mu: records were read at least once
-	looked  time.Time                // guarded by mu: when states was last compared
+	mu       sync.RWMutex
+	standIns map[ID]*record           // guarded by mu: what was made in place of a snapshot, by the id of that
+	records  map[ID]*record           // guarded by mu
+	byShare  map[string][]*record     // guarded by mu: records by Share, newest first
+	states   map[objects.MAC]struct{} // guarded by mu: what records was made from
+	loaded   bool                     // guarded by mu: records were read at least once
+	looked   time.Time                // guarded by mu: when states was last compared
 }
 
 // New makes a Snapshotter. A store that cannot be reached is no error: Commit and the

@@ -171,6 +171,9 @@ type Snapshot struct {
 	Tags      []string // "key=value"
 	Root      string   // where a view is rooted: "/" for our own, the source directory else
 	Source    string   // "type://origin/directory" of the importer: what a foreign snapshot was made of
+	// Replaces are the snapshots that this one was made in place of, as they could not be repaired. Whoever
+	// asks for one of them, and it is not there, gets this one.
+	Replaces []ID
 }
 
 // Foreign reports whether the snapshot was made by something else than a gateway.

@@ -19,6 +19,11 @@ func (s *share) newest(ctx context.Context) (newest snapshotter.Snapshot, headTh
 	}
 	last := s.head()
 	byID := make(map[snapshotter.ID]*snapshotter.Snapshot, len(list))
+	for i := range list { // also by what they were made in place of
+		for _, id := range list[i].Replaces {
+			byID[id] = &list[i]
+		}
+	}
 	for i := range list {
 		byID[list[i].ID] = &list[i]
 	}

@@ -97,6 +97,9 @@ func (k *keeper) facts(list []snapshotter.Snapshot) []retention.Snapshot {
 	out := make([]retention.Snapshot, len(list))
 	for i, s := range list {
 		out[i] = retention.Snapshot{ID: s.ID.String(), Sequence: s.Sequence, Time: s.Time}
+		for _, id := range s.Replaces {
+			out[i].Replaces = append(out[i].Replaces, id.String())
+		}
 	}
 	return out
 }
@@ -303,8 +306,10 @@ func (k *keeper) decide(list []snapshotter.Snapshot, pins map[snapshotter.ID]tim
 		for i := range facts {
 			s := &line[i]
 			_, facts[i].Pinned = pins[s.ID]
-			if _, ok := needed[s.ID]; ok {
-				facts[i].Hold = "changes that wait need it"
+			for _, id := range append([]snapshotter.ID{s.ID}, s.Replaces...) {
+				if _, ok := needed[id]; ok {
+					facts[i].Hold = "changes that wait need it"
+				}
 			}
 			facts[i].Sight = k.evidence.Sight(facts[i].ID)
 		}

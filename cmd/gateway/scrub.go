@@ -16,6 +16,7 @@ import (
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/internal/audit"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
 )
@@ -39,11 +40,12 @@ is served. In contrast to gateway check, this remembers what was read when.
 With --repair what is damaged is written again, under its name and with what was in it: from the
 gateway's own copies of metadata, from other packfiles, and from the store that --from names, which
 is another copy of the files of the store, or has copies of its snapshots (gateway sync). What cannot
-be repaired is told with the reason.
+be repaired is told with the reason. A snapshot whose header or indexes cannot be repaired is made anew
+from its copy in that store, with another id, and takes the place of the damaged one.
 
 With --json every line is an object: one for each damaged file, with damage (packfile, state or
 configuration), file, text, found, blobs and uses (share, path, what, size, mtime, snapshots, first,
-last); and the sum, with store, packfiles, states, blobs, bytes and damaged, which comes last.`,
+last); and the sum, with store, packfiles, states, blobs, bytes, damaged and replaced (old, new, share, time), which comes last.`,
 		Example: `  gateway scrub -c /etc/gateway.yaml
   gateway scrub --all offsite
   gateway scrub --repair --from offsite
@@ -172,7 +174,26 @@ func scrubAlone(ctx context.Context, cfg *config.Config, named *config.Store, sc
 		return rep, err
 	}
 	defer func() { err = errors.Join(err, snaps.Close()) }()
-	return scrubFrom(ctx, cfg, from, log, sc, snaps.Scrub)
+	rep, err = scrubFrom(ctx, cfg, from, log, sc, snaps.Scrub)
+	if len(rep.Replaced) > 0 && named == &cfg.Store && cfg.Audit.File != "" {
+		trail, aerr := audit.Open(audit.Config{File: cfg.Audit.File, Logger: log})
+		if aerr != nil {
+			return rep, errors.Join(err, aerr)
+		}
+		noteReplaced(trail.Write, byCommand, rep.Replaced)
+		err = errors.Join(err, trail.Close())
+	}
+	return rep, err
+}
+
+// noteReplaced writes to the audit log which snapshots were made anew.
+func noteReplaced(note func(audit.Event), by string, replaced []snapshotter.Replaced) {
+	for _, r := range replaced {
+		note(audit.Event{
+			Event: "snapshot_replaced", Result: audit.OK, Share: r.Share, Snapshot: r.Old.String(), Reason: by,
+			Detail: "it was damaged; made anew from its copy as " + r.New.String(),
+		})
+	}
 }
 
 // scrubFrom calls scrub with the store to repair from, "" for none.
@@ -194,8 +215,13 @@ func scrubFrom(ctx context.Context, cfg *config.Config, from string, log *slog.L
 
 func describeScrub(name string, rep *snapshotter.ScrubReport) *control.Scrub {
 	_, _, blobs := rep.State.Damaged()
+	var replaced []control.Replaced
+	for _, r := range rep.Replaced {
+		replaced = append(replaced, control.Replaced{Old: r.Old.String(), New: r.New.String(), Share: r.Share, Time: stamp(r.Time)})
+	}
 	return &control.Scrub{
-		Store: name, Scope: string(rep.Scope), Packfiles: rep.Packfiles, States: rep.States, Blobs: rep.Blobs, Bytes: rep.Bytes,
+		Replaced: replaced,
+		Store:    name, Scope: string(rep.Scope), Packfiles: rep.Packfiles, States: rep.States, Blobs: rep.Blobs, Bytes: rep.Bytes,
 		Left: rep.Left, Unread: rep.Unread, Mended: rep.Mended, Repaired: rep.Repaired, Damaged: len(rep.State.Damage) + rep.State.More, DamagedBlobs: blobs, Unused: rep.Unused,
 		Files: rep.State.Files, Fresh: rep.State.Fresh, Oldest: stamp(rep.State.Oldest),
 	}
@@ -238,6 +264,9 @@ func writeScrub(out io.Writer, sum *control.Scrub, damage []control.Damage, asJS
 	}
 	fmt.Fprintf(&b, "read back: %s and %s, %s in %s\n", count(uint64(sum.Packfiles), "packfile", "packfiles"),
 		count(uint64(sum.States), "state", "states"), count(uint64(sum.Blobs), "blob", "blobs"), size(sum.Bytes))
+	for _, r := range sum.Replaced {
+		fmt.Fprintf(&b, "snapshot %s of %s, %s, was made anew as %s\n", r.Old[:shortID], printable(r.Share), r.Time, r.New[:shortID])
+	}
 	if sum.Unread > 0 {
 		fmt.Fprintf(&b, "%s could not be read, which says nothing of what is in it\n", count(uint64(sum.Unread), "file", "files"))
 	}

@@ -158,6 +158,7 @@ func (s *serving) verifyJob(cfg *config.Config) func(context.Context) (jobs.Outc
 			mended, err = scrubFrom(ctx, cfg, cfg.Verify.RepairFrom, s.log, sc, s.scrub)
 			if mended.State.Store != "" {
 				rep.State, rep.Repaired = mended.State, mended.Repaired
+				noteReplaced(s.events.note, bySchedule, mended.Replaced)
 			}
 		}
 		if err != nil && (worthRetrying(err) || errors.Is(err, snapshotter.ErrScrubbing)) {
@@ -245,6 +246,7 @@ func (s *serving) answerScrub(ctx context.Context, req control.Request, send fun
 	sc := scrubConfig(cfg, &cfg.Store, snapshotter.ScrubScope(req.Scope))
 	sc.Accept, sc.Repair = req.Accept, req.Repair
 	rep, err := scrubFrom(ctx, cfg, req.From, s.log, sc, s.scrub)
+	noteReplaced(s.events.note, byOperator, rep.Replaced)
 	if errors.Is(err, snapshotter.ErrScrubbing) {
 		err = &hintedError{err: err, hint: "a job of the gateway does it, or another call: wait for its end"}
 	}

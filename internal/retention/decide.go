@@ -10,6 +10,7 @@ import (
 // Snapshot is what Decide knows of a snapshot.
 type Snapshot struct {
 	ID       string
+	Replaces []string  // in whose place it was made: what was seen of them holds for it
 	Sequence uint64    // in its line
 	Time     time.Time // that it carries
 	Pinned   bool

@@ -186,6 +186,11 @@ func (e *Evidence) Look(snaps []Snapshot) (changed bool) {
 	kept, now := 0, e.trusted()
 	for i := range snaps {
 		s, known := e.Sights[snaps[i].ID]
+		for _, id := range snaps[i].Replaces {
+			if was, ok := e.Sights[id]; ok && !known {
+				s, known, changed = was, true, true
+			}
+		}
 		switch {
 		case !known:
 			s = Sighting{Before: e.Looked, Seen: now, Passed: e.Passed}

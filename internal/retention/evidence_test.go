@@ -217,3 +217,30 @@ func TestLook(t *testing.T) {
 		t.Errorf("seen before: %+v", s)
 	}
 }
+
+// What was seen of a snapshot holds for the one that was made in its place, at once with it or after it.
+func TestLookReplaced(t *testing.T) {
+	start := time.Date(2026, 11, 21, 19, 0, 0, 0, time.UTC)
+	for _, both := range []bool{false, true} {
+		var e Evidence
+		e.Start(Reading{Wall: start}, nil)
+		old := Snapshot{ID: "old", Time: start}
+		e.Look([]Snapshot{old})
+		was := e.Sights["old"]
+		e.Passed += 48 * time.Hour
+		made := Snapshot{ID: "new", Time: start, Replaces: []string{"older", "old"}}
+		if both {
+			e.Look([]Snapshot{old, made})
+		}
+		changed := e.Look([]Snapshot{made})
+		if got := e.Sights["new"]; got != was || !changed {
+			t.Errorf("both %v: %+v, changed %v, want %+v", both, got, changed, was)
+		}
+		if age := e.Sight("new").Age; age != 48*time.Hour {
+			t.Errorf("both %v: it is %s old", both, age)
+		}
+		if e.Look([]Snapshot{made}) {
+			t.Error("it changes once more")
+		}
+	}
+}

@@ -3,23 +3,32 @@ package control
 // Scrub is what reading a store back has come to, as `gateway scrub --json` prints it last. Times are
 // RFC 3339, UTC, "" for none.
 type Scrub struct {
-	Store        string  `json:"store"`
-	Scope        string  `json:"scope"`
-	Packfiles    int     `json:"packfiles"` // read back by this run
-	States       int     `json:"states"`
-	Blobs        int     `json:"blobs"`         // compared with their MACs
-	Bytes        int64   `json:"bytes"`         // read
-	Left         int     `json:"left"`          // files that this run is still to read
-	Unread       int     `json:"unread"`        // files that could not be read
-	Mended       int     `json:"mended"`        // that were damaged when they were read before
-	Repaired     int     `json:"repaired"`      // of these, by this run
-	Damaged      int     `json:"damaged"`       // files, with those of earlier runs
-	DamagedBlobs int     `json:"damaged_blobs"` // in them, that snapshots use
-	Unused       int     `json:"unused"`        // damaged blobs that no snapshot uses
-	Files        int     `json:"files"`         // packfiles and states that there are
-	Fresh        int     `json:"fresh"`         // of those, read back within the time
-	Oldest       string  `json:"oldest"`        // since when that is not so of the one that waits longest
-	Seconds      float64 `json:"seconds"`
+	Store        string     `json:"store"`
+	Scope        string     `json:"scope"`
+	Packfiles    int        `json:"packfiles"` // read back by this run
+	States       int        `json:"states"`
+	Blobs        int        `json:"blobs"`              // compared with their MACs
+	Bytes        int64      `json:"bytes"`              // read
+	Left         int        `json:"left"`               // files that this run is still to read
+	Unread       int        `json:"unread"`             // files that could not be read
+	Mended       int        `json:"mended"`             // that were damaged when they were read before
+	Repaired     int        `json:"repaired"`           // of these, by this run
+	Damaged      int        `json:"damaged"`            // files, with those of earlier runs
+	DamagedBlobs int        `json:"damaged_blobs"`      // in them, that snapshots use
+	Unused       int        `json:"unused"`             // damaged blobs that no snapshot uses
+	Replaced     []Replaced `json:"replaced,omitempty"` // snapshots that were made anew from their copies
+	Files        int        `json:"files"`              // packfiles and states that there are
+	Fresh        int        `json:"fresh"`              // of those, read back within the time
+	Oldest       string     `json:"oldest"`             // since when that is not so of the one that waits longest
+	Seconds      float64    `json:"seconds"`
+}
+
+// Replaced is a damaged snapshot that was made anew, under another id.
+type Replaced struct {
+	Old   string `json:"old"`
+	New   string `json:"new"`
+	Share string `json:"share"`
+	Time  string `json:"time"`
 }
 
 // Damage is a file of a store that is not as it was written, as `gateway scrub --json` prints it.

@@ -1,0 +1,228 @@
+package snapshotter_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+// newReplaceRig is a scrubRig with three snapshots, of which the first is pinned, a store that has copies of
+// them, and no local copies.
+func newReplaceRig(t *testing.T) (k *scrubRig, from *snapshotter.Snapshotter, all []snapshotter.Snapshot) {
+	t.Helper()
+	k = newScrubRig(t)
+	middle := k.last
+	k.last = k.commit(middle, put("/later", file(30, noise(5, 300<<10))))
+	if err := k.Pin(t.Context(), k.first); err != nil {
+		t.Fatal(err)
+	}
+	from = newSnapshotter(t, storetest.New(t))
+	copier := newCopier(t, k.Snapshotter, from)
+	for _, id := range []snapshotter.ID{k.first, middle, k.last} {
+		if err := copier.Copy(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.forget()
+	list, err := k.Snapshots(t.Context(), "")
+	if err != nil || len(list) != 3 {
+		t.Fatalf("%d snapshots, %v", len(list), err)
+	}
+	k.sound(k.scrub(snapshotter.ScrubAll))
+	return k, from, list
+}
+
+func newCopier(t testing.TB, from, to *snapshotter.Snapshotter) *snapshotter.Copier {
+	t.Helper()
+	c, err := snapshotter.NewCopier(snapshotter.CopierConfig{From: from, To: to})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// replaced checks what a repair has left: another process, which has the store and nothing else, finds each of
+// was as it was, by its old id too, some of them made anew.
+func (k *scrubRig) replaced(from *snapshotter.Snapshotter, was []snapshotter.Snapshot, rep snapshotter.ScrubReport) {
+	t := k.t
+	t.Helper()
+	k.sound(rep)
+	now := make(map[snapshotter.ID]snapshotter.ID)
+	for _, r := range rep.Replaced {
+		now[r.Old] = r.New
+	}
+	other := &rig{Snapshotter: newSnapshotter(t, storetest.Open(t, otherConfig(k.store))), t: t, store: k.store}
+	list, err := other.Snapshots(t.Context(), "")
+	if err != nil || len(list) != len(was) {
+		t.Fatalf("%d snapshots, %v; want %d", len(list), err, len(was))
+	}
+	for i, w := range was {
+		if id, ok := now[w.ID]; ok {
+			if !slices.Contains(list[i].Replaces, w.ID) {
+				t.Errorf("%s does not say that it stands for %s", id, w.ID)
+			}
+			w.ID = id
+		}
+		if d := cmp.Diff(w, list[i], cmpopts.IgnoreFields(snapshotter.Snapshot{}, "Replaces")); d != "" {
+			t.Errorf("(-want +got):\n%s", d)
+		}
+		if err := other.Check(t.Context(), was[i].ID); err != nil {
+			t.Errorf("check: %v", err)
+		}
+		if d := cmp.Diff(k.read(was[i].ID), other.read(w.ID)); d != "" {
+			t.Errorf("tree (-want +got):\n%s", d)
+		}
+	}
+	other.expect(k.last, with(map[string]*item{"/large": ptr(file(20, noise(1, 1<<20))), "/later": ptr(file(30, noise(5, 300<<10)))}))
+	if f := other.failures(was[1].ID); len(f) != 1 {
+		t.Errorf("failures %v", f)
+	}
+	pins, err := other.Pins(t.Context())
+	if _, ok := pins[list[2].ID]; !ok || len(pins) != 1 || err != nil {
+		t.Errorf("pins %v, %v; want that of %s", pins, err, list[2].ID)
+	}
+	for name, c := range map[string]*snapshotter.Copier{"to": newCopier(t, k.Snapshotter, from), "back": newCopier(t, from, k.Snapshotter)} {
+		plan, err := c.Plan(t.Context(), nil)
+		if err != nil || len(plan.Missing)+len(plan.Removed) > 0 || len(plan.There) != len(was) {
+			t.Errorf("a copy %s: %d are missing, %d removed, %d there, %v", name, len(plan.Missing), len(plan.Removed), len(plan.There), err)
+		}
+	}
+	// The newest is what the next commit is made on, by the id that whoever commits knows.
+	latest, ok, err := other.Latest(t.Context(), "gateway-1", "share-1")
+	if err != nil || !ok || latest.ID != list[0].ID {
+		t.Errorf("the newest is %s, %v, want %s", latest.ID, err, list[0].ID)
+	}
+	k.n = 10
+	next := k.commit(k.last, put("/next", file(50, "next")))
+	k.expect(next, with(map[string]*item{
+		"/large": ptr(file(20, noise(1, 1<<20))), "/later": ptr(file(30, noise(5, 300<<10))), "/next": ptr(file(50, "next")),
+	}))
+	if err := newCopier(t, k.Snapshotter, from).Copy(t.Context(), next); err != nil {
+		t.Errorf("copy of the next: %v", err)
+	}
+	k.sound(k.scrub(snapshotter.ScrubAll))
+}
+
+// TestReplace damages the headers of snapshots, and cuts packfiles of metadata off: the snapshots are made
+// anew of their copies, the newest too, and nobody who knows them by their old ids is worse off.
+func TestReplace(t *testing.T) {
+	for name, spoil := range map[string]func(k *scrubRig){
+		"headers": func(k *scrubRig) {
+			for _, x := range k.regions() {
+				if x.what == "snapshot" {
+					change(t, x.path, flip(8*x.from+100))
+				}
+			}
+		},
+		"nodes": func(k *scrubRig) {
+			for _, x := range k.regions() {
+				if strings.Contains(x.what, "node") || strings.Contains(x.what, "btree") {
+					change(t, x.path, flip(8*x.from+100))
+				}
+			}
+		},
+		"cut off": func(k *scrubRig) {
+			for _, x := range k.regions() {
+				if x.what == "snapshot" {
+					change(t, x.path, func(data []byte) []byte { return data[:len(data)/3] })
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, from, was := newReplaceRig(t)
+			spoil(k)
+			if rep := k.scrub(snapshotter.ScrubAll); len(rep.State.Damage) == 0 {
+				t.Fatal("there is no damage")
+			}
+			rep := k.repair(from)
+			// Nodes that are made anew may be the very bytes that are damaged: then nothing else is needed.
+			if n := len(rep.Replaced); n == 0 && name == "cut off" || n != 3 && name == "headers" {
+				t.Errorf("replaced %v", rep.Replaced)
+			}
+			k.replaced(from, was, rep)
+		})
+	}
+}
+
+// TestReplaceWithoutCopy: what the other store has no copy of stays, and it is told why.
+func TestReplaceWithoutCopy(t *testing.T) {
+	k, from, was := newReplaceRig(t)
+	if err := from.Remove(t.Context(), was[1].ID); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range k.regions() {
+		if x.what == "snapshot" {
+			change(t, x.path, flip(8*x.from+100))
+		}
+	}
+	k.scrub(snapshotter.ScrubAll)
+	rep := k.repair(from)
+	if len(rep.Replaced) != 2 || len(rep.State.Damage) != 1 || !strings.Contains(rep.State.Damage[0].Repair, was[1].ID.String()+": the store to repair from has no copy of it") {
+		t.Errorf("replaced %v, damage %+v", rep.Replaced, rep.State.Damage)
+	}
+}
+
+// TestReplaceCutOff has a repair killed at the moments of a replacement: what is on the disk then has one of
+// the two snapshots, and the next run leaves one.
+func TestReplaceCutOff(t *testing.T) {
+	for _, point := range []string{snapshotter.ReplaceMade, snapshotter.FailStatePutAfter, snapshotter.ReplaceDone} {
+		t.Run(point, func(t *testing.T) {
+			k, from, was := newReplaceRig(t)
+			for _, x := range k.regions() {
+				if x.what == "snapshot" {
+					change(t, x.path, flip(8*x.from+100))
+				}
+			}
+			k.scrub(snapshotter.ScrubAll)
+			dir, n := t.TempDir(), 0
+			k.Snapshotter = newSnapshotter(t, k.store, func(c *snapshotter.Config) {
+				c.Failpoint = func(name string) {
+					if name != point {
+						return
+					}
+					if n++; n == 2 {
+						if err := errors.Join(os.CopyFS(filepath.Join(dir, "store"), os.DirFS(k.root)), os.CopyFS(filepath.Join(dir, "scrub"), os.DirFS(k.dir))); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+			})
+			k.repair(from)
+			locks, err := filepath.Glob(filepath.Join(dir, "store", "locks", "*"))
+			for _, path := range locks { // which would expire
+				err = errors.Join(err, os.Remove(path))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			cfg := storetest.Config(dir)
+			cfg.Create, cfg.Tolerant = false, true
+			s := storetest.Open(t, cfg)
+			left := *k
+			left.rig = &rig{t: t, store: s, Snapshotter: newSnapshotter(t, s, func(c *snapshotter.Config) { c.Tolerant = true })}
+			left.Config, left.root, left.dir = cfg, filepath.Join(dir, "store"), filepath.Join(dir, "scrub")
+			rep := left.repair(from)
+			rep.Replaced = nil // by both runs
+			for _, w := range was {
+				now, err := left.Snapshot(t.Context(), w.ID)
+				if err != nil || now.ID == w.ID {
+					t.Errorf("%s is %s, %v", w.ID, now.ID, err)
+				}
+				rep.Replaced = append(rep.Replaced, snapshotter.Replaced{Old: w.ID, New: now.ID})
+			}
+			left.replaced(from, was, rep)
+		})
+	}
+}
