@@ -79,6 +79,7 @@ func goTest(ctx context.Context, rep *report, stderr io.Writer, dir, out string,
 		counts.Failed = 1 // go test itself failed: a bad flag, a time-out, no package
 		rep.printf("FAIL  go test: %v\n", waitErr)
 	}
+	rep.printSlowest()
 	rep.printf("      %s\n", counts)
 	if out != "" {
 		if err := writeCounts(out, counts); err != nil {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 )
@@ -27,7 +29,20 @@ type report struct {
 	pkgs  map[string]*pkg
 	build map[string][]string // output of builds, by import path
 	done  Counts
+	took  []duration // of tests that are no subtests
 }
+
+// duration is how long a test took.
+type duration struct {
+	pkg, test string
+	seconds   float64
+}
+
+// Of the slowest tests so many are named, which took so many seconds at least.
+const (
+	slowest = 12
+	slow    = 5
+)
 
 // pkg is a test binary that has not ended yet.
 type pkg struct {
@@ -148,6 +163,17 @@ func (r *report) handleTest(p *pkg, t *test, ev event) {
 		return
 	}
 	t.output = nil
+	if p.parent(ev.Test) == nil && ev.Elapsed >= slow {
+		r.took = append(r.took, duration{ev.Package, ev.Test, ev.Elapsed})
+	}
+}
+
+// printSlowest names the tests that took longest, so that whoever needs time knows where it goes.
+func (r *report) printSlowest() {
+	slices.SortStableFunc(r.took, func(a, b duration) int { return cmp.Compare(b.seconds, a.seconds) })
+	for _, d := range r.took[:min(slowest, len(r.took))] {
+		r.printf("      %5.1f s  %s %s\n", d.seconds, path.Base(d.pkg), d.test)
+	}
 }
 
 // handlePackage prints a package's line when it ends. One that fails without a failed test
@@ -169,10 +195,10 @@ func (r *report) handlePackage(p *pkg, ev event) {
 			r.done.Failed++
 		}
 		r.printf("FAIL  %s (%.1fs)\n", ev.Package, ev.Elapsed)
-		for path, out := range r.build {
-			if strings.HasPrefix(path, ev.Package) {
+		for name, out := range r.build {
+			if strings.HasPrefix(name, ev.Package) {
 				r.printf("%s", strings.Join(out, ""))
-				delete(r.build, path)
+				delete(r.build, name)
 			}
 		}
 		r.printf("%s%s", strings.Join(running, ""), strings.Join(p.output, ""))

@@ -78,3 +78,24 @@ func TestTotalClosingLine(t *testing.T) {
 		})
 	}
 }
+
+// The slowest tests are named, without those that are quick and without subtests.
+func TestReportSlowest(t *testing.T) {
+	var out bytes.Buffer
+	r := newReport(&out, false)
+	in := ""
+	for _, tt := range []struct {
+		name    string
+		seconds float64
+	}{{"A", 7}, {"A/x", 7}, {"B", 61.25}, {"C", 1}} {
+		in += fmt.Sprintf(`{"Action":"run","Package":"m/p","Test":%q}`+"\n", tt.name)
+		in += fmt.Sprintf(`{"Action":"pass","Package":"m/p","Test":%q,"Elapsed":%g}`+"\n", tt.name, tt.seconds)
+	}
+	if err := r.read(strings.NewReader(in)); err != nil {
+		t.Fatal(err)
+	}
+	r.printSlowest()
+	if got, want := out.String(), "       61.2 s  p B\n        7.0 s  p A\n"; got != want {
+		t.Errorf("printed\n%s, want\n%s", got, want)
+	}
+}
