@@ -15,7 +15,7 @@ COMMITS   ?= 10000
 FILES     ?= 1000000
 # Tests that do the same thing again and again, mostly in one goroutine, and take minutes under the race
 # detector; they run without it.
-RACESKIP  := ^(TestPowerLoss(NoticesMissingSync|InCommitOfMany)?|TestManyCommits|TestCommitManyEntries|TestErrorsWithoutEnd|TestCommitOnFaultyStore|TestCopyResumes|TestCopyCostsTheDifference|TestLostPackfiles|TestIndexEqualsKloset|TestKlosetReadsOurs|TestSearchAndDiffRandom|TestOrdinary|TestFar(LargeFile|SmallFiles)|TestScrubFinds(FlippedBits|Files)|TestRepairFrom(FileCopy|LocalCopies|Copies)|TestArchiveOfGone|TestCopy|TestCopyReadsWhatChanged|TestIngestMakesTheSameSnapshot|TestIngestLost)$$
+RACESKIP  := ^(TestPowerLoss(NoticesMissingSync|InCommitOfMany)?|TestManyCommits|TestCommitManyEntries|TestErrorsWithoutEnd|TestCommitOnFaultyStore|TestCopyResumes|TestCopyCostsTheDifference|TestLostPackfiles|TestIndexEqualsKloset|TestKlosetReadsOurs|TestSearchAndDiffRandom|TestOrdinary|TestFar(LargeFile|SmallFiles)|TestScrubFinds(FlippedBits|Files)|TestRepairFrom(FileCopy|LocalCopies|Copies)|TestArchiveOfGone|TestReplace(CutOff)?|TestCopy|TestCopyReadsWhatChanged|TestIngestMakesTheSameSnapshot|TestIngestLost)$$
 # Packages whose tests take longest begin first; all others follow.
 PACKAGES  := ./snapshotter ./cmd/gateway ./vfs/vfstest ./ftpsrv ./...
 PLATFORMS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
