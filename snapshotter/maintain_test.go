@@ -565,7 +565,8 @@ func TestMaintainBesideCommits(t *testing.T) {
 		cfg.Grace, cfg.Now = 0, nil
 		for ctx.Err() == nil {
 			rep, err := k.Maintain(ctx, cfg)
-			if err != nil && ctx.Err() == nil {
+			// The other process may have the store for longer than maintenance waits: it is tried again.
+			if err != nil && ctx.Err() == nil && !errors.Is(err, snapshotter.ErrBusy) {
 				t.Errorf("maintain: %v", err)
 			}
 			removed.Add(int64(rep.Removed.Packfiles))
