@@ -530,6 +530,10 @@ func TestMaintainBesideCommits(t *testing.T) {
 	k := newKeeper(t)
 	base := k.commit(snapshotter.ID{}, tree{"/": dir(0)}.all()...)
 	rigs := []*rig{{Snapshotter: k.Snapshotter, t: t, store: k.store}, k.beside()}
+	commits := 25
+	if testing.Short() {
+		commits = 10
+	}
 	var mu sync.Mutex
 	kept := map[snapshotter.ID]tree{base: {"/": dir(0)}}
 	var removed atomic.Int64
@@ -538,7 +542,7 @@ func TestMaintainBesideCommits(t *testing.T) {
 	for n, r := range rigs {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(n), 1))
-			for i := 0; i < 25 || removed.Load() == 0 && i < 1000; i++ {
+			for i := 0; i < commits || removed.Load() == 0 && i < 1000; i++ {
 				f := file(uint64(1000*n+i+1), noise(uint64(rng.IntN(8)), 1_100_000))
 				m := meta(uint64(1000*n + i + 1))
 				m.ShareID = fmt.Sprint("share-", n)
