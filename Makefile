@@ -16,6 +16,8 @@ FILES     ?= 1000000
 # Tests that do the same thing again and again, mostly in one goroutine, and take minutes under the race
 # detector; they run without it.
 RACESKIP  := ^(TestPowerLoss(NoticesMissingSync|InCommitOfMany)?|TestManyCommits|TestCommitManyEntries|TestErrorsWithoutEnd|TestCommitOnFaultyStore|TestCopyResumes|TestCopyCostsTheDifference|TestLostPackfiles|TestIndexEqualsKloset|TestKlosetReadsOurs|TestSearchAndDiffRandom|TestOrdinary|TestFar(LargeFile|SmallFiles)|TestScrubFinds(FlippedBits|Files)|TestRepairFrom(FileCopy|LocalCopies|Copies)|TestArchiveOfGone|TestReplace(CutOff)?|TestCopy|TestCopyReadsWhatChanged|TestIngestMakesTheSameSnapshot|TestIngestLost)$$
+# So do scripts of commands that do one thing after another.
+RACESKIP_SCRIPTS := ^TestScripts$$/^(check|find|get|help|import|ls|prune|prune_two)$$
 # Packages whose tests take longest begin first; all others follow.
 PACKAGES  := ./snapshotter ./cmd/gateway ./vfs/vfstest ./ftpsrv ./...
 PLATFORMS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
@@ -85,7 +87,7 @@ unit: $(REPORT) ## run the unit tests
 .PHONY: race
 race: $(REPORT) ## run the unit tests with the race detector
 	@mkdir -p $(OUT)/counts
-	$(REPORT) -out $(OUT)/counts/race.json -- -race -short -skip '$(RACESKIP)' -timeout 14m $(PACKAGES)
+	$(REPORT) -out $(OUT)/counts/race.json -- -race -short -skip '$(RACESKIP)|$(RACESKIP_SCRIPTS)' -timeout 14m $(PACKAGES)
 
 .PHONY: crash
 crash: ROUNDS_ARG = $(ROUNDS)

@@ -404,6 +404,7 @@ func TestRepairFromSlowCopy(t *testing.T) {
 		t.Fatalf("%d files are damaged, want %d", n, len(damaged))
 	}
 	var wg sync.WaitGroup
+	var one sync.Mutex // at a time commits
 	for i, path := range damaged {
 		// Whoever opens it waits for what is written into it, which comes after a commit.
 		rel, err := filepath.Rel(k.root, path)
@@ -424,6 +425,8 @@ func TestRepairFromSlowCopy(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
+				one.Lock()
+				defer one.Unlock()
 				k.commit(k.last, put("/meanwhile", file(uint64(60+i), "meanwhile")))
 			}()
 			select {

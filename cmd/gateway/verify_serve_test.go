@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"log/slog"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,12 +20,15 @@ import (
 func TestVerifySoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &events{made: make(chan struct{}, 1), stored: make(chan struct{}, 1)}
+		var mu sync.Mutex // guards what follows
 		begun, runs, done := time.Now(), []time.Duration(nil), false
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
 			verifySoon(ctx, e.stored, func() bool {
+				mu.Lock()
+				defer mu.Unlock()
 				runs = append(runs, time.Since(begun))
 				if len(runs) == 2 {
 					e.pulse() // while it runs
@@ -35,6 +39,8 @@ func TestVerifySoon(t *testing.T) {
 		want := func(want ...time.Duration) {
 			t.Helper()
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if len(runs) != len(want) {
 				t.Fatalf("runs at %v, want %v", runs, want)
 			}
@@ -46,20 +52,31 @@ func TestVerifySoon(t *testing.T) {
 		}
 		time.Sleep(time.Hour) //nolint:forbidigo // in a synctest bubble
 		want()                // nothing was stored
-		begun = time.Now()
+		answer := func(d bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			done = d
+		}
+		now := func(d bool) {
+			mu.Lock()
+			begun = time.Now()
+			mu.Unlock()
+			answer(d)
+		}
+		now(false)
 		for range 10 {
 			e.pulse()
 			time.Sleep(time.Second) //nolint:forbidigo // in a synctest bubble
 		}
 		want()
-		done = true
+		answer(true)
 		time.Sleep(time.Hour) //nolint:forbidigo // in a synctest bubble
 		want(verifyDelay)
-		begun, done = time.Now(), false
+		now(false)
 		e.pulse()
 		time.Sleep(verifyDelay) //nolint:forbidigo // in a synctest bubble
 		want(verifyDelay, verifyDelay)
-		done = true
+		answer(true)
 		time.Sleep(time.Hour) //nolint:forbidigo // in a synctest bubble
 		// What was pulsed during the run that failed is part of the one that is made for it.
 		want(verifyDelay, verifyDelay, verifyDelay+verifyAgain)
