@@ -107,11 +107,21 @@ func (b *bounded) full(ctx context.Context) error {
 	if !st.full() {
 		return nil
 	}
-	hint := "make room: gateway prune, then gateway maintain, or a larger disk"
-	if !st.disk {
-		hint = fmt.Sprintf("make room: gateway prune, then gateway maintain; or set %s higher", b.key)
+	hint := "make room: " + howToMakeRoom(b.store)
+	if st.disk {
+		hint += ", or a larger disk"
+	} else {
+		hint += fmt.Sprintf("; or set %s higher", b.key)
 	}
 	return &hintedError{err: fmt.Errorf("%w: %s: %s", errStoreFull, b.store, st.text), hint: hint}
+}
+
+// howToMakeRoom says what to call for more room in a store. The running gateway alone prunes further ones.
+func howToMakeRoom(store string) string {
+	if store == config.DefaultStore {
+		return "gateway prune, then gateway maintain"
+	}
+	return fmt.Sprintf("gateway jobs run %s (see retention of stores.%s), then gateway maintain %[2]s", config.JobOf(config.PruneJob, store), store)
 }
 
 // guard refuses what is to be written to a store that is full, and ends the returned context when it

@@ -72,7 +72,7 @@ func (s *syncRun) run(ctx context.Context, out syncReporter) (err error) {
 		return fmt.Errorf("sync: store %s: %w", to.Name, err)
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	if err := s.copyWithin(ctx, target, bound, out); err != nil {
+	if err := s.copy(ctx, target, bound, out); err != nil {
 		return fmt.Errorf("sync from %s to %s: %w", from.Name, to.Name, err)
 	}
 	out.finished()
@@ -120,19 +120,8 @@ func (s *syncRun) open(ctx context.Context, named *config.Store, create bool, us
 	return func() error { return errors.Join(snaps.Close(), st.Close()) }, nil
 }
 
-// copyWithin copies as long as the target has room.
-func (s *syncRun) copyWithin(ctx context.Context, target *snapshotter.Snapshotter, bound *bounded, out syncReporter) error {
-	if s.dryRun {
-		return s.copy(ctx, target, out)
-	}
-	within, finish, err := bound.guard(ctx)
-	if err != nil {
-		return err
-	}
-	return finish(s.copy(within, target, out))
-}
-
-func (s *syncRun) copy(ctx context.Context, target *snapshotter.Snapshotter, out syncReporter) (err error) {
+// copy copies what the target lacks, as long as it has room.
+func (s *syncRun) copy(ctx context.Context, target *snapshotter.Snapshotter, bound *bounded, out syncReporter) (err error) {
 	copier, err := snapshotter.NewCopier(snapshotter.CopierConfig{From: s.from, To: target, Verify: s.job.Verify})
 	if err != nil {
 		return err
@@ -147,10 +136,19 @@ func (s *syncRun) copy(ctx context.Context, target *snapshotter.Snapshotter, out
 		return err
 	}
 	out.planned(plan, copier)
-	if s.dryRun {
+	if s.dryRun || len(plan.Missing) == 0 {
 		return nil
 	}
-	for _, snap := range plan.Missing {
+	within, finish, err := bound.guard(ctx)
+	if err != nil {
+		return err
+	}
+	return finish(copyAll(within, copier, plan.Missing, out))
+}
+
+// copyAll copies snapshots one after the other.
+func copyAll(ctx context.Context, copier *snapshotter.Copier, missing []snapshotter.Snapshot, out syncReporter) error {
+	for _, snap := range missing {
 		out.copying(snap)
 		err := copier.Copy(ctx, snap.ID)
 		if err != nil && !concernsOne(err) {
