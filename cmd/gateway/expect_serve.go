@@ -236,12 +236,14 @@ func inHours(d time.Duration) string {
 // commitFailuresToTell is how many commits of a share must fail in a row: some half a minute of them.
 const commitFailuresToTell = 5
 
-// checkCommits raises alarms of shares whose changes cannot be committed or that are nearly full, and clears them.
-func (s *serving) checkCommits() {
-	list := s.system.Status().Shares
+// checkShares raises alarms of shares whose changes cannot be committed or that are nearly full, and clears them. A
+// share that is not configured any more stays until a restart, but forget has ended its alarms.
+func checkShares(board *alarm.Board, list []vfs.ShareStatus, configured map[string]watch.Expect) {
 	for i := range list {
-		checkCommits(s.alarms, &list[i])
-		checkQuota(s.alarms, &list[i])
+		if _, ok := configured[list[i].Name]; ok {
+			checkCommits(board, &list[i])
+			checkQuota(board, &list[i])
+		}
 	}
 }
 
@@ -327,7 +329,7 @@ func checkStore(board *alarm.Board, name string, space disk.Space, want uint64) 
 	if space.Avail < enough {
 		text = fmt.Sprintf("the disk of the store has %s free; %s are expected", bytesText(int64(space.Avail)), bytesText(int64(want)))
 	}
-	settle(board, alarm.StoreNearlyFull, name, text, "make room: gateway prune, gateway maintain, or a larger disk")
+	settle(board, alarm.StoreNearlyFull, name, text, "make room: "+howToMakeRoom(name)+", or a larger disk")
 }
 
 // storeReserve is how much of a disk with a store should be free.
@@ -348,8 +350,9 @@ func settle(board *alarm.Board, kind alarm.Kind, subject, text, hint string) {
 }
 
 // check looks at all that does not come by itself.
-func (s *serving) check(ctx context.Context, cfg *config.Config) error {
-	s.checkCommits()
+func (s *serving) check(ctx context.Context) error {
+	cfg := s.inForce.Load()
+	checkShares(s.alarms, s.system.Status().Shares, s.expect.Load().Of)
 	s.checkSpace(cfg.Stores) // of its own store fullness knows more
 	s.forget(ctx)
 	return s.checkBackups(cfg.DataDir)

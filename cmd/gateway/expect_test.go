@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/snapgate/gateway/cmd/gateway/internal/watch"
 	"github.com/snapgate/gateway/internal/alarm"
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/vfs"
@@ -51,6 +52,29 @@ func TestCommitsFail(t *testing.T) {
 	want := []string{"", "", strings.Replace(text, "N", "5", 1), strings.Replace(text, "N", "6", 1), "", ""}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("alarms (-want +got):\n%s", d)
+	}
+}
+
+// Of a share that was taken out of the configuration, which stays until a restart, nothing is told: its alarms would
+// come and go all the time.
+func TestShareTakenOut(t *testing.T) {
+	board := newBoard(t)
+	list := []vfs.ShareStatus{{Name: "main", Bytes: 95, Quota: 100}, {Name: "web", CommitFailures: 9, CommitError: errors.New("store away")}}
+	kinds := func() (got []string) {
+		for _, a := range board.List() {
+			got = append(got, string(a.Kind)+" "+a.Subject)
+		}
+		return got
+	}
+	checkShares(board, list, map[string]watch.Expect{"main": {}, "web": {}})
+	if d := cmp.Diff([]string{"commit-failed web", "quota-nearly-full main"}, kinds()); d != "" {
+		t.Errorf("alarms (-want +got):\n%s", d)
+	}
+	board.Drop(alarm.QuotaNearlyFull, "main")
+	board.Drop(alarm.CommitFailed, "web")
+	checkShares(board, list, map[string]watch.Expect{"other": {}})
+	if got := kinds(); len(got) > 0 {
+		t.Errorf("alarms of shares that are not configured: %q", got)
 	}
 }
 

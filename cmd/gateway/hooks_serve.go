@@ -164,7 +164,7 @@ const (
 const watchPause = 9
 
 // watching deals with new snapshots, and looks at what else may be wrong, until ctx ends.
-func (s *serving) watching(ctx context.Context, cfg *config.Config) {
+func (s *serving) watching(ctx context.Context) {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	failing, refreshed := false, time.Now()
@@ -173,7 +173,7 @@ func (s *serving) watching(ctx context.Context, cfg *config.Config) {
 	}
 	for {
 		began := time.Now()
-		err := errors.Join(s.watcher.Look(ctx, s.lineages()), s.check(ctx, cfg))
+		err := errors.Join(s.watcher.Look(ctx, s.lineages()), s.check(ctx))
 		if failed := err != nil && ctx.Err() == nil; failed != failing {
 			if failing = failed; failed {
 				s.log.Warn("new snapshots could not be looked at; that is tried again", "err", err)

@@ -276,11 +276,10 @@ func (s *serving) start(ctx context.Context) *servers {
 	if s.server == nil && s.ftp == nil {
 		s.log.Warn("neither an sftp nor an ftp section: no port is open")
 	}
+	s.inForce.Store(s.cfg)
 	e.wg.Go(func() { s.fullness.watch(ctx) })
 	e.wg.Go(func() { s.observing(ctx) })
-	s.inForce.Store(s.cfg)
-	cfg := s.cfg // which a reload replaces
-	e.wg.Go(func() { s.watching(ctx, cfg) })
+	e.wg.Go(func() { s.watching(ctx) })
 	e.wg.Go(func() { s.events.tellHooks(ctx) })
 	e.wg.Go(func() { s.verifyNew(ctx) })
 	// Last: whoever gets an answer there finds the ports served.
