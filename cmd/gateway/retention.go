@@ -40,6 +40,7 @@ type keeper struct {
 	dir       string
 	disk      disk.FS
 	clocks    func() retention.Reading
+	time      *retention.Clock // of another store than the one that is served: that one's, taken over
 	snapshots *snapshotter.Snapshotter
 	gatewayID string
 	lineage   func(share string) snapshotter.Lineage
@@ -81,6 +82,17 @@ func (k *keeper) observe(ctx context.Context) error {
 	return k.look(k.facts(k.own(list)), false)
 }
 
+// observed is the time by what has passed until now.
+func (k *keeper) observed(ctx context.Context) (*retention.Clock, error) {
+	if err := k.observe(ctx); err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := k.evidence.Clock
+	return &c, nil
+}
+
 // own are the snapshots that this gateway has made.
 func (k *keeper) own(list []snapshotter.Snapshot) []snapshotter.Snapshot {
 	var own []snapshotter.Snapshot
@@ -114,10 +126,13 @@ func (k *keeper) look(snaps []retention.Snapshot, confirm bool) error {
 		}
 		k.evidence = e
 	}
-	if now := k.clocks(); k.evidence.Started() {
-		changed = k.evidence.Observe(now)
-	} else {
-		k.evidence.Start(now, snaps)
+	switch {
+	case k.time != nil:
+		changed = k.evidence.Follow(k.time, snaps)
+	case k.evidence.Started():
+		changed = k.evidence.Observe(k.clocks())
+	default:
+		k.evidence.Start(k.clocks(), snaps)
 		changed = true
 	}
 	if confirm {

@@ -38,13 +38,12 @@ func (p *program) clocksOrMachine() func() retention.Reading {
 	return machineClocks()
 }
 
-// observing observes until ctx ends. It needs nothing while everything is kept, and no
-// backup is expected at times.
+// observing observes until ctx ends.
 func (s *serving) observing(ctx context.Context) {
 	tick := time.NewTicker(observeInterval)
 	defer tick.Stop()
 	for {
-		if s.keeper.policies.Load().Removes() || s.expect.Load().HasTimes() {
+		if s.timeMatters() {
 			s.observe(ctx)
 		}
 		select {
@@ -53,6 +52,18 @@ func (s *serving) observing(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// timeMatters reports whether what has passed decides of anything: not while everything is kept, in all stores,
+// and no backup is expected at times.
+func (s *serving) timeMatters() bool {
+	stores := s.inForce.Load().Stores
+	for i := range stores {
+		if stores[i].Upkeep.Retention.Removes() {
+			return true
+		}
+	}
+	return s.keeper.policies.Load().Removes() || s.expect.Load().HasTimes()
 }
 
 // observe has retention look at the time and at the snapshots.

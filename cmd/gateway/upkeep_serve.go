@@ -35,14 +35,19 @@ func (s *serving) upkeepJob(cfg *config.Config, plan jobPlan) func(context.Conte
 	}
 }
 
-// pruneStore removes what the store's retention does not keep of the copies of this gateway's snapshots. What time
-// has passed, and which snapshots there are since when, is known for each store by itself.
+// pruneStore removes what the store's retention does not keep of the copies of this gateway's snapshots. Which
+// snapshots there are since when is known for each store by itself; what time has passed is observed once, for the
+// store that is served: a further one is opened for moments, and a restart between two of them would not be seen.
 func (s *serving) pruneStore(ctx context.Context, cfg *config.Config, plan jobPlan) (out jobs.Outcome, err error) {
 	dir := filepath.Join(cfg.DataDir, "stores", plan.store.Name)
 	log := s.log.With("store", plan.store.Name)
 	err = withOpened(ctx, cfg, plan.store, filepath.Join(dir, "retention-cache"), log, func(snaps *snapshotter.Snapshotter) (err error) {
+		now, err := s.keeper.observed(ctx)
+		if err != nil {
+			return fmt.Errorf("the time that retention goes by: %w", err)
+		}
 		k := &keeper{
-			dir: filepath.Join(dir, retentionDir), disk: disk.OS{}, clocks: s.program.clocksOrMachine(), snapshots: snaps,
+			dir: filepath.Join(dir, retentionDir), disk: disk.OS{}, time: now, snapshots: snaps,
 			gatewayID: s.system.GatewayID(), lineage: s.system.Lineage, log: log, events: s.events, store: plan.store.Name,
 		}
 		k.policies.Store(&plan.store.Upkeep.Retention)

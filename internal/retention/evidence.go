@@ -60,34 +60,67 @@ type Clock struct {
 type Sighting struct {
 	Before time.Time     `json:"before"` // when was looked before
 	Seen   time.Time     `json:"seen"`
-	Passed time.Duration `json:"passed"` // Clock.Passed then; negative for what was there at the start
+	Passed time.Duration `json:"passed"` // Clock.Passed then; less for what was there at the start
 }
 
 // Start begins with what the wall clock shows, but no more than a long weekend after the newest
 // snapshot there is. Snapshots that are there are taken as seen at the times that they carry; what was
 // observed since is what lies between them and the newest, as the clock may be wrong already.
 func (e *Evidence) Start(r Reading, snaps []Snapshot) {
-	*e = Evidence{Clock: Clock{Base: r.Wall.UTC(), Last: r}, Sights: make(map[string]Sighting, len(snaps))}
-	var newest time.Time
-	for i := range snaps {
-		if snaps[i].Time.After(newest) {
-			newest = snaps[i].Time
+	c := Clock{Base: r.Wall.UTC(), Last: r}
+	newest := newestTime(snaps)
+	if limit := newest.Add(maxCredit).UTC(); !newest.IsZero() && limit.Before(c.Base) {
+		c.Base = limit
+	}
+	e.start(&c, snaps)
+}
+
+// Follow takes over the time of another Evidence instead of observing it, and reports whether Sights has
+// changed. One that was not started begins with that time, however old the newest snapshot is. When the
+// other was started anew, snapshots stay as old as they were, and get older from there.
+func (e *Evidence) Follow(c *Clock, snaps []Snapshot) (changed bool) {
+	if !e.Started() {
+		e.start(c, snaps)
+		return true
+	}
+	base, looked := e.Base, e.Looked
+	if lost := e.Passed - c.Passed; lost > 0 {
+		for id, s := range e.Sights {
+			s.Passed -= lost
+			e.Sights[id] = s
 		}
+		base, changed = base.Add(lost), true
 	}
-	if limit := newest.Add(maxCredit).UTC(); !newest.IsZero() && limit.Before(e.Base) {
-		e.Base = limit
-	}
-	e.Looked = e.Base
-	if newest.After(e.Base) {
-		newest = e.Base
+	e.Clock = *c
+	e.Base, e.Looked = base, looked
+	return e.shift(c.Base.Sub(base)) || changed
+}
+
+// start begins with a time, and with what is there.
+func (e *Evidence) start(c *Clock, snaps []Snapshot) {
+	*e = Evidence{Clock: *c, Sights: make(map[string]Sighting, len(snaps))}
+	e.Looked = e.trusted()
+	newest := newestTime(snaps)
+	if newest.After(e.Looked) {
+		newest = e.Looked
 	}
 	for i := range snaps {
 		at := snaps[i].Time.UTC()
 		if at.After(newest) {
 			at = newest.UTC()
 		}
-		e.Sights[snaps[i].ID] = Sighting{Before: at, Seen: at, Passed: at.Sub(newest)}
+		e.Sights[snaps[i].ID] = Sighting{Before: at, Seen: at, Passed: e.Passed + at.Sub(newest)}
 	}
+}
+
+// newestTime is the time of the newest snapshot, zero for none.
+func newestTime(snaps []Snapshot) (newest time.Time) {
+	for i := range snaps {
+		if snaps[i].Time.After(newest) {
+			newest = snaps[i].Time
+		}
+	}
+	return newest
 }
 
 // Started reports whether Start was called, ever.

@@ -244,3 +244,76 @@ func TestLookReplaced(t *testing.T) {
 		}
 	}
 }
+
+// TestFollow: who looks seldom at a copy knows what time has passed from one who has observed it all along.
+func TestFollow(t *testing.T) {
+	c := &clocks{wall: at("2026-11-26 12:00"), boot: "one", up: time.Hour}
+	var served, e Evidence
+	served.Start(c.read(), nil)
+	look := func(copies []Snapshot) {
+		served.Observe(c.read())
+		e.Follow(&served.Clock, copies)
+		e.Look(copies)
+	}
+	check := func(what, id string, age, ahead time.Duration) {
+		t.Helper()
+		if got := e.Sight(id).Age; got != age {
+			t.Errorf("%s: a copy is %v old, want %v", what, got, age)
+		}
+		// Some of what the clock is ahead is made up while time passes.
+		if got := e.Ahead(); (got-ahead).Abs() > e.Passed/slew || !e.Now().Equal(served.Now()) {
+			t.Errorf("%s: the clock is ahead by %v, want %v; now is %v, want %v", what, got, ahead, e.Now(), served.Now())
+		}
+	}
+
+	// The oldest copies come first: they say nothing about the time.
+	copies := honest("2024-01-01 12:00", "2024-01-02 12:00")
+	look(copies)
+	check("at the start", copies[0].ID, day, 0)
+	check("at the start", copies[1].ID, 0, 0)
+	copies = append(copies, honest("2026-11-26 11:00")...)
+	look(copies)
+	if s := e.Sight(copies[2].ID); !s.Seen.Equal(c.wall) {
+		t.Errorf("a copy of an hour ago was seen at %v", s.Seen)
+	}
+
+	// The machine is off every night, and the copy is looked at once a day.
+	for range 10 {
+		c.pass(7 * time.Hour)
+		served.Observe(c.read())
+		c.pass(7 * time.Hour)
+		served.Observe(c.read())
+		c.restart(10 * time.Hour)
+		look(copies)
+	}
+	check("off at night", copies[0].ID, day+140*time.Hour, 0)
+
+	// It was off for long, and somebody says that the clock is right.
+	c.restart(30 * day)
+	look(copies)
+	check("off for long", copies[2].ID, 140*time.Hour, 30*day-40*time.Hour)
+	served.Confirm()
+	look(copies)
+	check("confirmed", copies[2].ID, 140*time.Hour, 0)
+
+	// The clock was ahead, and is set back for good: what was seen meanwhile was seen before.
+	copies = append(copies, Snapshot{ID: "late", Time: c.wall})
+	look(copies)
+	c.wall = c.wall.Add(-20 * day)
+	served.Observe(c.read())
+	served.Confirm()
+	look(copies)
+	check("set back", "late", 0, 0)
+	if s := e.Sight("late"); s.Seen.After(e.Now()) {
+		t.Errorf("it was seen at %v, and now is %v", s.Seen, e.Now())
+	}
+
+	// What the other has observed is lost: nothing gets older by that, nor younger.
+	served = Evidence{}
+	served.Start(c.read(), nil)
+	look(copies)
+	check("lost", copies[2].ID, 140*time.Hour, 0)
+	c.pass(time.Hour)
+	look(copies)
+	check("lost and gone on", copies[2].ID, 141*time.Hour, 0)
+}
