@@ -59,7 +59,7 @@ type FTP struct {
 	pool *pool[*ftpConn]
 	cfg  FTPConfig
 
-	serial atomic.Bool // see ftpConn.serial
+	serial, proven atomic.Bool // see ftpConn
 
 	mu   sync.Mutex // guards what follows
 	all  *bool      // whether "LIST -a" shows hidden files; nil when not tried
@@ -100,7 +100,7 @@ func NewFTP(cfg FTPConfig) (*FTP, error) {
 	}, func(*ftpConn) int { return 1 }, func(ctx context.Context) (*ftpConn, error) {
 		c, err := dialFTP(ctx, &f.cfg)
 		if err == nil {
-			c.serial = &f.serial
+			c.serial, c.proven = &f.serial, &f.proven
 		}
 		return c, err
 	})

@@ -39,6 +39,8 @@ type ftpConn struct {
 	// serial is shared by the connections of a remote: set when the server has not answered a
 	// command that was sent before the reply to the one before.
 	serial *atomic.Bool
+	// proven is shared, too: set when the server has answered such a command.
+	proven *atomic.Bool
 
 	mu  sync.Mutex // guards err
 	err error      // not nil: the connection is not to be used again

@@ -24,8 +24,8 @@ func isEOF(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.
 const refusalPatience = 5 * time.Second
 
 const (
-	// preparedPatience is how long the reply to an EPSV may take that was sent together with
-	// another command, whose reply has come.
+	// preparedPatience is how long the first reply to a command that was sent ahead may take, when
+	// that to the one before it has come.
 	preparedPatience = 10 * time.Second
 	// preparedLife is how long a port is good: servers wait for a data connection for 30 s and more.
 	preparedLife = 5 * time.Second
@@ -52,14 +52,22 @@ func (c *ftpConn) takesAhead() bool { return c.serial != nil && !c.serial.Load()
 
 // early reads the reply to a command that was sent ahead, when that to the one before it has come.
 // One that does not come is of a server, or of a firewall, that takes one command at a time: that is
-// not tried again.
+// not tried again. Once one has come, others may take as long as all replies: a server that says when
+// a file is safe can take minutes.
 func (c *ftpConn) early(op string) (ftpReply, error) {
-	late := time.AfterFunc(c.cfg.patience, func() {
+	patience := c.cfg.patience
+	if c.proven.Load() {
+		patience = c.cfg.Timeout
+	}
+	late := time.AfterFunc(patience, func() {
 		c.serial.Store(true)
 		_ = c.broken(failf(op, "", KindConnection, "no reply to a command that was sent ahead"))
 	})
-	defer late.Stop()
-	return c.reply(op)
+	r, err := c.reply(op)
+	if late.Stop() && err == nil {
+		c.proven.Store(true)
+	}
+	return r, err
 }
 
 // ftpStep is a command, and what its reply means.
@@ -74,25 +82,9 @@ func (c *ftpConn) steps(path string, steps ...ftpStep) error {
 	refused := 0 // the first that is, or that has not been sent
 	var failed error
 	if len(steps) > 1 && c.takesAhead() {
-		lines := make([]string, len(steps))
-		for i, s := range steps {
-			lines[i] = s.line
-		}
-		if err := c.send(steps[0].op, path, lines...); err != nil {
+		var err error
+		if refused, failed, err = c.together(path, steps...); err != nil {
 			return err
-		}
-		for i, s := range steps {
-			read := c.early
-			if i == 0 {
-				read = c.reply
-			}
-			r, err := read(s.op)
-			if err != nil {
-				return err
-			}
-			if failed == nil {
-				failed, refused = s.check(r), i
-			}
 		}
 		if failed == nil || refused == 0 {
 			return failed
@@ -114,6 +106,32 @@ func (c *ftpConn) steps(path string, steps ...ftpStep) error {
 		}
 	}
 	return nil
+}
+
+// together sends commands at once and reads their replies. It returns which is the first that the
+// server refused, and why it did.
+func (c *ftpConn) together(path string, steps ...ftpStep) (refused int, why, err error) {
+	lines := make([]string, len(steps))
+	for i, s := range steps {
+		lines[i] = s.line
+	}
+	if err := c.send(steps[0].op, path, lines...); err != nil {
+		return 0, nil, err
+	}
+	for i, s := range steps {
+		read := c.early
+		if i == 0 {
+			read = c.reply
+		}
+		r, err := read(s.op)
+		if err != nil {
+			return 0, nil, err
+		}
+		if why == nil {
+			why, refused = s.check(r), i
+		}
+	}
+	return refused, why, nil
 }
 
 // step is one whose reply is to have a code.

@@ -35,7 +35,7 @@ type ftpHouse struct {
 	noDashA  bool // takes -a for a name
 	dos      bool // lists like DOS
 	oneByOne bool // loses what comes before the reply to a command
-	noAhead  bool // refuses it
+	noAhead  bool // refuses it, and forgets what RNFR has named
 	limit    int32
 	tls      *tls.Config
 	implicit bool
@@ -166,7 +166,7 @@ func (h *ftpHouse) serve(nc net.Conn) {
 		h.mu.Unlock()
 		if early && h.noAhead {
 			p.say("450 not now")
-			early = false
+			p.from, early = "", false
 			continue
 		}
 		if early = in.Buffered() > 0; early {
@@ -318,6 +318,8 @@ func (p *ftpPeer) answer(cmd, arg string) bool {
 		stamp, name, _ := strings.Cut(arg, " ")
 		at, err := time.Parse("20060102150405", stamp)
 		p.done(213, errors.Join(err, os.Chtimes(filepath.Join(p.h.dir, p.abs(name)), at, at)))
+	case "DELE":
+		p.done(250, os.Remove(local))
 	case "RNFR":
 		if p.from = local; !missing() {
 			p.say("350 to what")

@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/hex"
@@ -205,24 +206,51 @@ func (f *FTP) Rename(ctx context.Context, from, to string) error {
 	}
 	return f.with(ctx, "rename", to, func(c *ftpConn, full string) error {
 		old := strings.TrimSuffix(full, to) + from
-		if f.pool.wanted() { // as a rule for another file
-			c.prepare()
-		}
-		rename := func() error {
-			return c.steps(to, c.step("rename", to, 350, "RNFR "+old), c.step("rename", to, 250, "RNTO "+full))
-		}
-		err := rename()
-		if err == nil || c.Err() != nil || KindOf(err) == KindNotFound {
+		next := f.pool.wanted() // as a rule for another file
+		// A server that may lose what is sent ahead is found out by commands that are quick.
+		ahead := c.proven.Load() && c.takesAhead()
+		refused, err := c.rename(to, old, full, ahead, next)
+		if !refused {
 			return err
 		}
-		if _, derr := c.want("rename", to, 250, "DELE "+full); derr != nil {
-			if c.Err() != nil {
+		if ahead {
+			if refused, err = c.rename(to, old, full, false, false); err == nil {
+				c.serial.Store(true) // it was refused for it
+			}
+		}
+		if refused && KindOf(err) != KindNotFound {
+			if _, derr := c.want("rename", to, 250, "DELE "+full); derr == nil {
+				_, err = c.rename(to, old, full, false, false)
+			} else if c.Err() != nil {
 				return derr
 			}
-			return err
 		}
-		return rename()
+		if err != nil {
+			// Some servers keep what RNFR has named, and take it for the next file whose RNFR fails.
+			_ = c.broken(err)
+		}
+		return err
 	})
+}
+
+// rename sends RNFR and RNTO, which servers want one right after the other: ahead says together,
+// next that somebody waits for the connection. It reports whether it is RNTO that was refused.
+func (c *ftpConn) rename(path, old, full string, ahead, next bool) (refused bool, err error) {
+	from, into := c.step("rename", path, 350, "RNFR "+old), c.step("rename", path, 250, "RNTO "+full)
+	if !ahead {
+		if err := c.steps(path, from); err != nil {
+			return false, err
+		}
+	}
+	if next {
+		c.prepare()
+	}
+	if ahead {
+		i, why, err := c.together(path, from, into)
+		return i == 1 && why != nil, cmp.Or(err, why)
+	}
+	err = c.steps(path, into)
+	return err != nil && c.Err() == nil, err
 }
 
 // Symlink implements Target: FTP has no such thing.
@@ -290,10 +318,15 @@ func (f *FTP) abilities() ftpAbilities {
 	return f.able
 }
 
-func (f *FTP) learn(fn func(*ftpAbilities)) {
+// learn notes what a try has shown, unless one has before. It returns what is known then.
+func learn[T any](f *FTP, shown T, which func(*ftpAbilities) **T) T {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	fn(&f.able)
+	known := which(&f.able)
+	if *known == nil {
+		*known = &shown
+	}
+	return **known
 }
 
 func chmodCommand(full string, a Attributes) string {
@@ -318,7 +351,9 @@ func (f *FTP) findChmod(c *ftpConn, path, full string, a Attributes) error {
 		return err
 	}
 	ok := r.code == 200 || r.code == 250
-	f.learn(func(b *ftpAbilities) { b.chmod = &ok })
+	if able := learn(f, ok, func(b *ftpAbilities) **bool { return &b.chmod }); able && !ok {
+		return c.refused("set the mode of", path, r) // somebody has found out meanwhile
+	}
 	return nil
 }
 
@@ -348,7 +383,12 @@ func (f *FTP) findTime(c *ftpConn, path, full string, t Type, at time.Time) erro
 		return err
 	}
 	ok := r.code >= 200 && r.code < 300
-	f.learn(func(b *ftpAbilities) { b.dirTime = &ok })
+	if t == Dir && !learn(f, ok, func(b *ftpAbilities) **bool { return &b.dirTime }) {
+		return nil
+	}
+	if !ok { // somebody has found out meanwhile that it does
+		return c.refused("set the time of", path, r)
+	}
 	return nil
 }
 
@@ -386,8 +426,12 @@ func (f *FTP) findSetTime(c *ftpConn, path, full string, t Type, at time.Time) e
 			break
 		}
 	}
-	if found != "" || t != Dir {
-		f.learn(func(b *ftpAbilities) { b.setTime = &found })
+	if found == "" && t == Dir {
+		return nil
+	}
+	known := learn(f, found, func(b *ftpAbilities) **string { return &b.setTime })
+	if found == "" && known != "" { // somebody has found it meanwhile
+		return f.findTime(c, path, full, t, at)
 	}
 	return nil
 }

@@ -2,8 +2,13 @@ package pull
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // The texts of servers tell what is missing from what is forbidden.
@@ -61,5 +66,184 @@ func TestHashIn(t *testing.T) {
 		if got := hashIn(ftpReply{tt.code, tt.lines}, tt.size); !bytes.Equal(got, tt.want) {
 			t.Errorf("%d %q: %x, want %x", tt.code, tt.lines, got, tt.want)
 		}
+	}
+}
+
+// A server that refuses commands that come early, and forgets what RNFR has named, loses neither the
+// file nor the one that it replaces. One that does not replace files has the old one removed, no other.
+func TestFTPRename(t *testing.T) {
+	refuses := func(p *ftpPeer, cmd, arg string) bool { // to replace
+		_, err := os.Lstat(filepath.Join(p.h.dir, arg))
+		if cmd == "RNTO" && err == nil {
+			p.say("553 It is there.")
+			p.from = ""
+			return true
+		}
+		return false
+	}
+	for name, tt := range map[string]struct {
+		house   *ftpHouse
+		removed int
+	}{
+		"replaces":                    {&ftpHouse{}, 0},
+		"refuses what is early":       {&ftpHouse{noAhead: true}, 0},
+		"does not replace":            {&ftpHouse{hook: refuses}, 1},
+		"does not, and refuses early": {&ftpHouse{noAhead: true, hook: refuses}, 1},
+		"does not let go": {&ftpHouse{hook: func(p *ftpPeer, cmd, _ string) bool {
+			if cmd == "RNFR" {
+				p.say("550 Permission denied.")
+			}
+			return cmd == "RNFR"
+		}}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := tt.house
+			h.dir = t.TempDir()
+			h.start(t)
+			r := h.remote(t, impatient(h))
+			r.proven.Store(true)
+			for file, text := range map[string]string{"temp": "new", "x": "old"} {
+				if err := os.WriteFile(filepath.Join(h.dir, file), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := map[string]string{"x": "new"}
+			err := r.Rename(t.Context(), "/temp", "/x")
+			if name == "does not let go" {
+				want = map[string]string{"temp": "new", "x": "old"}
+				if KindOf(err) != KindPermission {
+					t.Errorf("%v", err)
+				}
+			} else if err != nil {
+				t.Error(err)
+			}
+			if diff := cmp.Diff(want, contents(t, h.dir)); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			if n := h.count("DELE"); n != tt.removed {
+				t.Errorf("%d files were removed, want %d", n, tt.removed)
+			}
+		})
+	}
+}
+
+// contents are the files of a directory.
+func contents(tb testing.TB, dir string) map[string]string {
+	tb.Helper()
+	des, err := os.ReadDir(dir)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	files := map[string]string{}
+	for _, de := range des {
+		data, err := os.ReadFile(filepath.Join(dir, de.Name()))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		files[de.Name()] = string(data)
+	}
+	return files
+}
+
+// A server that keeps what RNFR has named after a refused RNTO, as ftpserverlib does, does not take it
+// for the file of the next rename, whose RNFR it refuses.
+func TestFTPRenameAfterRefused(t *testing.T) {
+	h := (&ftpHouse{dir: t.TempDir(), hook: func(p *ftpPeer, cmd, arg string) bool {
+		switch {
+		case cmd == "RNFR" && arg == "/missing":
+			p.say("550 No such file.")
+		case cmd == "RNTO" && arg == "/refused":
+			p.say("553 Permission denied.")
+		default:
+			return false
+		}
+		return true
+	}}).start(t)
+	r := h.remote(t, impatient(h))
+	r.proven.Store(true)
+	want := map[string]string{"a": "of a", "b": "of b"}
+	for file, text := range want {
+		if err := os.WriteFile(filepath.Join(h.dir, file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Rename(t.Context(), "/a", "/refused"); KindOf(err) != KindPermission {
+		t.Errorf("a refused rename: %v", err)
+	}
+	if err := r.Rename(t.Context(), "/missing", "/b"); KindOf(err) != KindNotFound {
+		t.Errorf("a rename of a file that is missing: %v", err)
+	}
+	if diff := cmp.Diff(want, contents(t, h.dir)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// A rename may take long, whether or not the server is known to take commands ahead: a server of
+// backups answers when the file is safe. The patience for a lost command is not for it.
+func TestFTPRenamePatience(t *testing.T) {
+	h := (&ftpHouse{dir: t.TempDir()}).start(t)
+	r := h.remote(t, impatient(h), func(c *FTPConfig) { c.patience = 1 })
+	for i, path := range []string{"/a", "/b"} {
+		if err := os.WriteFile(filepath.Join(h.dir, "temp"), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.proven.Store(i > 0)
+		if err := r.Rename(t.Context(), "/temp", path); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if n := h.ahead.Load(); n != 1 || r.serial.Load() || h.logins.Load() != 1 {
+		t.Errorf("%d renames were sent ahead, want 1; serial is %v after %d logins", n, r.serial.Load(), h.logins.Load())
+	}
+}
+
+// What one connection has found out stays so when another one, which began to try before, is refused,
+// and that refusal is an error. Only directories show what is so of directories.
+func TestFTPLateRefusals(t *testing.T) {
+	for name, tt := range map[string]struct {
+		refused string // of the one that began before
+		want    Kind
+		able    Writes
+	}{
+		"nothing": {"", KindOther, Writes{Mode: true, ModTime: true}},
+		"a mode":  {"SITE CHMOD 640 /late", KindPermission, Writes{Mode: true, ModTime: true}},
+		"a time":  {"MFMT 20240229131415 /late", KindPermission, Writes{Mode: true, ModTime: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := Attributes{Mode: 0o640, HasMode: true, ModTime: time.Date(2024, 2, 29, 13, 14, 15, 0, time.UTC)}
+			var r *FTP
+			h := &ftpHouse{dir: t.TempDir()}
+			h.hook = func(p *ftpPeer, cmd, arg string) bool {
+				line := cmd + " " + arg
+				if line == "SITE CHMOD 640 /late" {
+					if err := r.SetAttributes(t.Context(), "/first", File, a); err != nil {
+						t.Error(err)
+					}
+				}
+				if line == tt.refused || cmd == "MFMT" && strings.HasSuffix(arg, "/dir") {
+					p.say("550 Permission denied.")
+					return true
+				}
+				return false
+			}
+			for _, file := range []string{"late", "first"} {
+				if err := os.WriteFile(filepath.Join(h.dir, file), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Mkdir(filepath.Join(h.dir, "dir"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			r = h.start(t).remote(t)
+			if err := r.SetAttributes(t.Context(), "/late", File, a); (err == nil) != (tt.refused == "") || KindOf(err) != tt.want {
+				t.Errorf("the late one: %v", err)
+			}
+			if err := r.SetAttributes(t.Context(), "/dir", Dir, a); err != nil {
+				t.Errorf("a directory: %v", err)
+			}
+			if got, err := r.Writes(t.Context()); err != nil || got != tt.able {
+				t.Errorf("%+v, %v, want %+v", got, err, tt.able)
+			}
+		})
 	}
 }
