@@ -140,7 +140,7 @@ func (c *Copier) Plan(ctx context.Context, want func(Snapshot) bool) (CopyPlan, 
 			plan.There = append(plan.There, s)
 			continue
 		}
-		removed, err := c.to.store.Deleted(objects.MAC(s.ID))
+		removed, err := c.deleted(&s)
 		switch {
 		case err != nil:
 			return plan, fmt.Errorf("target: %w", err)
@@ -190,7 +190,7 @@ func (c *Copier) copy(ctx context.Context, src *record) error {
 	if c.there(&src.snap) != nil {
 		return nil
 	}
-	if removed, err := to.store.Deleted(objects.MAC(src.snap.ID)); removed || err != nil {
+	if removed, err := c.deleted(&src.snap); removed || err != nil {
 		return errors.Join(err, ErrRemoved)
 	}
 	base := c.base(src)
@@ -260,6 +260,16 @@ func (c *Copier) there(s *Snapshot) *record {
 		}
 	}
 	return nil
+}
+
+// deleted reports whether somebody has removed a snapshot from the target, or what it was made in place of.
+func (c *Copier) deleted(s *Snapshot) (bool, error) {
+	for _, id := range append([]ID{s.ID}, s.Replaces...) {
+		if removed, err := c.to.store.Deleted(objects.MAC(id)); removed || err != nil {
+			return removed, err
+		}
+	}
+	return false, nil
 }
 
 // nearer compares how near in time two snapshots are to src.

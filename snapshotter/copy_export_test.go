@@ -1,6 +1,8 @@
 package snapshotter
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -14,6 +16,22 @@ import (
 
 // SetCheckpoints makes a Copier write a state after so many bytes.
 func SetCheckpoints(c *Copier, bytes int64) { c.checkpointBytes = bytes }
+
+// Replace makes a snapshot in place of one of s, of the copy that another store has.
+func (s *Snapshotter) Replace(ctx context.Context, from *Snapshotter, id ID) error {
+	src, err := from.record(ctx, id)
+	if err != nil {
+		return err
+	}
+	c, err := NewCopier(CopierConfig{From: from, To: s})
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.replace(ctx, src, id, nil), c.Close())
+}
+
+// Drop removes what was made in place of old.
+func (s *Snapshotter) Drop(ctx context.Context, made, old ID) error { return s.drop(ctx, made, old) }
 
 // Header returns what a snapshot's header says, without what is of its store.
 func (s *Snapshotter) Header(id ID) (string, error) {

@@ -178,6 +178,8 @@ type rawIndex struct {
 	typ  resources.Type // of its nodes
 	cmp  func(a, b string) int
 	root objects.MAC
+	// sound has nodes compared with their MACs.
+	sound bool
 }
 
 // rawPaths is the index of paths of a snapshot.
@@ -207,7 +209,11 @@ func (s *Snapshotter) rawIndex(mac objects.MAC, root, node resources.Type, cmp f
 
 // node reads a node.
 func (x *rawIndex) node(mac objects.MAC) (*rawNode, error) {
-	data, err := x.s.blob(x.typ, mac)
+	read := x.s.blob
+	if x.sound {
+		read = x.s.soundBlob
+	}
+	data, err := read(x.typ, mac)
 	if err != nil {
 		return nil, readError("index", err)
 	}

@@ -58,6 +58,8 @@ func (i *instead) rename(h *header.Header) {
 	for n, id := range i.of {
 		texts[n] = id.String()
 	}
+	// Of two entries the first would count: that of what was itself made in place of another one.
+	h.Context = slices.DeleteFunc(h.Context, func(kv header.KeyValue) bool { return kv.Key == keyReplaces })
 	h.SetContext(keyReplaces, strings.Join(texts, " "))
 }
 
@@ -68,11 +70,11 @@ func (i *instead) objects(ctx context.Context, x *copying) (*lru.Cache[objects.M
 		return nil, nil
 	}
 	to := x.c.to
-	theirs, err := x.from.rawOther(x.src.dirpack)
+	theirs, err := x.from.soundOther(x.src.dirpack)
 	if err != nil || theirs == nil {
 		return nil, ctx.Err() // what there is to say of the source is said when it is copied
 	}
-	ours, err := to.rawOther(i.old.dirpack)
+	ours, err := to.soundOther(i.old.dirpack)
 	if err != nil || ours == nil {
 		return nil, ctx.Err()
 	}
@@ -86,8 +88,8 @@ func (i *instead) objects(ctx context.Context, x *copying) (*lru.Cache[objects.M
 		if err != nil || !ok {
 			continue // damaged: it is copied
 		}
-		here, herr := to.readDirpack(mac)
-		there, terr := x.from.readDirpack(cur.mac)
+		here, herr := to.soundDirpack(mac)
+		there, terr := x.from.soundDirpack(cur.mac)
 		if herr != nil || terr != nil {
 			continue
 		}
@@ -106,6 +108,52 @@ func (i *instead) objects(ctx context.Context, x *copying) (*lru.Cache[objects.M
 		}
 	}
 	return pairs, ctx.Err()
+}
+
+// soundBlob reads a blob and compares it with its MAC, which nothing below does in a store that neither
+// encrypts nor compresses.
+func (s *Snapshotter) soundBlob(typ resources.Type, mac objects.MAC) ([]byte, error) {
+	data, err := s.blob(typ, mac)
+	if err == nil && s.repo.ComputeMAC(data) != mac {
+		err = fmt.Errorf("%s %x: %w", typ, mac[:4], store.ErrDamaged)
+	}
+	return data, err
+}
+
+// soundOther is rawOther of which every node is compared with its MAC.
+func (s *Snapshotter) soundOther(mac objects.MAC) (*rawIndex, error) {
+	if mac == (objects.MAC{}) {
+		return nil, nil
+	}
+	if _, err := s.soundBlob(resources.RT_BTREE_ROOT, mac); err != nil {
+		return nil, err
+	}
+	x, err := s.rawOther(mac)
+	if x != nil {
+		x.sound = true
+	}
+	return x, err
+}
+
+// soundDirpack is readDirpack, with MACs.
+func (s *Snapshotter) soundDirpack(mac objects.MAC) (*dirData, error) {
+	data, err := s.soundBlob(resources.RT_OBJECT, mac)
+	if err != nil {
+		return nil, err
+	}
+	obj, err := objects.NewObjectFromBytes(data)
+	if err != nil {
+		return nil, readError("object", err)
+	}
+	var raw []byte
+	for i := range obj.Chunks {
+		chunk, err := s.soundBlob(resources.RT_CHUNK, obj.Chunks[i].ContentMAC)
+		if err != nil {
+			return nil, err
+		}
+		raw = append(raw, chunk...)
+	}
+	return parseDir(raw)
 }
 
 // takeAlike takes the object that the target has for one of the source, if all of it is sound.
@@ -138,7 +186,8 @@ func (x *copying) takeAlike(mac objects.MAC) (objects.MAC, bool) {
 }
 
 // replace makes a snapshot in place of one of the target, of the copy that the source has of it. It is in
-// the store when this returns nil, beside the old one.
+// the store when this returns nil, beside the old one; unless that was removed meanwhile, or somebody else has
+// made one.
 func (c *Copier) replace(ctx context.Context, src *record, old ID, avoid map[ID]*record) error {
 	c.instead = &instead{id: ID(objects.RandomMAC()), of: []ID{old}, old: avoid[old], avoid: avoid}
 	more := append(slices.Clone(src.snap.Replaces), src.snap.ID)
@@ -159,6 +208,9 @@ func (c *Copier) replace(ctx context.Context, src *record, old ID, avoid map[ID]
 		return err
 	}
 	defer unlock()
+	if there, err := to.listed(old); err != nil || !there || !to.madeFor(old).IsZero() {
+		return err
+	}
 	base := c.base(src)
 	damage, err := to.reconcile(ctx, base)
 	if err != nil {
@@ -172,14 +224,18 @@ func (c *Copier) replace(ctx context.Context, src *record, old ID, avoid map[ID]
 
 // exchange removes a snapshot in whose place another one was made, which gets its pin; in one state, so
 // that there is no moment without the pin. It is a removal by the rules of Remove but for one: the new one
-// is as good as the old one for whatever keeps that, a lock, or being the newest of its line.
-func (s *Snapshotter) exchange(ctx context.Context, old, made ID) error {
-	return s.alter(ctx, s.lockAlone, func(rw *repository.RepositoryWriter) (bool, error) {
+// is as good as the old one for whatever keeps that, a lock, or being the newest of its line. It reports false
+// when the old one is not there any more.
+func (s *Snapshotter) exchange(ctx context.Context, old, made ID) (done bool, err error) {
+	err = s.alter(ctx, s.lockAlone, func(rw *repository.RepositoryWriter) (bool, error) {
 		s.mu.RLock()
 		r := s.records[made]
 		s.mu.RUnlock()
 		if r == nil || !slices.Contains(r.snap.Replaces, old) {
 			return false, fmt.Errorf("snapshot %s: %w", made, ErrNoSnapshot)
+		}
+		if there, err := s.listed(old); err != nil || !there {
+			return false, err
 		}
 		pins, err := s.allPins()
 		if err != nil {
@@ -196,7 +252,11 @@ func (s *Snapshotter) exchange(ctx context.Context, old, made ID) error {
 			return false, fmt.Errorf("state delta: %w", err)
 		}
 		return true, nil
-	}, func() { s.forget([]ID{old}) })
+	}, func() {
+		s.forget([]ID{old})
+		done = true
+	})
+	return done, err
 }
 
 // replace makes snapshots anew whose header or indexes are damaged and could not be repaired, of the copies
@@ -234,19 +294,26 @@ func (r *scrubbing) replace(ctx context.Context) (any bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	before, err := r.files(ctx)
+	if err != nil {
+		return false, err
+	}
 	for _, id := range ids {
 		err := c.replace(ctx, sources[id], id, broken)
+		if r.s.madeFor(id) == c.instead.id {
+			r.before[id] = before
+		}
 		r.s.failpoint(ReplaceMade)
 		if err = r.goesOn(ctx, id, err); err != nil {
 			return false, err
 		}
 	}
-	before := len(r.damage)
+	damaged := len(r.damage)
 	if err := r.repairOnce(ctx); err != nil {
 		return false, err
 	}
 	n, err := r.settle(ctx)
-	return n > 0 || len(r.damage) < before, err
+	return n > 0 || len(r.damage) < damaged, err
 }
 
 // goesOn returns an error that ends a run; one that concerns a snapshot alone is noted.
@@ -254,11 +321,16 @@ func (r *scrubbing) goesOn(ctx context.Context, id ID, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil, errors.Is(err, ErrUnavailable), errors.Is(err, ErrBusy):
+	case passing(ctx, err):
 		return err
 	}
 	r.giveUp(id, err)
 	return nil
+}
+
+// passing reports whether an error says nothing of a snapshot.
+func passing(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrBusy)
 }
 
 // giveUp notes why a snapshot is not replaced.
@@ -286,52 +358,122 @@ func (r *scrubbing) explain() {
 // read back. So at every moment one of both is there that is as good as can be. It returns how many were
 // replaced.
 func (r *scrubbing) settle(ctx context.Context) (n int, err error) {
-	s := r.s
-	there, err := s.store.Snapshots()
+	there, err := r.s.store.Snapshots()
 	if err != nil {
 		return 0, err
 	}
 	for _, mac := range there {
 		old := ID(mac)
-		made := s.madeFor(old)
+		made := r.s.madeFor(old)
 		if made.IsZero() || r.gaveUp[old] != nil {
 			continue
 		}
-		s.mu.RLock()
-		readable, rec := s.records[old] != nil, s.records[made]
-		s.mu.RUnlock()
-		if !readable {
-			if _, err := s.loadRecord(old); err == nil { // it was repaired
-				if err := s.relist(ctx); err != nil {
-					return n, err
-				}
-				readable = true
-			}
-		}
-		damaged := !readable
-		if r.uses != nil && r.uses.broken[old] != nil {
-			damaged = true
-		}
-		if !damaged {
-			if err := s.drop(ctx, made); err != nil {
-				return n, err
-			}
+		replaced, err := r.settleOne(ctx, old, made)
+		if errors.Is(err, ErrUnread) && ctx.Err() == nil {
+			r.s.log.Warn("a damaged snapshot and what was made in its place stay, as something could not be read", "snapshot", old.String(), "made", made.String(), "err", err)
 			continue
-		}
-		err := r.proven(ctx, made)
-		if err != nil {
-			err = errors.Join(fmt.Errorf("what was made of its copy: %w", err), s.drop(ctx, made))
-		} else if err = s.exchange(ctx, old, made); err == nil {
-			s.failpoint(ReplaceDone)
-			n++
-			r.report.Replaced = append(r.report.Replaced, Replaced{Old: old, New: made, Share: rec.snap.Share, Time: rec.snap.Time})
-			s.log.Warn("a damaged snapshot was made anew", "share", rec.snap.Share, "snapshot", made.String(), "in_place_of", old.String(), "time", rec.snap.Time)
 		}
 		if err := r.goesOn(ctx, old, err); err != nil {
 			return n, err
 		}
+		if replaced {
+			n++
+		}
 	}
 	return n, nil
+}
+
+// settleOne does it for two, and reports whether the old one was replaced. With ErrUnread both stay.
+func (r *scrubbing) settleOne(ctx context.Context, old, made ID) (replaced bool, err error) {
+	s := r.s
+	damaged, err := r.damagedStill(ctx, old)
+	if err != nil {
+		return false, err
+	}
+	if !damaged {
+		return false, s.drop(ctx, made, old)
+	}
+	if err := r.proven(ctx, old, made); err != nil {
+		if passing(ctx, err) {
+			return false, err // which says nothing of what was made
+		}
+		return false, errors.Join(fmt.Errorf("what was made of its copy: %w", err), s.drop(ctx, made, old))
+	}
+	rec := s.known(made)
+	if rec == nil {
+		return false, fmt.Errorf("snapshot %s: %w", made, ErrNoSnapshot)
+	}
+	if done, err := s.exchange(ctx, old, made); err != nil || !done {
+		return false, err
+	}
+	s.failpoint(ReplaceDone)
+	r.report.Replaced = append(r.report.Replaced, Replaced{Old: old, New: made, Share: rec.snap.Share, Time: rec.snap.Time})
+	s.log.Warn("a damaged snapshot was made anew", "share", rec.snap.Share, "snapshot", made.String(), "in_place_of", old.String(), "time", rec.snap.Time)
+	return true, nil
+}
+
+// damagedStill reports whether a snapshot cannot be read as it was written. That it can is said only after it
+// was: damage to it may be such that this run has not looked at. Then the error is ErrUnread.
+func (r *scrubbing) damagedStill(ctx context.Context, id ID) (bool, error) {
+	s := r.s
+	if !s.readable(id) {
+		if _, err := s.loadRecord(id); err == nil { // it was repaired
+			if err := s.relist(ctx); err != nil {
+				return false, err
+			}
+		}
+	}
+	if !s.readable(id) || r.uses != nil && r.uses.broken[id] != nil {
+		return true, nil
+	}
+	if r.more {
+		return false, fmt.Errorf("some of the damage to the store %w", ErrUnread)
+	}
+	for k, cause := range r.unread {
+		if r.damage[k] != nil {
+			return false, fmt.Errorf("%s %x %w: %w", kindOf(k), k.mac[:], ErrUnread, cause)
+		}
+	}
+	err := r.check(ctx, id)
+	if err != nil && passing(ctx, err) {
+		return false, err
+	}
+	return err != nil, nil
+}
+
+// check is Check, whose error is ErrUnread when it may be due to what could not be read.
+func (r *scrubbing) check(ctx context.Context, id ID) error {
+	err := r.s.Check(ctx, id)
+	if len(r.unread) > 0 && errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+		err = fmt.Errorf("a part of it %w: %w", ErrUnread, err)
+	}
+	return err
+}
+
+// readable reports whether a snapshot is listed under its own id, as one that can be read.
+func (s *Snapshotter) readable(id ID) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.records[id] != nil
+}
+
+// listed reports whether a snapshot is in the store and was not removed, whether it can be read or not.
+func (s *Snapshotter) listed(id ID) (bool, error) {
+	there, err := s.store.Snapshots()
+	return slices.Contains(there, objects.MAC(id)), err
+}
+
+// Doubled reports whether there is a snapshot beside one that was made in its place, as a run leaves them that
+// was cut off. A repair leaves one of them.
+func (s *Snapshotter) Doubled() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for id := range s.standIns {
+		if s.records[id] != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // relist lists the snapshots anew.
@@ -351,20 +493,33 @@ func (s *Snapshotter) madeFor(old ID) ID {
 	return ID{}
 }
 
-// drop removes a snapshot that was made in place of another one and is not needed, unless it is pinned.
-func (s *Snapshotter) drop(ctx context.Context, id ID) error {
-	return s.alter(ctx, s.lockStore, func(rw *repository.RepositoryWriter) (bool, error) {
+// drop removes a snapshot that was made in place of old and is not needed, unless it is pinned, or old is not
+// there any more. Nobody else may have a lock meanwhile, who could be removing old; then it stays.
+func (s *Snapshotter) drop(ctx context.Context, id, old ID) error {
+	alone := func(ctx context.Context) (*store.Lock, func(), error) {
+		return s.lockStoreBy(ctx, s.store.LockExclusively)
+	}
+	err := s.alter(ctx, alone, func(rw *repository.RepositoryWriter) (bool, error) {
+		if there, err := s.listed(old); err != nil || !there {
+			return false, err
+		}
 		pins, err := s.allPins()
 		if err != nil || pins[[pinBytes]byte(id[:pinBytes])].pinned() {
 			return false, err
 		}
 		return true, rw.DeleteStateResource(resources.RT_SNAPSHOT, objects.MAC(id))
 	}, func() { s.forget([]ID{id}) })
+	if errors.Is(err, ErrBusy) {
+		s.log.Info("a snapshot that is not needed is removed later, as others use the store", "snapshot", id.String(), "in_place_of", old.String())
+		return nil
+	}
+	return err
 }
 
-// proven reads a snapshot back as kloset does, and the files that are new in the store, from the store.
-func (r *scrubbing) proven(ctx context.Context, id ID) error {
-	if err := r.s.Check(ctx, id); err != nil {
+// proven reads a snapshot back as kloset does, and the files that are new in the store, from the store: those
+// that came with it, if this run has made it.
+func (r *scrubbing) proven(ctx context.Context, old, made ID) error {
+	if err := r.check(ctx, made); err != nil {
 		return err
 	}
 	files, err := r.files(ctx)
@@ -372,12 +527,17 @@ func (r *scrubbing) proven(ctx context.Context, id ID) error {
 		return err
 	}
 	for k := range files {
-		if _, known := r.ledger.at[k]; known {
+		_, known := r.ledger.at[k]
+		if _, was := r.before[old][k]; known || was {
 			continue
 		}
 		if err := r.verify(ctx, k); err != nil {
+			if r.unread[k] != nil || r.aside(ctx, k, err) {
+				err = fmt.Errorf("%s %x %w: %w", kindOf(k), k.mac[:], ErrUnread, err)
+			}
 			return err
 		}
+		delete(r.unread, k)
 		if d := r.damage[k]; d != nil {
 			return fmt.Errorf("%s %s: %w: %s", d.Kind, d.File, store.ErrDamaged, d.Text)
 		}

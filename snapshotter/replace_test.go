@@ -151,7 +151,122 @@ func TestReplace(t *testing.T) {
 				t.Errorf("replaced %v", rep.Replaced)
 			}
 			k.replaced(from, was, rep)
+			if name != "headers" {
+				return
+			}
+			// What the other store's retention has removed by its old id does not come back.
+			if err := from.Remove(t.Context(), was[1].ID); err != nil {
+				t.Fatal(err)
+			}
+			copier := newCopier(t, k.Snapshotter, from)
+			plan, err := copier.Plan(t.Context(), nil)
+			if err != nil || len(plan.Missing) != 0 || len(plan.Removed) != 1 || !slices.Contains(plan.Removed[0].Replaces, was[1].ID) {
+				t.Errorf("missing %v, removed %v, %v", plan.Missing, plan.Removed, err)
+			}
+			if err := copier.Copy(t.Context(), was[1].ID); !errors.Is(err, snapshotter.ErrRemoved) {
+				t.Errorf("a copy of it: %v", err)
+			}
 		})
+	}
+}
+
+// headers damages the headers of the snapshots, each time in another way.
+func (k *scrubRig) headers(bit int) {
+	k.t.Helper()
+	k.forget()
+	for _, x := range k.regions() {
+		if x.what == "snapshot" {
+			change(k.t, x.path, flip(8*x.from+bit))
+		}
+	}
+}
+
+// TestReplaceAgain: what was made in place of a snapshot is made anew of its own copy.
+func TestReplaceAgain(t *testing.T) {
+	k, from, was := newReplaceRig(t)
+	k.headers(100)
+	k.scrub(snapshotter.ScrubAll)
+	if rep := k.repair(from); len(rep.Replaced) != len(was) {
+		t.Fatalf("replaced %v", rep.Replaced)
+	}
+	third := newSnapshotter(t, storetest.New(t))
+	copier := newCopier(t, k.Snapshotter, third)
+	for _, w := range slices.Backward(was) {
+		if err := copier.Copy(t.Context(), w.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.headers(101)
+	k.scrub(snapshotter.ScrubAll)
+	rep := k.repair(third)
+	if len(rep.Replaced) != len(was) {
+		t.Errorf("replaced %v", rep.Replaced)
+	}
+	for _, r := range rep.Replaced {
+		made, err := k.Snapshot(t.Context(), r.New)
+		if err != nil || made.ID != r.New || !slices.Contains(made.Replaces, r.Old) || len(made.Replaces) != 2 {
+			t.Errorf("%s replaces %v, %v; want %s and the first", made.ID, made.Replaces, err, r.Old)
+		}
+	}
+	k.replaced(third, was, snapshotter.ScrubReport{State: rep.State, Replaced: firstToLast(t, k, was)})
+}
+
+// firstToLast has what each of was is now.
+func firstToLast(t *testing.T, k *scrubRig, was []snapshotter.Snapshot) (list []snapshotter.Replaced) {
+	t.Helper()
+	for _, w := range was {
+		now, err := k.Snapshot(t.Context(), w.ID)
+		if err != nil || now.ID == w.ID {
+			t.Errorf("%s is %s, %v", w.ID, now.ID, err)
+		}
+		list = append(list, snapshotter.Replaced{Old: w.ID, New: now.ID})
+	}
+	return list
+}
+
+// TestReplaceBeside: what others do meanwhile leaves one of the two, and no removed one comes back.
+func TestReplaceBeside(t *testing.T) {
+	k, from, was := newReplaceRig(t)
+	old := was[1].ID
+	made := func(want int) (id snapshotter.ID) {
+		t.Helper()
+		if err := k.Replace(t.Context(), from, old); err != nil {
+			t.Fatal(err)
+		}
+		list, err := k.Snapshots(t.Context(), "")
+		if err != nil || len(list) != want {
+			t.Fatalf("%d snapshots, %v; want %d", len(list), err, want)
+		}
+		for i := range list {
+			if slices.Contains(list[i].Replaces, old) {
+				id = list[i].ID
+			}
+		}
+		return id
+	}
+	do := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if k.Doubled() {
+		t.Error("there are two of one, and should not be")
+	}
+	id := made(4)
+	if again := made(4); again != id || !k.Doubled() {
+		t.Errorf("another one is made: %s beside %s", again, id)
+	}
+	do(k.Drop(t.Context(), id, old))
+	id = made(4)
+	do(k.Remove(t.Context(), old))
+	do(k.Drop(t.Context(), id, old))
+	if again := made(3); again != id {
+		t.Errorf("the one that is left is %s, want %s", again, id)
+	}
+	do(k.Remove(t.Context(), id))
+	if id := made(2); !id.IsZero() {
+		t.Errorf("%s was removed, and %s is there", old, id)
 	}
 }
 
@@ -214,14 +329,7 @@ func TestReplaceCutOff(t *testing.T) {
 			left.rig = &rig{t: t, store: s, Snapshotter: newSnapshotter(t, s, func(c *snapshotter.Config) { c.Tolerant = true })}
 			left.Config, left.root, left.dir = cfg, filepath.Join(dir, "store"), filepath.Join(dir, "scrub")
 			rep := left.repair(from)
-			rep.Replaced = nil // by both runs
-			for _, w := range was {
-				now, err := left.Snapshot(t.Context(), w.ID)
-				if err != nil || now.ID == w.ID {
-					t.Errorf("%s is %s, %v", w.ID, now.ID, err)
-				}
-				rep.Replaced = append(rep.Replaced, snapshotter.Replaced{Old: w.ID, New: now.ID})
-			}
+			rep.Replaced = firstToLast(t, &left, was) // by both runs
 			left.replaced(from, was, rep)
 		})
 	}

@@ -173,7 +173,7 @@ func (s *Snapshotter) openScrub(cfg ScrubConfig) (r *scrubbing, end func() error
 	if err != nil {
 		return nil, nil, err
 	}
-	r = &scrubbing{s: s, cfg: cfg, began: cfg.Now().UTC(), damage: make(map[ledgerKey]*Damage), unread: make(map[ledgerKey]error), found: make(map[ledgerKey]damaged)}
+	r = &scrubbing{s: s, cfg: cfg, began: cfg.Now().UTC(), damage: make(map[ledgerKey]*Damage), unread: make(map[ledgerKey]error), found: make(map[ledgerKey]damaged), before: make(map[ID]map[ledgerKey]time.Time)}
 	r.report.Scope = cfg.Scope
 	if cfg.Bandwidth > 0 {
 		const burst = 1 << 20
@@ -188,6 +188,7 @@ func (s *Snapshotter) openScrub(cfg ScrubConfig) (r *scrubbing, end func() error
 		r.state = ScrubState{Store: s.store.ID()}
 	}
 	r.state.Every = cfg.Every.String()
+	r.more = r.state.More > 0
 	for i := range r.state.Damage {
 		d := r.state.Damage[i]
 		r.damage[keyOfDamage(&d)] = &d
@@ -216,6 +217,9 @@ type scrubbing struct {
 	found map[ledgerKey]damaged
 	// gaveUp are the snapshots that are damaged and not replaced, and why.
 	gaveUp map[ID]error
+	// before are the files that were there before something was made in place of a snapshot.
+	before map[ID]map[ledgerKey]time.Time
+	more   bool // there was damage, before this run, beyond what is kept
 }
 
 // damaged is what was found damaged in a file.

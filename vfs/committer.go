@@ -47,6 +47,7 @@ type committer struct {
 	mu      sync.Mutex // guards what follows and cfg; a leaf
 	cfg     ShareConfig
 	waiting []commitRequest
+	calls   []commitCall
 	closed  bool
 
 	// The rest belongs to run's goroutine.
@@ -59,6 +60,12 @@ type committer struct {
 type commitRequest struct {
 	reason string
 	done   chan error // capacity 1
+}
+
+// commitCall is something else that may not happen during a commit.
+type commitCall struct {
+	run  func(ctx context.Context) error
+	done chan error // capacity 1
 }
 
 // newCommitter returns a committer that does nothing until run is called.
@@ -102,6 +109,25 @@ func (c *committer) request(ctx context.Context, reason string) error {
 	}
 }
 
+// between calls f in run's goroutine, between two commits, and returns what it returns.
+func (c *committer) between(ctx context.Context, f func(context.Context) error) error {
+	call := commitCall{run: f, done: make(chan error, 1)}
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return errKind("commit", Name{}, KindClosed)
+	}
+	c.calls = append(c.calls, call)
+	c.mu.Unlock()
+	c.pulse()
+	select {
+	case err := <-call.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 func (c *committer) pulse() {
 	select {
 	case c.wake <- struct{}{}:
@@ -139,9 +165,12 @@ const maxNap = time.Minute
 // step does what is to be done now and returns how long nothing is to be done.
 func (c *committer) step(ctx context.Context) time.Duration {
 	c.mu.Lock()
-	cfg, requests := c.cfg, c.waiting
-	c.waiting = nil
+	cfg, requests, calls := c.cfg, c.waiting, c.calls
+	c.waiting, c.calls = nil, nil
 	c.mu.Unlock()
+	for _, call := range calls {
+		call.done <- call.run(ctx)
+	}
 	if len(requests) > 0 {
 		err := c.attempt(ctx, requests[0].reason)
 		if err != nil {
@@ -232,20 +261,23 @@ func (c *committer) commitAll(ctx context.Context, reason string) error {
 	}
 }
 
-// wanted reports whether requests wait.
+// wanted reports whether somebody waits.
 func (c *committer) wanted() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.waiting) > 0
+	return len(c.waiting)+len(c.calls) > 0
 }
 
 // end answers the requests that nobody will serve.
 func (c *committer) end() {
 	c.mu.Lock()
 	c.closed = true
-	waiting := c.waiting
-	c.waiting = nil
+	waiting, calls := c.waiting, c.calls
+	c.waiting, c.calls = nil, nil
 	c.mu.Unlock()
+	for _, call := range calls {
+		call.done <- errKind("commit", Name{}, KindClosed)
+	}
 	for _, r := range waiting {
 		r.done <- errKind("commit", Name{}, KindClosed)
 	}

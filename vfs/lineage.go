@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/snapgate/gateway/snapshotter"
@@ -144,6 +145,48 @@ func (s *share) replaceHead(ctx context.Context) (replaced bool, err error) {
 		s.mu.Unlock()
 		s.live.Store(r.tree)
 		s.noteCommit(done)
+		return nil
+	})
+}
+
+// Reopen has the shares that show some of the given snapshots open their heads anew, after others were made in
+// the place of those: what they have open of them may be damaged. Sources do so by themselves.
+func (s *System) Reopen(ctx context.Context, ids []snapshotter.ID) error {
+	var errs []error
+	for _, sh := range s.allShares() {
+		if sh.source != nil || !slices.Contains(ids, sh.head().id) && !slices.Contains(ids, sh.current().head) {
+			continue
+		}
+		if err := sh.committer.between(ctx, sh.reopenHead); err != nil {
+			errs = append(errs, fmt.Errorf("share %s: open head anew: %w", sh.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// reopenHead puts what is pending above the head as the store has it now, by the id that the journal knows.
+// Called by the committer only.
+func (s *share) reopenHead(ctx context.Context) error {
+	head := s.head().id
+	if head.IsZero() {
+		return nil
+	}
+	r := &rebase{now: time.Now().UTC()}
+	var err error
+	if r.tree, err = s.openHead(ctx, head); err != nil {
+		return err
+	}
+	r.lenient = r.tree.lossy()
+	return s.exec(ctx, func() error {
+		if err := r.replay(s.seq.ctx, s, s.setsAfter(nil)); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		for _, set := range s.ledger.sealed {
+			set.tree = r.sealed[set]
+		}
+		s.mu.Unlock()
+		s.live.Store(r.tree)
 		return nil
 	})
 }

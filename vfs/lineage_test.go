@@ -1,10 +1,12 @@
 package vfs
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -49,6 +51,39 @@ func TestHeadRemovedFromStore(t *testing.T) {
 			}
 		})
 	}
+}
+
+// standInRepository has other snapshots in place of some.
+type standInRepository struct {
+	*memRepository
+	made map[snapshotter.ID]snapshotter.ID
+}
+
+func (r *standInRepository) View(ctx context.Context, id snapshotter.ID) (View, error) {
+	if made, ok := r.made[id]; ok {
+		id = made
+	}
+	return r.memRepository.View(ctx, id)
+}
+
+// A share whose head was made anew shows what was made, with what is pending, and no other share does.
+func TestReopen(t *testing.T) {
+	repo := &standInRepository{memRepository: newMemRepository()}
+	sys := openTestSystem(t, t.TempDir(), repo)
+	defer closeSystem(t, sys)
+	s := testShare(t, sys)
+	wantNil(t, "reopen without a head", sys.Reopen(t.Context(), []snapshotter.ID{{}}))
+	mustDo(t, s, put(t, s, "/f", "one"))
+	head := commitShare(t, s)
+	mustDo(t, s, put(t, s, "/g", "two"))
+	made, err := repo.Add("made", "/", time.Now(), fstest.MapFS{"f": {Data: []byte("one"), Mode: 0o644}, "mark": {Data: []byte("made anew"), Mode: 0o644}})
+	wantNil(t, "add", err)
+	repo.made = map[snapshotter.ID]snapshotter.ID{head: made}
+	wantNil(t, "reopen of others", sys.Reopen(t.Context(), []snapshotter.ID{made}))
+	want(t, "live tree before", contents(t, s), map[string]string{"/f": "one", "/g": "two"})
+	wantNil(t, "reopen", sys.Reopen(t.Context(), []snapshotter.ID{made, head}))
+	want(t, "live tree after", contents(t, s), map[string]string{"/f": "one", "/g": "two", "/mark": "made anew"})
+	want(t, "head", s.head().id, head)
 }
 
 // otherCommit makes a snapshot as another gateway would, or this one's copy.

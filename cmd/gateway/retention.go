@@ -299,6 +299,14 @@ func (k *keeper) pruneOnce(ctx context.Context, o pruneOptions) (pruned, error) 
 // decide decides about all snapshots, newest first in each share.
 func (k *keeper) decide(list []snapshotter.Snapshot, pins map[snapshotter.ID]time.Time) []verdict {
 	lines := map[snapshotter.Lineage][]snapshotter.Snapshot{}
+	// A snapshot and one that was made in its place count once, and both stay until a repair leaves one.
+	there, replaced := map[snapshotter.ID]bool{}, map[snapshotter.ID]bool{}
+	for i := range list {
+		there[list[i].ID] = true
+		for _, id := range list[i].Replaces {
+			replaced[id] = true
+		}
+	}
 	var out []verdict
 	for _, s := range list {
 		switch {
@@ -307,6 +315,8 @@ func (k *keeper) decide(list []snapshotter.Snapshot, pins map[snapshotter.ID]tim
 		case s.GatewayID != k.gatewayID:
 			// Its policy is the other one's, and so is what still refers to it.
 			out = append(out, verdict{s, true, []string{"made by another gateway"}})
+		case replaced[s.ID]:
+			out = append(out, verdict{s, true, []string{"one was made in its place"}})
 		default:
 			line := snapshotter.Lineage{GatewayID: s.GatewayID, ShareID: s.ShareID}
 			lines[line] = append(lines[line], s)
@@ -325,6 +335,9 @@ func (k *keeper) decide(list []snapshotter.Snapshot, pins map[snapshotter.ID]tim
 				if _, ok := needed[id]; ok {
 					facts[i].Hold = "changes that wait need it"
 				}
+			}
+			if slices.ContainsFunc(s.Replaces, func(id snapshotter.ID) bool { return there[id] }) {
+				facts[i].Hold = "made in place of one that is still there"
 			}
 			facts[i].Sight = k.evidence.Sight(facts[i].ID)
 		}
@@ -356,6 +369,23 @@ func (k *keeper) describe(v *verdict, dryRun bool) control.Retained {
 // pinNotes are why this gateway has pinned snapshots; the pins are in the store.
 type pinNotes map[string]string
 
+// of is the note of a snapshot: its own, or that of one in whose place it was made, which had its pin.
+func (n pinNotes) of(s *snapshotter.Snapshot) string {
+	for _, id := range append([]snapshotter.ID{s.ID}, s.Replaces...) {
+		if reason := n[id.String()]; reason != "" {
+			return reason
+		}
+	}
+	return ""
+}
+
+// drop removes it.
+func (n pinNotes) drop(s *snapshotter.Snapshot) {
+	for _, id := range append([]snapshotter.ID{s.ID}, s.Replaces...) {
+		delete(n, id.String())
+	}
+}
+
 func (k *keeper) notes() (pinNotes, error) {
 	notes := pinNotes{}
 	if err := k.readFile(pinsName, &notes); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -371,7 +401,7 @@ func (k *keeper) pin(ctx context.Context, id snapshotter.ID, reason string) erro
 	if err := k.snapshots.Pin(ctx, id); err != nil {
 		return err
 	}
-	return k.note(id, reason)
+	return k.note(ctx, id, reason)
 }
 
 // unpin takes a pin away.
@@ -381,20 +411,24 @@ func (k *keeper) unpin(ctx context.Context, id snapshotter.ID) error {
 	if err := k.snapshots.Unpin(ctx, id); err != nil {
 		return err
 	}
-	return k.note(id, "")
+	return k.note(ctx, id, "")
 }
 
 // note notes why a snapshot is pinned; k.mu is held.
-func (k *keeper) note(id snapshotter.ID, reason string) error {
+func (k *keeper) note(ctx context.Context, id snapshotter.ID, reason string) error {
 	notes, err := k.notes()
 	if err != nil {
 		return err
 	}
-	if notes[id.String()] == reason {
+	s, err := k.snapshots.Snapshot(ctx, id) // which may be one that was made in its place
+	if err != nil {
+		s = snapshotter.Snapshot{ID: id}
+	}
+	if notes.of(&s) == reason {
 		return nil
 	}
-	if notes[id.String()] = reason; reason == "" {
-		delete(notes, id.String())
+	if notes.drop(&s); reason != "" {
+		notes[s.ID.String()] = reason
 	}
 	if err := disk.MkdirDurable(k.disk, k.dir, 0o700); err != nil {
 		return err
@@ -426,7 +460,7 @@ func (k *keeper) pins(ctx context.Context) ([]control.Pin, error) {
 		}
 		out = append(out, control.Pin{
 			ID: s.ID.String(), Time: s.Time.UTC().Format(time.RFC3339), Share: s.Share, Name: s.ViewName(k.lineage(s.Share)),
-			Pinned: stamp(when), Reason: notes[s.ID.String()],
+			Pinned: stamp(when), Reason: notes.of(&s),
 		})
 	}
 	slices.SortStableFunc(out, func(a, b control.Pin) int { return cmp.Compare(a.Share, b.Share) })

@@ -38,12 +38,18 @@ func TestDecideWhose(t *testing.T) {
 	needed := add("main", "own", "now")
 	add("main", "own", "now")
 	add("main", "own", "now")
+	add("pair", "own", "p")
+	add("pair", "own", "p")
+	damaged := add("pair", "own", "p")
+	add("pair", "own", "p") // in its place
+	list[15].Sequence, list[15].Time, list[15].Replaces = list[14].Sequence, list[14].Time, []snapshotter.ID{{99}, damaged}
+	add("pair", "own", "p")
 
 	k := &keeper{
 		gatewayID: "own", disk: disk.OS{}, log: slog.New(slog.DiscardHandler), evidence: &retention.Evidence{},
 		needed: func() map[snapshotter.ID]struct{} { return map[snapshotter.ID]struct{}{needed: {}} },
 	}
-	k.policies.Store(&config.Retention{Of: map[string]retention.Policy{"main": {Last: 1}}})
+	k.policies.Store(&config.Retention{Of: map[string]retention.Policy{"main": {Last: 1}, "pair": {Last: 3}}})
 	k.evidence.Start(retention.Reading{Wall: now, Boot: "b"}, k.facts(k.own(list)))
 	got := map[byte]string{}
 	for _, v := range k.decide(list, map[snapshotter.ID]time.Time{pinned: now}) {
@@ -56,9 +62,22 @@ func TestDecideWhose(t *testing.T) {
 		1: "not made by a gateway", 2: "not made by a gateway", 3: "made by another gateway", 4: "made by another gateway",
 		5: "everything is kept", 6: "newest of its share", 7: "removed", 8: "newest of its share",
 		9: "pinned", 10: "changes that wait need it", 11: "removed", 12: "newest of its share",
+		13: "removed", 14: "one of the last 3", 15: "one was made in its place", 16: "made in place of one that is still there", 17: "newest of its share",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("what becomes of them (-want +got):\n%s", d)
+	}
+}
+
+// TestPinNoteOfReplaced: why a snapshot is pinned is known also of the one that has got its pin.
+func TestPinNoteOfReplaced(t *testing.T) {
+	old, made := snapshotter.Snapshot{ID: snapshotter.ID{1}}, snapshotter.Snapshot{ID: snapshotter.ID{2}, Replaces: []snapshotter.ID{{9}, {1}}}
+	notes := pinNotes{old.ID.String(): "audit"}
+	if a, b := notes.of(&old), notes.of(&made); a != "audit" || b != "audit" {
+		t.Errorf("noted are %q and %q", a, b)
+	}
+	if notes.drop(&made); len(notes) != 0 {
+		t.Errorf("left are %v", notes)
 	}
 }
 

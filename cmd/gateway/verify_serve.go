@@ -86,12 +86,27 @@ func (s *serving) scrub(ctx context.Context, sc snapshotter.ScrubConfig) (snapsh
 	}
 	rep, err := s.snapshots.Scrub(ctx, sc)
 	note(&rep)
+	s.reopenReplaced(ctx, rep.Replaced)
 	if errors.Is(err, snapshotter.ErrScrubbing) || rep.State.Store == "" {
 		return rep, err
 	}
 	s.verifying.set(&rep.State)
 	s.alarmOfDamage(config.DefaultStore, &rep.State)
 	return rep, err
+}
+
+// reopenReplaced has shares whose heads were made anew show what was made.
+func (s *serving) reopenReplaced(ctx context.Context, replaced []snapshotter.Replaced) {
+	ids := make([]snapshotter.ID, len(replaced))
+	for i := range replaced {
+		ids[i] = replaced[i].Old
+	}
+	if len(ids) == 0 {
+		return
+	}
+	if err := s.system.Reopen(ctx, ids); err != nil {
+		s.log.Warn("a share shows what is damaged until its next snapshot, or until the gateway is restarted", "err", err)
+	}
 }
 
 // alarmOfDamage raises the alarm of a store that is damaged, or clears it.
@@ -152,10 +167,11 @@ func (s *serving) verifyJob(cfg *config.Config) func(context.Context) (jobs.Outc
 		sc := scrubConfig(cfg, &cfg.Store, snapshotter.ScrubDue)
 		sc.Progress = func(rep snapshotter.ScrubReport) { at.Store(&rep) }
 		rep, err := s.scrub(ctx, sc)
-		if err == nil && len(rep.State.Damage) > 0 && cfg.Verify.RepairFrom != "" {
+		through := err == nil || errors.Is(err, snapshotter.ErrUnread)
+		if through && (len(rep.State.Damage) > 0 || s.snapshots.Doubled()) && cfg.Verify.RepairFrom != "" {
 			sc.Scope, sc.Repair = snapshotter.ScrubDamaged, true
-			var mended snapshotter.ScrubReport
-			mended, err = scrubFrom(ctx, cfg, cfg.Verify.RepairFrom, s.log, sc, s.scrub)
+			mended, rerr := scrubFrom(ctx, cfg, cfg.Verify.RepairFrom, s.log, sc, s.scrub)
+			err = errors.Join(err, rerr)
 			if mended.State.Store != "" {
 				rep.State, rep.Repaired = mended.State, mended.Repaired
 				noteReplaced(s.events.note, bySchedule, mended.Replaced)
@@ -196,6 +212,7 @@ func (s *serving) scrubNew(ctx context.Context) (done bool) {
 	switch {
 	case err == nil, ctx.Err() != nil:
 		return true
+	case errors.Is(err, snapshotter.ErrUnread): // which the next run looks at again
 	case errors.Is(err, snapshotter.ErrScrubbing), worthRetrying(err):
 		s.log.Debug("what is new in the store is read back later", "err", err)
 		return false
