@@ -10,7 +10,8 @@ type seen struct {
 // name, nil for nothing. When another file, another version of it or nothing has the name by then,
 // or the upload's name has moved, Close fails with KindChanged and nothing of the upload is left.
 // That is decided where changes are made one after the other, so none can come in between. It is for
-// handles that no other handle shares the upload with; a later call replaces an earlier one.
+// handles that no other handle shares the upload with; a later call replaces an earlier one, and who
+// takes the upload over is not bound by it.
 func (f *File) PublishOver(was *Info) error {
 	if err := f.begin("publish", OpenWrite); err != nil {
 		return err

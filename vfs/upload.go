@@ -456,7 +456,8 @@ func (b *uploadBase) close() error {
 }
 
 // takeOver makes f the owner of an upload whose handle is dead or gives way. What lies
-// beyond the first gap is forgotten, as it would be in a partial.
+// beyond the first gap is forgotten, as it would be in a partial, and so is what the old
+// handle wanted it published over.
 func (u *upload) takeOver(f *File) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -475,6 +476,7 @@ func (u *upload) takeOver(f *File) error {
 	_ = u.claimExactly(size, true) // it is not more than before
 	u.touch()
 	u.share.uploads.settle(u, false)
+	u.over = nil
 	clear(u.handles)
 	u.handles[f] = true
 	u.owner.Store(f.session)

@@ -249,6 +249,16 @@ func TestTakeOver(t *testing.T) {
 	want(t, "resumed", v.get("/j"), "half whole")
 	wantKind(t, "the old handle", first.Close(), KindBusy)
 
+	// What the old handle was to be published over binds it alone.
+	first = dead.open("/k", OpenWrite|OpenCreate)
+	wantNil(t, "publish over", first.PublishOver(nil))
+	dead.write(first, 0, "half")
+	resumed = v.open("/k", OpenWrite|OpenCreate|OpenResume)
+	v.write(resumed, 4, " whole")
+	visit(t, sys, "w", PermFull, "/").put("/k", "theirs")
+	v.close(resumed)
+	want(t, "resumed over what came in between", v.get("/k"), "half whole")
+
 	first = dead.open("/h", OpenWrite|OpenCreate)
 	dead.write(first, 0, "mine")
 	other := visit(t, sys, "other", PermFull, "/")
