@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"html"
 	"io"
@@ -386,6 +387,68 @@ func TestRestore(t *testing.T) {
 	if uploads != 2 {
 		t.Errorf("the audit log was told of %d restores, want 2", uploads)
 	}
+}
+
+// An unfinished upload of the user's own is dropped only when the form says so.
+func TestRestoreOverPartial(t *testing.T) {
+	s := startSite(t, nil)
+	s.put("/f.txt", "old")
+	snap := s.commit()
+	if err := s.work.Remove(t.Context(), "/f.txt"); err != nil {
+		t.Fatal(err)
+	}
+	// upload sends more of the file, and is cut off; there was so much before.
+	upload := func(before int64, more string) {
+		t.Helper()
+		f, err := s.work.Open(t.Context(), "/f.txt", vfs.OpenWrite|vfs.OpenCreate, vfs.AttrSet{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte(more), before); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(f.Sync(t.Context()), f.Abort()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	arrived := func() int64 {
+		t.Helper()
+		info, err := s.work.Lstat(t.Context(), "/f.txt")
+		if err != nil || !info.Partial {
+			t.Fatalf("the upload is gone: %+v, %v", info, err)
+		}
+		return info.Size
+	}
+	s.user("worker", vfs.PermFull, at("/", "main", "/"))
+	b, path := s.as("worker"), "/restore/.snapshots/"+snap+"/f.txt"
+	state := func() string {
+		t.Helper()
+		_, rest, _ := strings.Cut(b.want(path), `name="state" value="`)
+		state, _, _ := strings.Cut(rest, `"`)
+		return state
+	}
+	none := state()
+	upload(0, strings.Repeat("x", 3000))
+	page := b.want(path)
+	contains(t, page, "an unfinished upload: 2.9 KiB", "Drop the unfinished upload of that name", `name="replace"`)
+	lacks(t, page, "<dd>nothing", "Replace the file")
+	seen := state()
+	for _, tt := range []struct{ name, state, replace string }{
+		{"that came after the page", none, "yes"},
+		{"that is not to be dropped", seen, ""},
+	} {
+		if a := b.post(path, "state", tt.state, "replace", tt.replace); a.status != http.StatusConflict || arrived() != 3000 {
+			t.Errorf("an upload %s: %d, %d bytes of it", tt.name, a.status, arrived())
+		}
+	}
+	upload(3000, "y")
+	if a := b.post(path, "state", seen, "replace", "yes"); a.status != http.StatusConflict || arrived() != 3001 {
+		t.Errorf("an upload that was continued after the page: %d, %d bytes of it", a.status, arrived())
+	}
+	if a := b.post(path, "state", state(), "replace", "yes"); a.status != http.StatusSeeOther || s.content("/f.txt") != "old" {
+		t.Errorf("an upload that is to be dropped: %d, and there is %q", a.status, s.content("/f.txt"))
+	}
+	lacks(t, s.as("alice").want(path), "unfinished")
 }
 
 // What is published while a restore is on its way, after it has looked, is not replaced unseen.

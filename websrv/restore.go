@@ -17,12 +17,16 @@ type restoring struct {
 	from, to vfs.Name
 	old      vfs.Info // what the snapshot has
 	mode     fs.FileMode
-	now      *vfs.Info // what is there now; nil: nothing
+	now      *vfs.Info // what is there now; nil: no complete file
+	partial  *vfs.Info // the user's own unfinished upload of the name, which the restore drops; nil: none
 }
 
 // state is a text that changes when what is there does.
 func (t *restoring) state() string {
-	if t.now == nil {
+	switch {
+	case t.partial != nil:
+		return fmt.Sprintf("partial-%d-%d", t.partial.Size, t.partial.ModTime.UnixNano())
+	case t.now == nil:
 		return "none"
 	}
 	return fmt.Sprintf("%d-%d-%d-%d", t.now.Type, t.now.Version, t.now.Size, t.now.ModTime.UnixNano())
@@ -51,7 +55,8 @@ func (x *visit) restoring() (*restoring, error) {
 	}
 	info, err := x.sess.Lstat(x.ctx, t.to.String())
 	switch {
-	case err == nil && info.Partial: // of the user's own; the restore takes its place
+	case err == nil && info.Partial:
+		t.partial = &info
 	case err == nil:
 		t.now = &info
 	case vfs.KindOf(err) != vfs.KindNotExist && vfs.KindOf(err) != vfs.KindNotDir:
@@ -106,6 +111,7 @@ func (x *visit) askRestore(t *restoring, status int, wrong string) error {
 		Name, Path, Action, State, Wrong string
 		OldSize, OldTime, OldStamp       string
 		Exists, IsFile, MayReplace       bool
+		Partial                          string // how much there is of an unfinished upload, "" for none
 		NowSize, NowTime, NowStamp       string
 		Cancel                           string
 	}{
@@ -119,12 +125,16 @@ func (x *visit) askRestore(t *restoring, status int, wrong string) error {
 		d.MayReplace = d.IsFile && x.who.Perms.Has(vfs.PermOverwrite)
 		d.NowSize, d.NowTime, d.NowStamp = size(t.now.Size), clock(t.now.ModTime), stamp(t.now.ModTime)
 	}
+	if t.partial != nil {
+		d.Partial, d.NowTime, d.NowStamp = size(t.partial.Size), clock(t.partial.ModTime), stamp(t.partial.ModTime)
+	}
 	x.v.send(x.w, x.r, status, "restore", d)
 	return nil
 }
 
-// restore puts a file of a snapshot into the live tree. What is there is replaced only when the
-// form says so, and only if it still is what the form was about when the new version takes its place.
+// restore puts a file of a snapshot into the live tree. What is there, an unfinished upload too,
+// is replaced only when the form says so, and a file only if it still is what the form was about when
+// the new version takes its place.
 func (v *viewer) restore(x *visit) error {
 	defer x.limited()()
 	t, err := x.restoring()
@@ -139,6 +149,8 @@ func (v *viewer) restore(x *visit) error {
 		return x.askRestore(t, http.StatusConflict, "")
 	case t.now != nil && !replace:
 		return x.askRestore(t, http.StatusConflict, "There is a file of that name. Say that you want to replace it.")
+	case t.partial != nil && !replace:
+		return x.askRestore(t, http.StatusConflict, "There is an unfinished upload of that name. Say that you want to drop it.")
 	}
 	err = x.putBack(t)
 	if err != nil && slices.Contains([]vfs.Kind{vfs.KindChanged, vfs.KindExist, vfs.KindIsDir}, vfs.KindOf(err)) { // somebody was quicker
