@@ -18,6 +18,7 @@ type Verification struct {
 	Every   time.Duration // all is to be read within it; 0: nothing is but what is new
 	Next    time.Time     // zero: by no schedule
 	Running string        // what a run under way has done, "" for none
+	Err     error         // why what is known could not be read; nil: it was
 }
 
 // usesMost is how many damaged names a page lists.
@@ -26,7 +27,9 @@ const usesMost = 200
 // storeLine is a store on the page of the verification.
 type storeLine struct {
 	Title, Name string
-	Known, Bad  bool   // anything is known; something is damaged
+	Known, Bad  bool   // anything is known; something is damaged, or not to be read
+	Unsure      bool   // there is damage of which nobody knows whether it concerns the user, or more of it
+	Failed      string // why nothing could be read of it, "" for nothing
 	Share       string // of it that was read back in time, in words
 	Files       string // the same in files, for operators
 	New         string // what has not been read back yet
@@ -92,7 +95,7 @@ func (v *viewer) verified(operator bool) (list []Verification) {
 	if v.cfg.Verification == nil {
 		return nil
 	}
-	for _, known := range v.cfg.Verification() {
+	for _, known := range v.cfg.Verification(operator) {
 		if !known.Others || operator {
 			list = append(list, known)
 		}
@@ -117,10 +120,14 @@ func (x *visit) verifiedLine(now time.Time) (text string, bad bool, err error) {
 	for i := range list {
 		l := u.store(&list[i])
 		switch {
+		case l.Failed != "":
+			return "what is known of " + strings.ToLower(l.Title[:1]) + l.Title[1:] + " could not be read", true, nil
 		case l.Bad && u.operator:
 			return "something is damaged in " + strings.ToLower(l.Title[:1]) + l.Title[1:], true, nil
 		case l.Bad:
 			return "something that concerns your files is damaged", true, nil
+		case l.Unsure:
+			return "there is damage in the store; whether it concerns your files is not known", true, nil
 		case text == "" && !l.Known:
 			text = "nothing was read back yet"
 		case text == "":
@@ -199,14 +206,37 @@ func (u *uses) store(known *Verification) storeLine {
 	}
 	if u.operator {
 		l.More += st.More
+		if known.Err != nil {
+			l.Failed = shown(known.Err.Error())
+		}
+	} else {
+		l.Unsure = u.unsure(st)
 	}
-	l.Bad = len(l.Damage) > 0 || l.More > 0
+	l.Bad = len(l.Damage) > 0 || l.More > 0 || l.Failed != ""
 	return l
+}
+
+// unsure reports whether there is damage that may concern the user and that it is told nothing of: of
+// some it is not known what needs it, or not all is listed, or the user may not look through snapshots.
+func (u *uses) unsure(st *snapshotter.ScrubState) bool {
+	for i := range st.Damage {
+		d := &st.Damage[i]
+		unknown := len(d.Uses) == 0 && !unused(d) || slices.ContainsFunc(d.Uses, func(use snapshotter.Use) bool { return use.Share == "" })
+		if unknown || d.More > 0 || len(u.reaches) == 0 {
+			return true
+		}
+	}
+	return st.More > 0
+}
+
+// unused reports whether nothing needs what is damaged.
+func unused(d *snapshotter.Damage) bool {
+	return d.Blobs == 0 && len(d.Uses) == 0 && d.Kind == snapshotter.DamagedPackfile
 }
 
 // damage tells of a damaged file; false when the user is told nothing of it.
 func (u *uses) damage(d *snapshotter.Damage, l *storeLine) (line damageLine, told bool) {
-	line = damageLine{Found: momentOf(d.Found, u.now), Unused: d.Blobs == 0 && len(d.Uses) == 0 && d.Kind == snapshotter.DamagedPackfile}
+	line = damageLine{Found: momentOf(d.Found, u.now), Unused: unused(d)}
 	if u.operator {
 		line.Kind, line.File, line.Text, line.Repair = d.Kind, shown(d.File), shown(d.Text), shown(d.Repair)
 		l.More += d.More

@@ -1,6 +1,7 @@
 package websrv
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,12 @@ func TestVerification(t *testing.T) {
 	var known []Verification
 	s := startSite(t, func(c *Config) {
 		c.Viewer.Operator = func(user string) bool { return user == "ops" }
-		c.Viewer.Verification = func() []Verification { return known }
+		c.Viewer.Verification = func(others bool) []Verification {
+			if !others {
+				return known[:min(len(known), 1)]
+			}
+			return known
+		}
 	})
 	s.user("ops", vfs.PermReadOnly, at("/", "other", "/"))
 	s.user("part", vfs.PermReadOnly, at("/", "main", "/docs"))
@@ -73,13 +79,17 @@ func TestVerification(t *testing.T) {
 	if n := strings.Count(page, "what leads to your files"); n != 1 {
 		t.Errorf("what leads to the files is told %d times", n)
 	}
-	for _, user := range []string{"stranger", "drop"} {
-		b := s.as(user)
-		page = b.want("/verification")
-		contains(t, page, "No damage is known that concerns your files.")
-		lacks(t, page, ".txt", "c0ffee", "Found")
-		lacks(t, b.want("/"), "damaged")
-	}
+	const concern, unsure = "No damage is known that concerns your files.", "whether it concerns your files is not known"
+	b := s.as("stranger")
+	page = b.want("/verification")
+	contains(t, page, concern)
+	lacks(t, page, unsure, ".txt", "c0ffee", "Found")
+	lacks(t, b.want("/"), "damage")
+	b = s.as("drop") // nobody looks for it, as it may not
+	page = b.want("/verification")
+	contains(t, page, "There is damage in the store; "+unsure)
+	lacks(t, page, concern, ".txt", "c0ffee", "Found")
+	contains(t, b.want("/"), "there is damage in the store; "+unsure)
 	page = s.as("ops").want("/verification")
 	contains(t, page, "c0ffee", "3 blobs are not what they were", "nobody has &lt;it&gt;", "main:/docs/&lt;b&gt;.txt", "main:/secret.txt", "gateway scrub --repair")
 	contains(t, s.as("ops").want("/"), "something is damaged in the store")
@@ -90,4 +100,38 @@ func TestVerification(t *testing.T) {
 	}
 	known[0].State.Damage[0].Uses = many
 	contains(t, s.as("alice").want("/verification"), "And 5 more")
+
+	// What is not listed, or of nobody known, may be anybody's.
+	b = s.as("stranger")
+	listed, packfile := []snapshotter.Use{use("/secret.txt", "content")}, snapshotter.DamagedPackfile
+	for name, tt := range map[string]struct {
+		state  snapshotter.ScrubState
+		unsure bool
+	}{
+		"all of it is another's":   {snapshotter.ScrubState{Damage: []snapshotter.Damage{{Kind: packfile, Blobs: 1, Uses: listed}}}, false},
+		"nothing needs it":         {snapshotter.ScrubState{Damage: []snapshotter.Damage{{Kind: packfile}}}, false},
+		"files are not listed":     {snapshotter.ScrubState{More: 98765}, true},
+		"uses are not listed":      {snapshotter.ScrubState{Damage: []snapshotter.Damage{{Kind: packfile, Blobs: 1, Uses: listed, More: 98765}}}, true},
+		"uses are not known":       {snapshotter.ScrubState{Damage: []snapshotter.Damage{{Kind: packfile, Blobs: 1}}}, true},
+		"a state of no snapshot":   {snapshotter.ScrubState{Damage: []snapshotter.Damage{{Kind: snapshotter.DamagedState}}}, true},
+		"a snapshot of what share": {snapshotter.ScrubState{Damage: []snapshotter.Damage{{Kind: snapshotter.DamagedState, Uses: []snapshotter.Use{{What: "state"}}}}}, true},
+	} {
+		known[0].State = tt.state
+		known[0].State.Store, known[0].State.Files = "id", 1
+		page, line := b.want("/verification"), b.want("/")
+		if got := strings.Contains(page, unsure); got != tt.unsure || strings.Contains(page, concern) == got || strings.Contains(line, unsure) != got {
+			t.Errorf("%s: that it is not known is told: %v, want %v\n%s", name, got, tt.unsure, page)
+		}
+		lacks(t, page+line, "secret", "98765", "98,765")
+	}
+
+	// Of a store that cannot be asked it is not said that all is well.
+	known[0].State = snapshotter.ScrubState{Store: "id", Files: 1, Fresh: 1}
+	known[1] = Verification{Store: "offsite", Others: true, Err: errors.New("no <such> luck")}
+	b = s.as("ops")
+	page = b.want("/verification")
+	contains(t, page, "Store offsite", "What is known of it could not be read: no &lt;such&gt; luck")
+	lacks(t, page, "Nothing was read back yet", "gateway scrub")
+	contains(t, b.want("/"), "what is known of store offsite could not be read")
+	lacks(t, s.as("alice").want("/"), "offsite", "could not be read")
 }

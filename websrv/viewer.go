@@ -30,8 +30,9 @@ type Viewer struct {
 	Uploads   func() []vfs.UploadStatus // nil: none
 	Jobs      func() []Job              // nil: none
 	Alarms    func() []Alarm            // nil: none
-	// Verification tells how far stores were read back, the one that is served first; nil: nothing is known.
-	Verification func() []Verification
+	// Verification tells how far stores were read back: the one that is served, and with others all that
+	// are known after it; nil: nothing is known.
+	Verification func(others bool) []Verification
 	// Operator says that a user is told of all shares, jobs, alarms and uploads, and why something
 	// fails, beside what its session shows. nil: nobody is.
 	Operator func(user string) bool

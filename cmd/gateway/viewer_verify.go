@@ -8,22 +8,20 @@ import (
 	"github.com/snapgate/gateway/websrv"
 )
 
-// webVerification tells how far the stores were read back: the one that is served, and others that
-// were.
-func (s *serving) webVerification() []websrv.Verification {
+// webVerification tells how far the stores were read back: the one that is served, and with others those
+// that were, or of which that cannot be read.
+func (s *serving) webVerification(others bool) []websrv.Verification {
 	cfg := s.inForce.Load()
 	var list []websrv.Verification
 	for _, named := range cfg.AllStores() {
 		v := websrv.Verification{Store: named.Name, Others: named.Name != config.DefaultStore}
 		if v.Others {
-			st, err := snapshotter.ReadScrubState(scrubDir(cfg, named))
-			if err != nil {
-				s.log.Warn("verification", "store", named.Name, "err", err)
+			if !others {
+				continue
 			}
-			if st.Store == "" {
+			if v.State, v.Err = snapshotter.ReadScrubState(scrubDir(cfg, named)); v.Err == nil && v.State.Store == "" {
 				continue // nobody has
 			}
-			v.State = st
 		} else {
 			v.State, v.Every = s.verifying.get(), cfg.Verify.Every
 			v.Next, v.Running = s.nextRun(config.VerifyJob)
