@@ -290,7 +290,7 @@ func sshError(host, text string, err error) *Error {
 		e.Kind, e.Hint = KindAlgorithm, "update the server, or allow what it has by HostKeyAlgorithms, KexAlgorithms, Ciphers or MACs in ssh_config"
 	case has("Bad configuration option", "Bad owner or permissions", "terminating, ", "keyword ", "Can't open user config file", "percent_expand"):
 		e.Kind, e.Hint = KindConfig, "ssh -G shows what ssh makes of its configuration"
-	case has("client_loop: "): // which only runs after the login
+	case has("client_loop: "), has("Connection to ") && has(" closed by remote host"): // which it says only after the login
 		e.Kind, e.Hint = KindChroot, refusedHint
 	case has("Connection closed", "Connection reset", "closed by remote host", "Broken pipe"):
 		e.Kind, e.Hint = KindClosed, "the server ended the connection: its log says why (a chroot directory that is missing, MaxStartups, a ban of this address?)"
