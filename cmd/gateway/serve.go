@@ -255,6 +255,7 @@ func (s *serving) openServers(ctx context.Context) error {
 // first error, or nil.
 func (s *serving) start(ctx context.Context) *servers {
 	ctx, cancel := context.WithCancel(ctx)
+	s.inForce.Store(s.cfg)
 	e := &servers{cancel: cancel, failed: make(chan error, maxServers)}
 	run := func(f func() error) {
 		e.wg.Go(func() {
@@ -276,7 +277,6 @@ func (s *serving) start(ctx context.Context) *servers {
 	if s.server == nil && s.ftp == nil {
 		s.log.Warn("neither an sftp nor an ftp section: no port is open")
 	}
-	s.inForce.Store(s.cfg)
 	e.wg.Go(func() { s.fullness.watch(ctx) })
 	e.wg.Go(func() { s.observing(ctx) })
 	e.wg.Go(func() { s.watching(ctx) })
