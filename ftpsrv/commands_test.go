@@ -451,6 +451,23 @@ func mustName(tb testing.TB, s string) vfs.Name {
 	return n
 }
 
+// The size that ALLO announces is that of the whole file: whether it is beyond the quota only its bytes
+// tell, for it may replace a file or add to it.
+func TestAnnouncedWithQuota(t *testing.T) {
+	ts := startShare(t, func(c *vfs.ShareConfig) { c.Quota = 200_000 })
+	c := ts.dial(t).login("alice")
+	c.mustPut("/f", make([]byte, 150_000))
+	c.asks(ask{"ALLO 160000", codeOK, ""})
+	c.mustPut("/f", make([]byte, 160_000))
+	c.asks(ask{"ALLO 180000", codeOK, ""})
+	if err := c.put(make([]byte, 20_000), "APPE /f"); err != nil {
+		t.Errorf("append: %v", err)
+	}
+	c.asks(ask{"ALLO 300000", codeOK, ""})
+	wantRefused(t, "beyond the quota", c.put(make([]byte, 300_000), "STOR /f"), codeQuota)
+	c.asks(ask{"SIZE /f", codeFile, "180000"})
+}
+
 // A full spool is 452, before and in the middle of a transfer; then there is room again.
 func TestNoSpace(t *testing.T) {
 	const limit = 400_000

@@ -137,7 +137,8 @@ func (c *conn) cmdAllo(cmd command) {
 		return
 	}
 	st, err := c.sess.StatFS(c.ctx, c.engine.path())
-	if err == nil && n/max(st.BlockSize, 1) > st.BlocksAvail {
+	// What of the file is beyond the quota turns out when its bytes come: it may replace one, or append.
+	if err == nil && n/max(st.BlockSize, 1) > st.SpoolAvail {
 		c.ctl.reply(codeNoSpace, "no space left for so much")
 		return
 	}

@@ -68,6 +68,7 @@ type StatFS struct {
 	Blocks      uint64
 	BlocksFree  uint64
 	BlocksAvail uint64
+	SpoolAvail  uint64 // BlocksAvail without regard to the quota
 	Files       uint64
 	FilesFree   uint64
 	NameMax     uint64

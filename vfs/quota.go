@@ -1,6 +1,9 @@
 package vfs
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // claims is what the open uploads of a share will add to its live tree, so that one that does not fit
 // into the quota fails when its bytes come, not at its end. What decides is the tree, in the sequencer.
@@ -20,26 +23,40 @@ func (s *share) fits(o *op, before, after *tree) error {
 	return nil
 }
 
-// claim makes room for an upload of size bytes, and for what it has claimed already.
-func (u *upload) claim(size int64) error { return u.claimExactly(size, false) }
-
-// claimExactly is claim; exact gives back what was claimed beyond size.
-func (u *upload) claimExactly(size int64, exact bool) error {
+// claim makes room for an upload of size bytes, and for what it has claimed already. When there is
+// none, the principal's dead uploads of the same name give theirs back: their client is about to send
+// the file again. One that lives after all claims the whole anew with its next write.
+func (u *upload) claim(size int64) error {
 	s := u.share
 	s.claims.mu.Lock()
 	defer s.claims.mu.Unlock()
 	more := max(0, size-u.replaced) - u.claimed
-	switch {
-	case more < 0 && !exact:
+	if more <= 0 {
 		return nil
-	case more > 0:
-		if quota := s.config().Quota; quota > 0 && s.current().bytes()+s.claims.bytes+more > quota {
+	}
+	now := time.Now()
+	dead := func(o *upload) bool { return o != u && o.user == u.user && o.claimed > 0 && o.dead(now) }
+	for quota := s.config().Quota; quota > 0 && more > quota-s.current().bytes()-s.claims.bytes; {
+		o := s.uploads.find(u.name(), dead)
+		if o == nil {
 			return errKind("write", Name{}, KindQuota)
 		}
+		o.unclaim()
 	}
 	u.claimed += more
 	s.claims.bytes += more
 	return nil
+}
+
+// claimAtMost gives back what an upload has claimed beyond size bytes.
+func (u *upload) claimAtMost(size int64) {
+	s := u.share
+	s.claims.mu.Lock()
+	defer s.claims.mu.Unlock()
+	if beyond := u.claimed - max(0, size-u.replaced); beyond > 0 {
+		u.claimed -= beyond
+		s.claims.bytes -= beyond
+	}
 }
 
 // unclaim gives back what an upload has claimed; claims.mu is held.

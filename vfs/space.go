@@ -82,17 +82,17 @@ func (s *System) storeLeft() int64 {
 func (s *share) admit(n int64) error {
 	limits := s.system.cfg.Limits
 	pending := s.system.pending()
-	if pending+n > limits.SpoolBytes {
+	if n > limits.SpoolBytes-pending {
 		return errCause("write", Name{}, KindNoSpace, errors.New("the spool limit is reached"))
 	}
-	if room := s.system.room.Load(); room != nil && room.left.Load() < pending+n {
+	if room := s.system.room.Load(); room != nil && n > room.left.Load()-pending {
 		return errCause("write", Name{}, KindNoSpace, room.why)
 	}
 	avail, fewFiles, err := s.system.space.available(s.system.cfg.DataDir, n)
 	if err != nil {
 		return errCause("write", Name{}, KindOther, err)
 	}
-	if avail >= 0 && avail < pending+n+limits.ReserveBytes {
+	if avail >= 0 && n > avail-pending-limits.ReserveBytes {
 		s.system.space.giveBack(n)
 		return errCause("write", Name{}, KindNoSpace, errors.New("the disk of the data directory is nearly full"))
 	}

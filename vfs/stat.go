@@ -235,14 +235,14 @@ func (s *share) space() StatFS {
 	bs := max(du.BlockSize, 1)
 	free := du.Avail - min(du.Avail, uint64(limits.ReserveBytes))
 	free = min(free, left)
-	total := du.Total
+	total, room := du.Total, free
 	if s.source == nil {
 		if left, quota := s.quotaLeft(); quota > 0 {
 			total, free = uint64(quota), min(free, uint64(left))
 		}
 	}
 	return StatFS{
-		BlockSize: bs, Blocks: total / bs, BlocksFree: free / bs, BlocksAvail: free / bs,
+		BlockSize: bs, Blocks: total / bs, BlocksFree: free / bs, BlocksAvail: free / bs, SpoolAvail: room / bs,
 		Files: du.Files, FilesFree: du.FilesFree, ReadOnly: du.ReadOnly,
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -235,7 +234,7 @@ func (u *upload) refuseTail(off int64) error {
 
 // writeAt writes for its owner. It never waits for another offset.
 func (u *upload) writeAt(f *File, p []byte, off int64) (int, error) {
-	if off < 0 || off > math.MaxInt64-int64(len(p)) {
+	if off < 0 || off > spool.MaxSize-int64(len(p)) {
 		return 0, errKind("write", Name{}, KindInvalid)
 	}
 	if len(p) == 0 {
@@ -305,6 +304,7 @@ func (u *upload) wrote(end int64, n int) {
 
 // fail notes that a write was lost: what is there must not be published as complete.
 func (u *upload) fail(err error) error {
+	u.claimAtMost(u.size.Load()) // the write had claimed more
 	u.meta.Lock()
 	defer u.meta.Unlock()
 	if u.failed == nil {
@@ -321,7 +321,7 @@ func (u *upload) failure() error {
 
 // truncate sets the logical size.
 func (u *upload) truncate(ctx context.Context, f *File, size int64) error {
-	if size < 0 {
+	if size < 0 || size > spool.MaxSize {
 		return errKind("truncate", Name{}, KindInvalid)
 	}
 	u.mu.Lock()
@@ -346,7 +346,7 @@ func (u *upload) truncate(ctx context.Context, f *File, size int64) error {
 	}
 	u.base.limit = min(u.base.limit, size)
 	u.size.Store(size)
-	_ = u.claimExactly(size, true) // what it may have was admitted
+	u.claimAtMost(size)
 	u.quiet.Store(time.Now().UnixNano())
 	if u.saved.Load() > size {
 		// The journal promises more than there is: what comes next may leave gaps.
@@ -473,7 +473,7 @@ func (u *upload) takeOver(f *File) error {
 	}
 	u.base.limit = min(u.base.limit, size)
 	u.size.Store(size)
-	_ = u.claimExactly(size, true) // it is not more than before
+	u.claimAtMost(size)
 	u.touch()
 	u.share.uploads.settle(u, false)
 	u.over = nil

@@ -10,8 +10,8 @@ import (
 	"github.com/zeebo/blake3"
 )
 
-// maxSize bounds offsets, so that headers and padding never overflow: 4 EiB.
-const maxSize = 1 << 62
+// MaxSize bounds offsets, so that headers and padding never overflow: 4 EiB.
+const MaxSize = 1 << 62
 
 // File is an upload being written. All methods are safe for concurrent use; WriteAt never
 // blocks for another offset (pkg/sftp's workers would deadlock). Where two concurrent
@@ -43,7 +43,7 @@ type File struct {
 // failure poisons the file: every later WriteAt and Sync returns it. ErrFragmented, which
 // refuses a write that would make too many gaps, does not.
 func (f *File) WriteAt(p []byte, off int64) (int, error) {
-	if off < 0 || off > maxSize-int64(len(p)) {
+	if off < 0 || off > MaxSize-int64(len(p)) {
 		return 0, fmt.Errorf("spool: write: %w", ErrRange)
 	}
 	cuts := f.cuts.Load()
@@ -260,7 +260,7 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 
 // Truncate sets the size; growth makes a gap.
 func (f *File) Truncate(size int64) error {
-	if size < 0 || size > maxSize {
+	if size < 0 || size > MaxSize {
 		return fmt.Errorf("spool: truncate: %w", ErrRange)
 	}
 	f.io.Lock()

@@ -169,7 +169,7 @@ func (s *Spool) Create() *File { return &File{s: s} }
 // outside them is forgotten. Its hash is not known. The error is ErrDamaged when the file
 // is shorter than the extents.
 func (s *Spool) Reopen(id ID, size int64, extents []Extent) (*File, error) {
-	if size < 0 || size > maxSize {
+	if size < 0 || size > MaxSize {
 		return nil, fmt.Errorf("spool: reopen %d: %w", id, ErrRange)
 	}
 	b, err := s.open(id, os.O_RDWR)
@@ -212,7 +212,7 @@ func (s *Spool) Follow(id ID) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Reader{body: b, size: maxSize, ext: extents{{Off: 0, Len: maxSize}}}, nil
+	return &Reader{body: b, size: MaxSize, ext: extents{{Off: 0, Len: MaxSize}}}, nil
 }
 
 func (s *Spool) open(id ID, flag int) (*body, error) {
