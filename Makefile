@@ -15,7 +15,7 @@ COMMITS   ?= 10000
 FILES     ?= 1000000
 # Tests that do the same thing again and again, mostly in one goroutine, and take minutes under the race
 # detector; they run without it.
-RACESKIP  := ^(TestPowerLoss(NoticesMissingSync|InCommitOfMany)?|TestManyCommits|TestCommitManyEntries|TestErrorsWithoutEnd|TestCommitOnFaultyStore|TestCopyResumes|TestCopyCostsTheDifference|TestLostPackfiles|TestIndexEqualsKloset|TestKlosetReadsOurs|TestSearchAndDiffRandom|TestOrdinary|TestFar(LargeFile|SmallFiles)|TestScrubFinds(FlippedBits|Files)|TestRepairFrom(FileCopy|LocalCopies|Copies)|TestArchiveOfGone|TestReplace(CutOff)?|TestCopy|TestCopyReadsWhatChanged|TestIngestMakesTheSameSnapshot|TestIngestLost)$$
+RACESKIP  := ^(TestPowerLoss(NoticesMissingSync|InCommitOfMany)?|TestManyCommits|TestCommitManyEntries|TestErrorsWithoutEnd|TestCommitOnFaultyStore|TestCopyResumes|TestCopyCostsTheDifference|TestLostPackfiles|TestIndexEqualsKloset|TestKlosetReadsOurs|TestSearchAndDiffRandom|TestOrdinary|TestFar(LargeFile|SmallFiles)|TestScrubFinds(FlippedBits|Files)|TestRepairFrom(FileCopy|LocalCopies|Copies)|TestArchiveOfGone|TestReplace(Again|CutOff)?|TestCodecAgainstKloset|TestRepairStates|TestChangeReadsTheEdges|TestCopy|TestCopyReadsWhatChanged|TestIngestMakesTheSameSnapshot|TestIngestLost)$$
 # So do scripts of commands that do one thing after another.
 RACESKIP_SCRIPTS := ^TestScripts$$/^(check|find|get|help|import|ls|prune|prune_two)$$
 # Packages whose tests take longest begin first; all others follow.
