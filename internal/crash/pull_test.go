@@ -237,8 +237,9 @@ func (r *pullCrash) reuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// At 8 MiB a second more than a third of it is there after 1.2 s.
-	out, err := r.begin([]string{"GATEWAY_FAILPOINT=pull-kept:2", "GATEWAY_KEEP_EVERY=600ms"}, "pull", "slow").end()
+	// At 8 MiB a second the first files are there after half a second, all after three: there is time for two looks
+	// also where one takes two seconds.
+	out, err := r.begin([]string{"GATEWAY_FAILPOINT=pull-kept:2", "GATEWAY_KEEP_EVERY=100ms"}, "pull", "slow").end()
 	if !died(err) {
 		t.Fatalf("it was not killed: %v\n%s", err, out)
 	}
