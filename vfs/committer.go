@@ -93,14 +93,9 @@ func (c *committer) reload(cfg ShareConfig) {
 // KindTimeout, or KindClosed when it was cancelled, and the commit is made all the same.
 func (c *committer) request(ctx context.Context, reason string) error {
 	r := commitRequest{reason: reason, done: make(chan error, 1)}
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return errKind("commit", Name{}, KindClosed)
+	if err := c.enqueue(func() { c.waiting = append(c.waiting, r) }); err != nil {
+		return err
 	}
-	c.waiting = append(c.waiting, r)
-	c.mu.Unlock()
-	c.pulse()
 	select {
 	case err := <-r.done:
 		return err
@@ -109,17 +104,24 @@ func (c *committer) request(ctx context.Context, reason string) error {
 	}
 }
 
+// enqueue has add note something for run's goroutine, and wakes that; mu is held while add runs.
+func (c *committer) enqueue(add func()) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return errKind("commit", Name{}, KindClosed)
+	}
+	add()
+	c.pulse()
+	return nil
+}
+
 // between calls f in run's goroutine, between two commits, and returns what it returns.
 func (c *committer) between(ctx context.Context, f func(context.Context) error) error {
 	call := commitCall{run: f, done: make(chan error, 1)}
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return errKind("commit", Name{}, KindClosed)
+	if err := c.enqueue(func() { c.calls = append(c.calls, call) }); err != nil {
+		return err
 	}
-	c.calls = append(c.calls, call)
-	c.mu.Unlock()
-	c.pulse()
 	select {
 	case err := <-call.done:
 		return err
