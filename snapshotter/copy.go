@@ -251,10 +251,7 @@ func (c *Copier) base(src *record) ID {
 // there returns what the target has of a snapshot: a copy, what was made in place of that, or what the
 // snapshot was made in place of; nil for nothing.
 func (c *Copier) there(s *Snapshot) *record {
-	if r := c.to.known(s.ID); r != nil {
-		return r
-	}
-	for _, id := range s.Replaces {
+	for _, id := range s.IDs() {
 		if r := c.to.known(id); r != nil {
 			return r
 		}
@@ -264,7 +261,7 @@ func (c *Copier) there(s *Snapshot) *record {
 
 // deleted reports whether somebody has removed a snapshot from the target, or what it was made in place of.
 func (c *Copier) deleted(s *Snapshot) (bool, error) {
-	for _, id := range append([]ID{s.ID}, s.Replaces...) {
+	for _, id := range s.IDs() {
 		if removed, err := c.to.store.Deleted(objects.MAC(id)); removed || err != nil {
 			return removed, err
 		}

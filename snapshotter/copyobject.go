@@ -71,11 +71,11 @@ func (x *copying) earlier(was objectPair, obj *objects.Object) (e earlier) {
 	if was == (objectPair{}) || len(obj.Chunks) < 2 {
 		return e
 	}
-	to, err := sound(x.c.to, was.to)
+	to, err := x.c.to.soundObject(was.to)
 	if err != nil || len(x.c.to.sums.get(to.ContentMAC)) == 0 {
 		return e // for the hash of it, all is needed
 	}
-	from, err := sound(x.from, was.from)
+	from, err := x.from.soundObject(was.from)
 	if err != nil || !slices.EqualFunc(from.Chunks, to.Chunks, func(a, b objects.Chunk) bool { return a.Length == b.Length }) {
 		return e
 	}
@@ -96,18 +96,6 @@ func (x *copying) earlier(was objectPair, obj *objects.Object) (e earlier) {
 		at += int64(c.Length)
 	}
 	return e
-}
-
-// sound reads an object and compares it with its MAC.
-func sound(s *Snapshotter, mac objects.MAC) (*objects.Object, error) {
-	data, err := s.blob(resources.RT_OBJECT, mac)
-	if err != nil {
-		return nil, err
-	}
-	if s.repo.ComputeMAC(data) != mac {
-		return nil, fmt.Errorf("object %x: %w", mac[:4], store.ErrDamaged)
-	}
-	return objects.NewObjectFromBytes(data)
 }
 
 // add adds what is behind all that was added.

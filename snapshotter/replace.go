@@ -120,6 +120,19 @@ func (s *Snapshotter) soundBlob(typ resources.Type, mac objects.MAC) ([]byte, er
 	return data, err
 }
 
+// soundObject reads an object so.
+func (s *Snapshotter) soundObject(mac objects.MAC) (*objects.Object, error) {
+	data, err := s.soundBlob(resources.RT_OBJECT, mac)
+	if err != nil {
+		return nil, err
+	}
+	obj, err := objects.NewObjectFromBytes(data)
+	if err != nil {
+		return nil, readError("object", err)
+	}
+	return obj, nil
+}
+
 // soundOther is rawOther of which every node is compared with its MAC.
 func (s *Snapshotter) soundOther(mac objects.MAC) (*rawIndex, error) {
 	if mac == (objects.MAC{}) {
@@ -137,13 +150,9 @@ func (s *Snapshotter) soundOther(mac objects.MAC) (*rawIndex, error) {
 
 // soundDirpack is readDirpack, with MACs.
 func (s *Snapshotter) soundDirpack(mac objects.MAC) (*dirData, error) {
-	data, err := s.soundBlob(resources.RT_OBJECT, mac)
+	obj, err := s.soundObject(mac)
 	if err != nil {
 		return nil, err
-	}
-	obj, err := objects.NewObjectFromBytes(data)
-	if err != nil {
-		return nil, readError("object", err)
 	}
 	var raw []byte
 	for i := range obj.Chunks {
@@ -166,8 +175,8 @@ func (x *copying) takeAlike(mac objects.MAC) (objects.MAC, bool) {
 		return objects.MAC{}, false
 	}
 	to := x.c.to
-	data, err := to.blob(resources.RT_OBJECT, ours)
-	if err != nil || to.repo.ComputeMAC(data) != ours {
+	data, err := to.soundBlob(resources.RT_OBJECT, ours)
+	if err != nil {
 		return objects.MAC{}, false
 	}
 	obj, err := objects.NewObjectFromBytes(data)
@@ -175,8 +184,7 @@ func (x *copying) takeAlike(mac objects.MAC) (objects.MAC, bool) {
 		return objects.MAC{}, false
 	}
 	for n := range obj.Chunks {
-		chunk := obj.Chunks[n].ContentMAC
-		if !to.early.has(resources.RT_CHUNK, chunk) || to.store.Doubtful(resources.RT_CHUNK, chunk) {
+		if !x.there(obj.Chunks[n].ContentMAC) {
 			return objects.MAC{}, false
 		}
 	}

@@ -176,6 +176,9 @@ type Snapshot struct {
 	Replaces []ID
 }
 
+// IDs are the ids that the snapshot is known by: its own, and those of what it was made in place of.
+func (s *Snapshot) IDs() []ID { return append([]ID{s.ID}, s.Replaces...) }
+
 // Foreign reports whether the snapshot was made by something else than a gateway.
 func (s Snapshot) Foreign() bool { return s.GatewayID == "" }
 

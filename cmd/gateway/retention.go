@@ -331,7 +331,7 @@ func (k *keeper) decide(list []snapshotter.Snapshot, pins map[snapshotter.ID]tim
 		for i := range facts {
 			s := &line[i]
 			_, facts[i].Pinned = pins[s.ID]
-			for _, id := range append([]snapshotter.ID{s.ID}, s.Replaces...) {
+			for _, id := range s.IDs() {
 				if _, ok := needed[id]; ok {
 					facts[i].Hold = "changes that wait need it"
 				}
@@ -371,7 +371,7 @@ type pinNotes map[string]string
 
 // of is the note of a snapshot: its own, or that of one in whose place it was made, which had its pin.
 func (n pinNotes) of(s *snapshotter.Snapshot) string {
-	for _, id := range append([]snapshotter.ID{s.ID}, s.Replaces...) {
+	for _, id := range s.IDs() {
 		if reason := n[id.String()]; reason != "" {
 			return reason
 		}
@@ -381,7 +381,7 @@ func (n pinNotes) of(s *snapshotter.Snapshot) string {
 
 // drop removes it.
 func (n pinNotes) drop(s *snapshotter.Snapshot) {
-	for _, id := range append([]snapshotter.ID{s.ID}, s.Replaces...) {
+	for _, id := range s.IDs() {
 		delete(n, id.String())
 	}
 }
