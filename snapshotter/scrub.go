@@ -299,6 +299,10 @@ func (r *scrubbing) run(ctx context.Context) (err error) {
 			return err
 		}
 		r.explain()
+		// A packfile that was missing may have come back by itself: others are to hear of it.
+		if err := r.locked(ctx, func() error { return r.s.takeStock(ctx) }); err != nil {
+			return err
+		}
 	}
 	return r.unreadError()
 }

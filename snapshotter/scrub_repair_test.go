@@ -283,6 +283,33 @@ func TestRepairStates(t *testing.T) {
 	}
 }
 
+// TestRepairStatesOfMissingPackfiles: a state that is made anew while a packfile is missing still tells of
+// it, for when that is back.
+func TestRepairStatesOfMissingPackfiles(t *testing.T) {
+	k := newScrubRig(t)
+	var back []func()
+	for _, path := range k.files("packfiles") {
+		if fi, err := os.Stat(path); err != nil || fi.Size() > 1<<20 {
+			back = append(back, change(t, path, func([]byte) []byte { return nil }))
+		}
+	}
+	if len(back) != 1 {
+		t.Fatalf("%d packfiles are large", len(back))
+	}
+	states := k.files("states")
+	k.commit(k.last, put("/meanwhile", file(50, "meanwhile"))) // which takes note of it
+	for _, path := range states {
+		change(t, path, flip(100))
+	}
+	k.scrub(snapshotter.ScrubAll)
+	if rep := k.repair(nil); len(rep.State.Damage) != 1 || rep.State.Damage[0].Kind != "packfile" {
+		t.Errorf("damage %+v", rep.State.Damage)
+	}
+	back[0]()
+	k.sound(k.repair(nil))
+	k.whole()
+}
+
 // TestRepairOfSeveralPackfiles damages two packfiles that have a part each of one file, and one that
 // nobody else has. Commits go on while the parts are looked for.
 func TestRepairOfSeveralPackfiles(t *testing.T) {

@@ -237,7 +237,9 @@ func (s *Store) noteLost(db *sqlite.SQLiteCache, gone, back []objects.MAC) error
 	move := func(macs []objects.MAC, from, to string) error {
 		for _, mac := range macs {
 			name := hex.EncodeToString(mac[:])
-			if _, err := tx.Exec("INSERT OR REPLACE INTO "+to+" (mac, payload) SELECT mac, payload FROM "+from+" WHERE mac = ?", name); err != nil {
+			// A state that is read again brings one back that is known to be lost, and which state has said so.
+			if _, err := tx.Exec("INSERT INTO "+to+" (mac, payload) SELECT mac, payload FROM "+from+` WHERE mac = ?
+				ON CONFLICT (mac) DO UPDATE SET payload = excluded.payload`, name); err != nil {
 				return err
 			}
 			if _, err := tx.Exec("DELETE FROM "+from+" WHERE mac = ?", name); err != nil {

@@ -360,6 +360,9 @@ func (s *Store) recallState(id objects.MAC, st *state.LocalState, cache *caching
 		return false, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if _, err := db.Exec(lostTable); err != nil {
+		return false, s.indexError(err)
+	}
 	each := func(do func(payload []byte) error, query string, args ...any) {
 		if err == nil {
 			err = s.payloads(db, do, query, args...)
@@ -368,7 +371,9 @@ func (s *Store) recallState(id objects.MAC, st *state.LocalState, cache *caching
 	each(func(payload []byte) error {
 		e, err := state.ColouredEntryFromBytes(payload)
 		return errors.Join(err, cache.PutColoured(e.Type, e.Blob, payload))
-	}, "SELECT payload FROM deleteds")
+		// That a packfile is missing is said by one state, which the one that takes it back comes after.
+	}, "SELECT payload FROM deleteds WHERE type <> ? OR mac NOT IN (SELECT mac FROM snapgate_lost WHERE state NOT IN ('', ?))",
+		int(resources.RT_PACKFILE), hex.EncodeToString(id[:]))
 	each(func(payload []byte) error {
 		meta, err := state.MetadataFromBytes(payload)
 		if err == nil {
@@ -387,7 +392,7 @@ func (s *Store) recallState(id objects.MAC, st *state.LocalState, cache *caching
 		}
 		packs = append(packs, e.Packfile)
 		return cache.PutPackfile(e.Packfile, payload)
-	}, "SELECT payload FROM packfiles")
+	}, "SELECT payload FROM packfiles UNION SELECT payload FROM snapgate_lost") // what is missing may come back
 	for _, mac := range packs {
 		each(func(payload []byte) error {
 			e, err := state.DeltaEntryFromBytes(payload)
