@@ -142,7 +142,7 @@ func (f *FTP) get(ctx context.Context, op, path string) (*pooled[*ftpConn], stri
 		}
 		top = conn.s.home
 		if f.cfg.Root != "" {
-			top = child(strings.TrimRight(top, "/")+"/", f.cfg.Root)
+			top = strings.TrimRight(top, "/") + "/" + f.cfg.Root
 		}
 	}
 	return conn, joinRoot(top, path), nil
@@ -216,12 +216,28 @@ func (f *FTP) list(ctx context.Context, c *ftpConn, path, full string, each func
 		line = "LIST -a"
 	}
 	now := f.cfg.Now()
-	err = f.lines(ctx, c, path, line, func(line string) (Entry, bool) { return parseList(path, line, now) }, each)
-	var e *Error
-	if errors.As(err, &e) && strings.Contains(strings.ToLower(e.Error()), "no files found") {
-		return nil // what some servers say of an empty directory
+	shown := false // the directory itself, or anything in it
+	err = f.lines(ctx, c, path, line, func(line string) (Entry, bool) {
+		e, ok := parseList(path, line, now)
+		shown = shown || ok
+		if self, unix := parseUnix(line, now); unix && self.Name == "." {
+			shown = true
+		}
+		return e, ok
+	}, each)
+	switch {
+	case isEmpty(err):
+		return nil
+	case err == nil && all && !shown:
+		return failf("list", path, KindListing, "not even the directory itself is listed")
 	}
 	return err
+}
+
+// isEmpty reports whether err is what some servers say of an empty directory.
+func isEmpty(err error) bool {
+	var r *replyError
+	return errors.As(err, &r) && (r.code == 450 || r.code == 550) && strings.EqualFold(strings.Trim(r.text, " ."), "no files found")
 }
 
 // chdir changes the directory, if it is not there already.
@@ -256,6 +272,11 @@ func (f *FTP) showsAll(ctx context.Context, c *ftpConn, path string) (bool, erro
 			return nil
 		})
 		_ = t.Close()
+		if err == nil {
+			if err := t.listed(); err != nil {
+				return false, err // of another directory it may show more
+			}
+		}
 	}
 	if err != nil && (lost(err) || c.Err() != nil) {
 		return false, err
@@ -283,13 +304,24 @@ func (f *FTP) lines(ctx context.Context, c *ftpConn, path, command string, parse
 		}
 		return each(e)
 	})
-	// pure-ftpd says so of more than 10,000 names, and calls it a success.
-	for _, text := range t.final.lines {
-		if err == nil && strings.Contains(strings.ToLower(text), "truncated") {
-			return failf("list", path, KindListing, "the listing is cut: %w", replyText(t.final))
-		}
+	if err == nil {
+		err = t.listed()
 	}
 	return err
+}
+
+// listed returns an error when the reply of success after a listing says that it is none:
+// pure-ftpd cuts after 10,000 names, vsftpd shows nothing of a directory that it cannot open.
+func (t *transfer) listed() error {
+	for _, text := range t.final.lines {
+		switch text = strings.ToLower(text); {
+		case strings.Contains(text, "truncated"):
+			return failf(t.op, t.path, KindListing, "the listing is cut: %w", replyText(t.final))
+		case strings.Contains(text, "failed to open"):
+			return failf(t.op, t.path, KindListing, "the directory is not listed: %w", replyText(t.final))
+		}
+	}
+	return nil
 }
 
 // Lstat implements Remote. Without MLST, SIZE and MDTM describe files, and what they refuse

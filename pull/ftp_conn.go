@@ -361,10 +361,17 @@ func (c *ftpConn) refused(op, path string, r ftpReply) error {
 	return fail(op, path, kind, replyText(r))
 }
 
-// replyText is a reply as an error, fit for a message.
-func replyText(r ftpReply) error {
-	return fmt.Errorf("the server says %d %s", r.code, strings.Trim(quote(r.text()), `"`))
+// replyError is a reply as an error, fit for a message.
+type replyError struct {
+	code int
+	text string // of its last line
 }
+
+func (e *replyError) Error() string {
+	return fmt.Sprintf("the server says %d %s", e.code, strings.Trim(quote(e.text), `"`))
+}
+
+func replyText(r ftpReply) error { return &replyError{r.code, r.text()} }
 
 // noEOF makes an unexpected one of an end.
 func noEOF(err error) error {

@@ -51,6 +51,29 @@ func TestFTP(t *testing.T) {
 	}
 }
 
+// A root below where a login arrives is named with one slash.
+func TestFTPBelowHome(t *testing.T) {
+	for _, home := range []string{"/a", "/a/", "/"} {
+		paths := make(chan string, 1)
+		h := (&ftpHouse{dir: t.TempDir(), mlsd: true, hook: func(p *ftpPeer, cmd, arg string) bool {
+			switch cmd {
+			case "PWD":
+				p.say("257 %q is it", home)
+			case "MLSD":
+				paths <- arg
+				p.send(nil)
+			default:
+				return false
+			}
+			return true
+		}}).start(t)
+		list(t, h.remote(t, func(c *FTPConfig) { c.Root, c.Home = "b/c", true }), "/")
+		if got, want := <-paths, strings.TrimRight(home, "/")+"/b/c"; got != want {
+			t.Errorf("at %q it asks for %q, want %q", home, got, want)
+		}
+	}
+}
+
 // A server that lists like DOS shows names, sizes and times to the minute.
 func TestFTPDOS(t *testing.T) {
 	dir := t.TempDir()
@@ -163,6 +186,77 @@ func TestFTPTruncatedListing(t *testing.T) {
 	}}).start(t)
 	if err := h.remote(t).ReadDir(t.Context(), "/", func(Entry) error { return nil }); err == nil || KindOf(err) != KindListing {
 		t.Errorf("%v", err)
+	}
+}
+
+// A directory that the server cannot list is not taken for an empty one: vsftpd calls it a success. An
+// empty one is, in whatever way the server says so.
+func TestFTPEmptyListing(t *testing.T) {
+	const vxWorks = "550 No files found or invalid directory or permission problem"
+	for _, tt := range []struct {
+		name, dir string
+		reply     string // to LIST; "" for a listing that has nothing, and says nothing
+		final     string // after a listing of nothing
+		want      Kind   // KindOther: it is empty
+	}{
+		{"failed to open", "/d", "", "226 Transfer done (but failed to open directory).", KindListing},
+		{"not even itself", "/d", "", "226 Directory send OK.", KindListing},
+		{"empty", "/d", "550 No files found.", "", KindOther},
+		{"empty for now", "/d", "450 no files found", "", KindOther},
+		{"who knows", "/d", vxWorks, "", KindPermission},
+		{"lost in a directory of that name", "/No files found", "425 Cannot connect", "", KindConnection},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := &ftpHouse{dir: t.TempDir(), hook: func(p *ftpPeer, cmd, _ string) bool {
+				if cmd != "LIST" || p.cwd != tt.dir {
+					return false
+				}
+				if tt.reply != "" {
+					p.dropData()
+					p.say("%s", tt.reply)
+					return true
+				}
+				if nc, err := p.connectData(); err == nil {
+					nc.Close()
+					p.say("%s", tt.final)
+				}
+				return true
+			}}
+			if err := os.Mkdir(filepath.Join(h.dir, tt.dir), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			r := h.start(t).remote(t)
+			list(t, r, "/") // which shows that hidden files can be listed
+			err := r.ReadDir(t.Context(), tt.dir, func(e Entry) error { t.Errorf("it has %+v", e); return nil })
+			if (err == nil) != (tt.want == KindOther) || err != nil && KindOf(err) != tt.want {
+				t.Errorf("%v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+// A first directory that cannot be opened does not make hidden files invisible in others.
+func TestFTPHiddenAfterRefused(t *testing.T) {
+	h := (&ftpHouse{dir: t.TempDir(), hook: func(p *ftpPeer, cmd, _ string) bool {
+		if cmd != "LIST" || p.cwd != "/d" {
+			return false
+		}
+		if nc, err := p.connectData(); err == nil {
+			nc.Close()
+			p.say("226 Transfer done (but failed to open directory).")
+		}
+		return true
+	}}).start(t)
+	if err := os.Mkdir(filepath.Join(h.dir, "d"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r := h.remote(t)
+	if err := r.ReadDir(t.Context(), "/d", func(Entry) error { return nil }); KindOf(err) != KindListing {
+		t.Errorf("%v", err)
+	}
+	list(t, r, "/")
+	if r.all == nil || !*r.all {
+		t.Error("hidden files are not asked for")
 	}
 }
 
