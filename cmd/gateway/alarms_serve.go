@@ -30,14 +30,16 @@ func (s *serving) answerAckAlarm(ctx context.Context, req control.Request) contr
 }
 
 // acknowledge acknowledges an alarm, and unpins what no other alarm has pinned, before the alarm
-// is over: what a crash cuts short can be asked for again.
+// is over: what a crash cuts short can be asked for again. An alarm that stays has its pins again.
 func (k *keeper) acknowledge(ctx context.Context, kind, subject string) error {
 	a, ok := k.alarms.Get(alarm.Kind(kind), subject)
 	if !ok {
 		a = alarm.Alarm{Kind: alarm.Kind(kind), Subject: subject} // the board says what is wrong with it
 	}
+	var unpinned []snapshotter.ID
 	if a.Finding {
-		if err := k.unpinOf(ctx, &a); err != nil {
+		var err error
+		if unpinned, err = k.unpinOf(ctx, &a); err != nil {
 			return fmt.Errorf("%s %s: its snapshots cannot be unpinned: %w", kind, subject, err)
 		}
 	}
@@ -46,13 +48,21 @@ func (k *keeper) acknowledge(ctx context.Context, kind, subject string) error {
 	case errors.Is(err, alarm.ErrUnknown):
 		err = &hintedError{err: err, hint: "see: gateway alarms"}
 	case errors.Is(err, alarm.ErrChanged):
+		for _, id := range unpinned {
+			if perr := k.pin(ctx, id, pinnedFor(&a)); perr != nil {
+				err = errors.Join(err, fmt.Errorf("what it has pinned is not pinned any more: %w", perr))
+			}
+		}
 		err = &hintedError{err: err, hint: "look again: gateway alarms"}
 	}
 	return err
 }
 
-// unpinOf unpins what was pinned because of an alarm.
-func (k *keeper) unpinOf(ctx context.Context, a *alarm.Alarm) error {
+// pinnedFor is the note of what an alarm pins.
+func pinnedFor(a *alarm.Alarm) string { return fmt.Sprintf("%s%s %s", alarmNote, a.Kind, a.Subject) }
+
+// unpinOf unpins what was pinned because of an alarm, and returns that.
+func (k *keeper) unpinOf(ctx context.Context, a *alarm.Alarm) (unpinned []snapshotter.ID, err error) {
 	for _, text := range a.Pins {
 		others := slices.ContainsFunc(k.alarms.List(), func(b alarm.Alarm) bool {
 			return (b.Kind != a.Kind || b.Subject != a.Subject) && slices.Contains(b.Pins, text)
@@ -61,11 +71,15 @@ func (k *keeper) unpinOf(ctx context.Context, a *alarm.Alarm) error {
 		if err != nil || others {
 			continue
 		}
-		if err := k.unpin(ctx, id); err != nil && !errors.Is(err, snapshotter.ErrNotPinned) {
-			return err
+		was, err := k.unpinForAlarm(ctx, id)
+		if err != nil {
+			return unpinned, err
+		}
+		if was {
+			unpinned = append(unpinned, id)
 		}
 	}
-	return nil
+	return unpinned, nil
 }
 
 // failuresToTell is how many pulls in a row must fail to be told of while they are repeated soon.

@@ -81,7 +81,7 @@ func (s *serving) suspect(ctx context.Context, share string, newest *snapshotter
 	if now, ok := s.alarms.Get(a.Kind, share); pinned || !ok || !slices.Contains(now.Pins, good) {
 		return nil
 	}
-	err = s.keeper.pin(ctx, f.Good.ID, fmt.Sprintf("alarm: %s %s", f.Kind, share))
+	err = s.keeper.pin(ctx, f.Good.ID, pinnedFor(&a))
 	if errors.Is(err, snapshotter.ErrNoSnapshot) {
 		s.log.Warn("the snapshot before what is suspicious is gone", "share", share, "snapshot", good)
 		return nil
@@ -375,7 +375,7 @@ func (s *serving) forget(ctx context.Context) {
 		if configured(a.Kind, a.Subject) {
 			continue
 		}
-		if err := s.keeper.unpinOf(ctx, &a); err != nil {
+		if _, err := s.keeper.unpinOf(ctx, &a); err != nil {
 			s.log.Warn("what an alarm has pinned is still pinned", "kind", a.Kind, "subject", a.Subject, "err", err)
 			continue // and the alarm stays until it is not
 		}

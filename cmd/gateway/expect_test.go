@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"iter"
 	"log/slog"
 	"strings"
 	"testing"
@@ -12,6 +13,8 @@ import (
 	"github.com/snapgate/gateway/cmd/gateway/internal/watch"
 	"github.com/snapgate/gateway/internal/alarm"
 	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store/storetest"
 	"github.com/snapgate/gateway/vfs"
 )
 
@@ -175,4 +178,70 @@ func reopened(t *testing.T, b *backups, dir string) *backups {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// hookedFS calls renamed after each rename.
+type hookedFS struct {
+	disk.OS
+	renamed func()
+}
+
+func (h *hookedFS) Rename(from, to string) error {
+	err := h.OS.Rename(from, to)
+	if h.renamed != nil {
+		h.renamed()
+	}
+	return err
+}
+
+// An alarm that is over takes its own pins away, but none that somebody has set in the meantime; and one that
+// was raised again, and stays, keeps its own.
+func TestAlarmPins(t *testing.T) {
+	snaps, err := snapshotter.New(t.Context(), snapshotter.Config{Store: storetest.New(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = snaps.Close() })
+	dir := func(yield func(snapshotter.Change, error) bool) {
+		yield(snapshotter.Change{Path: "/", Kind: snapshotter.Dir, Version: 1}, nil)
+	}
+	meta := snapshotter.Meta{Share: "web", ShareID: "s", GatewayID: "g", Sequence: 1, Time: time.Unix(1, 0)}
+	id, err := snaps.Commit(t.Context(), snapshotter.ID{}, iter.Seq2[snapshotter.Change, error](dir), meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fsys, board := &hookedFS{}, newBoard(t)
+	k := &keeper{
+		dir: t.TempDir(), disk: fsys, snapshots: snaps, alarms: board, log: slog.New(slog.DiscardHandler),
+		lineage: func(string) snapshotter.Lineage { return snapshotter.Lineage{} },
+	}
+	finding := alarm.Alarm{Kind: alarm.MassDeletion, Subject: "web", Finding: true, Pins: []string{id.String()}}
+	raise := func() { board.Raise(finding) }
+	step := func(what string, do func() error, wrong error, want string) {
+		t.Helper()
+		if err := do(); !errors.Is(err, wrong) {
+			t.Errorf("%s: %v, want %v", what, err, wrong)
+		}
+		pins, err := k.pins(t.Context())
+		got := ""
+		for _, p := range pins {
+			got += p.Reason
+		}
+		if err != nil || got != want {
+			t.Errorf("%s: pinned with %q, %v; want %q", what, got, err, want)
+		}
+	}
+	pin := func(reason string) func() error { return func() error { return k.pin(t.Context(), id, reason) } }
+	ack := func() error { return k.acknowledge(t.Context(), string(finding.Kind), finding.Subject) }
+	own := pinnedFor(&finding)
+
+	raise()
+	step("the alarm pins it", pin(own), nil, own)
+	fsys.renamed = func() { fsys.renamed = nil; raise() } // once it is unpinned
+	step("it is raised again while it is acknowledged", ack, alarm.ErrChanged, own)
+	step("it is acknowledged", ack, nil, "")
+	raise()
+	step("the alarm pins it again", pin(own), nil, own)
+	step("somebody else pins it as well", pin("evidence"), nil, "evidence")
+	step("that alarm is acknowledged", ack, nil, "evidence")
 }

@@ -414,6 +414,34 @@ func (k *keeper) unpin(ctx context.Context, id snapshotter.ID) error {
 	return k.note(ctx, id, "")
 }
 
+// alarmNote is how the notes of pins begin that alarms have set.
+const alarmNote = "alarm: "
+
+// unpinForAlarm takes a pin away that an alarm has set, and reports whether there was one. A pin with another
+// note is of somebody who wants it.
+func (k *keeper) unpinForAlarm(ctx context.Context, id snapshotter.ID) (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	notes, err := k.notes()
+	if err != nil {
+		return false, err
+	}
+	s, err := k.snapshots.Snapshot(ctx, id)
+	if errors.Is(err, snapshotter.ErrNoSnapshot) {
+		s, err = snapshotter.Snapshot{ID: id}, nil
+	}
+	if err != nil || !strings.HasPrefix(notes.of(&s), alarmNote) {
+		return false, err
+	}
+	switch err := k.snapshots.Unpin(ctx, id); {
+	case errors.Is(err, snapshotter.ErrNotPinned):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return true, k.note(ctx, id, "")
+}
+
 // note notes why a snapshot is pinned; k.mu is held.
 func (k *keeper) note(ctx context.Context, id snapshotter.ID, reason string) error {
 	notes, err := k.notes()
