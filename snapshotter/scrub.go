@@ -183,6 +183,9 @@ func (s *Snapshotter) openScrub(cfg ScrubConfig) (r *scrubbing, end func() error
 	if err != nil {
 		s.log.Warn("what was found damaged is looked for again", "err", err)
 		r.state = ScrubState{}
+		if err := forgetLedger(cfg.Dir); err != nil { // it calls what is damaged read back as well
+			return nil, nil, errors.Join(err, alone.Unlock())
+		}
 	}
 	if r.state.Store != s.store.ID() {
 		r.state = ScrubState{Store: s.store.ID()}

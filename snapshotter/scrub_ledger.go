@@ -55,10 +55,21 @@ const (
 
 func ledgerHead(storeID string) []byte { return []byte(ledgerMagic + storeID + "\n") }
 
+// ledgerName is the file of the ledger.
+const ledgerName = "verified"
+
+// forgetLedger has everything read back anew.
+func forgetLedger(dir string) error {
+	if err := os.Remove(filepath.Join(dir, ledgerName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("ledger: %w", err)
+	}
+	return nil
+}
+
 // openLedger opens the file, or makes it; one that is another store's, or damaged at its beginning,
 // is made anew.
 func openLedger(dir, storeID string) (l *ledger, err error) {
-	l = &ledger{name: filepath.Join(dir, "verified"), at: make(map[ledgerKey]ledgerEntry)}
+	l = &ledger{name: filepath.Join(dir, ledgerName), at: make(map[ledgerKey]ledgerEntry)}
 	data, err := os.ReadFile(l.name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("ledger: %w", err)

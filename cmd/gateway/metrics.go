@@ -15,7 +15,7 @@ func (s *serving) metricsState() metrics.State {
 		Spool: sys.SpoolBytes, SpoolLimit: sys.SpoolLimit, DiskFree: sys.DiskFree,
 		StoreUp: !found.at.IsZero() && found.store == nil, StoreErrors: s.store.Errors(),
 	}
-	v := s.verifying.get()
+	v, _ := s.verifying.get() // nothing, when it could not be read
 	st.Verify = metrics.Verify{Files: v.Files, Fresh: v.Fresh, Last: v.Last, Oldest: v.Oldest, Read: s.verifying.read.Load()}
 	st.Verify.Packfiles, st.Verify.States, st.Verify.Blobs = v.Damaged()
 	st.AuditErrors, _ = s.events.auditErrors()

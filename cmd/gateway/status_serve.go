@@ -83,7 +83,10 @@ func (s *serving) status(sys vfs.Status, found probed) *control.Status {
 	} else if sys.SpoolBytes > nearlyFull(sys.SpoolLimit) {
 		problem("the spool is nearly full: %s of %s", bytesText(sys.SpoolBytes), bytesText(sys.SpoolLimit))
 	}
-	verified := s.verifying.get()
+	verified, err := s.verifying.get()
+	if err != nil {
+		problem("%v", err)
+	}
 	st.Verify = describeVerify(&verified)
 	if s.events.audit != nil {
 		lost, err := s.events.auditErrors()

@@ -30,30 +30,33 @@ const (
 type verifying struct {
 	read atomic.Int64 // bytes, since the start
 
-	mu    sync.Mutex
-	state snapshotter.ScrubState // guarded by mu
+	mu    sync.Mutex // guards what follows
+	state snapshotter.ScrubState
+	err   error // why what an earlier start has known could not be read; nil from the next run on
 }
 
-func (v *verifying) get() snapshotter.ScrubState {
+// get returns what is known, and why that is nothing when it could not be read.
+func (v *verifying) get() (snapshotter.ScrubState, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.state
+	return v.state, v.err
 }
 
-func (v *verifying) set(st *snapshotter.ScrubState) {
+func (v *verifying) set(st *snapshotter.ScrubState, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.state = *st
+	v.state, v.err = *st, err
 }
 
 // openVerifying reads what was left.
 func (s *serving) openVerifying() {
 	s.events.pulse() // before the last stop
 	st, err := snapshotter.ReadScrubState(scrubDir(s.cfg, &s.cfg.Store))
-	if err != nil {
-		s.log.Warn("verification", "err", err)
+	s.verifying.set(&st, err)
+	if err != nil { // an alarm goes on: what is damaged is not known
+		s.log.Error("what is known of the store's files cannot be read; the next verification finds it out again", "err", err)
+		return
 	}
-	s.verifying.set(&st)
 	s.snapshots.Distrust(&st)
 	s.alarmOfDamage(config.DefaultStore, &st)
 }
@@ -90,7 +93,10 @@ func (s *serving) scrub(ctx context.Context, sc snapshotter.ScrubConfig) (snapsh
 	if errors.Is(err, snapshotter.ErrScrubbing) || rep.State.Store == "" {
 		return rep, err
 	}
-	s.verifying.set(&rep.State)
+	if _, unread := s.verifying.get(); unread != nil && err != nil && len(rep.State.Damage) == 0 {
+		return rep, err // that nothing is damaged it does not say
+	}
+	s.verifying.set(&rep.State, nil)
 	s.alarmOfDamage(config.DefaultStore, &rep.State)
 	return rep, err
 }

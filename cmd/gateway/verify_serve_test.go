@@ -4,6 +4,8 @@ import (
 	"context"
 	"iter"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -99,7 +101,7 @@ func TestVerifyNew(t *testing.T) {
 	}
 	cfg := &config.Config{DataDir: t.TempDir(), Store: config.Store{Name: config.DefaultStore}}
 	cfg.Verify.New, cfg.Verify.Every = true, 30*24*time.Hour
-	s := &serving{gateway: &gateway{snapshots: snaps, alarms: board, log: log, cfg: cfg}}
+	s := &serving{gateway: &gateway{snapshots: snaps, alarms: board, log: log, cfg: cfg, events: &events{stored: make(chan struct{}, 1)}}}
 	s.inForce.Store(cfg)
 	base := snapshotter.ID{}
 	commit := func(n uint64) {
@@ -119,7 +121,7 @@ func TestVerifyNew(t *testing.T) {
 		if !s.scrubNew(t.Context()) {
 			t.Fatal("it is to be tried again")
 		}
-		st := s.verifying.get()
+		st, _ := s.verifying.get()
 		if st.Fresh != st.Files {
 			t.Errorf("%d of %d files are read back", st.Fresh, st.Files)
 		}
@@ -138,6 +140,24 @@ func TestVerifyNew(t *testing.T) {
 	commit(4)
 	if now, bytes := run(); now <= files || bytes == 0 || bytes >= three {
 		t.Errorf("of a fourth %d files after %d, %d bytes after %d", now, files, bytes, three)
+	}
+	// What was known cannot be read: an alarm of damage stays until everything was read back again.
+	if err := os.WriteFile(filepath.Join(scrubDir(cfg, &cfg.Store), "scrub.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	board.Raise(alarm.Alarm{Kind: alarm.VerificationFailed, Subject: config.DefaultStore, Text: "damaged"})
+	s.openVerifying()
+	if _, known := board.Get(alarm.VerificationFailed, config.DefaultStore); !known {
+		t.Error("the alarm is over, and nothing was read back")
+	}
+	if _, err := s.verifying.get(); err == nil {
+		t.Error("nobody is told that nothing is known")
+	}
+	if _, bytes := run(); bytes < three {
+		t.Errorf("then %d bytes were read back, of three snapshots alone %d", bytes, three)
+	}
+	if _, known := board.Get(alarm.VerificationFailed, config.DefaultStore); known {
+		t.Error("the alarm goes on, and all was read back")
 	}
 	cfg.Verify.New = false
 	commit(5)

@@ -23,7 +23,8 @@ func (s *serving) webVerification(others bool) []websrv.Verification {
 				continue // nobody has
 			}
 		} else {
-			v.State, v.Every = s.verifying.get(), cfg.Verify.Every
+			v.State, v.Err = s.verifying.get()
+			v.Every = cfg.Verify.Every
 			v.Next, v.Running = s.nextRun(config.VerifyJob)
 		}
 		if every, err := time.ParseDuration(v.State.Every); err == nil && v.Every == 0 {
