@@ -199,7 +199,8 @@ func (w *ftpWriter) Abort() {
 	}
 }
 
-// Rename implements Target. When the server refuses to replace a file, that is removed first.
+// Rename implements Target. When the server refuses to replace a file, that makes room first: see
+// makeRoom.
 func (f *FTP) Rename(ctx context.Context, from, to string) error {
 	if err := checkPath("rename", from); err != nil {
 		return err
@@ -219,11 +220,13 @@ func (f *FTP) Rename(ctx context.Context, from, to string) error {
 			}
 		}
 		if refused && KindOf(err) != KindNotFound {
-			if _, derr := c.want("rename", to, 250, "DELE "+full); derr == nil {
-				_, err = c.rename(to, old, full, false, false)
-			} else if c.Err() != nil {
-				return derr
-			}
+			err = makeRoom(c, old, full, err, func(from, into string) error {
+				_, err := c.rename(to, from, into, false, false)
+				return err
+			}, func(p string) error {
+				_, err := c.want("rename", to, 250, "DELE "+p)
+				return err
+			})
 		}
 		if err != nil {
 			// Some servers keep what RNFR has named, and take it for the next file whose RNFR fails.

@@ -70,7 +70,8 @@ func TestHashIn(t *testing.T) {
 }
 
 // A server that refuses commands that come early, and forgets what RNFR has named, loses neither the
-// file nor the one that it replaces. One that does not replace files has the old one removed, no other.
+// file nor the one that it replaces. One that does not replace files has the old one moved aside and
+// removed, no other. What is refused leaves both as they were.
 func TestFTPRename(t *testing.T) {
 	refuses := func(p *ftpPeer, cmd, arg string) bool { // to replace
 		_, err := os.Lstat(filepath.Join(p.h.dir, arg))
@@ -81,20 +82,32 @@ func TestFTPRename(t *testing.T) {
 		}
 		return false
 	}
+	forbids := func(words ...string) func(p *ftpPeer, cmd, arg string) bool { // the commands, else it does not replace
+		return func(p *ftpPeer, cmd, arg string) bool {
+			for _, word := range words {
+				if strings.HasPrefix(cmd+" "+arg, word) {
+					p.say("550 Permission denied.")
+					return true
+				}
+			}
+			return refuses(p, cmd, arg)
+		}
+	}
 	for name, tt := range map[string]struct {
 		house   *ftpHouse
-		removed int
+		left    string // "", or what else is there
+		removed int    // by commands that were not refused
+		fails   bool
 	}{
-		"replaces":                    {&ftpHouse{}, 0},
-		"refuses what is early":       {&ftpHouse{noAhead: true}, 0},
-		"does not replace":            {&ftpHouse{hook: refuses}, 1},
-		"does not, and refuses early": {&ftpHouse{noAhead: true, hook: refuses}, 1},
-		"does not let go": {&ftpHouse{hook: func(p *ftpPeer, cmd, _ string) bool {
-			if cmd == "RNFR" {
-				p.say("550 Permission denied.")
-			}
-			return cmd == "RNFR"
-		}}, 0},
+		"replaces":                    {house: &ftpHouse{}},
+		"refuses what is early":       {house: &ftpHouse{noAhead: true}},
+		"does not replace":            {house: &ftpHouse{hook: refuses}, removed: 1},
+		"does not, and refuses early": {house: &ftpHouse{noAhead: true, hook: refuses}, removed: 1},
+		"does not, after a cut":       {house: &ftpHouse{hook: refuses}, left: "temp.old", removed: 2},
+		"does not let go":             {house: &ftpHouse{hook: forbids("RNFR")}, fails: true},
+		"does not rename":             {house: &ftpHouse{hook: forbids("RNTO")}, fails: true},
+		"does not rename to that":     {house: &ftpHouse{hook: forbids("RNTO /x")}, fails: true},
+		"does not remove":             {house: &ftpHouse{hook: forbids("DELE")}, fails: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := tt.house
@@ -102,25 +115,28 @@ func TestFTPRename(t *testing.T) {
 			h.start(t)
 			r := h.remote(t, impatient(h))
 			r.proven.Store(true)
-			for file, text := range map[string]string{"temp": "new", "x": "old"} {
+			want := map[string]string{"temp.part": "new", "x": "old"}
+			if tt.left != "" {
+				want[tt.left] = "older"
+			}
+			for file, text := range want {
 				if err := os.WriteFile(filepath.Join(h.dir, file), []byte(text), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
-			want := map[string]string{"x": "new"}
-			err := r.Rename(t.Context(), "/temp", "/x")
-			if name == "does not let go" {
-				want = map[string]string{"temp": "new", "x": "old"}
-				if KindOf(err) != KindPermission {
-					t.Errorf("%v", err)
-				}
-			} else if err != nil {
-				t.Error(err)
+			switch {
+			case !tt.fails:
+				want = map[string]string{"x": "new"}
+			case name == "does not rename to that":
+				want = map[string]string{"temp.part": "new", "temp.old": "old"}
+			}
+			if err := r.Rename(t.Context(), "/temp.part", "/x"); (err != nil) != tt.fails || tt.fails && KindOf(err) != KindPermission {
+				t.Errorf("%v", err)
 			}
 			if diff := cmp.Diff(want, contents(t, h.dir)); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
-			if n := h.count("DELE"); n != tt.removed {
+			if n := h.count("DELE"); n != tt.removed && !tt.fails {
 				t.Errorf("%d files were removed, want %d", n, tt.removed)
 			}
 		})

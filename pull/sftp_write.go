@@ -127,8 +127,8 @@ func sftpSets(a Attributes) []sftpclient.Set {
 	}
 }
 
-// Rename implements Target. A server without posix-rename@openssh.com has the old file removed
-// first, when it refuses.
+// Rename implements Target. On a server without posix-rename@openssh.com the old file makes room
+// first, when it refuses: see makeRoom.
 func (s *SFTP) Rename(ctx context.Context, from, to string) error {
 	if err := checkPath("rename", from); err != nil {
 		return err
@@ -144,10 +144,9 @@ func (s *SFTP) Rename(ctx context.Context, from, to string) error {
 		if serr != nil || a.HasMode && a.Mode&sftpclient.ModeType == sftpclient.ModeDir {
 			return err
 		}
-		if rerr := c.Remove(ctx, full); rerr != nil {
-			return err
-		}
-		return c.Rename(ctx, old, full)
+		whole := context.WithoutCancel(ctx) // not to end while neither of the files has the name
+		return makeRoom(c, old, full, err, func(from, into string) error { return c.Rename(whole, from, into) },
+			func(p string) error { return c.Remove(whole, p) })
 	})
 }
 

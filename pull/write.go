@@ -2,7 +2,9 @@ package pull
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 )
 
@@ -85,6 +87,42 @@ var (
 	_ DirSyncer = (*FS)(nil)
 	_ Hasher    = (*FTP)(nil)
 )
+
+// AsideName is what a file is called while the one with a temporary name takes its place: see makeRoom.
+func AsideName(temp string) string { return strings.TrimSuffix(temp, ".part") + ".old" }
+
+// makeRoom gives the file from the name of another one where the server has refused to replace that:
+// the old one is moved aside, and removed when the new one has its name. A server that refuses renames
+// refuses the first of them, and when a later step is refused all is as before. Unless the connection
+// is lost, one of the files has the name in the end.
+func makeRoom(conn interface{ Err() error }, from, to string, refused error, move func(from, to string) error, remove func(string) error) error {
+	aside := AsideName(from)
+	if err := move(to, aside); err != nil {
+		// One that was cut off has left it.
+		if conn.Err() == nil && remove(aside) == nil {
+			err = move(to, aside)
+		}
+		if conn.Err() != nil {
+			return err
+		}
+		if err != nil {
+			return refused
+		}
+	}
+	err := move(from, to)
+	if err == nil {
+		if err = remove(aside); err == nil || conn.Err() != nil {
+			return err
+		}
+		if move(to, from) != nil {
+			return fmt.Errorf("%w; the old file is %s", err, quotePath(aside))
+		}
+	}
+	if back := move(aside, to); back != nil && conn.Err() == nil {
+		return fmt.Errorf("%w; the old file is %s", err, quotePath(aside))
+	}
+	return err
+}
 
 // modeNumber is the mode as Unix has it.
 func modeNumber(m fs.FileMode) uint32 {

@@ -459,6 +459,28 @@ func TestRefusedNames(t *testing.T) {
 	})
 }
 
+// losing is a target whose server loses a file when another one is to take its place.
+type losing struct{ pull.Target }
+
+func (l losing) Rename(ctx context.Context, _, to string) error {
+	return errors.Join(l.Remove(ctx, to, pull.File), &pull.Error{Op: "rename", Path: to, Kind: pull.KindOther})
+}
+
+// What was written is not removed when the server has lost the file that it was to replace.
+func TestLosesWhatIsReplaced(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "a"), "old")
+	report := run(t, losing{openLocal(t, dir)}, tree{}.dir("/", 0o755).file("/a", "new one"))
+	list, _ := report.Problems()
+	names, err := filepath.Glob(filepath.Join(dir, ".a.snapgate-????????.part"))
+	if err != nil || len(names) != 1 || len(list) != 1 || !strings.Contains(list[0].Text, filepath.Base(names[0])) {
+		t.Fatalf("%q, %v, problems %+v", names, err, list)
+	}
+	if data, err := os.ReadFile(names[0]); err != nil || string(data) != "new one" {
+		t.Errorf("%q, %v", data, err)
+	}
+}
+
 // syncing notes what makes names durable.
 type syncing struct {
 	pull.Target

@@ -159,7 +159,8 @@ func (r *run) entry(ctx context.Context, n *node, l *listing, e snapshotter.Entr
 		r.Report.bytes.Add(e.Size)
 		src, temp := child(n.src, e.Name), tempName(r.Lineage, child(n.src, e.Name), e)
 		f := &file{
-			r: r, src: src, dst: dst, temp: child(n.dst, temp), e: e, fresh: l.fresh, begun: l.take(temp).there,
+			r: r, src: src, dst: dst, temp: child(n.dst, temp), e: e, fresh: l.fresh,
+			begun: l.take(temp).there, aside: l.take(pull.AsideName(temp)).there,
 		}
 		r.beside(ctx, n, func() error { return f.restore(ctx, old) }, dst)
 	}

@@ -20,6 +20,7 @@ type file struct {
 	e              snapshotter.Entry
 	fresh          bool // the directory was made by this run
 	begun          bool // the listing has its temporary file
+	aside          bool // the listing has what an earlier run has moved aside: see pull.AsideName
 
 	content Content
 	small   []byte // all of a small file
@@ -99,14 +100,16 @@ func (f *file) restore(ctx context.Context, old found) error {
 		return err
 	}
 	defer r.memory.Release(held)
-	if err := f.write(ctx); err != nil {
+	if err := f.write(ctx, old.there); err != nil {
 		return err
 	}
 	f.count(old.there)
 	if r.Verify {
-		return f.verify(ctx)
+		if err := f.verify(ctx); err != nil {
+			return err
+		}
 	}
-	return nil
+	return f.tidy(ctx, pull.AsideName(f.temp), f.aside)
 }
 
 // count notes that the file is restored.
@@ -165,25 +168,40 @@ func (f *file) asIs(ctx context.Context, old pull.Entry) (bool, error) {
 			return false, err
 		}
 	}
-	if f.begun { // an earlier run was cut off after it had begun this anew
-		if err := r.Retry.Do(ctx, func() (bool, error) { return false, r.Target.Remove(ctx, f.temp, pull.File) }); err != nil && pull.KindOf(err) != pull.KindNotFound {
-			return false, err
-		}
-	}
-	return true, nil
+	// An earlier run was cut off after it had begun this anew, or before it had removed the old one.
+	return true, errors.Join(f.tidy(ctx, f.temp, f.begun), f.tidy(ctx, pull.AsideName(f.temp), f.aside))
 }
 
-// write writes the file beside its place and gives it its name.
-func (f *file) write(ctx context.Context) (err error) {
+// tidy removes what an earlier run has left, when it is there.
+func (f *file) tidy(ctx context.Context, path string, there bool) error {
+	if !there {
+		return nil
+	}
+	err := f.r.Retry.Do(ctx, func() (bool, error) { return false, f.r.Target.Remove(ctx, path, pull.File) })
+	if err != nil && pull.KindOf(err) == pull.KindNotFound {
+		return nil
+	}
+	return err
+}
+
+// write writes the file beside its place and gives it its name. was says that another one has it.
+func (f *file) write(ctx context.Context, was bool) (err error) {
 	if err := f.open(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
 	err = f.r.Retry.Do(ctx, func() (bool, error) { return f.attempt(ctx) })
-	if err != nil && ctx.Err() == nil && f.tried && !fatal(err) {
-		// Nobody would go on with it. It may not be there, or not go away: the error is the other.
-		_ = f.r.Target.Remove(ctx, f.temp, pull.File)
+	if err == nil || ctx.Err() != nil || !f.tried || fatal(err) {
+		return err
 	}
+	if was {
+		// A server that has lost the old file shall not lose the new one, too.
+		if _, lerr := f.r.Target.Lstat(ctx, f.dst); lerr != nil && pull.KindOf(lerr) == pull.KindNotFound {
+			return fmt.Errorf("%w; the file that was there is gone, what is there of the new one is %s", err, pull.Printable(f.temp))
+		}
+	}
+	// Nobody would go on with it. It may not be there, or not go away: the error is the other.
+	_ = f.r.Target.Remove(ctx, f.temp, pull.File)
 	return err
 }
 

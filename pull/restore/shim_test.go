@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/snapgate/gateway/pull"
 	"github.com/snapgate/gateway/pull/restore"
 )
 
@@ -87,7 +88,17 @@ func TestPlainServers(t *testing.T) {
 			if err := os.Symlink("/elsewhere/.snapgate-order-a", filepath.Join(dir, ".snapgate-order-b")); err != nil {
 				t.Fatal(err)
 			}
+			// And one that was killed after it had moved an old file aside.
 			target := openSFTP(t, dir, p.open)
+			if _, err := try(t, losing{target}, tree{}.dir("/", 0o755).file("/small", "hello\n")); err != nil {
+				t.Fatal(err)
+			}
+			temp, err := filepath.Glob(filepath.Join(dir, ".small.*.part"))
+			if err != nil || len(temp) != 1 {
+				t.Fatalf("%q, %v", temp, err)
+			}
+			write(t, filepath.Join(dir, filepath.Base(pull.AsideName(temp[0]))), "left")
+			write(t, filepath.Join(dir, "small"), "an older one")
 			report := run(t, target, tr, func(c *restore.Config) { c.Verify = true })
 			clean(t, report)
 			differences(t, describe(t, dir), tr.describe())
