@@ -139,6 +139,28 @@ func (p *pool[S]) get(ctx context.Context) (*pooled[S], error) {
 	return nil, ctx.Err()
 }
 
+// beside returns the least busy other connection than c, to be put back; nil, while another one is being
+// made where that is allowed, when there is none that takes a call. It does not wait.
+func (p *pool[S]) beside(c *pooled[S]) *pooled[S] {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.waiting) > 0 || p.closed {
+		return nil
+	}
+	var best *pooled[S]
+	for _, other := range p.conns {
+		if other != c && other.s.Err() == nil && other.used < other.share && (best == nil || other.used < best.used) {
+			best = other
+		}
+	}
+	if best == nil {
+		p.grow()
+		return nil
+	}
+	best.used++
+	return best
+}
+
 // size is how many connections there may be; 1 before the first.
 func (p *pool[S]) size() int {
 	p.mu.Lock()

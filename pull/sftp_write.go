@@ -58,7 +58,7 @@ func (s *SFTP) Create(ctx context.Context, path string, offset int64) (Writer, e
 	if err != nil {
 		return nil, err
 	}
-	w := &sftpWriter{s: s, conn: conn, path: path}
+	w := &sftpWriter{s: s, conn: conn, path: path, full: full}
 	if offset > 0 {
 		err = cutSFTP(ctx, conn.s, path, full, uint64(offset))
 	}
@@ -92,6 +92,12 @@ type sftpWriter struct {
 	conn *pooled[*sftpclient.Client]
 	up   *sftpclient.Upload // nil when it was closed
 	path string
+	full string // as the server knows it
+
+	beside  *besideSync // under way, nil for none
+	lost    error       // of one before
+	durable int64       // so much of the file is on the server's disk
+	alone   bool        // there is no use in asking over another connection
 }
 
 func (w *sftpWriter) Write(ctx context.Context, p []byte) error {
@@ -100,12 +106,20 @@ func (w *sftpWriter) Write(ctx context.Context, p []byte) error {
 }
 
 func (w *sftpWriter) Sync(ctx context.Context) (int64, error) {
+	busy, err := w.besideEnded(false)
+	if busy || err != nil || w.syncBeside(ctx) {
+		return w.durable, sftpError(ctx, "write", w.path, err)
+	}
 	durable, err := w.up.Sync(ctx)
-	return durable, sftpError(ctx, "write", w.path, err)
+	w.durable = max(w.durable, durable)
+	return w.durable, sftpError(ctx, "write", w.path, err)
 }
 
 func (w *sftpWriter) Finish(ctx context.Context, a Attributes) error {
 	err := w.up.Finish(ctx, sftpSets(a)...)
+	if _, lost := w.besideEnded(true); err == nil {
+		err = lost
+	}
 	w.up = nil
 	w.s.pool.put(w.conn)
 	return sftpError(ctx, "write", w.path, err)
@@ -114,6 +128,7 @@ func (w *sftpWriter) Finish(ctx context.Context, a Attributes) error {
 func (w *sftpWriter) Abort() {
 	if w.up != nil {
 		w.up.Abort()
+		_, _ = w.besideEnded(true) // ctx of Sync bounds it
 		w.up = nil
 		w.s.pool.put(w.conn)
 	}
@@ -263,5 +278,5 @@ func (s *SFTP) Writes(ctx context.Context) (Writes, error) {
 		return w, sftpError(ctx, "connect", "", err)
 	}
 	defer s.pool.put(conn)
-	return Writes{Mode: true, ModTime: true, DirTime: true, Owner: true, Symlinks: true, Durable: conn.s.Has("fsync@openssh.com")}, nil
+	return Writes{Mode: true, ModTime: true, DirTime: true, Owner: true, Symlinks: true, Durable: conn.s.Has(sftpclient.Fsync)}, nil
 }

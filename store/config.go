@@ -142,6 +142,7 @@ func newConfig(passphrase []byte, plaintext, cheapKDF bool) (*storage.Configurat
 		if len(passphrase) == 0 {
 			return nil, nil, nil, fmt.Errorf("create store: %w: the passphrase is empty", ErrWrongPassphrase)
 		}
+		config.Encryption.KDFParams.Argon2idParams.Threads = argonLanes
 		if cheapKDF {
 			config.Encryption.KDFParams.Argon2idParams.Time = 1
 			config.Encryption.KDFParams.Argon2idParams.Memory = 64

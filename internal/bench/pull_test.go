@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -191,16 +192,20 @@ func (s *server) pulls(t *testing.T, ours, theirs load, l link, rounds int) {
 		for range rounds {
 			back := ours.dir + "-back"
 			g := puller(t, s.sshSettings(l, ours.dir), s.sshSettings(l, back))
+			syscall.Sync() // none of these pays for what the one before has left to the disk
 			pull = append(pull, seconds(func() { command(t, g, "pull", "--quiet", "peer") }))
+			syscall.Sync()
 			there := filepath.Join(t.TempDir(), "there")
 			copied = append(copied, seconds(func() {
 				rclone(t, s, l, "sync", ":sftp:"+theirs.dir, there)
 				restic(t, there)
 			}))
+			syscall.Sync()
 			restored = append(restored, seconds(func() { command(t, g, "restore", "--quiet", "peer", "--to", "back") }))
 			if err := os.RemoveAll(back); err != nil {
 				t.Fatal(err)
 			}
+			syscall.Sync()
 			plain = append(plain, seconds(func() { rclone(t, s, l, "copy", there, ":sftp:"+back) }))
 			if err := os.RemoveAll(back); err != nil {
 				t.Fatal(err)

@@ -29,26 +29,8 @@ func (p *plainServer) open(ctx context.Context) (io.ReadWriteCloser, error) {
 		return nil, err
 	}
 	near, far := net.Pipe()
-	pass := func(dst io.WriteCloser, src io.Reader, change func(typ byte, body []byte) []byte) {
-		defer dst.Close()
-		var head [5]byte
-		for {
-			if _, err := io.ReadFull(src, head[:]); err != nil {
-				return
-			}
-			body := make([]byte, binary.BigEndian.Uint32(head[:])-1)
-			if _, err := io.ReadFull(src, body); err != nil {
-				return
-			}
-			body = change(head[4], body)
-			binary.BigEndian.PutUint32(head[:], uint32(len(body)+1))
-			if _, err := dst.Write(append(head[:], body...)); err != nil {
-				return
-			}
-		}
-	}
 	p.wg.Go(func() {
-		pass(far, server, func(typ byte, body []byte) []byte {
+		relay(far, server, func(typ byte, body []byte) []byte {
 			if typ == 2 { // VERSION
 				return body[:4]
 			}
@@ -56,7 +38,7 @@ func (p *plainServer) open(ctx context.Context) (io.ReadWriteCloser, error) {
 		})
 	})
 	p.wg.Go(func() {
-		pass(server, far, func(typ byte, body []byte) []byte {
+		relay(server, far, func(typ byte, body []byte) []byte {
 			if typ != 20 || !p.reversed { // SYMLINK
 				return body
 			}
@@ -65,6 +47,26 @@ func (p *plainServer) open(ctx context.Context) (io.ReadWriteCloser, error) {
 		})
 	})
 	return near, nil
+}
+
+// relay passes packets on, as change has them: the type, and what comes after it.
+func relay(dst io.WriteCloser, src io.Reader, change func(typ byte, body []byte) []byte) {
+	defer dst.Close()
+	var head [5]byte
+	for {
+		if _, err := io.ReadFull(src, head[:]); err != nil {
+			return
+		}
+		body := make([]byte, binary.BigEndian.Uint32(head[:])-1)
+		if _, err := io.ReadFull(src, body); err != nil {
+			return
+		}
+		body = change(head[4], body)
+		binary.BigEndian.PutUint32(head[:], uint32(len(body)+1))
+		if _, err := dst.Write(append(head[:], body...)); err != nil {
+			return
+		}
+	}
 }
 
 // A server without posix-rename refuses to replace, and one without lsetstat cannot set times of

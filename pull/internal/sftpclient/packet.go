@@ -42,6 +42,7 @@ const (
 	statusEOF        = 1
 	statusNoSuchFile = 2
 	statusPermission = 3
+	statusFailure    = 4
 	statusConnection = 7 // and 6, no connection
 	statusNoConn     = 6
 	statusNotThere   = 8 // operation unsupported

@@ -136,6 +136,9 @@ func (c *Client) Lsetstat(ctx context.Context, path string, s Set) error {
 	return c.status(ctx, typeExtended, s.append(appendString(appendString(nil, "lsetstat@openssh.com"), path)))
 }
 
+// Fsync is the name of OpenSSH's extension of that name (PROTOCOL, section 4.6).
+const Fsync = "fsync@openssh.com"
+
 // Upload is an open file being written, in order, by one goroutine at a time.
 type Upload struct {
 	c      *Client
@@ -232,18 +235,38 @@ func (u *Upload) Sync(ctx context.Context) (durable int64, err error) {
 	if u.err != nil {
 		return u.durable, u.err
 	}
-	for len(u.asked) > 0 && u.asked[0].call.answered() {
-		if err := u.settle(ctx); err != nil {
-			return u.durable, err
-		}
-	}
-	if to := u.next - int64(u.under); to > u.durable && u.c.Has("fsync@openssh.com") {
-		if u.sync, err = u.c.start(ctx, typeExtended, u.fsync()); err != nil {
+	if to, err := u.Acknowledged(ctx); err != nil {
+		return u.durable, err
+	} else if to > u.durable && u.c.Has(Fsync) {
+		if u.sync, err = u.c.start(ctx, typeExtended, fsync(u.handle)); err != nil {
 			return u.durable, err
 		}
 		u.syncTo = to
 	}
 	return u.durable, nil
+}
+
+// Acknowledged is up to where the server has the file, by the answers that have come. It does not wait.
+func (u *Upload) Acknowledged(ctx context.Context) (int64, error) {
+	for u.err == nil && len(u.asked) > 0 && u.asked[0].call.answered() {
+		_ = u.settle(ctx) // it keeps the error
+	}
+	return u.next - int64(u.under), u.err
+}
+
+// SyncFile has the server bring what it has of a file to its disk, whoever writes it. The server has
+// to offer Fsync. asked says that it may have tried: an error then can be of the file's contents, which a
+// server need not say to others as well.
+func (c *Client) SyncFile(ctx context.Context, path string) (asked bool, err error) {
+	b := binary.BigEndian.AppendUint32(appendString(nil, path), openRead)
+	h, err := c.handle(ctx, typeOpen, Set{}.append(b))
+	if err != nil {
+		return false, err
+	}
+	defer c.close(h)
+	err = c.status(ctx, typeExtended, fsync(h))
+	var st *StatusError
+	return !errors.As(err, &st) || st.Code == statusFailure, err // others say that it is not for such a handle
 }
 
 // synced waits for the fsync that is under way.
@@ -258,9 +281,7 @@ func (u *Upload) synced(ctx context.Context) error {
 	return err
 }
 
-func (u *Upload) fsync() []byte {
-	return appendString(appendString(nil, "fsync@openssh.com"), u.handle)
-}
+func fsync(handle string) []byte { return appendString(appendString(nil, Fsync), handle) }
 
 // Finish waits for all that was written, sets attributes one after the other, syncs and closes.
 // The first error is returned; the file is closed in any case.
@@ -280,8 +301,8 @@ func (u *Upload) Finish(ctx context.Context, sets ...Set) error {
 			requests = append(requests, request{typeFsetstat, s.append(appendString(nil, u.handle))})
 		}
 	}
-	if u.c.Has("fsync@openssh.com") {
-		requests = append(requests, request{typeExtended, u.fsync()})
+	if u.c.Has(Fsync) {
+		requests = append(requests, request{typeExtended, fsync(u.handle)})
 	}
 	requests = append(requests, request{typeClose, appendString(nil, u.handle)})
 	var calls []*call
