@@ -411,6 +411,70 @@ func TestDelete(t *testing.T) {
 	})
 }
 
+// folding is a local target that takes names which differ in case for the same.
+type folding struct {
+	pull.Target
+	dir   string
+	takes bool // a file that is replaced gets the case of the new name
+}
+
+// name is the path of what is there under a name.
+func (f folding) name(p string) string {
+	des, _ := os.ReadDir(filepath.Join(f.dir, path.Dir(p)))
+	for _, de := range des {
+		if strings.EqualFold(de.Name(), path.Base(p)) {
+			return path.Join(path.Dir(p), de.Name())
+		}
+	}
+	return p
+}
+
+func (f folding) Rename(ctx context.Context, from, to string) error {
+	if old := f.name(to); !f.takes {
+		to = old
+	} else if err := f.Target.Remove(ctx, old, pull.File); err != nil && pull.KindOf(err) != pull.KindNotFound {
+		return err
+	}
+	return f.Target.Rename(ctx, from, to)
+}
+
+func (f folding) Lstat(ctx context.Context, p string) (pull.Entry, error) {
+	return f.Target.Lstat(ctx, f.name(p))
+}
+
+func (f folding) Remove(ctx context.Context, p string, t pull.Type) error {
+	return f.Target.Remove(ctx, f.name(p), t)
+}
+
+// Where names fold, what was just restored under the case of another name is not deleted under that.
+func TestDeleteWhereNamesFold(t *testing.T) {
+	for _, takes := range []bool{false, true} {
+		dir := t.TempDir()
+		tr := tree{}.dir("/", 0o755).file("/Readme", "new").dir("/d", 0o755).file("/d/a", "a")
+		for _, name := range []string{"README", "extra", "d/more"} {
+			write(t, filepath.Join(dir, name), "old")
+		}
+		var asked []string
+		report := run(t, folding{openLocal(t, dir), dir, takes}, tr, func(c *restore.Config) {
+			c.Delete = true
+			c.Confirm = func(_ context.Context, e restore.Extras) (bool, error) { asked = e.Paths; return true, nil }
+		})
+		want, name, problems := "/d/more", "README", 1
+		if takes {
+			want, name, problems = "/d/more /extra", "Readme", 0
+		}
+		if list, _ := report.Problems(); len(list) != problems || problems > 0 && (list[0].Kind != pull.KindConflict || list[0].Path != "/") {
+			t.Errorf("takes %v: problems %+v", takes, list)
+		}
+		if got := strings.Join(asked, " "); got != want || report.Counts().Deleted != int64(len(asked)) {
+			t.Errorf("takes %v: asked for %q, want %q; %+v", takes, got, want, report.Counts())
+		}
+		if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(data) != "new" {
+			t.Errorf("takes %v: %q, %v", takes, data, err)
+		}
+	}
+}
+
 // Setuid and setgid of files are set with their owner only.
 func TestSetuid(t *testing.T) {
 	forKinds(t, func(t *testing.T, k kind, dir string) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -26,6 +27,12 @@ func (r *run) remove(ctx context.Context) error {
 	}
 	if n := r.Report.Failed(); n > 0 {
 		return fmt.Errorf("%w, as there are %d problems", ErrNotDeleted, n)
+	}
+	if err := r.recheck(ctx); err != nil {
+		return err
+	}
+	if len(r.extras) == 0 {
+		return nil
 	}
 	e := Extras{}
 	for _, x := range r.extras {
@@ -66,6 +73,80 @@ func (r *run) remove(ctx context.Context) error {
 		r.Report.note("/", &pull.Error{Op: "delete", Path: "/", Kind: pull.KindLimit, Err: fmt.Errorf("more than %d names: run it again", maxExtras)})
 	}
 	return nil
+}
+
+// recheck lists the directories of extras again, now that all is restored, and drops what is not to be
+// removed: on a destination that folds names, by case or by form, a name that was there is that of a
+// file of the snapshot by now.
+func (r *run) recheck(ctx context.Context) error {
+	byDir := map[string][]extra{}
+	for _, x := range r.extras {
+		dir := parentOf(x.path)
+		byDir[dir] = append(byDir[dir], x)
+	}
+	r.extras = nil
+	for _, dir := range slices.Sorted(maps.Keys(byDir)) {
+		names, err := r.names(ctx, dir)
+		if err == nil {
+			err = r.hasAll(ctx, dir, names)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil && fatal(err):
+			return err
+		case err != nil:
+			r.Report.note(dir, err)
+			continue
+		}
+		for _, x := range byDir[dir] {
+			if _, ok := names[x.path[strings.LastIndexByte(x.path, '/')+1:]]; ok {
+				r.extras = append(r.extras, x)
+			}
+		}
+	}
+	slices.SortFunc(r.extras, func(a, b extra) int { return strings.Compare(a.path, b.path) })
+	return nil
+}
+
+// names are the names that a directory of the destination has.
+func (r *run) names(ctx context.Context, dir string) (map[string]struct{}, error) {
+	var names map[string]struct{}
+	err := r.Retry.Do(ctx, func() (bool, error) {
+		names = map[string]struct{}{}
+		return false, r.Target.ReadDir(ctx, dir, func(e pull.Entry) error {
+			if len(names) == 2*maxExtras {
+				return &pull.Error{Op: "delete", Path: dir, Kind: pull.KindLimit, Err: errors.New("too many names")}
+			}
+			names[e.Name] = struct{}{}
+			return nil
+		})
+	})
+	return names, err
+}
+
+// hasAll returns an error when a directory lacks a name that the snapshot has.
+func (r *run) hasAll(ctx context.Context, dir string, names map[string]struct{}) error {
+	src, after := strings.TrimSuffix(r.Path, "/")+strings.TrimSuffix(dir, "/"), ""
+	if src == "" {
+		src = "/"
+	}
+	for {
+		entries, err := r.Source.ReadDir(ctx, src, after, page)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if _, ok := names[e.Name]; !ok {
+				text := fmt.Sprintf("it does not show %s, which was restored: the destination changes names, and nothing is deleted here", pull.Printable(e.Name))
+				return &pull.Error{Op: "delete", Path: dir, Kind: pull.KindConflict, Err: errors.New(text)}
+			}
+			after = e.Name
+		}
+		if len(entries) < page {
+			return nil
+		}
+	}
 }
 
 // again gives a directory that was changed by removals its attributes.
