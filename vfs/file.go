@@ -210,6 +210,10 @@ func (f *File) publish(ctx context.Context) error {
 	return err
 }
 
+// Published reports, after a Close, whether what was uploaded is published and durable, also when
+// Close has returned an error: then no snapshot has it yet.
+func (f *File) Published() bool { return f.version != 0 }
+
 // attrOnly sets the attributes that were set on a handle that changed nothing else.
 func (f *File) attrOnly(ctx context.Context, room roomState) (roomState, error) {
 	u := f.up

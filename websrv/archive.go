@@ -16,7 +16,7 @@ import (
 // the way ends it without its index: nobody takes it for whole.
 func (v *viewer) archive(x *visit) error {
 	if p := x.place(x.name); p.snap == latestName {
-		return x.archiveLatest(&p)
+		return x.toLatest("zip", &p)
 	}
 	info, err := x.sess.Stat(x.ctx, x.name.String())
 	switch {
@@ -58,9 +58,8 @@ func (v *viewer) archive(x *visit) error {
 	return nil
 }
 
-// archiveLatest leads to the archive of the snapshot that is the latest one now: the next one may come
-// while the archive is made.
-func (x *visit) archiveLatest(p *place) error {
+// toLatest leads to a page of the snapshot that is the latest one now: the next one may come meanwhile.
+func (x *visit) toLatest(page string, p *place) error {
 	r, err := x.reach(p.mount)
 	if err != nil {
 		return err
@@ -69,7 +68,7 @@ func (x *visit) archiveLatest(p *place) error {
 	if err != nil {
 		return err
 	}
-	http.Redirect(x.w, x.r, link("zip", viewName(p.mount, r.nameOf(snap), p.inMount())), http.StatusSeeOther)
+	http.Redirect(x.w, x.r, link(page, viewName(p.mount, r.nameOf(snap), p.inMount())), http.StatusSeeOther)
 	return nil
 }
 

@@ -308,6 +308,56 @@ func TestDiffOfManyLines(t *testing.T) {
 	contains(t, s.as("alice").want("/diff/f.txt?from="+first+"&to="+last), "It has too many lines to compare.")
 }
 
+// A restore from the latest snapshot is one from what the page has shown.
+func TestRestoreOfLatest(t *testing.T) {
+	s := startSite(t, nil)
+	s.put("/a.txt", "first")
+	snap := s.commit()
+	const path = "/restore/.snapshots/latest/a.txt"
+	b := s.as("alice")
+	b.want("/")
+	for _, a := range []answer{b.post(path, "state", "none"), b.get(path)} {
+		if want := "/restore/.snapshots/" + snap + "/a.txt"; a.status != http.StatusSeeOther || a.header.Get("Location") != want {
+			t.Errorf("%d to %q, want %q", a.status, a.header.Get("Location"), want)
+		}
+	}
+}
+
+// What is not in a snapshot yet is back all the same; what could not be read in time is not.
+func TestRestoreInTime(t *testing.T) {
+	s := startSite(t, nil)
+	s.put("/f.txt", "old")
+	snap := s.commit()
+	if err := s.work.Remove(t.Context(), "/f.txt"); err != nil {
+		t.Fatal(err)
+	}
+	s.commit()
+	if err := s.sys.Reload(t.Context(), []vfs.ShareConfig{{Name: "main", AckStored: true}, {Name: "other", When: vfs.WhenManual}, {Name: "pulled", Source: true}}); err != nil {
+		t.Fatal(err)
+	}
+	b := s.as("alice")
+	path := "/restore/.snapshots/" + snap + "/f.txt"
+	restored := func() int { return strings.Count(s.log.String(), "msg=restored") }
+	b.want(path)
+	s.repo.slow.Store(true)
+	a := b.post(path, "state", "none")
+	lacks(t, a.body, "is back")
+	if a.status != http.StatusServiceUnavailable || s.content("/f.txt") != "" || restored() != 0 {
+		t.Errorf("from a slow store: %d %s, %d were restored", a.status, a.body, restored())
+	}
+	s.repo.slow.Store(false)
+	s.repo.away.Store(true)
+	defer s.repo.away.Store(false)
+	a = b.post(path, "state", "none")
+	contains(t, a.body, "The file is back, and not yet in a snapshot")
+	if a.status != http.StatusGatewayTimeout || restored() != 1 {
+		t.Errorf("while the store takes no snapshot: %d, %d were restored", a.status, restored())
+	}
+	if info, err := s.work.Stat(t.Context(), "/f.txt"); err != nil || info.Size != 3 {
+		t.Errorf("then there is %+v, %v", info, err)
+	}
+}
+
 func TestRestore(t *testing.T) {
 	s := startSite(t, nil)
 	mode, mtime := fs.FileMode(0o640), time.Date(2025, 5, 4, 3, 2, 1, 0, time.UTC)

@@ -95,6 +95,9 @@ func (x *visit) modeOf(p *place, shown fs.FileMode) (fs.FileMode, error) {
 // restorePage asks whether it is meant.
 func (v *viewer) restorePage(x *visit) error {
 	defer x.limited()()
+	if p := x.place(x.name); p.snap == latestName {
+		return x.toLatest("restore", &p)
+	}
 	t, err := x.restoring()
 	if err != nil {
 		return err
@@ -137,6 +140,9 @@ func (x *visit) askRestore(t *restoring, status int, wrong string) error {
 // the new version takes its place.
 func (v *viewer) restore(x *visit) error {
 	defer x.limited()()
+	if p := x.place(x.name); p.snap == latestName {
+		return x.toLatest("restore", &p)
+	}
 	t, err := x.restoring()
 	if err != nil {
 		return err
@@ -152,36 +158,42 @@ func (v *viewer) restore(x *visit) error {
 	case t.partial != nil && !replace:
 		return x.askRestore(t, http.StatusConflict, "There is an unfinished upload of that name. Say that you want to drop it.")
 	}
-	err = x.putBack(t)
-	if err != nil && slices.Contains([]vfs.Kind{vfs.KindChanged, vfs.KindExist, vfs.KindIsDir}, vfs.KindOf(err)) { // somebody was quicker
+	published, err := x.putBack(t)
+	if !published && slices.Contains([]vfs.Kind{vfs.KindChanged, vfs.KindExist, vfs.KindIsDir}, vfs.KindOf(err)) { // somebody was quicker
 		if t, err = x.restoring(); err != nil {
 			return err
 		}
 		return x.askRestore(t, http.StatusConflict, "What is there has changed in the meantime. Please look again.")
 	}
-	if vfs.KindOf(err) == vfs.KindTimeout {
-		v.fail(x.w, x.r, x.login, http.StatusGatewayTimeout, "The file is back, and not yet in a snapshot, which takes long. Nothing needs to be done again.")
-		return nil
-	}
-	if err != nil {
+	if !published {
 		return err
 	}
 	x.login.saved.Add(1)
 	v.log.Info("restored", "conn", x.login.id, "principal", x.login.user, "from", t.from.String(), "to", t.to.String())
+	if err != nil {
+		v.log.Warn("what was restored is in no snapshot yet", "conn", x.login.id, "to", t.to.String(), "err", err)
+		v.fail(x.w, x.r, x.login, http.StatusGatewayTimeout, "The file is back, and not yet in a snapshot, which takes long. Nothing needs to be done again.")
+		return nil
+	}
 	http.Redirect(x.w, x.r, query(link("view", t.to.String()), "restored", "1"), http.StatusSeeOther)
 	return nil
 }
 
-// putBack makes the file anew, of the bytes that the store has.
-func (x *visit) putBack(t *restoring) (err error) {
+// putBack makes the file anew, of the bytes that the store has. An error of what is published means that
+// no snapshot has it yet.
+func (x *visit) putBack(t *restoring) (published bool, err error) {
 	if err := x.directories(t.to.Parent()); err != nil {
-		return err
+		return false, err
 	}
 	from, err := x.sess.Open(x.ctx, t.from.String(), vfs.OpenRead, vfs.AttrSet{})
 	if err != nil {
-		return err
+		return false, err
 	}
-	defer func() { err = errors.Join(err, from.CloseContext(x.ctx)) }()
+	defer func() {
+		if err := from.CloseContext(x.ctx); err != nil {
+			x.v.log.Warn("closing a file", "conn", x.login.id, "err", err)
+		}
+	}()
 	flag := vfs.OpenWrite | vfs.OpenCreate | vfs.OpenExclusive
 	if t.now != nil {
 		flag = vfs.OpenWrite | vfs.OpenCreate | vfs.OpenTruncate
@@ -189,7 +201,7 @@ func (x *visit) putBack(t *restoring) (err error) {
 	mode, mtime := t.mode, t.old.ModTime
 	to, err := x.sess.Open(x.ctx, t.to.String(), flag, vfs.AttrSet{Mode: &mode})
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err = to.PublishOver(t.now); err == nil {
 		err = x.sess.CopyData(x.ctx, from, 0, 0, to, 0)
@@ -198,7 +210,7 @@ func (x *visit) putBack(t *restoring) (err error) {
 		err = to.SetAttr(x.ctx, vfs.AttrSet{Mode: &mode, ModTime: &mtime})
 	}
 	if err != nil {
-		return errors.Join(err, to.Abort())
+		return false, errors.Join(err, to.Abort())
 	}
 	// What has begun is brought to its end, whether anybody waits for the answer or not.
 	// But when nobody waits, as when the gateway ends, it is not waited for a snapshot that has it.
@@ -206,7 +218,8 @@ func (x *visit) putBack(t *restoring) (err error) {
 	defer cancel()
 	defer context.AfterFunc(x.r.Context(), cancel)()
 	_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(publishTimeout + writeTimeout))
-	return to.CloseContext(ctx)
+	err = to.CloseContext(ctx)
+	return err == nil || to.Published(), err
 }
 
 // publishTimeout is how long the end of a restore may take, with a commit where the share wants it.

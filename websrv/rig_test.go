@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
@@ -137,6 +138,40 @@ func (f *heldFile) Sync() error {
 	return f.File.Sync()
 }
 
+// wornRepo is a store that is slow, or that takes no snapshots, when a test says so.
+type wornRepo struct {
+	vfs.Repository
+	slow, away atomic.Bool
+}
+
+func (r *wornRepo) Commit(ctx context.Context, base snapshotter.ID, changes iter.Seq2[snapshotter.Change, error], meta snapshotter.Meta) (snapshotter.ID, error) {
+	if r.away.Load() {
+		return snapshotter.ID{}, snapshotter.ErrUnavailable
+	}
+	return r.Repository.Commit(ctx, base, changes, meta)
+}
+
+func (r *wornRepo) View(ctx context.Context, id snapshotter.ID) (vfs.View, error) {
+	v, err := r.Repository.View(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &wornView{v, r}, nil
+}
+
+type wornView struct {
+	vfs.View
+	repo *wornRepo
+}
+
+// Open is at its deadline while the store is slow.
+func (v *wornView) Open(ctx context.Context, path string) (vfs.Reader, error) {
+	if v.repo.slow.Load() {
+		return nil, context.DeadlineExceeded
+	}
+	return v.View.Open(ctx, path)
+}
+
 // site is a server with pages over a share "main", one "other", and a source "pulled", on a store of its own.
 type site struct {
 	t      testing.TB
@@ -148,6 +183,7 @@ type site struct {
 	told   *told
 	clock  *clockwork
 	disk   *heldDisk
+	repo   *wornRepo
 	log    *logtest.Buffer
 	view   *Viewer
 	work   *vfs.Session // of somebody who may do everything in main
@@ -168,8 +204,9 @@ func startSite(t *testing.T, change func(*Config)) *site {
 	if s.snaps, err = snapshotter.New(ctx, snapshotter.Config{Store: st}); err != nil {
 		t.Fatal(err)
 	}
+	s.repo = &wornRepo{Repository: vfs.FromSnapshotter(s.snaps)}
 	s.sys, err = vfs.Open(ctx, vfs.Config{
-		DataDir: filepath.Join(dir, "data"), Repository: vfs.FromSnapshotter(s.snaps), Observer: s.told, Disk: s.disk,
+		DataDir: filepath.Join(dir, "data"), Repository: s.repo, Observer: s.told, Disk: s.disk,
 		Shares: []vfs.ShareConfig{{Name: "main", When: vfs.WhenManual}, {Name: "other", When: vfs.WhenManual}, {Name: "pulled", Source: true}},
 	})
 	if err != nil {
