@@ -47,10 +47,13 @@ type fullness struct {
 
 	moved chan struct{} // holds one value when limit, or what is expected, may have changed
 
-	mu   sync.Mutex // guards the rest; held while it looks
-	made time.Time  // when room was made last
-	told int64      // the limit that was logged last
-	last filled     // what was measured last
+	rooms sync.WaitGroup // of who makes room
+
+	mu     sync.Mutex // guards the rest; held while it looks
+	made   time.Time  // when room was made last
+	making bool       // somebody does
+	told   int64      // the limit that was logged last
+	last   filled     // what was measured last
 }
 
 // openFullness makes the watch of the gateway's store.
@@ -79,6 +82,11 @@ func (s *serving) openFullness() *fullness {
 // limitTo takes over another limit, and has it looked at, with what else a configuration says.
 func (f *fullness) limitTo(bytes int64) {
 	f.limit.Store(bytes)
+	f.move()
+}
+
+// move has watch look at once.
+func (f *fullness) move() {
 	select {
 	case f.moved <- struct{}{}:
 	default: // it is known
@@ -87,6 +95,7 @@ func (f *fullness) limitTo(bytes int64) {
 
 // watch looks until ctx ends.
 func (f *fullness) watch(ctx context.Context) {
+	defer f.rooms.Wait()
 	for {
 		began := time.Now()
 		if err := f.look(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, snapshotter.ErrUnavailable) {
@@ -140,14 +149,18 @@ func (f *fullness) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if state.full() && time.Since(f.made) > makeRoomEvery {
-		f.made = time.Now()
-		f.makeRoom(ctx)
-		if state, err = f.measured(ctx); err != nil {
-			return err
-		}
+	err = f.tell(ctx, state)
+	if state.full() && !f.making && time.Since(f.made) > makeRoomEvery {
+		f.made, f.making = time.Now(), true
+		f.rooms.Go(func() { // which takes hours where a store is elsewhere
+			f.makeRoom(ctx)
+			f.mu.Lock()
+			f.making = false
+			f.mu.Unlock()
+			f.move()
+		})
 	}
-	return f.tell(ctx, state)
+	return err
 }
 
 // measured also has uploads refused that do not fit.

@@ -56,6 +56,7 @@ func (r *fullnessRig) alarmed() (alarm.Kind, string) {
 	if err := r.look(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}
+	r.rooms.Wait()
 	switch list := r.alarms.List(); len(list) {
 	case 0:
 		return "", ""
@@ -141,6 +142,7 @@ func TestFullDiskFreed(t *testing.T) {
 		if kind, _ := r.alarmed(); kind != alarm.StoreNearlyFull || r.room != 0 {
 			t.Fatalf("alarm %q, room for %d bytes; want a full store", kind, r.room)
 		}
+		<-r.moved // somebody has tried to make room
 		if !r.pause(t.Context(), 0) || time.Since(start) != 4*time.Second {
 			t.Errorf("looked again after %s, want 4 s", time.Since(start))
 		}
@@ -150,6 +152,36 @@ func TestFullDiskFreed(t *testing.T) {
 		if start = time.Now(); !r.pause(t.Context(), 0) || time.Since(start) != time.Minute {
 			t.Errorf("a disk with room was looked at after %s, want a minute", time.Since(start))
 		}
+	})
+}
+
+// While room is made, which may take hours, the alarm is there, and what else makes room is noticed.
+func TestFullWhileRoomIsMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, made := newFullnessRig(t), make(chan struct{})
+		r.makeRoom = func(context.Context) { <-made }
+		r.bytes = 2000
+		r.limit.Store(1000)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); r.watch(ctx) }()
+		check := func(what string, room int64, alarms int) {
+			t.Helper()
+			synctest.Wait()
+			if got := len(r.alarms.List()); got != alarms || r.room != room {
+				t.Errorf("%s: %d alarms, room for %d bytes; want %d, %d", what, got, r.room, alarms, room)
+			}
+		}
+		check("full", 0, 1)
+		r.limitTo(10_000)
+		check("with a higher limit", 8000, 0)
+		r.limitTo(1000)
+		check("full again", 0, 1)
+		r.bytes = 500
+		close(made)
+		check("room was made", 500, 0)
+		cancel()
+		<-ended
 	})
 }
 
