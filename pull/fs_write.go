@@ -150,26 +150,36 @@ func (w *fsWriter) Sync(ctx context.Context) (int64, error) {
 
 func (w *fsWriter) Finish(ctx context.Context, a Attributes) error {
 	defer w.Abort()
-	if a.HasOwner { // first: it takes setuid away
-		if err := w.file.Chown(int(a.UID), int(a.GID)); err != nil {
-			return failOS("set the owner of", w.path, err)
-		}
-	}
-	if a.HasMode {
-		if err := w.file.Chmod(a.Mode); err != nil {
-			return failOS("set the mode of", w.path, err)
-		}
-	}
-	if !a.ModTime.IsZero() {
-		if err := w.f.setTime(w.path, a.ModTime); err != nil {
-			return failOS("set the time of", w.path, err)
-		}
-	}
+	lacks := w.attributes(a)
 	_, err := w.Sync(ctx)
 	file := w.file
 	w.file = nil
 	if cerr := file.Close(); cerr != nil {
 		err = errors.Join(err, failOS("write", w.path, cerr))
+	}
+	if err == nil && lacks != nil {
+		err = &AttributeError{lacks}
+	}
+	return err
+}
+
+// attributes sets what it can, and returns the first error.
+func (w *fsWriter) attributes(a Attributes) (err error) {
+	if a.HasOwner { // first: it takes setuid away
+		if cerr := w.file.Chown(int(a.UID), int(a.GID)); cerr != nil {
+			err = failOS("set the owner of", w.path, cerr)
+			a.Mode &^= fs.ModeSetuid | fs.ModeSetgid
+		}
+	}
+	if a.HasMode {
+		if cerr := w.file.Chmod(a.Mode); cerr != nil && err == nil {
+			err = failOS("set the mode of", w.path, cerr)
+		}
+	}
+	if !a.ModTime.IsZero() {
+		if cerr := w.f.setTime(w.path, a.ModTime); cerr != nil && err == nil {
+			err = failOS("set the time of", w.path, cerr)
+		}
 	}
 	return err
 }
@@ -226,10 +236,7 @@ func (f *FS) setDir(ctx context.Context, path string, a Attributes) error {
 		return err
 	}
 	defer d.Close()
-	if err := f.setAttributes(ctx, path, Dir, a); err != nil {
-		return err
-	}
-	return syncDir(d)
+	return errors.Join(f.setAttributes(ctx, path, Dir, a), syncDir(d)) // its names are there in any case
 }
 
 func (f *FS) setAttributes(ctx context.Context, path string, t Type, a Attributes) error {

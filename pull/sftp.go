@@ -8,6 +8,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/snapgate/gateway/internal/sshclient"
@@ -53,6 +54,10 @@ type SFTP struct {
 
 	links sync.Mutex // guards order
 	order *bool      // whether SYMLINK takes the link first; nil while that is not known
+
+	// What the server has shown not to know: modes and times of open files, those of paths, and modes
+	// of paths that are not followed.
+	noFsetstat, noSetstat, noLsetstat atomic.Bool
 }
 
 var _ Remote = (*SFTP)(nil)

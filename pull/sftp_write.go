@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 
 	"github.com/snapgate/gateway/pull/internal/sftpclient"
 )
@@ -116,13 +117,21 @@ func (w *sftpWriter) Sync(ctx context.Context) (int64, error) {
 }
 
 func (w *sftpWriter) Finish(ctx context.Context, a Attributes) error {
-	err := w.up.Finish(ctx, sftpSets(a)...)
+	refused, err := w.up.Finish(ctx, sftpSets(a, &w.s.noFsetstat)...)
 	if _, lost := w.besideEnded(true); err == nil {
 		err = lost
 	}
 	w.up = nil
 	w.s.pool.put(w.conn)
-	return sftpError(ctx, "write", w.path, err)
+	if err != nil {
+		return sftpError(ctx, "write", w.path, err)
+	}
+	for i, rerr := range refused {
+		if rerr = learnSetstat(i, rerr, &w.s.noFsetstat); rerr != nil && err == nil {
+			err = &AttributeError{sftpError(ctx, "set attributes of", w.path, rerr)}
+		}
+	}
+	return err
 }
 
 func (w *sftpWriter) Abort() {
@@ -134,12 +143,25 @@ func (w *sftpWriter) Abort() {
 	}
 }
 
-// sftpSets are the requests that set attributes, the owner first: it takes setuid away.
-func sftpSets(a Attributes) []sftpclient.Set {
-	return []sftpclient.Set{
-		{HasOwner: a.HasOwner, UID: a.UID, GID: a.GID},
-		{HasMode: a.HasMode, Mode: modeNumber(a.Mode), ModTime: a.ModTime},
+// sftpSets are the requests that set attributes, the owner first: it takes setuid away. cannot says
+// that the server does not know those of modes and times.
+func sftpSets(a Attributes, cannot *atomic.Bool) []sftpclient.Set {
+	sets := []sftpclient.Set{{HasOwner: a.HasOwner, UID: a.UID, GID: a.GID}}
+	if cannot.Load() {
+		return sets
 	}
+	return append(sets, sftpclient.Set{HasMode: a.HasMode, Mode: modeNumber(a.Mode), ModTime: a.ModTime})
+}
+
+// learnSetstat notes that the server does not know the request of a mode and a time, the one at 1 in
+// sftpSets, and returns any other error.
+func learnSetstat(i int, err error, cannot *atomic.Bool) error {
+	var st *sftpclient.StatusError
+	if i == 1 && errors.As(err, &st) && st.Unsupported() {
+		cannot.Store(true)
+		return nil
+	}
+	return err
 }
 
 // Rename implements Target. On a server without posix-rename@openssh.com the old file makes room
@@ -233,28 +255,53 @@ func askOrder(ctx context.Context, c *sftpclient.Client, top string) (reversed b
 // left.
 func (s *SFTP) SetAttributes(ctx context.Context, path string, t Type, a Attributes) error {
 	return s.with(ctx, "set attributes of", path, func(c *sftpclient.Client, full string) error {
-		link := c.Has("lsetstat@openssh.com")
 		if t == Symlink {
-			if !link {
+			if !c.Has("lsetstat@openssh.com") {
 				return nil
 			}
 			a.HasMode = false
 		}
-		for _, set := range sftpSets(a) {
-			var err error
-			switch {
-			case set == sftpclient.Set{Mode: set.Mode}:
-			case link:
-				err = c.Lsetstat(ctx, full, set)
-			default:
-				err = c.Setstat(ctx, full, set)
+		for i, set := range sftpSets(a, &s.noSetstat) {
+			if set == (sftpclient.Set{Mode: set.Mode}) {
+				continue
 			}
-			if err != nil {
+			if err := learnSetstat(i, s.setstat(ctx, c, full, t, set), &s.noSetstat); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// setstat sets attributes of what a path names, where possible of nothing else: OpenSSH's server
+// refuses modes in lsetstat@openssh.com where the system has no way to set them without following
+// links, as in a root directory without /proc.
+func (s *SFTP) setstat(ctx context.Context, c *sftpclient.Client, full string, t Type, set sftpclient.Set) error {
+	switch {
+	case t == Symlink:
+		return c.Lsetstat(ctx, full, set)
+	case !c.Has("lsetstat@openssh.com"):
+		return c.Setstat(ctx, full, set)
+	}
+	var refused error
+	if !s.noLsetstat.Load() {
+		refused = c.Lsetstat(ctx, full, set)
+		var st *sftpclient.StatusError
+		if !errors.As(refused, &st) || st.NotExist() || st.Permission() || st.Lost() {
+			return refused
+		}
+	}
+	now, err := c.Lstat(ctx, full)
+	if err != nil {
+		return err
+	}
+	if e := sftpEntry(full, sftpclient.Name{Attrs: now}); e.Type != t {
+		return failf("set attributes of", full, KindChanged, "it is something else by now")
+	}
+	if err = c.Setstat(ctx, full, set); err == nil && refused != nil {
+		s.noLsetstat.Store(true)
+	}
+	return err
 }
 
 // Remove implements Target.
@@ -278,5 +325,6 @@ func (s *SFTP) Writes(ctx context.Context) (Writes, error) {
 		return w, sftpError(ctx, "connect", "", err)
 	}
 	defer s.pool.put(conn)
-	return Writes{Mode: true, ModTime: true, DirTime: true, Owner: true, Symlinks: true, Durable: conn.s.Has(sftpclient.Fsync)}, nil
+	files := !s.noFsetstat.Load()
+	return Writes{Mode: files, ModTime: files, DirTime: files && !s.noSetstat.Load(), Owner: true, Symlinks: true, Durable: conn.s.Has(sftpclient.Fsync)}, nil
 }

@@ -38,11 +38,20 @@ type Writer interface {
 	// durable is how many bytes of the file an earlier call, or this one, has brought there.
 	Sync(ctx context.Context) (durable int64, err error)
 	// Finish waits until all that was written is on the server, and on its disk where that is
-	// possible, sets attributes, and closes. Whatever it returns, the Writer is closed.
+	// possible, sets attributes, and closes. Whatever it returns, the Writer is closed. An
+	// *AttributeError says that all but attributes is as it is to be.
 	Finish(ctx context.Context, a Attributes) error
 	// Abort closes without more; what was written may stay. After Finish it does nothing.
 	Abort()
 }
+
+// AttributeError says which attributes a file lacks that is whole otherwise.
+type AttributeError struct{ Err error }
+
+func (e *AttributeError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *AttributeError) Unwrap() error { return e.Err }
 
 // Target is a Remote that can be written to. Paths are as a Remote's. Every method tries once;
 // errors are *Error, or ctx's. Nothing follows a symbolic link that the last element of a path

@@ -27,6 +27,7 @@ type file struct {
 	safe    int64  // so many bytes of the temporary file are durable, and were written by this run
 	counted int64  // of the report's done bytes
 	tried   bool
+	lacks   *pull.AttributeError // what it has not got
 }
 
 // attributes are what an entry gets.
@@ -109,7 +110,10 @@ func (f *file) restore(ctx context.Context, old found) error {
 			return err
 		}
 	}
-	return f.tidy(ctx, pull.AsideName(f.temp), f.aside)
+	if err := f.tidy(ctx, pull.AsideName(f.temp), f.aside); err != nil || f.lacks == nil {
+		return err
+	}
+	return f.lacks
 }
 
 // count notes that the file is restored.
@@ -305,7 +309,7 @@ func (f *file) attempt(ctx context.Context) (progress bool, err error) {
 			unsynced, f.safe = 0, max(f.safe, durable)
 		}
 	}
-	if err := w.Finish(ctx, f.r.attributes(f.e)); err != nil {
+	if err := f.finish(ctx, w); err != nil {
 		return progress, err
 	}
 	f.r.Failpoint(FailpointFinished)
@@ -314,6 +318,17 @@ func (f *file) attempt(ctx context.Context) (progress bool, err error) {
 	}
 	f.r.Failpoint(FailpointRenamed)
 	return progress, nil
+}
+
+// finish finishes the temporary file. It need not have all of its attributes, but for what would make it
+// another user's program.
+func (f *file) finish(ctx context.Context, w pull.Writer) error {
+	want := f.r.attributes(f.e)
+	err := w.Finish(ctx, want)
+	if f.lacks = nil; errors.As(err, &f.lacks) && want.Mode&(fs.ModeSetuid|fs.ModeSetgid) == 0 {
+		return nil
+	}
+	return err
 }
 
 // begin opens the temporary file: a new one, or behind what is right of one that is there.

@@ -1,6 +1,7 @@
 package restore_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"io"
@@ -20,7 +21,10 @@ import (
 type plainServer struct {
 	dial     func(context.Context) (io.ReadWriteCloser, error)
 	reversed bool
-	wg       sync.WaitGroup
+	// refuses, when it is not nil, is the status with which it answers a request, 0 for what the
+	// server answers; then it has its extensions.
+	refuses func(typ byte, body []byte) uint32
+	wg      sync.WaitGroup
 }
 
 func (p *plainServer) open(ctx context.Context) (io.ReadWriteCloser, error) {
@@ -29,16 +33,31 @@ func (p *plainServer) open(ctx context.Context) (io.ReadWriteCloser, error) {
 		return nil, err
 	}
 	near, far := net.Pipe()
+	var refused sync.Map // ids of requests, and their status
 	p.wg.Go(func() {
 		relay(far, server, func(typ byte, body []byte) []byte {
-			if typ == 2 { // VERSION
+			if typ == 2 && p.refuses == nil { // VERSION
 				return body[:4]
+			}
+			if code, ok := refused.LoadAndDelete(string(body[:4])); ok && typ == 101 { // STATUS
+				body = binary.BigEndian.AppendUint32(body[:4:4], code.(uint32))
+				body = append(body, 0, 0, 0, 0, 0, 0, 0, 0)
 			}
 			return body
 		})
 	})
 	p.wg.Go(func() {
 		relay(server, far, func(typ byte, body []byte) []byte {
+			if p.refuses != nil {
+				if code := p.refuses(typ, body[4:]); code != 0 {
+					refused.Store(string(body[:4]), code)
+					// Of a handle, or a path, that is not there: it changes nothing.
+					body = append(body[:4:4], 0, 0, 0, 1, 0, 0, 0, 0, 0)
+					if typ == 200 {
+						body = append(body[:4:4], 0, 0, 0, 1, 'x')
+					}
+				}
+			}
 			if typ != 20 || !p.reversed { // SYMLINK
 				return body
 			}
@@ -113,5 +132,99 @@ func TestPlainServers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+const (
+	setstat, fsetstat, extended = 9, 10, 200
+	failure, unsupported        = 4, 8
+)
+
+// isLsetstat reports whether an extended request is lsetstat@openssh.com, with a mode.
+func isLsetstat(typ byte, body []byte) bool {
+	name := []byte("lsetstat@openssh.com")
+	if typ != extended || !bytes.HasPrefix(body[4:], name) {
+		return false
+	}
+	path := body[4+len(name):]
+	flags := path[4+binary.BigEndian.Uint32(path):]
+	return binary.BigEndian.Uint32(flags)&4 != 0
+}
+
+// OpenSSH's server cannot set modes without following links where its system has no way to: in a
+// root directory without /proc. Directories get theirs all the same, also those that were there.
+func TestModesWithoutLsetstat(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dest")
+	p := &plainServer{dial: dialOpenSSH(t), refuses: func(typ byte, body []byte) uint32 {
+		if isLsetstat(typ, body) {
+			return failure
+		}
+		return 0
+	}}
+	tr := house().links()
+	clean(t, run(t, openSFTP(t, dir, p.open), tr))
+	differences(t, describe(t, dir), tr.describe())
+	for _, name := range []string{"deep", "small"} {
+		if err := os.Chmod(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	clean(t, run(t, openSFTP(t, dir, p.open), tr))
+	differences(t, describe(t, dir), tr.describe())
+}
+
+// A server that does not know how to set attributes gets the files without, and that is said once;
+// what one refuses to set is a problem of a file that is there.
+func TestAttributesRefused(t *testing.T) {
+	for _, code := range []uint32{unsupported, failure} {
+		dir := filepath.Join(t.TempDir(), "dest")
+		p := &plainServer{dial: dialOpenSSH(t), refuses: func(typ byte, body []byte) uint32 {
+			if typ == fsetstat || code == unsupported && (typ == setstat || isLsetstat(typ, body)) {
+				return code
+			}
+			return 0
+		}}
+		tr := tree{}.dir("/", 0o755).file("/a", "of a").dir("/d", 0o755).file("/d/b", "of b")
+		write(t, filepath.Join(dir, "a"), "an old one")
+		report := run(t, openSFTP(t, dir, p.open), tr, func(c *restore.Config) { c.Verify = true })
+		for name, want := range map[string]string{"a": "of a", "d/b": "of b"} {
+			if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(data) != want {
+				t.Errorf("status %d: %s is %q, %v", code, name, data, err)
+			}
+		}
+		list, _ := report.Problems()
+		problems, cannot := 2, ""
+		if code == unsupported {
+			problems, cannot = 0, "modes times"
+		}
+		if got := strings.Join(report.Cannot(), " "); len(list) != problems || got != cannot || report.Counts().Restored != 2 {
+			t.Errorf("status %d: problems %+v, not set %q, %+v", code, list, got, report.Counts())
+		}
+	}
+}
+
+// Without its owner a file does not become another user's program.
+func TestOwnerRefused(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dest")
+	p := &plainServer{dial: dialOpenSSH(t), refuses: func(typ byte, body []byte) uint32 {
+		if typ != fsetstat {
+			return 0
+		}
+		if flags := body[4+binary.BigEndian.Uint32(body):]; binary.BigEndian.Uint32(flags)&2 != 0 { // an owner
+			return 3
+		}
+		return 0
+	}}
+	tr := tree{}.dir("/", 0o755).file("/plain", "x").file("/su", "y")
+	it := tr["/su"]
+	it.mode = 0o755 | os.ModeSetuid
+	tr["/su"] = it
+	report := run(t, openSFTP(t, dir, p.open), tr, func(c *restore.Config) { c.Owner = true })
+	list, _ := report.Problems()
+	if len(list) != 2 || list[0].Path != "/plain" || list[0].Kind != pull.KindPermission || list[1].Path != "/su" {
+		t.Errorf("problems %+v", list)
+	}
+	if got := describe(t, dir); len(got) != 1 || !strings.HasPrefix(got[0], `"/plain" -rw-r-----`) {
+		t.Errorf("there is %q", got)
 	}
 }

@@ -115,7 +115,7 @@ func TestFinishAfterFailedSync(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := u.Finish(t.Context()); err == nil || errors.Is(err, io.EOF) {
+	if _, err := u.Finish(t.Context()); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("finished: %v", err)
 	}
 }

@@ -284,27 +284,29 @@ func (u *Upload) synced(ctx context.Context) error {
 func fsync(handle string) []byte { return appendString(appendString(nil, Fsync), handle) }
 
 // Finish waits for all that was written, sets attributes one after the other, syncs and closes.
-// The first error is returned; the file is closed in any case.
-func (u *Upload) Finish(ctx context.Context, sets ...Set) error {
+// refused has an error for each of sets, nil for those that were set. err is the first of the others;
+// the file is closed in any case.
+func (u *Upload) Finish(ctx context.Context, sets ...Set) (refused []error, err error) {
 	if err := errors.Join(u.Flush(ctx), u.synced(ctx)); err != nil {
 		u.Abort()
-		return err
+		return nil, err
 	}
 	// These need not wait for each other: the server does them in order.
 	type request struct {
 		typ     byte
 		payload []byte
+		set     int // the index of the Set, -1 for none
 	}
 	var requests []request
-	for _, s := range sets {
+	for i, s := range sets {
 		if !s.empty() {
-			requests = append(requests, request{typeFsetstat, s.append(appendString(nil, u.handle))})
+			requests = append(requests, request{typeFsetstat, s.append(appendString(nil, u.handle)), i})
 		}
 	}
 	if u.c.Has(Fsync) {
-		requests = append(requests, request{typeExtended, fsync(u.handle)})
+		requests = append(requests, request{typeExtended, fsync(u.handle), -1})
 	}
-	requests = append(requests, request{typeClose, appendString(nil, u.handle)})
+	requests = append(requests, request{typeClose, appendString(nil, u.handle), -1})
 	var calls []*call
 	var first error
 	for _, r := range requests {
@@ -317,12 +319,18 @@ func (u *Upload) Finish(ctx context.Context, sets ...Set) error {
 		calls = append(calls, k)
 	}
 	u.handle = ""
-	for _, k := range calls {
-		if err := u.c.acknowledged(ctx, k); err != nil && first == nil {
+	refused = make([]error, len(sets))
+	for i, k := range calls {
+		err := u.c.acknowledged(ctx, k)
+		var st *StatusError
+		switch set := requests[i].set; {
+		case set >= 0 && errors.As(err, &st):
+			refused[set] = err
+		case err != nil && first == nil:
 			first = err
 		}
 	}
-	return first
+	return refused, first
 }
 
 // Abort closes the file and leaves it as it is. It waits a moment for what was written, so that
