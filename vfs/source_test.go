@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -373,9 +374,22 @@ func TestSourceReload(t *testing.T) {
 	live := ShareConfig{Name: "s", When: WhenManual}
 	v := visitMounts(t, sys, "u", PermReadOnly, Mount{At: Root(), Share: "web", Root: Root()})
 	want(t, "before", v.get("/.snapshots/latest/f"), "one")
+
+	// One that fails changes nothing.
+	wantNil(t, "a file in place of a share", os.WriteFile(filepath.Join(sys.cfg.DataDir, sharesDir, "bad"), nil, 0o600))
+	sh, _ := sys.share("s")
+	quiet := sh.config().Quiet
+	err := sys.Reload(t.Context(), []ShareConfig{{Name: "s", When: WhenClose, Quiet: time.Hour}, {Name: "good"}, {Name: "bad"}})
+	want(t, "a reload that fails", err != nil, true)
+	sh, _ = sys.share("s")
+	want(t, "the policy then", sh.config().Quiet, quiet)
+	_, ok := sys.share("good")
+	want(t, "a new share then", ok, false)
+	wantNil(t, "close", visitMounts(t, sys, "u", PermReadOnly, Mount{At: Root(), Share: "web", Root: Root()}).Session.Close())
+
 	wantNil(t, "reload", sys.Reload(t.Context(), []ShareConfig{live, {Name: "mail", Source: true}}))
 	want(t, "a session of a source that went", v.get("/.snapshots/latest/f"), "one")
-	_, err := sys.Session(t.Context(), &Principal{User: "u", Mounts: []Mount{{At: Root(), Share: "web", Root: Root()}}}, ConnInfo{})
+	_, err = sys.Session(t.Context(), &Principal{User: "u", Mounts: []Mount{{At: Root(), Share: "web", Root: Root()}}}, ConnInfo{})
 	wantKind(t, "a new one", err, KindNotExist)
 	wantNil(t, "close", v.Session.Close())
 	want(t, "views that stay open", repo.Counts().OpenViews <= 2, true)

@@ -62,7 +62,10 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 		shares:  map[string]*share{}, sessions: map[*Session]struct{}{}, traffic: map[string]*traffic{},
 	}
 	if s.gatewayID, err = loadID(cfg.Disk, cfg.DataDir, gatewayIDName); err == nil {
-		err = s.openShares(ctx, cfg.Shares)
+		var list []opened
+		if list, err = s.openNew(ctx, cfg.Shares); err == nil {
+			err = s.add(ctx, list)
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
@@ -118,26 +121,54 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// openShares opens the shares that are not open yet and starts their committers.
-func (s *System) openShares(ctx context.Context, cfgs []ShareConfig) error {
+// opened is a share that was opened, and nobody knows of yet.
+type opened struct {
+	share *share
+	rec   Recovery
+}
+
+// openNew opens the shares that are not open yet, or whose names sources have that are not any more, and
+// starts their committers. It opens all or none.
+func (s *System) openNew(ctx context.Context, cfgs []ShareConfig) (list []opened, err error) {
 	for _, cfg := range cfgs {
-		if _, ok := s.share(cfg.Name); ok {
+		sh, ok := s.share(cfg.Name)
+		if ok && (sh.source == nil || cfg.Source) || slices.ContainsFunc(list, func(o opened) bool { return o.share.name == cfg.Name }) {
 			continue
 		}
 		sh, rec, err := openShare(ctx, s, cfg)
 		if err != nil {
-			return err
+			return nil, errors.Join(err, s.closeNew(ctx, list))
 		}
-		s.mu.Lock()
-		closed := s.closed
-		if !closed {
-			s.shares[cfg.Name] = sh
-			s.recovered = append(s.recovered, rec)
+		list = append(list, opened{sh, rec})
+	}
+	return list, nil
+}
+
+// closeNew closes what openNew has opened.
+func (s *System) closeNew(ctx context.Context, list []opened) error {
+	var errs []error
+	for _, o := range list {
+		errs = append(errs, o.share.close(ctx))
+		if o.share.intake != nil {
+			s.intakes.remove(o.share.intake)
 		}
-		s.mu.Unlock()
-		if closed { // by now: nobody else would close it
-			return errors.Join(errKind("open share", Name{}, KindClosed), sh.close(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// add takes shares over that were opened.
+func (s *System) add(ctx context.Context, list []opened) error {
+	s.mu.Lock()
+	closed := s.closed
+	if !closed {
+		for _, o := range list {
+			s.shares[o.share.name] = o.share
+			s.recovered = append(s.recovered, o.rec)
 		}
+	}
+	s.mu.Unlock()
+	if closed { // by now: nobody else would close them
+		return errors.Join(errKind("open share", Name{}, KindClosed), s.closeNew(ctx, list))
 	}
 	return nil
 }
@@ -212,7 +243,8 @@ func (s *System) Commit(ctx context.Context, share string) (snapshotter.ID, erro
 var ErrSource = errors.New("only pulls make snapshots of a source")
 
 // Reload takes over changed share settings and new shares. A share that is no longer
-// listed stays open until the next start, that of a source until its last session ends.
+// listed stays open until the next start, that of a source until its last session ends. When it returns an
+// error, nothing has changed.
 func (s *System) Reload(ctx context.Context, shares []ShareConfig) error {
 	for _, cfg := range shares {
 		if err := cfg.check(); err != nil {
@@ -227,6 +259,10 @@ func (s *System) Reload(ctx context.Context, shares []ShareConfig) error {
 	if closed {
 		return errKind("reload", Name{}, KindClosed)
 	}
+	list, err := s.openNew(ctx, shares) // which may fail
+	if err != nil {
+		return err
+	}
 	s.retireSources(shares)
 	for _, cfg := range shares {
 		sh, ok := s.share(cfg.Name)
@@ -239,7 +275,7 @@ func (s *System) Reload(ctx context.Context, shares []ShareConfig) error {
 			sh.committer.reload(cfg)
 		}
 	}
-	return s.openShares(ctx, shares)
+	return s.add(ctx, list)
 }
 
 // retireSources takes the sources away that are not among shares.
