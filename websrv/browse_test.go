@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/store/storetest"
 	"github.com/snapgate/gateway/vfs"
 )
 
@@ -439,4 +442,26 @@ func TestSessionsEnd(t *testing.T) {
 	if st := s.sys.Status(); st.Sessions["web"] != 0 || st.Handles != 0 {
 		t.Errorf("%d sessions and %d files are open while nobody asks", st.Sessions["web"], st.Handles)
 	}
+}
+
+// The overview is there when the store has not answered since the start.
+func TestOverviewWithoutStore(t *testing.T) {
+	disk := storetest.NewFaultFS()
+	st := storetest.New(t, func(c *store.Config) { c.Disk = disk })
+	disk.Fail(func(storetest.Op, string) error { return errors.New("gone") })
+	away, err := snapshotter.New(t.Context(), snapshotter.Config{Store: st})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = away.Close() })
+	s := startSite(t, func(c *Config) {
+		c.Viewer.Snapshots = away
+		c.Ready = func(context.Context) (bool, []string) { return true, []string{"accepting into the spool"} }
+		c.Viewer.Verification = func(bool) []Verification {
+			return []Verification{{Store: "default", State: snapshotter.ScrubState{Store: "id", Damage: []snapshotter.Damage{{Kind: snapshotter.DamagedPackfile, Blobs: 1}}}}}
+		}
+	})
+	page := s.as("alice").want("/")
+	contains(t, page, "the store cannot be reached", "accepting into the spool", "whether it concerns your files is not known")
+	lacks(t, page, "There is no snapshot yet")
 }

@@ -2,9 +2,11 @@ package websrv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/vfs"
 )
 
@@ -88,15 +90,30 @@ func (x *visit) mountLine(m *vfs.Mount, st *vfs.ShareStatus, now time.Time) (sha
 		return l, nil
 	}
 	l.Timeline = link("snapshots", m.At.String())
+	err := x.lastLine(m, &l, now)
+	if away(err) { // what else is known is told
+		l.Trouble = append(l.Trouble, "the store cannot be reached; which snapshots there are is not known")
+		err = nil
+	}
+	return l, err
+}
+
+// away reports whether an error is that the store cannot be asked.
+func away(err error) bool {
+	return errors.Is(err, snapshotter.ErrUnavailable) || vfs.KindOf(err) == vfs.KindUnavailable
+}
+
+// lastLine tells of the newest snapshot of a mount.
+func (x *visit) lastLine(m *vfs.Mount, l *shareLine, now time.Time) error {
 	r, err := x.reach(m)
 	if err != nil {
-		return l, err
+		return err
 	}
 	// Snapshots that do not have the mount's root are not its user's.
 	for i := range r.list[:min(len(r.list), lookBack)] {
 		has, err := r.has(x.ctx, &r.list[i])
 		if err != nil {
-			return l, err
+			return err
 		}
 		if has {
 			s := r.line(&r.list[i], now)
@@ -108,7 +125,7 @@ func (x *visit) mountLine(m *vfs.Mount, st *vfs.ShareStatus, now time.Time) (sha
 	if r.whole() && !l.NoneYet {
 		l.Count = count(uint64(len(r.list)), "snapshot", "snapshots")
 	}
-	return l, nil
+	return nil
 }
 
 // lookBack is how many snapshots are looked at to find one with a directory.

@@ -113,7 +113,9 @@ func (x *visit) verifiedLine(now time.Time) (text string, bad bool, err error) {
 		damage += len(list[i].State.Damage)
 	}
 	if damage > 0 { // seldom: it needs a look at the lists of snapshots
-		if err := u.findMounts(); err != nil {
+		if err := u.findMounts(); away(err) {
+			return unsureText, true, nil
+		} else if err != nil {
 			return "", false, err
 		}
 	}
@@ -127,7 +129,7 @@ func (x *visit) verifiedLine(now time.Time) (text string, bad bool, err error) {
 		case l.Bad:
 			return "something that concerns your files is damaged", true, nil
 		case l.Unsure:
-			return "there is damage in the store; whether it concerns your files is not known", true, nil
+			return unsureText, true, nil
 		case text == "" && !l.Known:
 			text = "nothing was read back yet"
 		case text == "":
@@ -136,6 +138,9 @@ func (x *visit) verifiedLine(now time.Time) (text string, bad bool, err error) {
 	}
 	return text, false, nil
 }
+
+// unsureText is told when nobody knows whom damage concerns.
+const unsureText = "there is damage in the store; whether it concerns your files is not known"
 
 // inTime says how much of a store was read back in time.
 func inTime(known *Verification) string {
