@@ -43,6 +43,7 @@ const (
 	idleTimeout   = 2 * time.Minute  // between requests; Prometheus asks every 15 s to 1 min
 	maxHeader     = 8 << 10          // bytes
 	maxConns      = 128              // at once
+	maxAddrConns  = 32               // of these from one address that is no trusted proxy's; a browser makes 6
 )
 
 // HealthTimeout is how long /healthz and /readyz wait for what they ask.
@@ -57,8 +58,8 @@ type Server struct {
 	gate  *gate
 	hint  sync.Once // of a proxy that is not believed
 
-	mu     sync.Mutex // guards conns
-	conns  int
+	mu     sync.Mutex // guards conns, and in it since when each idles
+	conns  map[*countedConn]struct{}
 	served sync.WaitGroup // connections that Serve has accepted
 }
 
@@ -70,7 +71,7 @@ func New(cfg Config) (*Server, error) {
 	case cfg.Logger == nil:
 		return nil, errors.New("web server: no logger")
 	}
-	s := &Server{cfg: cfg, hosts: map[string]bool{"localhost": true}, gate: newGate()}
+	s := &Server{cfg: cfg, hosts: map[string]bool{"localhost": true}, gate: newGate(), conns: map[*countedConn]struct{}{}}
 	for _, h := range cfg.Hosts {
 		s.hosts[strings.ToLower(strings.TrimSuffix(h, "."))] = true
 	}
@@ -94,6 +95,7 @@ func New(cfg Config) (*Server, error) {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		ConnState:         s.noteState,
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}
 	return s, nil
@@ -216,7 +218,8 @@ func text(w http.ResponseWriter, status int, lines ...string) {
 	_, _ = io.WriteString(w, strings.Join(lines, "\n")+"\n") // fails with the connection
 }
 
-// limited accepts maxConns connections at once; it closes what is more.
+// limited accepts maxConns connections at once, and maxAddrConns of an address. When there are more, it closes
+// the one that idles longest, or else the new one.
 type limited struct {
 	net.Listener
 	server *Server
@@ -228,35 +231,86 @@ func (l *limited) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.server.enter() {
-			return &countedConn{Conn: c, server: l.server}, nil
+		counted := &countedConn{Conn: c, server: l.server}
+		if at, err := netip.ParseAddrPort(c.RemoteAddr().String()); err == nil {
+			counted.from = at.Addr().Unmap()
+		}
+		if l.server.enter(counted) {
+			return counted, nil
 		}
 		_ = c.Close()
 	}
 }
 
-func (s *Server) enter() bool {
+// enter takes a connection in if there is a place for it.
+func (s *Server) enter(c *countedConn) bool {
+	most := maxAddrConns
+	if s.cfg.Proxies != nil && within(s.cfg.Proxies(), c.from) {
+		most = maxConns
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.conns >= maxConns {
+	same := func(o *countedConn) bool { return o.from == c.from }
+	all := func(*countedConn) bool { return true }
+	if !s.room(same, most) || !s.room(all, maxConns) {
 		return false
 	}
-	s.conns++
+	s.conns[c] = struct{}{}
 	s.served.Add(1)
 	return true
+}
+
+// room makes sure that there are fewer than most connections of a kind; mu is held.
+func (s *Server) room(of func(*countedConn) bool, most int) bool {
+	n, oldest := 0, (*countedConn)(nil)
+	for c := range s.conns {
+		if !of(c) {
+			continue
+		}
+		if n++; !c.idle.IsZero() && (oldest == nil || c.idle.Before(oldest.idle)) {
+			oldest = c
+		}
+	}
+	if n < most {
+		return true
+	}
+	if oldest == nil {
+		return false
+	}
+	delete(s.conns, oldest)
+	_ = oldest.Conn.Close() // which wakes its goroutine; that closes it as well
+	return true
+}
+
+// noteState notes since when a connection waits for its next request.
+func (s *Server) noteState(c net.Conn, state http.ConnState) {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	counted, ok := c.(*countedConn)
+	if !ok {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if counted.idle = (time.Time{}); state == http.StateIdle {
+		counted.idle = time.Now()
+	}
 }
 
 // countedConn leaves the count when it is closed.
 type countedConn struct {
 	net.Conn
 	server *Server
+	from   netip.Addr
+	idle   time.Time // since when; zero: it does not; guarded by the server's mu
 	once   sync.Once
 }
 
 func (c *countedConn) Close() error {
 	c.once.Do(func() {
 		c.server.mu.Lock()
-		c.server.conns--
+		delete(c.server.conns, c)
 		c.server.mu.Unlock()
 		c.server.served.Done()
 	})

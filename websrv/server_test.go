@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -184,39 +185,72 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// More connections than the limit are closed, and the others go on.
+// Of too many connections those go that idle, and when none does the new one; the others go on.
 func TestConnectionLimit(t *testing.T) {
-	_, addr := serve(t, good())
-	held := make([]net.Conn, 0, maxConns)
-	defer func() {
-		for _, c := range held {
-			_ = c.Close()
-		}
-	}()
-	ok := func(c net.Conn) bool {
-		if _, err := fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
-			return false
-		}
-		line, err := bufio.NewReader(c).ReadString('\n')
-		return err == nil && strings.Contains(line, "200")
+	cfg, asked, answer := good(), make(chan struct{}), make(chan struct{})
+	cfg.Ready = func(context.Context) (bool, []string) {
+		asked <- struct{}{}
+		<-answer
+		return true, nil
 	}
-	for range maxConns {
+	var trusted atomic.Bool
+	cfg.Proxies = func() (list []netip.Prefix) {
+		if trusted.Load() {
+			list = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		}
+		return list
+	}
+	_, addr := serve(t, cfg)
+	dial := func() net.Conn {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
-		held = append(held, c)
-		if !ok(c) {
-			t.Fatalf("connection %d is not served", len(held))
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	ask := func(c net.Conn, page string) bool {
+		_, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", page)
+		return err == nil
+	}
+	served := func(c net.Conn) bool {
+		line, err := bufio.NewReader(c).ReadString('\n')
+		return err == nil && strings.Contains(line, "200")
+	}
+	var busy []chan bool                                 // what tells, once, whether an answer has come
+	for _, most := range []int{maxAddrConns, maxConns} { // of an address, and of all
+		trusted.Store(most == maxConns)
+		for i := range most + 1 {
+			await(t, fmt.Sprintf("connection %d", i+1), func() bool { // they idle soon after their answers
+				c := dial()
+				return ask(c, "/healthz") && served(c)
+			})
+		}
+		for len(busy) < most {
+			await(t, fmt.Sprintf("busy connection %d", len(busy)+1), func() bool {
+				c, came := dial(), make(chan bool, 1)
+				if !ask(c, "/readyz") {
+					return false
+				}
+				go func() { came <- served(c) }()
+				select {
+				case <-asked:
+					busy = append(busy, came)
+					return true
+				case <-came:
+					return false
+				}
+			})
+		}
+		if c := dial(); ask(c, "/healthz") && served(c) {
+			t.Errorf("connection %d is served, and none idles", most+1)
 		}
 	}
-	c, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if ok(c) {
-		t.Errorf("connection %d is served", maxConns+1)
+	close(answer)
+	for i, came := range busy {
+		if !<-came {
+			t.Errorf("busy connection %d was closed", i+1)
+		}
 	}
 }
 
