@@ -27,8 +27,9 @@ type breaks struct {
 	count int        // of calls that were given up
 }
 
-// watching returns a Retry that looks whether the server answers when a call loses its connection.
-func (r Retry) watching(remote Remote) Retry {
+// Watching returns a Retry that looks whether the server answers when a call loses its connection:
+// see Do.
+func (r Retry) Watching(remote Remote) Retry {
 	if r.breaks == nil {
 		r.breaks = &breaks{r: remote}
 	}

@@ -62,7 +62,7 @@ func Plan(ctx context.Context, r Remote, items iter.Seq2[Item, error], cfg PlanC
 			yield(snapshotter.Change{}, err)
 			return
 		}
-		cfg.Retry = cfg.Retry.watching(r)
+		cfg.Retry = cfg.Retry.Watching(r)
 		p := &planner{r: r, caps: caps, cfg: cfg, ahead: semaphore.NewWeighted(rangesMemory)}
 		first := cfg.FirstVersion
 		if first == 0 {

@@ -27,7 +27,7 @@ const (
 )
 
 // Do calls op until it returns something else than KindConnection, at most Attempts times.
-// Progress, where op reports it, makes the count begin anew. In a pull, an op that loses each of
+// Progress, where op reports it, makes the count begin anew. With Watching, an op that loses each of
 // its connections while the server answers ends in KindBreaks.
 func (r Retry) Do(ctx context.Context, op func() (progress bool, err error)) error {
 	attempts, pause, most := r.Attempts, r.First, r.Max

@@ -144,7 +144,7 @@ func Run(ctx context.Context, r Remote, cfg RunConfig) (Result, error) {
 		defer func() { _ = lock.Unlock() }() // closing a file that was only locked
 	}
 	run := &run{cfg: cfg, r: newMeter(r, cfg.Bandwidth, cfg.Report), began: began}
-	run.cfg.Retry = cfg.Retry.watching(r)
+	run.cfg.Retry = cfg.Retry.Watching(r)
 	if err := run.open(ctx); err != nil {
 		return Result{}, err
 	}

@@ -74,7 +74,7 @@ func Scan(ctx context.Context, r Remote, cfg ScanConfig) iter.Seq2[Item, error] 
 }
 
 func scan(ctx context.Context, r Remote, cfg ScanConfig, yield func(Item) bool) error {
-	cfg.Retry = cfg.Retry.watching(r)
+	cfg.Retry = cfg.Retry.Watching(r)
 	s := &scanner{r: r, cfg: cfg, files: map[*os.File]struct{}{}}
 	for p, value := range map[*int]int{&s.cfg.Memory: defaultScanMemory, &s.cfg.Depth: defaultScanDepth, &s.cfg.Names: defaultScanNames} {
 		if *p <= 0 {

@@ -50,6 +50,14 @@ func (f *faulty) do(name string, fn func() error) error {
 	return lost
 }
 
+// Lstat fails while the connection is away for good.
+func (f *faulty) Lstat(ctx context.Context, p string) (pull.Entry, error) {
+	if !f.once && f.step.Load() <= 0 {
+		return pull.Entry{}, &pull.Error{Op: "stat", Kind: pull.KindConnection, Err: errors.New("cut")}
+	}
+	return f.Target.Lstat(ctx, p)
+}
+
 func (f *faulty) Mkdir(ctx context.Context, p string) error {
 	return f.do("mkdir", func() error { return f.Target.Mkdir(ctx, p) })
 }
@@ -342,6 +350,21 @@ func TestVerify(t *testing.T) {
 	})
 }
 
+// A damaged file that is there is replaced also when the connection was lost before anything was
+// written: only after a rename it can be the restored one.
+func TestVerifyAfterLostConnection(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dest")
+	tr := tree{}.dir("/", 0o755).file("/a", "good")
+	write(t, filepath.Join(dir, "a"), "evil")
+	at(t, filepath.Join(dir, "a"), then)
+	f := &faulty{Target: openLocal(t, dir), only: "create", once: true}
+	f.step.Store(1)
+	clean(t, run(t, f, tr, func(c *restore.Config) { c.Verify = true }))
+	if data, err := os.ReadFile(filepath.Join(dir, "a")); err != nil || string(data) != "good" || len(f.hits) != 1 {
+		t.Errorf("%q, %v after %q", data, err, f.hits)
+	}
+}
+
 func (f flipping) plain() pull.Target { return f.Target }
 
 func TestDelete(t *testing.T) {
@@ -521,6 +544,38 @@ func TestRefusedNames(t *testing.T) {
 			t.Errorf("there is %q", got)
 		}
 	})
+}
+
+// breakingEnd is a target that loses the connection at the end of each file that is called bad.
+type breakingEnd struct{ pull.Target }
+
+type breakingWriter struct{ pull.Writer }
+
+func (b breakingEnd) Create(ctx context.Context, p string, offset int64) (pull.Writer, error) {
+	w, err := b.Target.Create(ctx, p, offset)
+	if err != nil || !strings.Contains(p, "bad") {
+		return w, err
+	}
+	return breakingWriter{w}, nil
+}
+
+func (breakingWriter) Finish(context.Context, pull.Attributes) error {
+	return &pull.Error{Op: "write", Kind: pull.KindConnection, Err: errors.New("cut")}
+}
+
+// A file that breaks each connection, which a server may do that looks into what it gets, is a problem,
+// and the others are restored.
+func TestBreakingFile(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dest")
+	tr := tree{}.dir("/", 0o755).file("/a", "a").file("/bad", "b").file("/bad and large", string(randomBytes(3<<20))).file("/z", "z")
+	report := run(t, breakingEnd{openLocal(t, dir)}, tr)
+	list, _ := report.Problems()
+	if len(list) != 2 || list[0].Path != "/bad" || list[0].Kind != pull.KindBreaks || list[1].Kind != pull.KindBreaks {
+		t.Errorf("problems %+v", list)
+	}
+	if got := describe(t, dir); len(got) != 2 || !strings.HasPrefix(got[0], `"/a"`) || !strings.HasPrefix(got[1], `"/z"`) {
+		t.Errorf("there is %q", got)
+	}
 }
 
 // losing is a target whose server loses a file when another one is to take its place.

@@ -26,7 +26,9 @@ type file struct {
 	small   []byte // all of a small file
 	safe    int64  // so many bytes of the temporary file are durable, and were written by this run
 	counted int64  // of the report's done bytes
+	best    int64  // up to where an attempt has come
 	tried   bool
+	named   bool                 // it may have its name: a rename was asked for
 	lacks   *pull.AttributeError // what it has not got
 }
 
@@ -258,11 +260,10 @@ func (f *file) read(buf []byte, off int64) ([]byte, error) {
 	return buf[:n], readFull(f.content, buf[:n], off)
 }
 
-// attempt is one try. It reports whether bytes were written.
+// attempt is one try. It reports whether bytes were written that none before has.
 func (f *file) attempt(ctx context.Context) (progress bool, err error) {
 	t := f.r.Target
-	if f.tried {
-		// The answer to the last step may have been lost.
+	if f.named { // the answer may have been lost
 		if now, err := t.Lstat(ctx, f.dst); err == nil && same(now, f.e) {
 			if _, err := t.Lstat(ctx, f.temp); err != nil && pull.KindOf(err) == pull.KindNotFound {
 				return false, nil
@@ -296,8 +297,9 @@ func (f *file) attempt(ctx context.Context) (progress bool, err error) {
 			return progress, err
 		}
 		f.r.Failpoint(FailpointWritten)
-		progress = true
 		offset += int64(len(data))
+		progress = progress || offset > f.best
+		f.best = max(f.best, offset)
 		unsynced += int64(len(data))
 		f.r.Report.sent.Add(int64(len(data)))
 		f.progress(offset)
@@ -313,6 +315,7 @@ func (f *file) attempt(ctx context.Context) (progress bool, err error) {
 		return progress, err
 	}
 	f.r.Failpoint(FailpointFinished)
+	f.named = true
 	if err := t.Rename(ctx, f.temp, f.dst); err != nil {
 		return progress, err
 	}

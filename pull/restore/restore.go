@@ -230,6 +230,7 @@ func newRun(cfg Config) (*run, error) {
 		cfg.Memory = defaultMemory
 	}
 	cfg.Memory = max(cfg.Memory, largeMemory)
+	cfg.Retry = cfg.Retry.Watching(cfg.Target)
 	r := &run{Config: cfg, memory: semaphore.NewWeighted(cfg.Memory), walks: semaphore.NewWeighted(walkers)}
 	if cfg.Bandwidth > 0 {
 		r.limit = rate.NewLimiter(rate.Limit(cfg.Bandwidth), int(min(cfg.Bandwidth, bufferSize)))
