@@ -192,7 +192,9 @@ func (f *file) again(ctx context.Context) (*file, error) {
 		if now.Type != File {
 			return false, failf("read", f.path, KindChanged, "it is no file any more")
 		}
-		next.seen.Size, next.seen.ModTime, next.seen.Precision = now.Size, now.ModTime, now.Precision
+		if next.seen.Size = now.Size; now.Precision > 0 { // else the listing's time is what there is
+			next.seen.ModTime, next.seen.Precision = now.ModTime, now.Precision
+		}
 		return false, nil
 	})
 	return &next, err

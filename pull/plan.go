@@ -18,6 +18,9 @@ const (
 	basePage = 512
 	// planWindow is how many entries are compared, or wait for one before them.
 	planWindow = 4096
+	// zoneAllowance is how far the times of LIST may be behind, which are in a zone that nobody knows
+	// and taken for UTC: the westernmost is UTC-12.
+	zoneAllowance = 12 * time.Hour
 )
 
 // Base is the snapshot that a tree is compared with: a *snapshotter.View. Missing paths are
@@ -329,8 +332,14 @@ func (p *planner) compare(c candidate, e Entry) *snapshotter.Change {
 
 // unchanged reports whether a file is, by size and time, the one that the base has.
 func (p *planner) unchanged(path string, e Entry, base *snapshotter.Entry) bool {
-	return e.Size == base.Size && e.Precision > 0 && sameTime(e, base.Attr.ModTime, 1) &&
-		(p.cfg.Settled == nil || e.ModTime.Add(e.Precision).Before(p.cfg.Settled(path)))
+	if e.Size != base.Size || e.Precision <= 0 || !sameTime(e, base.Attr.ModTime, 1) {
+		return false
+	}
+	until := e.ModTime.Add(e.Precision)
+	if e.Precision >= minute {
+		until = until.Add(zoneAllowance)
+	}
+	return p.cfg.Settled == nil || until.Before(p.cfg.Settled(path))
 }
 
 func kindOf(t Type) snapshotter.ChangeKind {

@@ -475,6 +475,28 @@ func TestPullUnreadable(t *testing.T) {
 			})
 		}
 	}
+	t.Run("grows, and only the listing has times", func(t *testing.T) {
+		f := newFake()
+		f.file("/f", "1")
+		f.opened = func(string, int64) error {
+			f.file("/f", "longer")
+			return nil
+		}
+		r := rig.fresh(t)
+		report := r.pull(timeless{f})
+		if tree := r.tree(); report.Failed() != 0 || !slices.Contains(tree, line("/f", File, 0o644, then, "longer")) {
+			t.Errorf("problems %v\n%s", kinds(report), strings.Join(tree, "\n"))
+		}
+	})
+}
+
+// timeless is a remote that tells times in listings only.
+type timeless struct{ *fakeRemote }
+
+func (r timeless) Lstat(ctx context.Context, path string) (Entry, error) {
+	e, err := r.fakeRemote.Lstat(ctx, path)
+	e.ModTime, e.Precision = time.Time{}, 0
+	return e, err
 }
 
 // A transfer goes on where the connection was lost, also of a file that is read at several
@@ -568,6 +590,8 @@ func TestPlanCoarseTimes(t *testing.T) {
 		{"no time", Entry{Size: 5}, time.Time{}, false},
 		{"another size", Entry{Size: 6, ModTime: then, Precision: time.Second}, time.Time{}, false},
 		{"settled", Entry{Size: 5, ModTime: then, Precision: time.Second}, then.Add(2 * time.Second), true},
+		{"settled, in whatever zone", Entry{Size: 5, ModTime: then.Truncate(time.Minute), Precision: time.Minute}, then.Add(13 * time.Hour), true},
+		{"in the same tick of a zone in the west", Entry{Size: 5, ModTime: then.Truncate(time.Minute), Precision: time.Minute}, then.Add(5 * time.Hour), false},
 		{"in the same tick", Entry{Size: 5, ModTime: then, Precision: time.Second}, then.Add(time.Second), false},
 	} {
 		tt.e.Type, tt.e.Mode, tt.e.HasMode = File, 0o644, true
