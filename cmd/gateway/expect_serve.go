@@ -350,12 +350,20 @@ func settle(board *alarm.Board, kind alarm.Kind, subject, text, hint string) {
 }
 
 // check looks at all that does not come by itself.
-func (s *serving) check(ctx context.Context) error {
+func (s *serving) check() error {
+	s.checks.Lock()
+	defer s.checks.Unlock()
 	cfg := s.inForce.Load()
 	checkShares(s.alarms, s.system.Status().Shares, s.expect.Load().Of)
 	s.checkSpace(cfg.Stores) // of its own store fullness knows more
-	s.forget(ctx)
 	return s.checkBackups(cfg.DataDir)
+}
+
+// checking looks at it until ctx ends, however long looks at snapshots take, and the pauses between them.
+func (s *serving) checking(ctx context.Context) {
+	for pauseFor(ctx, watchInterval) {
+		_ = s.check() // what is wrong goes on, and watching tells
+	}
 }
 
 // forget ends the alarms of what is not configured any more.

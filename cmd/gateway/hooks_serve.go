@@ -173,7 +173,9 @@ func (s *serving) watching(ctx context.Context) {
 	}
 	for {
 		began := time.Now()
-		err := errors.Join(s.watcher.Look(ctx, s.lineages()), s.check(ctx))
+		err := s.watcher.Look(ctx, s.lineages())
+		s.forget(ctx) // not while a finding is pinned
+		err = errors.Join(err, s.check())
 		if failed := err != nil && ctx.Err() == nil; failed != failing {
 			if failing = failed; failed {
 				s.log.Warn("new snapshots could not be looked at; that is tried again", "err", err)

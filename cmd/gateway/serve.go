@@ -78,6 +78,7 @@ type serving struct {
 	jobs        *jobs.Scheduler
 	keeper      *keeper
 	watcher     *watch.Watcher
+	checks      sync.Mutex // held while it is looked at what does not come by itself
 	expect      atomic.Pointer[config.Expect]
 	maintenance snapshotter.MaintainConfig // but for the grace period
 	progress    jobProgress
@@ -280,6 +281,7 @@ func (s *serving) start(ctx context.Context) *servers {
 	e.wg.Go(func() { s.fullness.watch(ctx) })
 	e.wg.Go(func() { s.observing(ctx) })
 	e.wg.Go(func() { s.watching(ctx) })
+	e.wg.Go(func() { s.checking(ctx) })
 	e.wg.Go(func() { s.events.tellHooks(ctx) })
 	e.wg.Go(func() { s.verifyNew(ctx) })
 	// Last: whoever gets an answer there finds the ports served.
