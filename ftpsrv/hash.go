@@ -191,11 +191,11 @@ func (c *conn) digest(name, algorithm string, start, end int64) (_ string, _ int
 		n, err := f.ReadAt(buf[:min(pieceBytes, end-off)], off)
 		_, _ = h.Write(buf[:n]) // never fails
 		off += int64(n)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return "", 0, err
+		if err == io.EOF && off < end { //nolint:errorlint // a cause that is one is no end of the file
+			err = io.ErrUnexpectedEOF
 		}
-		if n == 0 {
-			break
+		if err != nil && err != io.EOF { //nolint:errorlint // likewise
+			return "", 0, err
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil)), end, nil

@@ -354,7 +354,7 @@ func (d *download) WriteTo(w io.Writer) (n int64, err error) {
 			}
 		}
 		switch {
-		case errors.Is(err, io.EOF):
+		case err == io.EOF: //nolint:errorlint // as Read has it
 			return n, nil
 		case err != nil:
 			return n, err
@@ -368,9 +368,9 @@ func (d *download) Read(p []byte) (int, error) {
 	d.off += int64(n)
 	d.j.conn.count.read.Add(int64(n))
 	switch {
-	case n > 0 && errors.Is(err, io.EOF):
+	case n > 0 && err == io.EOF: //nolint:errorlint // a cause that is one is no end of the file
 		return n, nil
-	case err != nil && !errors.Is(err, io.EOF):
+	case err != nil && err != io.EOF: //nolint:errorlint // likewise
 		return n, d.fail(err)
 	case n == 0 && d.off < d.size:
 		return 0, d.fail(refusal(codeLocalError, "%s: the file is cut short", d.j.path))

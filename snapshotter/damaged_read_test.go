@@ -2,6 +2,7 @@ package snapshotter_test
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -37,6 +38,48 @@ func TestReadDamaged(t *testing.T) {
 				t.Errorf("read: %v, want %v", err, store.ErrDamaged)
 			}
 		})
+	}
+}
+
+// TestReadCutShort cuts off each packfile of a store: nothing that is read ends early as if it ended there.
+func TestReadCutShort(t *testing.T) {
+	r := newRig(t, storetest.Plaintext)
+	content := string(randomBytes(t, 3<<20))
+	id := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/d", dir(0)), put("/d/g", file(1, "g")), put("/f", file(1, content)))
+	v, err := r.View(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	f, err := v.Open(t.Context(), "/f") // the names are read
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	truncateFiles(t, filepath.Join(strings.TrimPrefix(r.store.Location(), "fs://"), "packfiles"))
+	cutShort := func(what string, err error) {
+		t.Helper()
+		if err == nil || errors.Is(err, io.EOF) || !errors.Is(err, store.ErrDamaged) {
+			t.Errorf("%s: %v, want %v and no end of the file", what, err, store.ErrDamaged)
+		}
+	}
+	_, err = f.ReadAt(make([]byte, len(content)), 0)
+	cutShort("read", err)
+	_, err = v.ReadDir(t.Context(), "/d", "", 10)
+	cutShort("list", err)
+}
+
+// truncateFiles leaves 1,000 bytes of each file below dir.
+func truncateFiles(t *testing.T, dir string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		return os.Truncate(path, 1000)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"path"
 	"slices"
@@ -455,8 +456,25 @@ func (s *Snapshotter) blob(typ resources.Type, mac objects.MAC) ([]byte, error) 
 			err = store.ErrDamaged
 		}
 	}
+	if errors.Is(err, io.EOF) {
+		err = &shortError{err}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %x: %w", typ, mac[:4], err)
 	}
 	return data, nil
 }
+
+// shortError is why a blob cannot be read when something ended too early, a packfile or a connection.
+// It hides the io.EOF: nobody may take it for the end of what the blob is a part of.
+type shortError struct{ err error }
+
+func (e *shortError) Error() string { return e.err.Error() }
+
+// Is makes errors.Is(err, io.ErrUnexpectedEOF) true, and all else that it is for the cause but io.EOF.
+func (e *shortError) Is(target error) bool {
+	return target == io.ErrUnexpectedEOF || target != io.EOF && errors.Is(e.err, target)
+}
+
+// As finds what the cause has.
+func (e *shortError) As(target any) bool { return errors.As(e.err, target) }

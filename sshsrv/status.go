@@ -57,8 +57,7 @@ func toStatus(err error) error {
 	if errors.As(err, &se) {
 		return se
 	}
-	var ve *vfs.Error
-	if !errors.As(err, &ve) && errors.Is(err, io.EOF) {
+	if err == io.EOF { //nolint:errorlint // a cause that is one is no end of a file
 		return &statusError{statusEOF, "end of file"}
 	}
 	kind := vfs.KindOf(err)

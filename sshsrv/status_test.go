@@ -64,6 +64,7 @@ func TestKindStatus(t *testing.T) {
 		{io.EOF, statusEOF},
 		{errors.New("anything"), statusFailure},
 		{&vfs.Error{Kind: vfs.KindInvalid, Err: io.EOF}, statusBadMessage}, // no end of file
+		{fmt.Errorf("a packfile is cut short: %w", io.EOF), statusFailure}, // likewise
 	} {
 		if code, _ := statusCode(toStatus(tt.err)); code != tt.want {
 			t.Errorf("%v: code = %d, want %d", tt.err, code, tt.want)

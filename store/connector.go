@@ -139,7 +139,7 @@ type remoteReader struct {
 
 func (r *remoteReader) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && err != io.EOF { //nolint:errorlint // a lost line may wrap one
 		err = r.c.wrap("read "+r.name, err)
 	}
 	return n, err

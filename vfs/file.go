@@ -96,7 +96,7 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	}
 	f.moved.Add(int64(n))
 	f.session.traffic.out.Add(int64(n))
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && err != io.EOF { //nolint:errorlint // a cause that is one is no end of the file
 		return n, clientError("read", f.name, err)
 	}
 	return n, err
@@ -290,9 +290,9 @@ func (f *File) copyTo(ctx context.Context, off, n int64, to *File, toOff int64) 
 			off, toOff, n = off+int64(got), toOff+int64(got), n-int64(got)
 		}
 		switch {
-		case errors.Is(err, io.EOF) && (toEnd || n == 0):
+		case err == io.EOF && (toEnd || n == 0): //nolint:errorlint // as ReadAt has it
 			return nil
-		case errors.Is(err, io.EOF):
+		case err == io.EOF: //nolint:errorlint // likewise
 			return errCause("copy", to.name, KindInvalid, io.EOF)
 		case err != nil:
 			return err

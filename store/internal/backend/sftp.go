@@ -282,7 +282,7 @@ func (r *sftpReader) fill() error {
 			return err
 		}
 		n, err := r.file.ReadAt(piece, r.offset)
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { //nolint:errorlint // what ends a connection may wrap one
 			err, r.eof = nil, true
 		}
 		if err != nil {

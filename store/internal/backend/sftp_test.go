@@ -1,8 +1,10 @@
 package backend_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -10,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/pkg/sftp"
@@ -23,6 +26,7 @@ import (
 type pipeDialer struct {
 	wg    sync.WaitGroup
 	stall atomic.Bool // requests arrive and are not answered
+	deaf  atomic.Bool // the next READ finds that the connection has ended
 
 	mu     sync.Mutex
 	dials  int                   // guarded by mu
@@ -64,7 +68,7 @@ func (d *pipeDialer) Dial(context.Context) (*sftp.Client, func() error, error) {
 		_ = server.Close()
 		_ = far.Close()
 	})
-	client, err := sftp.NewClientPipe(near, near)
+	client, err := sftp.NewClientPipe(near, &channelWriter{near, &d.deaf})
 	if err != nil {
 		return nil, nil, errors.Join(err, near.Close())
 	}
@@ -113,6 +117,20 @@ func (c *limitedConn) Write(p []byte) (int, error) {
 		return 0, errors.Join(io.ErrClosedPipe, c.Close())
 	}
 	return c.Conn.Write(p)
+}
+
+// channelWriter fails as a channel of SSH that was closed does, with io.EOF.
+type channelWriter struct {
+	net.Conn
+	deaf *atomic.Bool
+}
+
+func (w *channelWriter) Write(p []byte) (int, error) {
+	const fxpRead = 5
+	if len(p) > 4 && p[4] == fxpRead && w.deaf.CompareAndSwap(true, false) {
+		return 0, io.EOF
+	}
+	return w.Conn.Write(p)
 }
 
 func newSFTP(t *testing.T, d *pipeDialer) *backend.SFTP {
@@ -167,6 +185,32 @@ func TestSFTPReconnects(t *testing.T) {
 		if err := backend.PutBytes(t.Context(), b, name, []byte("x")); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestSFTPEndsAreTold has a connection, and what is to be put, end with an error that has io.EOF for its
+// cause: neither is the end of a file.
+func TestSFTPEndsAreTold(t *testing.T) {
+	d := newPipeDialer(t)
+	b := newSFTP(t, d)
+	if err := b.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	name := storetest.FileName(backend.PackfilesDir, 1)
+	if err := backend.PutBytes(t.Context(), b, name, make([]byte, 100_000)); err != nil {
+		t.Fatal(err)
+	}
+	d.deaf.Store(true)
+	got, err := backend.GetBytes(t.Context(), b, name, 1<<20)
+	if err != nil || len(got) != 100_000 {
+		t.Errorf("get: %d bytes, %v", len(got), err)
+	}
+	lost := io.MultiReader(bytes.NewReader(make([]byte, 50_000)), iotest.ErrReader(fmt.Errorf("lost: %w", io.EOF)))
+	if _, err := b.Put(t.Context(), name, lost); err == nil {
+		t.Error("half of a file was put")
+	}
+	if info, err := b.Stat(t.Context(), name); err != nil || info.Size != 100_000 {
+		t.Errorf("what was there: %+v, %v", info, err)
 	}
 }
 

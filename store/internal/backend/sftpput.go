@@ -41,7 +41,7 @@ func (s *source) Read(p []byte) (int, error) {
 	s.alive()
 	n, err := s.rd.Read(p)
 	s.n += int64(n)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && err != io.EOF { // a cause that is one is no end of the source
 		s.err = err
 		err = &sourceError{err}
 	}
@@ -130,6 +130,9 @@ func (s *SFTP) write(c *sftp.Client, src *source, tmp, name string) error {
 func (s *SFTP) fill(c *sftp.Client, f *sftp.File, src *source, durable bool) error {
 	if _, err := f.ReadFromWithConcurrency(src, sftpRequests); err != nil {
 		return err
+	}
+	if src.err != nil { // pkg/sftp takes an io.EOF anywhere in an error's chain for the end
+		return &sourceError{src.err}
 	}
 	// Writes go beside each other: one that went missing leaves a hole, or a short end.
 	fi, err := f.Stat()
