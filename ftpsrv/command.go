@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync/atomic"
 )
 
 // maxLine bounds a command line (RFC 959 has no limit). Paths may have 4,096 bytes.
@@ -21,6 +22,26 @@ type command struct {
 	arg  string // as sent: one space before it is taken away
 	err  error  // errLineTooLong, or why the connection has ended
 	seq  uint64 // counts the lines after the login; 0 before it
+	// more, of a NOOP that was read ahead, is how many came right behind it; noMore once they are answered.
+	more *atomic.Int64
+}
+
+const noMore = -1
+
+// follow counts another NOOP behind this one. It is false when that has to wait for itself.
+func (c command) follow() bool {
+	if c.more == nil {
+		return false
+	}
+	for {
+		n := c.more.Load()
+		if n == noMore || n >= maxNoops {
+			return false
+		}
+		if c.more.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
 }
 
 // readCommand reads a line; one that is too long is skipped to its end.

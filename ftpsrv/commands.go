@@ -31,7 +31,7 @@ func commandTable() map[string]spec {
 		"PROT": {run: (*conn).cmdProt, open: true, arg: true, help: "<sp> [ C | P ]"},
 		"CCC":  {run: say(codeDenied, "the control connection stays encrypted")},
 		"QUIT": {run: (*conn).cmdQuit, open: true, help: ""},
-		"NOOP": {run: say(codeOK, "ok"), open: true},
+		"NOOP": {run: (*conn).cmdNoop, open: true},
 		"SYST": {run: say(codeSystemType, "UNIX Type: L8"), open: true},
 		"FEAT": {run: (*conn).cmdFeat, open: true},
 		"OPTS": {run: (*conn).cmdOpts, open: true, arg: true, help: "<sp> command [ <sp> options ]"},
@@ -92,6 +92,18 @@ func commandTable() map[string]spec {
 // say is a command that is always answered in the same way.
 func say(code int, text string) func(*conn, command) {
 	return func(c *conn, _ command) { c.ctl.reply(code, text) }
+}
+
+// cmdNoop answers a NOOP, and those that came right behind it.
+func (c *conn) cmdNoop(cmd command) {
+	n := 1
+	if cmd.more != nil {
+		n += int(cmd.more.Swap(noMore))
+	}
+	const piece = 1000
+	for ; n > 0; n -= piece {
+		c.ctl.write(strings.Repeat(fmt.Sprintf("%d ok\r\n", codeOK), min(n, piece)))
+	}
 }
 
 // oneWord is a command of which one argument is known.

@@ -191,10 +191,15 @@ var (
 // end of the connection shows there.
 const readAheadLines = 64
 
+// maxNoops is how many NOOPs in a row count as one command beyond the first: clients keep the control
+// connection alive with one every 15 s or so while a transfer takes hours, and are answered behind it.
+const maxNoops = 1 << 16
+
 // readAhead reads commands after the login, so that the end of the connection and ABOR are
 // noticed during a transfer.
 func (c *conn) readAhead() {
 	defer close(c.dead)
+	var last command
 	for seq := uint64(1); ; seq++ {
 		cmd := readCommand(c.ctl.in)
 		cmd.seq = seq
@@ -205,6 +210,13 @@ func (c *conn) readAhead() {
 		if cmd.verb == "ABOR" {
 			c.abort(seq)
 		}
+		if cmd.verb == "NOOP" {
+			if last.follow() {
+				continue
+			}
+			cmd.more = new(atomic.Int64)
+		}
+		last = cmd
 		select {
 		case c.lines <- cmd:
 		default:

@@ -311,18 +311,37 @@ func TestPipelining(t *testing.T) {
 	}
 	c.want(codePath)
 
-	d, err := c.begin("STOR /f")
+	// Clients keep the control connection of a long transfer alive.
+	const noops = 3 * readAheadLines
+	d, err := c.begin("STOR /kept")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.send(strings.Repeat("NOOP\r\n", noops) + "PWD\r\nNOOP"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.Write([]byte("x"))
+	if err := errors.Join(err, d.Close(), c.finish()); err != nil {
+		t.Fatal(err)
+	}
+	for range noops {
+		c.want(codeOK)
+	}
+	c.want(codePath)
+	c.want(codeOK)
+
+	d, err = c.begin("STOR /f")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if err := c.send(strings.Repeat("NOOP\r\n", 2*readAheadLines)); err != nil {
+	if err := c.send(strings.Repeat("PWD\r\n", 2*readAheadLines)); err != nil {
 		t.Fatal(err)
 	}
 	ts.log.Wait(t, "too many commands at once")
 	c.wantEnd()
 	ts.wantSessionEnd(t, c)
-	if got := ts.login(t, "bob").mustGet("NLST"); got != "" {
+	if got := ts.login(t, "bob").mustGet("NLST"); got != "kept\r\n" {
 		t.Errorf("an upload that was cut off shows: %q", got)
 	}
 }
