@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -27,6 +28,31 @@ func (s *share) fits(o *op, before, after *tree) error {
 // none, the principal's dead uploads of the same name give theirs back: their client is about to send
 // the file again. One that lives after all claims the whole anew with its next write.
 func (u *upload) claim(size int64) error {
+	err := u.tryClaim(size)
+	if err == nil {
+		return nil
+	}
+	// The name may have been taken since the upload was opened, and does not count twice.
+	n, lerr := u.share.current().lookup(context.Background(), u.name())
+	if lerr != nil || !u.replaces(n.bytes()) {
+		return err
+	}
+	return u.tryClaim(size)
+}
+
+// replaces notes that an upload will replace a file of size bytes. It is false when that is no more
+// than was known.
+func (u *upload) replaces(size int64) bool {
+	u.share.claims.mu.Lock()
+	defer u.share.claims.mu.Unlock()
+	if size <= u.replaced {
+		return false
+	}
+	u.replaced = size
+	return true
+}
+
+func (u *upload) tryClaim(size int64) error {
 	s := u.share
 	s.claims.mu.Lock()
 	defer s.claims.mu.Unlock()

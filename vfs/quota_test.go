@@ -36,7 +36,7 @@ func TestQuotaOfDeadUpload(t *testing.T) {
 	tooMuch("another name", v, "/g")
 	tooMuch("another principal", visit(t, sys, "w", PermFull, "/"), "/f")
 	v.put("/f", kib(80))
-	_, err := dead.WriteAt([]byte("late"), 80<<10)
+	_, err := dead.WriteAt([]byte(kib(21)), 80<<10)
 	wantKind(t, "it goes on", err, KindQuota)
 	wantKind(t, "its close", dead.Close(), KindQuota)
 	want(t, "content", v.get("/f"), kib(80))
@@ -121,4 +121,26 @@ func TestQuotaOfPartial(t *testing.T) {
 	wantNil(t, "truncate", f.SetAttr(t.Context(), AttrSet{Size: &size}))
 	v.close(f)
 	want(t, "content", v.get("/f"), strings.Repeat("n", 40<<10))
+}
+
+// What replaces a file that came to the name after it was opened adds only what it has more.
+func TestQuotaOfNameTakenMeanwhile(t *testing.T) {
+	for _, committed := range []bool{false, true} {
+		sys := withQuota(t, 100)
+		v := visit(t, sys, "u", PermFull, "/")
+		late, moved := v.open("/f", OpenCreate|OpenTruncate), v.open("/part", OpenCreate|OpenTruncate)
+		v.put("/f", kib(60))
+		if committed {
+			commitShare(t, testShare(t, sys))
+		}
+		v.write(late, 0, kib(70))
+		v.close(late)
+		want(t, "content", v.get("/f"), kib(70))
+		wantNil(t, "rename of an open upload", v.Rename(t.Context(), "/part", "/f", true))
+		v.write(moved, 0, kib(80))
+		_, err := moved.WriteAt([]byte(kib(21)), 80<<10)
+		wantKind(t, "beyond the quota", err, KindQuota)
+		wantNil(t, "abort", moved.Abort())
+		v.put("/g", kib(30)) // all claims are given back
+	}
 }
