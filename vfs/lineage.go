@@ -139,7 +139,7 @@ func (s *share) replaceHead(ctx context.Context) (replaced bool, err error) {
 		s.mu.Lock()
 		s.ledger.last.id = newest.ID
 		for _, set := range s.ledger.sealed {
-			set.tree = r.sealed[set]
+			set.tree, set.leftOut = r.sealed[set], 0 // what was left out shows again
 		}
 		done := s.ledger.last
 		s.mu.Unlock()
@@ -183,7 +183,7 @@ func (s *share) reopenHead(ctx context.Context) error {
 		}
 		s.mu.Lock()
 		for _, set := range s.ledger.sealed {
-			set.tree = r.sealed[set]
+			set.tree, set.leftOut = r.sealed[set], 0 // what was left out shows again
 		}
 		s.mu.Unlock()
 		s.live.Store(r.tree)
