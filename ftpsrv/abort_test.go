@@ -175,13 +175,11 @@ func (m *abortMatrix) resume(t *testing.T, c *client, file string, sent int, ove
 	t.Helper()
 	switch {
 	case over:
-		if sent > 0 {
-			// Going by the old file's size would make a file of two halves.
-			size := c.do("SIZE "+file, codeFile).text()
-			wantRefused(t, "APPE", c.put(m.body[len(size):], "APPE "+file), codeFailed)
-			wantRefused(t, "REST", c.put(m.body, "REST "+size, "STOR "+file), codeFailed)
-			wantRefused(t, "REST before the end", c.put(m.body, "REST 5", "STOR "+file), codeFailed)
-		}
+		// Going by the old file's size would make a file of two halves.
+		size := c.do("SIZE "+file, codeFile).text()
+		wantRefused(t, "APPE", c.put(m.body[len(size):], "APPE "+file), codeFailed)
+		wantRefused(t, "REST", c.put(m.body, "REST "+size, "STOR "+file), codeFailed)
+		wantRefused(t, "REST before the end", c.put(m.body, "REST 5", "STOR "+file), codeFailed)
 		c.mustPut(file, m.body)
 		return
 	case sent == 0:

@@ -244,7 +244,7 @@ func TestConnectTimeout(t *testing.T) {
 	ts := startServer(t, func(c *Config) { c.ConnectTimeout = short / 4 })
 	c := ts.login(t, "alice")
 	c.mustPut("/f", []byte("old"))
-	for _, line := range []string{"STOR /f", "RETR /f", "LIST", "MLSD", "APPE /f", "STOU"} {
+	for _, line := range []string{"APPE /f", "STOR /f", "RETR /f", "LIST", "MLSD", "STOU"} {
 		c.do("EPSV", codeExtPassive)
 		if r := c.do(line, codeOpening, codeNoData); r.code == codeOpening {
 			c.want(codeNoData)

@@ -254,6 +254,8 @@ func (k opKind) String() string {
 		return "partial"
 	case opPartialGone:
 		return "partial gone"
+	case opTorn:
+		return "torn"
 	default:
 		return "unknown"
 	}

@@ -254,6 +254,10 @@ func (s *Session) renameUpload(ctx context.Context, src, dst *place, replace boo
 	switch {
 	case open == nil && !ok:
 		return s.hide(errKind("rename", src.name, KindNotExist))
+	case src.dir == dst.dir && !replace:
+		return errKind("rename", src.name, KindExist) // it is there, as for any other name
+	case src.dir == dst.dir:
+		return nil
 	case dst.typ() == TypeDir:
 		return errKind("rename", src.name, KindIsDir)
 	case !dst.absent && !replace:

@@ -310,7 +310,7 @@ func (s *share) forget(set *changeSet) {
 }
 
 // trimBytes is how large the journal may grow before a commit trims it: trimming means
-// writing the partials again and removing files, so it is not for every small commit.
+// writing the partials, and what is known of cut-off overwrites, again and removing files, so it is not for every small commit.
 const trimBytes = 8 << 20
 
 // trimAt is that size. With a small spool it is less, so that what the journals of all
@@ -334,6 +334,9 @@ func (s *share) noteCommit(done committedRecord) {
 	if trim {
 		for _, p := range s.uploads.partials() {
 			records = append(records, (&op{kind: opPartial, time: p.time, partial: &p}).encode())
+		}
+		for k, at := range s.uploads.cutOff(time.Now()) {
+			records = append(records, (&op{kind: opTorn, time: at, user: k.user, name: k.name}).encode())
 		}
 	}
 	note := (&op{kind: opCommitted, time: time.Now().UTC(), commit: &done}).encode()

@@ -190,7 +190,7 @@ func (f *File) publish(ctx context.Context) error {
 	whole := context.WithoutCancel(ctx)
 	done, room, err := f.up.publish(whole, f, room)
 	if err == nil && !done {
-		room, err = f.attrOnly(whole, room)
+		done, room, err = f.attrOnly(whole, room)
 	}
 	if room == roomTaken {
 		f.share.intake.leave()
@@ -214,19 +214,20 @@ func (f *File) publish(ctx context.Context) error {
 // Close has returned an error: then no snapshot has it yet.
 func (f *File) Published() bool { return f.version != 0 }
 
-// attrOnly sets the attributes that were set on a handle that changed nothing else.
-func (f *File) attrOnly(ctx context.Context, room roomState) (roomState, error) {
+// attrOnly sets the attributes that were set on a handle that changed nothing else, durably. done is
+// false when there are none.
+func (f *File) attrOnly(ctx context.Context, room roomState) (done bool, _ roomState, _ error) {
 	u := f.up
 	u.meta.Lock()
 	attr, mask := u.attr, u.set
 	u.meta.Unlock()
 	if mask == 0 {
-		return room, nil
+		return false, room, nil
 	}
 	o := f.session.setattrOp(ctx, f.share, u.name(), attr, mask)
-	o.room = room
+	o.room, o.flush = room, true
 	err := f.share.do(ctx, o)
-	return o.room, err
+	return err == nil, o.room, err
 }
 
 // Abort ends the handle; an upload becomes a partial.

@@ -22,6 +22,7 @@ const (
 	opCommitted                     // a set became a snapshot
 	opPartial                       // an upload in progress or cut off, with what is durable of it
 	opPartialGone                   // a partial expired, was resumed to its end or discarded
+	opTorn                          // user's overwrite of the file at name is under way, or was cut off
 )
 
 // attrMask says which fields of op.attr an opSetattr sets.
@@ -66,7 +67,7 @@ type op struct {
 	noReplace bool
 	// parents makes missing parent directories (a mount's root, import).
 	parents bool
-	// flush makes an opPartial or opPartialGone durable before it is acknowledged.
+	// flush makes an opPartial, opPartialGone or opSetattr durable before it is acknowledged.
 	flush bool
 	// doubtful, once it has failed, says that the journal may hold its record all the same,
 	// until another record is written.

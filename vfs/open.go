@@ -177,9 +177,6 @@ func (s *Session) openWrite(ctx context.Context, f *File, p *place, attr AttrSet
 		return errKind("open", p.name, KindPermission)
 	case !p.absent && f.flag&OpenRead != 0 && f.flag&OpenTruncate == 0 && !perms.allows(actRead, false):
 		return errKind("open", p.name, KindPermission)
-	case !p.absent && f.flag&OpenResume != 0 && p.mount.share.uploads.torn(s.principal.User, p.dir, time.Now()):
-		// What the client wants to go on with is gone; what is there is another version.
-		return errKind("open", p.name, KindTorn)
 	}
 	if own := s.openUpload(p); own != nil && f.flag&OpenTruncate == 0 {
 		switch {
@@ -196,6 +193,10 @@ func (s *Session) openWrite(ctx context.Context, f *File, p *place, attr AttrSet
 		case own.published():
 			return errStale // its version is to be continued
 		}
+	}
+	if !p.absent && f.flag&OpenResume != 0 && p.mount.share.uploads.torn(s.principal.User, s, p.dir, time.Now()) {
+		// What the client wants to go on with is gone; what is there is another version.
+		return errKind("open", p.name, KindTorn)
 	}
 	if p.absent && f.flag&(OpenTruncate|OpenExclusive) == 0 {
 		if done, err := s.resume(ctx, f, p); done || err != nil {
@@ -226,6 +227,7 @@ func (s *Session) openWrite(ctx context.Context, f *File, p *place, attr AttrSet
 		}
 	} else {
 		u.touch() // nobody else has it yet
+		u.rewrites.Store(!p.absent)
 	}
 	if err := s.register(ctx, f, p, u); err != nil {
 		return joinClose(err, u.base.close())

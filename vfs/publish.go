@@ -86,6 +86,8 @@ func (u *upload) goOn(c *content) {
 	u.unsaved.Store(0)
 	u.saved.Store(0)
 	u.spoolNo.Store(0)
+	u.rewrites.Store(false)
+	u.noted.Store(false)
 	u.share.uploads.settle(u, true)
 	u.meta.Lock()
 	u.mtime, u.set = false, 0
@@ -325,6 +327,9 @@ func (u *upload) abort(ctx context.Context, f *File) error {
 // else; mu is held for writing and no checkpoint runs.
 func (u *upload) keep(ctx context.Context) error {
 	if u.prefix() == 0 || u.file == nil || len(u.file.Extents()) == 0 {
+		if u.rewrites.Load() {
+			u.tear(ctx)
+		}
 		return u.leave(u.discard())
 	}
 	switch err := u.record(ctx, false, false); {
@@ -332,10 +337,13 @@ func (u *upload) keep(ctx context.Context) error {
 		return u.leave(u.file.Close())
 	case errors.Is(err, errComplete):
 		if !u.appends() {
-			u.share.uploads.tear(u.user, u.name(), time.Now())
+			u.tear(ctx)
 		}
 		return u.leave(u.discard())
 	default:
+		if !u.appends() {
+			u.tear(ctx)
+		}
 		// The journal does not take it. It can be resumed until the process ends.
 		if id := u.spoolID(); id != 0 {
 			p := u.partial(u.name())
@@ -343,6 +351,44 @@ func (u *upload) keep(ctx context.Context) error {
 			u.share.uploads.put(p)
 		}
 		return u.leave(joinClose(err, u.file.Close()))
+	}
+}
+
+// tear notes that the upload does not become the file that its name has, and that the principal must
+// not go on behind that one. When the journal does not take it, it is known until the process ends.
+func (u *upload) tear(ctx context.Context) {
+	err := u.journalTorn(ctx)
+	if err == nil || errors.Is(err, errNotTorn) {
+		return
+	}
+	name := u.name()
+	if n, err := u.share.current().lookup(ctx, name); err == nil && n.typ == TypeFile {
+		u.share.uploads.tear(u.user, name, time.Now())
+	}
+}
+
+// errNotTorn says that there is no complete file at the upload's name, or one that its principal has
+// sent since.
+var errNotTorn = errors.New("nothing is torn")
+
+// journalTorn records that the file at the upload's name is being overwritten, or was about to be. It
+// becomes durable with the next flush.
+func (u *upload) journalTorn(ctx context.Context) error {
+	o := &op{kind: opTorn, user: u.user}
+	o.check = func(t *tree) error {
+		o.name = u.name()
+		if n, err := t.lookup(ctx, o.name); err != nil || n.typ != TypeFile || u.table.overtaken(u) {
+			return errNotTorn
+		}
+		return nil
+	}
+	return u.share.do(ctx, o)
+}
+
+// note is journalTorn for the case that the process dies.
+func (u *upload) note() {
+	if err := u.journalTorn(context.Background()); err != nil && !errors.Is(err, errNotTorn) {
+		u.share.log.Warn("note of an overwrite", "share", u.share.name, "err", err)
 	}
 }
 

@@ -73,6 +73,8 @@ func (o *op) encode() []byte {
 	case opPartialGone:
 		e.str(o.partial.user)
 		e.str(o.partial.name.s)
+	case opTorn:
+		e.str(o.name.s)
 	}
 	return e.b
 }
@@ -159,6 +161,8 @@ func decodeRecord(b []byte) (*op, []byte, error) {
 		o.partial = &p
 	case opPartialGone:
 		o.partial = &partial{user: d.str(), name: d.name()}
+	case opTorn:
+		o.name = d.name()
 	default:
 		return nil, nil, fmt.Errorf("%w: kind %d", errRecord, b[1])
 	}

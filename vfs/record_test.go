@@ -36,6 +36,7 @@ func sampleOps() []*op {
 		{kind: opCommitted, time: at, commit: &committedRecord{upTo: 99, id: id, sequence: 3, time: at, suffix: 2, version: 11}},
 		{kind: opPartial, time: at, partial: &partial{name: Name{"/p"}, user: "bob", spool: 4, size: 15, extents: xs[:1], base: base, time: at}},
 		{kind: opPartialGone, time: at, partial: &partial{name: Name{"/p"}, user: "bob"}},
+		{kind: opTorn, name: Name{"/a"}, time: at, user: "bob"},
 	}
 }
 

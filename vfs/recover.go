@@ -232,11 +232,15 @@ func (s *share) replay(ctx context.Context, t *tree, ops []replayed, lenient boo
 		case opPartialGone:
 			s.uploads.gone(o.partial.user, o.partial.name)
 			continue
+		case opTorn:
+			s.uploads.tear(o.user, o.name, o.time)
+			continue
 		case opPut:
 			s.uploads.published(o.user, o.name, o.content.spool)
 		case opRename:
 			s.uploads.move(o.name, o.to)
 		}
+		s.uploads.mend(o)
 		if uint64(r.pos) <= s.ledger.last.upTo {
 			continue
 		}

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"io/fs"
 	"testing"
 )
 
@@ -94,6 +95,9 @@ func TestChangesOfPartialsAreDurable(t *testing.T) {
 	want(t, "unsynced after the rename", unsynced(), 0)
 	want(t, "size", v.size("/g"), 100_000)
 	want(t, "size under the old name", v.size("/f"), -1)
+	wantNil(t, "rename onto itself", v.Rename(t.Context(), "/g", "/g", true))
+	wantKind(t, "rename onto itself, which is there", v.Rename(t.Context(), "/g", "/g", false), KindExist)
+	want(t, "size after that", v.size("/g"), 100_000)
 	wantNil(t, "remove", v.Remove(t.Context(), "/g"))
 	want(t, "unsynced after the removal", unsynced(), 0)
 	wantSpoolFreed(t, s)
@@ -138,4 +142,162 @@ func TestResumeOverTheOldVersion(t *testing.T) {
 			want(t, "new version", v.get("/f"), "0123456789abc")
 		})
 	}
+}
+
+// A client whose line breaks in an overwrite comes back before the server knows of it, or after the server
+// has died: it goes by the size of the old version all the same, and is not let.
+func TestResumeOfOverwriteUnderWay(t *testing.T) {
+	old, half := big("o"), big("n")
+	for _, row := range []struct {
+		name  string
+		flag  OpenFlag
+		off   int64
+		crash bool
+		kind  Kind // of the resume
+	}{
+		{"overwrite", OpenWrite | OpenTruncate, 0, false, KindTorn},
+		{"overwrite, then a crash", OpenWrite | OpenTruncate, 0, true, KindTorn},
+		{"update over the end", OpenWrite, 50_000, false, KindTorn},
+		{"update over the end, then a crash", OpenWrite, 50_000, true, KindTorn},
+		{"append", OpenWrite | OpenResume, 100_000, false, 0},
+		{"append, then a crash", OpenWrite | OpenResume, 100_000, true, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			dir, repo := t.TempDir(), newMemRepository()
+			sys := openTestSystem(t, dir, repo)
+			defer func() { closeSystem(t, sys) }()
+			v := visit(t, sys, "u", PermFull, "/")
+			v.put("/f", old)
+			f := v.open("/f", row.flag)
+			v.write(f, row.off, half)
+			f.up.background.Wait()
+			if row.crash {
+				crash(t, sys)
+				sys = openTestSystem(t, dir, repo)
+			}
+			again, other := visit(t, sys, "u", PermFull, "/"), visit(t, sys, "other", PermFull, "/")
+			for who, kind := range map[visitor]Kind{again: row.kind, other: 0} {
+				f, err := who.Open(t.Context(), "/f", OpenWrite|OpenResume, AttrSet{})
+				if kind != 0 {
+					wantKind(t, "APPE", err, kind)
+				} else {
+					wantNil(t, "APPE", err)
+					wantNil(t, "abort", f.Abort())
+				}
+				f = who.open("/f", OpenWrite)
+				_, err = f.WriteAt([]byte("tail"), 100_000)
+				if kind != 0 {
+					wantKind(t, "reput", err, kind)
+				} else {
+					wantNil(t, "reput", err)
+				}
+				wantNil(t, "abort", f.Abort())
+			}
+			want(t, "the old version", again.get("/f") == old, true)
+			again.put("/f", "whole")
+			f = again.open("/f", OpenWrite|OpenResume)
+			again.write(f, 5, "+")
+			again.close(f)
+			want(t, "after a whole upload", again.get("/f"), "whole+")
+		})
+	}
+}
+
+// That an overwrite was cut off goes with the file it was about, and ends with it.
+func TestTornFollowsTheFile(t *testing.T) {
+	dir, repo := t.TempDir(), newMemRepository()
+	sys := openTestSystem(t, dir, repo)
+	defer func() { closeSystem(t, sys) }()
+	v := visit(t, sys, "u", PermFull, "/")
+	wantNil(t, "mkdir", v.Mkdir(t.Context(), "/d", AttrSet{}))
+	cutOff := func(path string) {
+		v.put(path, "0123456789")
+		wantNil(t, "abort", v.open(path, OpenWrite|OpenTruncate).Abort()) // before its first byte
+	}
+	appends := func(path string) error {
+		f, err := v.Open(t.Context(), path, OpenWrite|OpenResume, AttrSet{})
+		if err == nil {
+			wantNil(t, "abort", f.Abort())
+		}
+		return err
+	}
+	for _, path := range []string{"/d/f", "/replaced", "/removed"} {
+		cutOff(path)
+		wantKind(t, path, appends(path), KindTorn)
+	}
+	wantNil(t, "rename of the directory", v.Rename(t.Context(), "/d", "/e", false))
+	v.put("/new", "whole")
+	wantNil(t, "rename over it", v.Rename(t.Context(), "/new", "/replaced", true))
+	wantNil(t, "remove", v.Remove(t.Context(), "/removed"))
+	other := visit(t, sys, "other", PermFull, "/")
+	other.put("/removed", "another")
+	for _, when := range []string{"running", "after a crash", "after the journal was trimmed"} {
+		wantKind(t, "in the renamed directory, "+when, appends("/e/f"), KindTorn)
+		wantNil(t, "replaced, "+when, appends("/replaced"))
+		wantNil(t, "removed, "+when, appends("/removed"))
+		if when == "after a crash" {
+			sys.cfg.Limits.SpoolBytes = 16 // any journal is trimmed by a commit
+		}
+		mustDo(t, testShare(t, sys), put(t, testShare(t, sys), "/more", "x"))
+		commitShare(t, testShare(t, sys))
+		crash(t, sys)
+		sys = openTestSystem(t, dir, repo)
+		v = visit(t, sys, "u", PermFull, "/")
+	}
+}
+
+// A client that has sent the file again while its old line was still taken for alive may append to it,
+// then and when the old upload has ended.
+func TestTornIsOverAfterAWholeUpload(t *testing.T) {
+	sys, _ := fullTestSystem(t)
+	dead, v := visit(t, sys, "u", PermFull, "/"), visit(t, sys, "u", PermFull, "/")
+	v.put("/f", "old")
+	f := dead.open("/f", OpenWrite|OpenTruncate)
+	dead.write(f, 0, big("n"))
+	f.up.background.Wait()
+	v.put("/f", "whole")
+	for range 2 {
+		g := v.open("/f", OpenWrite|OpenResume)
+		wantNil(t, "abort", g.Abort())
+		wantNil(t, "the line breaks", dead.Close())
+	}
+}
+
+// A directory that is renamed over an empty one brings its partials along: those that it meets are gone,
+// with their bytes.
+func TestPartialMeetsAnother(t *testing.T) {
+	sys, _ := fullTestSystem(t)
+	s := testShare(t, sys)
+	v := visit(t, sys, "u", PermFull, "/")
+	for _, dir := range []string{"/a", "/b"} {
+		wantNil(t, "mkdir", v.Mkdir(t.Context(), dir, AttrSet{}))
+		f := v.open(dir+"/x", OpenWrite|OpenCreate)
+		v.write(f, 0, big(dir[1:]))
+		wantNil(t, "abort", f.Abort())
+	}
+	wantNil(t, "rename", v.Rename(t.Context(), "/a", "/b", true))
+	f := v.open("/b/x", OpenWrite|OpenRead|OpenResume)
+	p := make([]byte, 1)
+	if _, err := f.ReadAt(p, 0); err != nil || p[0] != 'a' {
+		t.Errorf("resumed: %q, %v, want that which came along", p, err)
+	}
+	wantNil(t, "abort", f.Abort())
+	wantNil(t, "remove", v.Remove(t.Context(), "/b/x"))
+	wantSpoolFreed(t, s)
+}
+
+// A close that sets nothing but attributes is durable when it is answered, as any other.
+func TestCloseWithAttributesIsDurable(t *testing.T) {
+	sys, _ := fullTestSystem(t)
+	s := testShare(t, sys)
+	v := visit(t, sys, "u", PermFull, "/")
+	v.put("/f", "x")
+	f := v.open("/f", OpenWrite)
+	mode := fs.FileMode(0o600)
+	wantNil(t, "fsetstat", f.SetAttr(t.Context(), AttrSet{Mode: &mode}))
+	v.close(f)
+	wantNil(t, "exec", s.exec(t.Context(), func() error { want(t, "unsynced", len(s.seq.unsynced), 0); return nil }))
+	info, err := v.Stat(t.Context(), "/f")
+	wantNil(t, "stat", err)
+	want(t, "mode", info.Mode, mode)
 }

@@ -108,7 +108,7 @@ func (st *stage) add(t *tree, o *op, r *request) {
 	st.tree = t
 	st.ops = append(st.ops, o)
 	st.reqs = append(st.reqs, r)
-	st.sync = st.sync || o.flush || (o.kind != opSetattr && o.kind != opPartial && o.kind != opPartialGone)
+	st.sync = st.sync || o.flush || (o.kind != opSetattr && o.kind != opPartial && o.kind != opPartialGone && o.kind != opTorn)
 }
 
 func (s *share) newStage() *stage {
@@ -375,6 +375,9 @@ func (s *share) note(o *op, pos uint64) {
 	case opPartialGone:
 		s.uploads.gone(o.partial.user, o.partial.name)
 		return
+	case opTorn:
+		s.uploads.tear(o.user, o.name, o.time)
+		return
 	case opSeal, opCommitted:
 		return
 	case opPut:
@@ -383,6 +386,7 @@ func (s *share) note(o *op, pos uint64) {
 		}
 		s.uploads.published(o.user, o.name, o.content.spool)
 	}
+	s.uploads.mend(o)
 	s.seq.temps = s.seq.temps || s.isTemp(o.name) || !o.to.IsZero() && s.isTemp(o.to)
 	o.check, o.upload = nil, nil // they would keep the session alive
 	s.ledger.open.add(o, s.isTemp)

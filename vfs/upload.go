@@ -19,6 +19,8 @@ const (
 	// checkpointEvery is the age at which less than that is due, too: resuming matters most
 	// on slow lines, which send 32 MiB in minutes.
 	checkpointEvery = 3 * time.Second
+	// noteAfter is how long a small overwrite may take before the journal is told of it.
+	noteAfter = time.Second
 	// deadAfter is how long a handle must have been quiet for another session of the same
 	// principal to see its upload as a partial: a client that reconnects after its line
 	// broke asks for the size long before the server learns that the old line is dead.
@@ -45,6 +47,7 @@ type upload struct {
 	started   time.Time
 	onto      bool // above a complete file, which it follows when that is renamed; changed with table.mu held
 	exclusive bool // publishes under a free name only; changed with table.mu held
+	resent    bool // its principal has published the name since it was opened; guarded by table.mu
 
 	owner    atomic.Pointer[Session] // changed with mu held
 	size     atomic.Int64            // logical size so far
@@ -57,6 +60,8 @@ type upload struct {
 	savedAt  atomic.Int64            // Unix nanoseconds of the last checkpoint, of the start at first
 	spoolNo  atomic.Uint64           // the spool file, 0 while there is none on disk
 	saving   atomic.Bool             // a checkpoint is under way
+	rewrites atomic.Bool             // it does not only add to the end of a complete file that has its name
+	noted    atomic.Bool             // the journal says so, or is about to
 
 	background sync.WaitGroup // the checkpoint; started with mu held for reading
 
@@ -226,7 +231,7 @@ func (u *upload) touch() {
 // principal's last overwrite of it was cut off: a client that resumes goes by the size of
 // what is there, which is the old version, and would put a new tail on an old head.
 func (u *upload) refuseTail(off int64) error {
-	if limit := u.base.limit; limit > 0 && off >= limit && u.table.torn(u.user, u.name(), time.Now()) {
+	if limit := u.base.limit; limit > 0 && off >= limit && u.table.torn(u.user, u.owner.Load(), u.name(), time.Now()) {
 		return errKind("write", Name{}, KindTorn)
 	}
 	return nil
@@ -257,6 +262,9 @@ func (u *upload) writeAt(f *File, p []byte, off int64) (int, error) {
 		}
 	}
 	defer u.mu.RUnlock()
+	if off < u.base.limit {
+		u.rewrites.Store(true)
+	}
 	end := off + int64(len(p))
 	if err := u.admit(end, int64(len(p))); err != nil {
 		return 0, u.fail(err)
@@ -270,7 +278,16 @@ func (u *upload) writeAt(f *File, p []byte, off int64) (int, error) {
 	if u.checkpointDue() && u.saving.CompareAndSwap(false, true) {
 		u.background.Go(u.checkpoint)
 	}
+	if u.noteDue() && u.noted.CompareAndSwap(false, true) {
+		u.background.Go(u.note)
+	}
 	return n, nil
+}
+
+// noteDue reports whether the journal should know that a complete file is being overwritten: not of
+// a small file, whose record follows at once.
+func (u *upload) noteDue() bool {
+	return u.rewrites.Load() && !u.noted.Load() && (u.spoolNo.Load() != 0 || time.Since(u.started) >= noteAfter)
 }
 
 // checkpointDue reports whether enough was written, or long enough ago, to be worth a
@@ -344,7 +361,10 @@ func (u *upload) truncate(ctx context.Context, f *File, size int64) error {
 			return u.fail(err)
 		}
 	}
-	u.base.limit = min(u.base.limit, size)
+	if size < u.base.limit {
+		u.base.limit = size
+		u.rewrites.Store(true)
+	}
 	u.size.Store(size)
 	u.claimAtMost(size)
 	u.quiet.Store(time.Now().UnixNano())

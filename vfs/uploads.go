@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -18,7 +19,7 @@ type uploads struct {
 	open    map[Name][]*upload    // in the order in which they were opened
 	parts   map[partKey]partial   // what is journalled: of dead handles, and checkpoints of live ones
 	orphans map[spool.ID]bool     // spool files of partials that were given up
-	cut     map[partKey]time.Time // overwrites that were cut off while the old version stayed
+	cut     map[partKey]time.Time // overwrites that were cut off, or are under way, while the old version stays
 	leaving []Name                // directories that a batch under way renames or removes
 	idle    func()                // called without mu when the last open upload has ended; may be nil
 }
@@ -159,7 +160,8 @@ func (t *uploads) openBelow(dir Name) bool {
 }
 
 // move is called by the sequencer when a rename takes effect, and with swapped arguments
-// when it could not be journalled: uploads and partials below from follow. What is at
+// when it could not be journalled: uploads, partials and what is known of cut-off overwrites below from
+// follow. What is at
 // from itself follows when it is an upload that was opened on the file that moves; an
 // upload of a name that was free is about the name, and stays.
 func (t *uploads) move(from, to Name) {
@@ -190,8 +192,18 @@ func (t *uploads) move(from, to Name) {
 		}
 	}
 	for _, p := range parts {
-		t.parts[partKey{p.user, p.name}] = p
+		k := partKey{p.user, p.name}
+		t.orphan(k, p.spool)
+		t.parts[k] = p
 	}
+	moved := map[partKey]time.Time{}
+	for k, at := range t.cut {
+		if k.name != from && k.name.HasPrefix(from) {
+			delete(t.cut, k)
+			moved[partKey{k.user, k.name.Rebase(from, to)}] = at
+		}
+	}
+	maps.Copy(t.cut, moved)
 }
 
 // settle notes whether an upload continues a complete file now; what another handle takes
@@ -199,7 +211,7 @@ func (t *uploads) move(from, to Name) {
 func (t *uploads) settle(u *upload, onto bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	u.onto, u.exclusive = onto, false
+	u.onto, u.exclusive, u.resent = onto, false, false
 }
 
 // moveOne renames an open upload by itself.
@@ -245,6 +257,9 @@ func (t *uploads) published(user string, name Name, id spool.ID) {
 	t.orphan(k, id)
 	delete(t.parts, k)
 	delete(t.cut, k)
+	for _, u := range t.open[name] {
+		u.resent = u.resent || u.user == user
+	}
 	if id == 0 {
 		return
 	}
@@ -260,26 +275,70 @@ const (
 	// cutMemory is how long a cut-off overwrite is remembered: a client that resumes does it
 	// within its job's next runs.
 	cutMemory = 24 * time.Hour
-	// cutMax bounds what is remembered; beyond it, everything is forgotten.
-	cutMax = 65536
+	// cutMax bounds what is remembered; beyond it, the oldest is forgotten. A trim of the journal
+	// writes all of it again.
+	cutMax = 4096
 )
 
-// tear notes that a principal's overwrite of a complete file was cut off.
-func (t *uploads) tear(user string, name Name, now time.Time) {
+// tear notes that a principal's overwrite of a complete file was cut off, or may be.
+func (t *uploads) tear(user string, name Name, at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.cut) >= cutMax {
-		clear(t.cut)
+	k := partKey{user, name}
+	if _, known := t.cut[k]; !known && len(t.cut) >= cutMax {
+		var oldest partKey
+		for k, at := range t.cut {
+			if oldest.name.IsZero() || at.Before(t.cut[oldest]) {
+				oldest = k
+			}
+		}
+		delete(t.cut, oldest)
 	}
-	t.cut[partKey{user, name}] = now
+	t.cut[k] = at
 }
 
-// torn reports whether the principal's last overwrite of a name was cut off a while ago.
-func (t *uploads) torn(user string, name Name, now time.Time) bool {
+// mend is called for what a principal has done to a name on purpose: what is there since is not what
+// its cut-off overwrite has left.
+func (t *uploads) mend(o *op) {
+	name := o.to
+	switch o.kind {
+	case opRemove:
+		name = o.name
+	case opRename, opLink:
+	default:
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	at, ok := t.cut[partKey{user, name}]
-	return ok && now.Sub(at) < cutMemory
+	delete(t.cut, partKey{o.user, name})
+}
+
+// torn reports whether the principal's last overwrite of a name was cut off a while ago, or is under
+// way in another session than that of owner: its line may have broken.
+func (t *uploads) torn(user string, owner *Session, name Name, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if at, ok := t.cut[partKey{user, name}]; ok && now.Sub(at) < cutMemory {
+		return true
+	}
+	return slices.ContainsFunc(t.open[name], func(u *upload) bool {
+		return u.user == user && u.onto && u.rewrites.Load() && !u.resent && u.owner.Load() != owner
+	})
+}
+
+// overtaken reports whether the principal of an upload has published its name since that was opened.
+func (t *uploads) overtaken(u *upload) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return u.resent
+}
+
+// cutOff returns the overwrites that torn still tells of.
+func (t *uploads) cutOff(now time.Time) map[partKey]time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.cut, func(_ partKey, at time.Time) bool { return now.Sub(at) >= cutMemory })
+	return maps.Clone(t.cut)
 }
 
 // orphan notes the spool file of the partial at k unless it is keep; mu is held.

@@ -60,6 +60,10 @@ func (m *model) write() {
 	piece := m.someData()
 	off := m.pick(256) * []int{1, 7, 400}[m.pick(3)]
 	n, err := u.file.WriteAt(piece, int64(off))
+	if err != nil && vfs.KindOf(err) == vfs.KindTorn && m.mayBeTorn(u, off) {
+		m.note("write at %d to %d, %s: %v", off, u.id, u.path, err)
+		return
+	}
 	if !m.check(err, true, "write %d bytes at %d to %d, %s", len(piece), off, u.id, u.path) || n != len(piece) {
 		return
 	}
@@ -69,6 +73,17 @@ func (m *model) write() {
 	u.changed = true
 	u.data = resized(u.data, max(len(u.data), off+len(piece)))
 	copy(u.data[off:], piece)
+}
+
+// mayBeTorn reports whether an update that begins behind the file may be taken for the resume of an upload of
+// the same principal in another session, that was cut off or may have been.
+func (m *model) mayBeTorn(u *modelUpload, off int) bool {
+	if u.changed || !u.onto || off < len(u.data) {
+		return false
+	}
+	return m.cutOff[u.session%2] || slices.ContainsFunc(m.uploads, func(o *modelUpload) bool {
+		return o.path == u.path && o.session != u.session && o.session%2 == u.session%2
+	})
 }
 
 // resized returns a copy of b with a new length; growth is zeros.
@@ -154,8 +169,17 @@ func (m *model) put() {
 func (m *model) drop() {
 	s := m.pick(len(m.clients))
 	m.check(m.clients[s].Drop(), true, "session %d drop", s)
-	m.uploads = slices.DeleteFunc(m.uploads, func(u *modelUpload) bool { return u.session == s })
+	m.lose(func(u *modelUpload) bool { return u.session == s })
 	m.clients[s] = m.sys.Client(m.T, []string{"alice", "bob"}[s%2])
+}
+
+// lose ends uploads without a close.
+func (m *model) lose(which func(u *modelUpload) bool) {
+	m.uploads = slices.DeleteFunc(m.uploads, func(u *modelUpload) bool {
+		lost := which(u)
+		m.cutOff[u.session%2] = m.cutOff[u.session%2] || lost
+		return lost
+	})
 }
 
 func (m *model) mkdir() {

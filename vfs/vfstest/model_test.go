@@ -69,6 +69,7 @@ type model struct {
 	owed    map[string]string // versions that were destroyed and must be in a snapshot: data to what destroyed it
 	release func() error      // of a commit that is held
 	serial  int
+	cutOff  [2]bool // whether an upload of either principal was
 }
 
 func TestModel(t *testing.T) {
@@ -335,7 +336,8 @@ func (m *model) restartSometimes() {
 func (m *model) restart() {
 	m.unhold()
 	m.note("restart")
-	m.readers, m.uploads = nil, nil
+	m.lose(func(*modelUpload) bool { return true })
+	m.readers = nil
 	if err := m.sys.Restart(); err != nil {
 		m.Fatalf("restart: %v", err)
 	}
