@@ -179,7 +179,7 @@ func (s *Snapshotter) begin(ctx context.Context, meta Meta, f *failures, lock *s
 	a.packer.size = s.packSize
 	a.rw.PackerManager = a.packer
 	s.uncommitted.Store(&uncommitted{repo: s.repo, deltas: []*caching.ScanCache{a.delta}})
-	if err := errors.Join(s.colour(a.rw), s.early.adopt(ctx, a.take)); err != nil {
+	if err := s.early.adopt(ctx, a.take); err != nil {
 		s.uncommitted.Store(nil)
 		a.packer.Wait()
 		return nil, nil, errors.Join(err, a.delta.Close())

@@ -98,27 +98,12 @@ func (s *Snapshotter) reconcile(ctx context.Context, base ID) (*damage, error) {
 	return &damage{s: s, blobs: blobs}, nil
 }
 
-// colour has the state of a commit tell other readers of the store which packfiles are
-// missing: kloset knows several places of a blob that was stored again, and does not try one
-// after the other.
-func (s *Snapshotter) colour(rw *repository.RepositoryWriter) error {
-	for _, mac := range s.store.ToColour() {
-		if err := rw.DeleteStateResource(resources.RT_PACKFILE, mac); err != nil {
-			return fmt.Errorf("state delta: %w", err)
-		}
-	}
-	return nil
-}
-
 // sound notes that a new snapshot refers to nothing that is lost, and logs what a commit had
 // to leave out.
 func (s *Snapshotter) sound(r *record, d *damage) {
 	if s.loss != nil {
 		s.whole[r.snap.ID] = struct{}{}
 		delete(s.whole, r.snap.Parent)
-	}
-	if err := s.store.Coloured(r.state); err != nil {
-		s.log.Warn("which state has told of missing packfiles is not noted", "err", err)
 	}
 	n := d.count()
 	if n == 0 {

@@ -119,17 +119,19 @@ func (r *maintenance) recheck(v *survey) error {
 	return nil
 }
 
-// putRemoval writes the state that marks and removes, and takes it over.
+// putRemoval writes the states that mark and remove, and takes them over.
 func (r *maintenance) putRemoval(ctx context.Context, lock *store.Lock, v *survey) error {
 	if err := lock.Valid(); err != nil {
 		return err
 	}
-	id, err := r.s.store.PutRemoval(store.Removal{Colour: v.colour, Bury: v.bury}, r.cfg.Now())
+	ids, err := r.s.store.PutRemoval(store.Removal{Colour: v.colour, Bury: v.bury, Freed: v.freed}, r.cfg.Now())
 	if err != nil {
 		return err
 	}
 	r.s.failpoint(MaintainState)
-	r.s.ingested(ctx, id)
+	for _, id := range ids {
+		r.s.ingested(ctx, id)
+	}
 	for _, mac := range v.colour {
 		r.report.Marked.add(v.size(mac))
 		if v.packs[mac].added.IsZero() {

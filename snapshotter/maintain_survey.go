@@ -55,6 +55,7 @@ type survey struct {
 	until                           time.Time
 
 	holds []held // what the candidates have
+	freed map[objects.MAC][]objects.MAC
 }
 
 // held says that a candidate has a blob.
@@ -98,11 +99,11 @@ func (r *maintenance) mark(ctx context.Context, v *survey, more func(markBlob)) 
 	r.s.mu.RLock()
 	states := slices.Collect(maps.Keys(r.s.states)) // that the index knows
 	r.s.mu.RUnlock()
-	roots, err := k.roots(ctx, states)
+	roots, freed, err := k.roots(ctx, states)
 	if err != nil {
 		return r.doubt(ctx, err, "states")
 	}
-	v.snapshots = len(roots)
+	v.snapshots, v.freed = len(roots), freed
 	if more == nil {
 		r.marks.begin()
 	}

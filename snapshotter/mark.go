@@ -295,26 +295,30 @@ func (k *marker) object(mac objects.MAC) (*marked, error) {
 }
 
 // roots returns the snapshots of the store, by what its states say and not by the index, which is
-// a cache: what it has lost would be taken for removed.
-func (k *marker) roots(ctx context.Context, states []objects.MAC) (map[ID]struct{}, error) {
-	there, removed := make(map[ID]struct{}), make(map[ID]struct{})
+// a cache: what it has lost would be taken for removed. freed are, by packfile, the states that take its colour away.
+func (k *marker) roots(ctx context.Context, states []objects.MAC) (there map[ID]struct{}, freed map[objects.MAC][]objects.MAC, err error) {
+	there, freed = make(map[ID]struct{}), make(map[objects.MAC][]objects.MAC)
+	removed := make(map[ID]struct{})
 	var restored []objects.MAC
 	for _, id := range states {
 		key, err := k.need(ctx, markState, id)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		v, err := k.m.get(key)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		for _, id := range v.facts.Snapshots {
-			there[ID(id)] = struct{}{}
+		for _, mac := range v.facts.Snapshots {
+			there[ID(mac)] = struct{}{}
 		}
-		for _, id := range v.facts.Removed {
-			removed[ID(id)] = struct{}{}
+		for _, mac := range v.facts.Removed {
+			removed[ID(mac)] = struct{}{}
 		}
 		restored = append(restored, v.facts.Restored...)
+		for _, mac := range v.facts.Freed {
+			freed[mac] = append(freed[mac], id)
+		}
 	}
 	for _, id := range restored {
 		delete(removed, ID(id))
@@ -324,10 +328,10 @@ func (k *marker) roots(ctx context.Context, states []objects.MAC) (map[ID]struct
 	}
 	listed, err := k.s.store.Snapshots()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, id := range listed { // of states that are gone meanwhile
 		there[ID(id)] = struct{}{}
 	}
-	return there, nil
+	return there, freed, nil
 }

@@ -90,7 +90,7 @@ type marked struct {
 
 const (
 	// marksMagic begins the file; the store's identifier follows.
-	marksMagic = "snapgate marks 1\n"
+	marksMagic = "snapgate marks 2\n"
 	// markHeader is a record's key and the length of the rest, which a checksum ends.
 	markHeader = 16 + 4
 	markSum    = 4
@@ -196,7 +196,7 @@ func (m *marks) put(k markKey, v *marked) error {
 	for _, b := range v.blobs {
 		body = le.AppendUint64(body, uint64(b))
 	}
-	for _, list := range [][]objects.MAC{v.facts.Snapshots, v.facts.Removed, v.facts.Restored} {
+	for _, list := range [][]objects.MAC{v.facts.Snapshots, v.facts.Removed, v.facts.Restored, v.facts.Freed} {
 		body = le.AppendUint32(body, uint32(len(list)))
 		for i := range list {
 			body = append(body, list[i][:]...)
@@ -249,7 +249,7 @@ func (m *marks) get(k markKey) (*marked, error) {
 	for i := range v.blobs {
 		v.blobs[i] = markBlob(binary.LittleEndian.Uint64(d.take(8)))
 	}
-	for _, list := range []*[]objects.MAC{&v.facts.Snapshots, &v.facts.Removed, &v.facts.Restored} {
+	for _, list := range []*[]objects.MAC{&v.facts.Snapshots, &v.facts.Removed, &v.facts.Restored, &v.facts.Freed} {
 		*list = make([]objects.MAC, count(len(objects.MAC{})))
 		for i := range *list {
 			(*list)[i] = d.mac()

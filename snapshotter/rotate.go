@@ -39,7 +39,7 @@ func (a *attempt) take(b *batch, live map[objects.MAC]struct{}) (done bool, err 
 // relieve puts a state when a commit has written much since the last one. It is for the
 // goroutine of the commit.
 func (a *attempt) relieve() (done bool, err error) {
-	if a.blobs.Load() < a.s.rotateBlobs || len(a.s.store.ToColour()) > 0 { // what is to be coloured is for the last state
+	if a.blobs.Load() < a.s.rotateBlobs {
 		return false, nil
 	}
 	next, err := a.s.repo.AppContext().GetCache().Scan(objects.RandomMAC())

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -171,7 +172,17 @@ func (r *scrubbing) repairState(ctx context.Context, id objects.MAC) error {
 	if err != nil && !errors.Is(err, store.ErrNoCopy) {
 		return err
 	}
-	return r.locked(ctx, func() error { return st.RestoreState(ctx, id, raw) })
+	return r.locked(ctx, func() error {
+		// What is made anew is made of what is known, and others may have repaired it better since it was read.
+		if err := r.s.refresh(ctx); err != nil && !errors.Is(err, store.ErrDamaged) {
+			return err
+		}
+		_, err := st.VerifyState(ctx, id, nil)
+		if err == nil || !errors.Is(err, store.ErrDamaged) && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return st.RestoreState(ctx, id, raw)
+	})
 }
 
 // told makes sure that a packfile is not removed meanwhile. It needs s.write and a lock on the store.
@@ -216,7 +227,7 @@ func (r *scrubbing) restow(ctx context.Context, mac objects.MAC) error {
 		return err
 	}
 	defer unlock()
-	if err := s.takeStock(ctx); err != nil {
+	if err := s.takeStock(ctx); err != nil || len(found) == 0 {
 		return err
 	}
 	d, err := s.newDelta()
@@ -224,9 +235,6 @@ func (r *scrubbing) restow(ctx context.Context, mac objects.MAC) error {
 		return err
 	}
 	defer d.close()
-	if err := s.colour(d.rw); err != nil {
-		return err
-	}
 	p := newPacker(background.Do, s.store.AppendEncoded, s.repo.GetMACHasher, d.rw.PutPackfile, func(string) {})
 	defer p.Wait()
 	for b, data := range found {
@@ -237,10 +245,7 @@ func (r *scrubbing) restow(ctx context.Context, mac objects.MAC) error {
 	if err := p.finish(); err != nil {
 		return err
 	}
-	if err := d.put(ctx, lock); err != nil {
-		return err
-	}
-	return s.store.Coloured(d.id)
+	return d.put(ctx, lock)
 }
 
 // restocked takes note of a packfile that was missing and is there again.

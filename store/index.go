@@ -195,7 +195,7 @@ func (s *Store) clearIndex() (err error) {
 	if err != nil {
 		return s.indexError(err)
 	}
-	for _, table := range []string{"states", "packfiles", "deltas", "deleteds", "configurations", "snapgate_lost", "snapgate_back"} {
+	for _, table := range []string{"states", "packfiles", "deltas", "deleteds", "configurations", "snapgate_lost"} {
 		if _, err := tx.Exec("DELETE FROM " + table); err != nil {
 			return errors.Join(s.indexError(err), tx.Rollback())
 		}

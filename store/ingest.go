@@ -233,7 +233,6 @@ func dropPackfiles(tx *sql.Tx, names []string) error {
 		"DELETE FROM packfiles WHERE mac IN (SELECT mac FROM snapgate_gone)",
 		"DELETE FROM deltas WHERE packfile IN (SELECT mac FROM snapgate_gone)",
 		"DELETE FROM snapgate_lost WHERE mac IN (SELECT mac FROM snapgate_gone)",
-		"DELETE FROM snapgate_back WHERE mac IN (SELECT mac FROM snapgate_gone)",
 		"DELETE FROM snapgate_gone",
 	} {
 		if _, err := tx.Exec(text); err != nil {

@@ -1,28 +1,43 @@
 package store
 
 import (
-	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"time"
 
 	"github.com/PlakarKorp/kloset/caching/sqlite"
 	"github.com/PlakarKorp/kloset/objects"
-	"github.com/PlakarKorp/kloset/repository/state"
 	"github.com/PlakarKorp/kloset/resources"
 )
 
 // lostTable holds, in kloset's index, the rows of packfiles that are missing from the store.
 // Without its row in kloset's own table a packfile does not count: kloset takes its blobs for
 // absent, and stores them again when it is given them.
-//
-// Those that are back are in a second table until the states in the store say so, too. The
-// column state names the state that has coloured a packfile, where that is known.
-const lostTable = `CREATE TABLE IF NOT EXISTS snapgate_lost (
-	mac TEXT NOT NULL PRIMARY KEY, payload BLOB NOT NULL, state TEXT NOT NULL DEFAULT '');
-CREATE TABLE IF NOT EXISTS snapgate_back (mac TEXT NOT NULL PRIMARY KEY, state TEXT NOT NULL)`
+const lostTable = `CREATE TABLE IF NOT EXISTS snapgate_lost (mac TEXT NOT NULL PRIMARY KEY, payload BLOB NOT NULL)`
+
+// lostMark ends the time at which a packfile is coloured because it is missing, as it stands in the
+// state: the low bytes of its nanoseconds. Whoever learns of the colour, maybe when the packfile is back
+// and without having known that it was missing, knows by that that the colour is to go.
+// Another colour has it by chance once in 4,000,000,000 times; a packfile that is there then loses a mark of
+// maintenance, which marks it again.
+const lostMark = "lost"
+
+// lostAt is when a packfile is coloured that is missing: within 5 s before now.
+func lostAt(now time.Time) time.Time {
+	le := binary.LittleEndian
+	raw := le.AppendUint64(nil, uint64(now.UnixNano()))
+	copy(raw, lostMark)
+	t := time.Unix(0, int64(le.Uint64(raw)))
+	if t.After(now) {
+		t = t.Add(-1 << 32)
+	}
+	return t
+}
 
 // notColoured leaves out packfiles that the states call unusable.
 const notColoured = ` NOT IN (SELECT mac FROM deleteds WHERE type = ?)`
@@ -43,33 +58,12 @@ type Loss struct {
 	Serial uint64
 }
 
-// ToColour returns the missing packfiles of which the next state must say so, as of the last
-// Reconcile. Colouring is what maintenance does to packfiles that are not to be used any
-// more: other readers of the store then look for their blobs elsewhere.
-func (s *Store) ToColour() []objects.MAC { return s.toColour }
-
-// Coloured notes that a state which says so is in the store.
-func (s *Store) Coloured(id objects.MAC) (err error) {
-	if len(s.toColour) == 0 {
-		return nil
-	}
-	db, err := s.openIndex()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	for _, mac := range s.toColour {
-		if _, err := db.Exec("UPDATE snapgate_lost SET state = ? WHERE mac = ?", hex.EncodeToString(id[:]), hex.EncodeToString(mac[:])); err != nil {
-			return s.indexError(err)
-		}
-	}
-	return nil
-}
-
 // Reconcile compares the packfiles that the states in the store tell of with those that the
 // store has. What is missing is put back from the copies of metadata that are kept here; what
-// there is no copy of counts as absent from then on, and is logged once. It returns nil when
-// nothing is missing. It needs a lock on the store, and is for the writer: nobody may be
+// there is no copy of counts as absent from then on, is logged once, and is coloured by a state.
+// Colouring is what maintenance does to packfiles that are not to be used any more: other readers of the store
+// then look for their blobs elsewhere. What is back loses the colour.
+// It returns nil when nothing is missing. It needs a lock on the store, and is for the writer: nobody may be
 // committing. Errors: ErrUnavailable, ErrReplaced.
 func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
 	db, err := s.openIndex()
@@ -81,16 +75,22 @@ func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var gone []objects.MAC
-	for _, mac := range missing {
-		err := s.putBack(ctx, mac)
-		if errors.Is(err, fs.ErrNotExist) {
-			gone = append(gone, mac)
-		} else if err != nil {
+	gone, restored, err := s.putAllBack(ctx, missing)
+	if err != nil {
+		return nil, err
+	}
+	if len(restored) > 0 { // others may have said that it was missing
+		coloured, err := s.colouredLost(db, gone)
+		if err != nil {
 			return nil, err
 		}
+		back = union(back, coloured)
 	}
 	if len(gone)+len(back) > 0 {
+		// First the states: should this end in between, it is found out again.
+		if err := s.uncolour(ctx, back); err != nil {
+			return nil, err
+		}
 		if err := s.noteLost(db, gone, back); err != nil {
 			return nil, err
 		}
@@ -98,17 +98,41 @@ func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
 		s.logLost(gone, back)
 	}
 	lost, err := s.macs(db, "SELECT mac FROM snapgate_lost")
-	if err != nil {
-		return nil, err
-	}
-	if err := s.uncolour(db); err != nil {
-		return nil, err
-	}
-	s.toColour, err = s.macs(db, "SELECT mac FROM snapgate_lost WHERE mac"+notColoured, int(resources.RT_PACKFILE))
 	if len(lost) == 0 || err != nil {
 		return nil, err
 	}
+	plain, err := s.macs(db, "SELECT mac FROM snapgate_lost WHERE mac"+notColoured, int(resources.RT_PACKFILE))
+	if err == nil {
+		err = s.colour(ctx, plain)
+	}
+	if err != nil {
+		return nil, err
+	}
 	return &Loss{s: s, Serial: s.lossSerial}, nil
+}
+
+// putAllBack is putBack for several, and returns which of them are gone and which are back.
+func (s *Store) putAllBack(ctx context.Context, missing []objects.MAC) (gone, back []objects.MAC, err error) {
+	for _, mac := range missing {
+		switch err := s.putBack(ctx, mac); {
+		case err == nil:
+			back = append(back, mac)
+		case errors.Is(err, fs.ErrNotExist):
+			gone = append(gone, mac)
+		default:
+			return nil, nil, err
+		}
+	}
+	return gone, back, nil
+}
+
+// colouredLost returns the packfiles that the states tell of and that are coloured because they were missing,
+// without those that still are.
+func (s *Store) colouredLost(db *sqlite.SQLiteCache, missing []objects.MAC) ([]objects.MAC, error) {
+	// substr counts from 1: the time is behind the type and the name.
+	macs, err := s.macs(db, "SELECT mac FROM packfiles WHERE mac IN (SELECT mac FROM deleteds WHERE type = ? AND substr(payload, ?, ?) = ?)",
+		int(resources.RT_PACKFILE), 1+1+len(objects.MAC{}), len(lostMark), []byte(lostMark))
+	return slices.DeleteFunc(macs, func(mac objects.MAC) bool { return slices.Contains(missing, mac) }), err
 }
 
 // Complete reports whether the store has all packfiles that its states tell of, or nothing
@@ -128,8 +152,8 @@ func (s *Store) Complete(ctx context.Context) (complete bool, err error) {
 	return len(missing)+len(back) == 0, err
 }
 
-// compare returns the packfiles that are missing from the store, and those that were and are
-// back.
+// compare returns the packfiles that are missing from the store, and those that were, as far as is known here or
+// as their colour says, and are back.
 func (s *Store) compare(ctx context.Context, db *sqlite.SQLiteCache) (missing, back []objects.MAC, err error) {
 	if _, err := db.Exec(lostTable); err != nil {
 		return nil, nil, s.indexError(err)
@@ -159,17 +183,25 @@ func (s *Store) compare(ctx context.Context, db *sqlite.SQLiteCache) (missing, b
 			return nil, nil, s.conn.unavailable("look for packfile", err)
 		}
 	}
-	for _, mac := range lost {
-		if s.listing.has(mac) {
-			back = append(back, mac)
-		}
+	if back, err = s.colouredLost(db, missing); err != nil {
+		return nil, nil, err
 	}
+	back = union(back, slices.DeleteFunc(lost, func(mac objects.MAC) bool { return !s.listing.has(mac) }))
 	if len(missing) > 0 { // not because the store has just gone away
 		if err := s.Available(ctx); err != nil {
 			return nil, nil, err
 		}
 	}
 	return missing, back, nil
+}
+
+// union adds to list what is in more as well.
+func union(list, more []objects.MAC) []objects.MAC {
+	has := make(map[objects.MAC]struct{}, len(list))
+	for _, mac := range list {
+		has[mac] = struct{}{}
+	}
+	return append(list, slices.DeleteFunc(more, func(mac objects.MAC) bool { _, ok := has[mac]; return ok })...)
 }
 
 // macs runs a query for names of packfiles.
@@ -237,9 +269,7 @@ func (s *Store) noteLost(db *sqlite.SQLiteCache, gone, back []objects.MAC) error
 	move := func(macs []objects.MAC, from, to string) error {
 		for _, mac := range macs {
 			name := hex.EncodeToString(mac[:])
-			// A state that is read again brings one back that is known to be lost, and which state has said so.
-			if _, err := tx.Exec("INSERT INTO "+to+" (mac, payload) SELECT mac, payload FROM "+from+` WHERE mac = ?
-				ON CONFLICT (mac) DO UPDATE SET payload = excluded.payload`, name); err != nil {
+			if _, err := tx.Exec("INSERT OR REPLACE INTO "+to+" (mac, payload) SELECT mac, payload FROM "+from+" WHERE mac = ?", name); err != nil {
 				return err
 			}
 			if _, err := tx.Exec("DELETE FROM "+from+" WHERE mac = ?", name); err != nil {
@@ -251,12 +281,7 @@ func (s *Store) noteLost(db *sqlite.SQLiteCache, gone, back []objects.MAC) error
 	// What is back counts again at once, whatever the states in the store say.
 	uncolour := func() error {
 		for _, mac := range back {
-			name, typ := hex.EncodeToString(mac[:]), int(resources.RT_PACKFILE)
-			if _, err := tx.Exec(`INSERT OR IGNORE INTO snapgate_back SELECT mac, state FROM snapgate_lost
-				WHERE mac = ? AND mac IN (SELECT mac FROM deleteds WHERE type = ?)`, name, typ); err != nil {
-				return err
-			}
-			if _, err := tx.Exec("DELETE FROM deleteds WHERE mac = ? AND type = ?", name, typ); err != nil {
+			if _, err := tx.Exec("DELETE FROM deleteds WHERE mac = ? AND type = ?", hex.EncodeToString(mac[:]), int(resources.RT_PACKFILE)); err != nil {
 				return err
 			}
 		}
@@ -266,67 +291,6 @@ func (s *Store) noteLost(db *sqlite.SQLiteCache, gone, back []objects.MAC) error
 		return errors.Join(s.indexError(err), tx.Rollback())
 	}
 	return s.indexError(tx.Commit())
-}
-
-// uncolour writes states that take the colour of packfiles away that are back.
-func (s *Store) uncolour(db *sqlite.SQLiteCache) error {
-	parents := make(map[string][]objects.MAC)
-	macs, err := s.macs(db, "SELECT mac FROM snapgate_back")
-	if err != nil {
-		return err
-	}
-	for _, mac := range macs {
-		var parent string
-		name := hex.EncodeToString(mac[:])
-		if err := db.QueryRow("SELECT state FROM snapgate_back WHERE mac = ?", name).Scan(&parent); err != nil {
-			return s.indexError(err)
-		}
-		parents[parent] = append(parents[parent], mac)
-	}
-	for parent, macs := range parents {
-		if err := s.putUncoloured(parent, macs); err != nil {
-			return err
-		}
-		for _, mac := range macs {
-			if _, err := db.Exec("DELETE FROM snapgate_back WHERE mac = ?", hex.EncodeToString(mac[:])); err != nil {
-				return s.indexError(err)
-			}
-		}
-	}
-	return nil
-}
-
-// putUncoloured writes one such state, as a child of the one that has coloured: a reader takes
-// a state over after its parent, and others in any order. All states of a process that goes on
-// have the same parent otherwise.
-func (s *Store) putUncoloured(parent string, macs []objects.MAC) (err error) {
-	cache, err := s.kctx.GetCache().Scan(objects.RandomMAC())
-	if err != nil {
-		return fmt.Errorf("state delta: %w", err)
-	}
-	defer func() { err = errors.Join(err, cache.Close()) }()
-	st := &state.LocalState{}
-	st = st.Derive(cache)
-	st.Metadata.Serial = s.config.RepositoryID
-	if parent != "" {
-		if st.Metadata.Parent, err = parseMAC(parent); err != nil {
-			return err
-		}
-	}
-	for _, mac := range macs {
-		if err := st.DelColouredResource(resources.RT_PACKFILE, mac); err != nil {
-			return fmt.Errorf("state delta: %w", err)
-		}
-	}
-	var buf bytes.Buffer
-	if err := st.SerializeToStream(&buf); err != nil {
-		return fmt.Errorf("state delta: %w", err)
-	}
-	id := objects.RandomMAC()
-	if err := s.repo.PutState(id, &buf); err != nil {
-		return errors.Join(Unavailable("state", err), s.DropState(id))
-	}
-	return s.CacheError(s.repo.IngestStateFile(id))
 }
 
 func (s *Store) logLost(gone, back []objects.MAC) {

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"encoding/binary"
@@ -10,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,7 +33,7 @@ func buriedAt() time.Time { return time.Unix(math.MaxInt64/int64(time.Second)-1,
 // Buried reports whether a packfile that was coloured at a time has been removed.
 func Buried(coloured time.Time) bool { return coloured.Equal(buriedAt()) }
 
-// bury forgets packfiles that have been removed and that a state has told of afterwards.
+// bury forgets packfiles that have been removed and that a state has told of afterwards, or that were missing.
 func (s *Store) bury() (err error) {
 	db, err := s.openIndex()
 	if err != nil {
@@ -42,7 +42,10 @@ func (s *Store) bury() (err error) {
 	defer func() { err = errors.Join(err, db.Close()) }()
 	when := binary.LittleEndian.AppendUint64(nil, uint64(buriedAt().UnixNano()))
 	// substr counts from 1: the time is behind the type and the name.
-	rows, err := db.Query(`SELECT mac FROM packfiles WHERE mac IN
+	if _, err := db.Exec(lostTable); err != nil {
+		return s.indexError(err)
+	}
+	rows, err := db.Query(`SELECT mac FROM (SELECT mac FROM packfiles UNION SELECT mac FROM snapgate_lost) WHERE mac IN
 		(SELECT mac FROM deleteds WHERE type = ? AND substr(payload, ?, 8) = ?)`,
 		int(resources.RT_PACKFILE), 1+1+len(objects.MAC{}), when)
 	if err != nil {
@@ -220,32 +223,49 @@ func (s *Store) LostPackfiles() (lost []objects.MAC, err error) {
 	return s.macs(db, "SELECT mac FROM snapgate_lost")
 }
 
-// StateFacts is what a state says of snapshots.
+// StateFacts is what a state says of snapshots, and of packfiles.
 type StateFacts struct {
 	Snapshots []objects.MAC // it has their headers
 	Removed   []objects.MAC // it says of them that they were removed
 	Restored  []objects.MAC // it says of them that they were not removed after all
+	Freed     []objects.MAC // it takes the colour of these packfiles away, and does not colour them itself
 }
 
-// ReadState reads what a state says of snapshots, from the store and not from the index.
+// ReadState reads what a state says, from the store and not from the index.
 func (s *Store) ReadState(ctx context.Context, id objects.MAC) (StateFacts, error) {
+	c, _, err := s.readFacts(ctx, id)
+	if err != nil {
+		return StateFacts{}, err
+	}
+	return c.StateFacts, nil
+}
+
+// readFacts reads what a state says, and which its parent is.
+func (s *Store) readFacts(ctx context.Context, id objects.MAC) (*factCollector, objects.MAC, error) {
 	r := &stateReader{s: s, kept: make(map[objects.MAC]keptState)}
 	rd, version, err := r.open(ctx, id)
 	if err != nil {
-		return StateFacts{}, Unavailable("read state", err)
+		return nil, objects.NilMac, Unavailable("read state", err)
 	}
-	var c factCollector
-	_, err = stateFromStream(rd, version, &c)
+	c := new(factCollector)
+	st, err := stateFromStream(rd, version, c)
 	if err := errors.Join(err, rd.Close()); err != nil {
-		return StateFacts{}, fmt.Errorf("read state %x: %w: %w", id[:4], ErrDamaged, err)
+		return nil, objects.NilMac, fmt.Errorf("read state %x: %w: %w", id[:4], ErrDamaged, err)
 	}
-	return c.StateFacts, nil
+	coloured := make(map[objects.MAC]struct{}, len(c.coloured))
+	for _, mac := range c.coloured {
+		coloured[mac] = struct{}{}
+	}
+	// A state is read with what it takes away first.
+	c.Freed = slices.DeleteFunc(c.Freed, func(mac objects.MAC) bool { _, ok := coloured[mac]; return ok })
+	return c, st.Metadata.Parent, nil
 }
 
 // factCollector is what kloset's reader of states writes to.
 type factCollector struct {
 	caching.StateCache // nil
 	StateFacts
+	coloured []objects.MAC // packfiles
 }
 
 func (c *factCollector) PutDelta(typ resources.Type, blob, _ objects.MAC, _ []byte) error {
@@ -256,15 +276,21 @@ func (c *factCollector) PutDelta(typ resources.Type, blob, _ objects.MAC, _ []by
 }
 
 func (c *factCollector) PutColoured(typ resources.Type, blob objects.MAC, _ []byte) error {
-	if typ == resources.RT_SNAPSHOT {
+	switch typ {
+	case resources.RT_SNAPSHOT:
 		c.Removed = append(c.Removed, blob)
+	case resources.RT_PACKFILE:
+		c.coloured = append(c.coloured, blob)
 	}
 	return nil
 }
 
 func (c *factCollector) DelColoured(typ resources.Type, blob objects.MAC) error {
-	if typ == resources.RT_SNAPSHOT {
+	switch typ {
+	case resources.RT_SNAPSHOT:
 		c.Restored = append(c.Restored, blob)
+	case resources.RT_PACKFILE:
+		c.Freed = append(c.Freed, blob)
 	}
 	return nil
 }
@@ -275,45 +301,60 @@ func (c *factCollector) DelPackfile(objects.MAC) error                          
 func (c *factCollector) GetConfiguration(string) ([]byte, error)                 { return nil, nil }
 func (c *factCollector) PutConfiguration(string, []byte) error                   { return nil }
 
-// Removal is what a state of maintenance says.
+// Removal is what maintenance says.
 type Removal struct {
 	Colour []objects.MAC // packfiles that nobody shall use any more
 	Bury   []objects.MAC // packfiles that are to be removed
+	// Freed are, by packfile, the states that take its colour away: all that there are of those two.
+	Freed map[objects.MAC][]objects.MAC
 }
 
-// PutRemoval writes a state, and takes it over. It needs the exclusive lock, and is for the
-// writer: nobody may be committing. Errors: ErrUnavailable.
-func (s *Store) PutRemoval(r Removal, now time.Time) (id objects.MAC, err error) {
-	cache, err := s.kctx.GetCache().Scan(objects.RandomMAC())
-	if err != nil {
-		return id, fmt.Errorf("state delta: %w", err)
-	}
-	defer func() { err = errors.Join(err, cache.Close()) }()
-	st := (&state.LocalState{}).Derive(cache)
-	st.Metadata.Serial = s.config.RepositoryID
-	colour := func(mac objects.MAC, when time.Time) error {
-		e := state.ColouredEntry{Type: resources.RT_PACKFILE, Blob: mac, When: when}
-		return cache.PutColoured(e.Type, mac, e.ToBytes())
+// PutRemoval writes what maintenance says, and leaves it to be taken over: in one state, and one more for each of
+// Freed, which it has to come after. It needs the exclusive lock, and is for the
+// writer: nobody may be committing. With an error, some of the states may be in the store. Errors: ErrUnavailable.
+func (s *Store) PutRemoval(r Removal, now time.Time) (ids []objects.MAC, err error) {
+	by := make(map[objects.MAC]*Removal) // by parent
+	add := func(mac objects.MAC, list func(*Removal) *[]objects.MAC) {
+		parents := r.Freed[mac]
+		if len(parents) == 0 {
+			parents = []objects.MAC{objects.NilMac}
+		}
+		for _, parent := range parents {
+			if by[parent] == nil {
+				by[parent] = new(Removal)
+			}
+			all := list(by[parent])
+			*all = append(*all, mac)
+		}
 	}
 	for _, mac := range r.Colour {
-		err = errors.Join(err, colour(mac, now))
+		add(mac, func(r *Removal) *[]objects.MAC { return &r.Colour })
 	}
 	for _, mac := range r.Bury {
-		// kloset takes over what is removed before what is added, so the colour gets another time.
-		err = errors.Join(err, st.DelPackfile(mac), st.DelColouredResource(resources.RT_PACKFILE, mac), colour(mac, buriedAt()))
+		add(mac, func(r *Removal) *[]objects.MAC { return &r.Bury })
 	}
-	if err != nil {
-		return id, fmt.Errorf("state delta: %w", err)
+	for parent, r := range by {
+		id, err := s.putState(objects.RandomMAC(), parent, func(st *state.LocalState, cache *caching.ScanCache) (err error) {
+			for _, mac := range r.Colour {
+				err = errors.Join(err, putColour(cache, mac, now))
+			}
+			for _, mac := range r.Bury {
+				err = errors.Join(err, putBurial(st, cache, mac))
+			}
+			return err
+		})
+		if err != nil {
+			return ids, err
+		}
+		ids = append(ids, id)
 	}
-	var buf bytes.Buffer
-	if err := st.SerializeToStream(&buf); err != nil {
-		return id, fmt.Errorf("state delta: %w", err)
-	}
-	id = objects.RandomMAC()
-	if err := s.repo.PutState(id, &buf); err != nil {
-		return id, errors.Join(Unavailable("state", err), s.DropState(id))
-	}
-	return id, nil
+	return ids, nil
+}
+
+// putBurial says that a packfile was removed.
+func putBurial(st *state.LocalState, cache *caching.ScanCache, mac objects.MAC) error {
+	// kloset takes over what is removed before what is added, so the colour gets another time.
+	return errors.Join(st.DelPackfile(mac), st.DelColouredResource(resources.RT_PACKFILE, mac), putColour(cache, mac, buriedAt()))
 }
 
 // ListPackfiles lists the packfiles that are in the store.

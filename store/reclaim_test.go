@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/PlakarKorp/kloset/caching"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/packfile"
 	"github.com/PlakarKorp/kloset/repository"
@@ -72,7 +71,7 @@ func TestRemovalInAnyOrder(t *testing.T) {
 	old := slices.Collect(maps.Keys(packs))
 	kept, second := putBlob(t, s, bytes.Repeat([]byte("kept"), 1000))
 	mark, err := s.PutRemoval(store.Removal{Colour: old}, time.Now())
-	if err != nil || s.Ingest(mark) != nil {
+	if err != nil || s.Ingest(mark[0]) != nil {
 		t.Fatal(err)
 	}
 	if s.Has(resources.RT_CHUNK, gone) {
@@ -83,7 +82,7 @@ func TestRemovalInAnyOrder(t *testing.T) {
 	}
 	again, third := putBlob(t, s, bytes.Repeat([]byte("gone"), 1000))
 	sweep, err := s.PutRemoval(store.Removal{Bury: old}, time.Now())
-	if err != nil || s.Ingest(sweep) != nil {
+	if err != nil || s.Ingest(sweep[0]) != nil {
 		t.Fatal(err)
 	}
 	if err := s.RemovePackfiles(t.Context(), old); err != nil {
@@ -101,31 +100,15 @@ func TestRemovalInAnyOrder(t *testing.T) {
 		}
 		return true
 	}
-	n := 0
-	permute([]objects.MAC{first, second, mark, third, sweep}, func(order []objects.MAC) {
+	n, reads := 0, newStateReads(t, s)
+	permute([]objects.MAC{first, second, mark[0], third, sweep[0]}, func(order []objects.MAC) {
 		n++
-		cache, err := caching.NewSQLState(filepath.Join(t.TempDir(), "cache"), false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		st, err := state.NewLocalState(cache)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, id := range order {
-			rd, version, err := s.Repository().GetState(id)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := errors.Join(st.MergeState(id, rd, version), rd.Close()); err != nil {
-				t.Fatal(err)
-			}
-		}
+		st := reads.as(order)
 		if !usable(st) {
-			t.Errorf("read as %v (%v): what is gone counts as stored, or what is stored does not", order, [5]objects.MAC{first, second, mark, third, sweep})
+			t.Errorf("read as %v (%v): what is gone counts as stored, or what is stored does not", order, [5]objects.MAC{first, second, mark[0], third, sweep[0]})
 		}
 		for mac, when := range coloured(t, st) {
-			if slices.Contains(old, mac) && when.Before(time.Now().AddDate(100, 0, 0)) && order[len(order)-1] == sweep {
+			if slices.Contains(old, mac) && when.Before(time.Now().AddDate(100, 0, 0)) && order[len(order)-1] == sweep[0] {
 				t.Errorf("removed packfile is coloured since %s: plakar would remove it again", when)
 			}
 		}
@@ -195,7 +178,7 @@ func TestBuriedIsForgotten(t *testing.T) {
 	if err != nil || s.RemovePackfiles(t.Context(), old) != nil {
 		t.Fatal(err)
 	}
-	if err := s.DropState(sweep); err != nil {
+	if err := s.DropState(sweep[0]); err != nil {
 		t.Fatal(err)
 	}
 	// Whatever order Reindex takes, many times.

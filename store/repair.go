@@ -326,35 +326,25 @@ func (s *Store) RestoreState(ctx context.Context, id objects.MAC, raw []byte) er
 	return s.putFile(ctx, name, raw)
 }
 
-func (s *Store) remakeState(ctx context.Context, id objects.MAC) (err error) {
-	cache, err := s.kctx.GetCache().Scan(objects.RandomMAC())
-	if err != nil {
-		return fmt.Errorf("state delta: %w", err)
-	}
-	defer func() { err = errors.Join(err, cache.Close()) }()
-	st := (&state.LocalState{}).Derive(cache)
-	st.Metadata.Serial = s.config.RepositoryID
-	known, err := s.recallState(id, st, cache)
-	if err == nil && !known {
+func (s *Store) remakeState(ctx context.Context, id objects.MAC) error {
+	_, err := s.putState(id, objects.NilMac, func(st *state.LocalState, cache *caching.ScanCache) error {
+		known, err := s.recallState(ctx, id, st, cache)
+		if err != nil || known {
+			return err
+		}
 		s.log.Warn("a state is made anew from the packfiles that no other one tells of: what it had removed and nobody knows of is back", "state", hex.EncodeToString(id[:]))
-		err = s.gatherState(ctx, id, cache)
-	}
+		return s.gatherState(ctx, id, cache)
+	})
 	if err != nil {
 		return err
-	}
-	var buf bytes.Buffer
-	if err := st.SerializeToStream(&buf); err != nil {
-		return fmt.Errorf("state delta: %w", err)
-	}
-	if err := s.repo.PutState(id, &buf); err != nil {
-		return errors.Join(Unavailable("state", err), s.DropState(id))
 	}
 	return s.DropState(id)
 }
 
 // recallState fills in what the index knows of a state, and all that is removed; false when it never
-// was in the index.
-func (s *Store) recallState(id objects.MAC, st *state.LocalState, cache *caching.ScanCache) (known bool, err error) {
+// was in the index. That a packfile is missing, it says as well: when that is back, the state is
+// one of those that are answered; see turn.
+func (s *Store) recallState(ctx context.Context, id objects.MAC, st *state.LocalState, cache *caching.ScanCache) (known bool, err error) {
 	db, err := s.openIndex()
 	if err != nil {
 		return false, err
@@ -368,12 +358,20 @@ func (s *Store) recallState(id objects.MAC, st *state.LocalState, cache *caching
 			err = s.payloads(db, do, query, args...)
 		}
 	}
+	coloured := make(map[objects.MAC]bool) // packfiles
 	each(func(payload []byte) error {
 		e, err := state.ColouredEntryFromBytes(payload)
-		return errors.Join(err, cache.PutColoured(e.Type, e.Blob, payload))
-		// That a packfile is missing is said by one state, which the one that takes it back comes after.
-	}, "SELECT payload FROM deleteds WHERE type <> ? OR mac NOT IN (SELECT mac FROM snapgate_lost WHERE state NOT IN ('', ?))",
-		int(resources.RT_PACKFILE), hex.EncodeToString(id[:]))
+		if err != nil {
+			return err
+		}
+		if e.Type == resources.RT_PACKFILE {
+			coloured[e.Blob] = true
+			if Buried(e.When) {
+				return putBurial(st, cache, e.Blob)
+			}
+		}
+		return cache.PutColoured(e.Type, e.Blob, payload)
+	}, "SELECT payload FROM deleteds")
 	each(func(payload []byte) error {
 		meta, err := state.MetadataFromBytes(payload)
 		if err == nil {
@@ -399,7 +397,35 @@ func (s *Store) recallState(id objects.MAC, st *state.LocalState, cache *caching
 			return errors.Join(err, cache.PutDelta(e.Type, e.Blob, mac, payload))
 		}, "SELECT payload FROM deltas WHERE packfile = ?", hex.EncodeToString(mac[:]))
 	}
-	return true, err
+	if err != nil {
+		return true, err
+	}
+	return true, s.recallFreed(ctx, st, coloured)
+}
+
+// recallFreed has a state take away again the colour of packfiles that its parent has coloured, and that are there and not
+// coloured any more: if it is not this state that has said so, another one has.
+func (s *Store) recallFreed(ctx context.Context, st *state.LocalState, coloured map[objects.MAC]bool) error {
+	if st.Metadata.Parent == objects.NilMac {
+		return nil
+	}
+	parent, err := s.turnOf(ctx, st.Metadata.Parent)
+	if err != nil || len(parent.coloured) == 0 {
+		return err
+	}
+	indexed, err := s.IndexedPackfiles()
+	if err != nil {
+		return err
+	}
+	for _, mac := range parent.coloured {
+		if _, there := indexed[mac]; !there || coloured[mac] {
+			continue
+		}
+		if err := st.DelColouredResource(resources.RT_PACKFILE, mac); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // payloads calls do for what a query finds.

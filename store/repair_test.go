@@ -139,7 +139,7 @@ func TestDoubtful(t *testing.T) {
 	}
 	maps.DeleteFunc(all, func(mac objects.MAC, _ struct{}) bool { _, ok := bad[mac]; return ok })
 	mark, err := s.PutRemoval(store.Removal{Colour: slices.Collect(maps.Keys(all))}, time.Now())
-	if err := errors.Join(err, s.Ingest(mark)); err != nil {
+	if err := errors.Join(err, s.Ingest(mark[0])); err != nil {
 		t.Fatal(err)
 	}
 	if !s.Doubtful(resources.RT_CHUNK, blob) {

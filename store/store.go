@@ -93,9 +93,8 @@ type Store struct {
 	// to whoever calls Refresh and Ingest.
 	indexed map[objects.MAC]struct{}
 
-	listing    packfileList  // the writer's: what Reconcile has seen
-	lossSerial uint64        // the writer's: see Loss
-	toColour   []objects.MAC // the writer's
+	listing    packfileList // the writer's: what Reconcile has seen
+	lossSerial uint64       // the writer's: see Loss
 
 	mu      sync.Mutex
 	wrapped []byte // guarded by mu: the configuration as the store has it

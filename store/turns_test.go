@@ -1,0 +1,338 @@
+package store_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/PlakarKorp/kloset/caching"
+	"github.com/PlakarKorp/kloset/caching/sqlite"
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository/state"
+	"github.com/PlakarKorp/kloset/resources"
+
+	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+// stateReads reads the states of a store as kloset does, in one order after the other.
+type stateReads struct {
+	t     *testing.T
+	s     *store.Store
+	db    *sqlite.SQLiteCache
+	cache *caching.SQLState
+	known []objects.MAC // in the order in which they were written, as far as that is known
+}
+
+func newStateReads(t *testing.T, s *store.Store) *stateReads {
+	t.Helper()
+	r := &stateReads{t: t, s: s}
+	dir := filepath.Join(t.TempDir(), "cache")
+	var err error
+	if r.cache, err = caching.NewSQLState(dir, false); err != nil {
+		t.Fatal(err)
+	}
+	if r.db, err = sqlite.New(dir, "state.db", &sqlite.Options{Shared: true}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// as reads states in an order.
+func (r *stateReads) as(order []objects.MAC) *state.LocalState {
+	r.t.Helper()
+	if _, err := r.db.Exec("BEGIN; DELETE FROM states; DELETE FROM packfiles; DELETE FROM deltas; DELETE FROM deleteds; COMMIT"); err != nil {
+		r.t.Fatal(err)
+	}
+	st, err := state.NewLocalState(r.cache)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, id := range order {
+		rd, version, err := r.s.Repository().GetState(id)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if err := errors.Join(st.MergeState(id, rd, version), rd.Close()); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	return st
+}
+
+// added returns the states that have come since the last call.
+func (r *stateReads) added() (ids []objects.MAC) {
+	r.t.Helper()
+	all, err := r.s.States(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, id := range all {
+		if !slices.Contains(r.known, id) {
+			ids = append(ids, id)
+		}
+	}
+	r.known = append(r.known, ids...)
+	return ids
+}
+
+func (r *stateReads) parent(id objects.MAC) objects.MAC {
+	r.t.Helper()
+	rd, version, err := r.s.Repository().GetState(id)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	h, err := state.ReadHeader(rd, version)
+	if err := errors.Join(err, rd.Close()); err != nil {
+		r.t.Fatal(err)
+	}
+	return h.Parent
+}
+
+// orders calls f with orders in which all states can be read, none before its parent: with some, or with all if they
+// are fewer.
+func (r *stateReads) orders(some int, f func([]objects.MAC)) {
+	r.t.Helper()
+	r.added()
+	parents := make(map[objects.MAC]objects.MAC)
+	for _, id := range r.known {
+		if p := r.parent(id); slices.Contains(r.known, p) {
+			parents[id] = p
+		}
+	}
+	seen := make(map[string]bool)
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 3 * some {
+		left, order := slices.Clone(r.known), make([]objects.MAC, 0, len(r.known))
+		for len(left) > 0 {
+			ready := slices.DeleteFunc(slices.Clone(left), func(id objects.MAC) bool {
+				p, ok := parents[id]
+				return ok && !slices.Contains(order, p)
+			})
+			if len(ready) == 0 {
+				r.t.Fatal("states are their own parents")
+			}
+			next := ready[random.IntN(len(ready))]
+			order = append(order, next)
+			left = slices.DeleteFunc(left, func(id objects.MAC) bool { return id == next })
+		}
+		if key := fmt.Sprint(order); len(seen) < some && !seen[key] {
+			seen[key] = true
+			f(order)
+		}
+	}
+}
+
+// comesAndGoes is a packfile that is taken away and put back.
+type comesAndGoes struct {
+	*stateReads
+	dir        string
+	blob, mac  objects.MAC
+	path, away string
+	buried     bool
+	some       int // orders that are tried
+}
+
+func newComesAndGoes(t *testing.T) *comesAndGoes {
+	t.Helper()
+	dir := t.TempDir()
+	s := storetest.Open(t, storetest.Config(dir))
+	c := &comesAndGoes{stateReads: newStateReads(t, s), dir: dir, away: filepath.Join(dir, "away"), some: 12}
+	c.blob, _ = putBlob(t, s, bytes.Repeat([]byte("blob"), 1000))
+	packs, err := s.IndexedPackfiles()
+	if err != nil || len(packs) != 1 {
+		t.Fatalf("%d packfiles, %v", len(packs), err)
+	}
+	c.mac = slices.Collect(maps.Keys(packs))[0]
+	putBlob(t, s, []byte("another")) // so that there is a store when it is gone
+	paths, err := filepath.Glob(filepath.Join(dir, "store", "packfiles", "*", fmt.Sprintf("%x", c.mac[:])))
+	if err != nil || len(paths) != 1 {
+		t.Fatalf("%q, %v", paths, err)
+	}
+	c.path = paths[0]
+	c.added()
+	return c
+}
+
+func (c *comesAndGoes) move(from, to string) {
+	c.t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// reconcile has a store take note, and returns the states that it writes.
+func (c *comesAndGoes) reconcile(s *store.Store, missing bool) []objects.MAC {
+	c.t.Helper()
+	if err := s.Refresh(c.t.Context()); err != nil {
+		c.t.Fatal(err)
+	}
+	loss, err := s.Reconcile(c.t.Context())
+	if err != nil || (loss != nil) != missing {
+		c.t.Fatalf("loss %v, %v; want %t", loss, err, missing)
+	}
+	if s.Has(resources.RT_CHUNK, c.blob) == missing {
+		c.t.Errorf("counts as stored: %t", !missing)
+	}
+	return c.added()
+}
+
+// everybody reads the states in many orders, and compares what counts.
+func (c *comesAndGoes) everybody(step string, counts bool) {
+	c.t.Helper()
+	c.orders(c.some, func(order []objects.MAC) {
+		st := c.as(order)
+		if got := st.BlobExists(resources.RT_CHUNK, c.blob); got != counts {
+			c.t.Errorf("%s: read as %x, it counts: %t, want %t", step, order, got, counts)
+		}
+		if when := coloured(c.t, st)[c.mac]; store.Buried(when) != c.buried {
+			c.t.Errorf("%s: read as %x, it is coloured at %s", step, order, when)
+		}
+	})
+}
+
+// TestComesAndGoes: a packfile is missing, back, missing and back again, and is removed at last. Whoever reads
+// the states, in whatever order, knows what was said last. Who takes note of a change knows of the one before,
+// or has only read it in the states; it may have happened while nobody looked.
+func TestComesAndGoes(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart=%t", restart), func(t *testing.T) {
+			c := newComesAndGoes(t)
+			s := func() *store.Store {
+				if !restart {
+					return c.s
+				}
+				return reopened(t, c.s)
+			}
+			for i := range 2 {
+				c.move(c.path, c.away)
+				if ids := c.reconcile(s(), true); i == 0 && len(ids) != 1 {
+					t.Errorf("missing: %d states", len(ids))
+				}
+				c.everybody("missing", false)
+				if ids := c.reconcile(s(), true); len(ids) != 0 {
+					t.Errorf("still missing: %d states", len(ids))
+				}
+				last := s() // knows that it is missing
+				c.move(c.away, c.path)
+				if ids := c.reconcile(last, false); i == 0 && len(ids) != 1 {
+					t.Errorf("back: %d states", len(ids))
+				}
+				c.everybody("back", true)
+				if ids := c.reconcile(s(), false); len(ids) != 0 {
+					t.Errorf("still there: %d states", len(ids))
+				}
+				if i == 0 && restart {
+					// Two have seen the same, and neither what the other one has said.
+					c.move(c.path, c.away)
+					a, b := s(), s()
+					for _, s := range []*store.Store{a, b} {
+						if _, err := s.Reconcile(t.Context()); err != nil {
+							t.Fatal(err)
+						}
+					}
+					c.everybody("missing for two", false)
+					c.move(c.away, c.path)
+					for _, s := range []*store.Store{a, b} {
+						if _, err := s.Reconcile(t.Context()); err != nil {
+							t.Fatal(err)
+						}
+					}
+					c.everybody("back for two", true)
+				}
+			}
+			c.remove()
+		})
+	}
+}
+
+// remove marks and removes the packfile as maintenance does.
+func (c *comesAndGoes) remove() {
+	c.t.Helper()
+	macs := []objects.MAC{c.mac}
+	for i, r := range []store.Removal{{Colour: macs}, {Bury: macs}} {
+		r.Freed = make(map[objects.MAC][]objects.MAC)
+		c.added()
+		for _, id := range c.known {
+			facts, err := c.s.ReadState(c.t.Context(), id)
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			for _, mac := range facts.Freed {
+				r.Freed[mac] = append(r.Freed[mac], id)
+			}
+		}
+		if _, err := c.s.PutRemoval(r, time.Now()); err != nil {
+			c.t.Fatal(err)
+		}
+		c.buried = i == 1
+		c.everybody("removal", false)
+	}
+	if err := os.Remove(c.path); err != nil {
+		c.t.Fatal(err)
+	}
+	cold := reopened(c.t, c.s)
+	if loss, err := cold.Reconcile(c.t.Context()); err != nil || loss != nil {
+		c.t.Errorf("what was removed counts as lost: %v, %v", loss, err)
+	}
+	if ids := c.added(); len(ids) > 0 {
+		c.t.Errorf("%d states say that what was removed is missing", len(ids))
+	}
+}
+
+// TestRemadeStates makes each state anew, of what is known when a packfile was lost, when it came back, and when it
+// was removed: everybody knows afterwards what they did before, whether another one was made anew as well or not.
+func TestRemadeStates(t *testing.T) {
+	c := newComesAndGoes(t)
+	c.some = 6
+	remake := func(step string, counts bool) {
+		t.Helper()
+		if err := c.s.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, alone := range []bool{true, false} {
+			for _, id := range slices.Clone(c.known) {
+				paths, err := filepath.Glob(filepath.Join(c.dir, "store", "states", "*", fmt.Sprintf("%x", id[:])))
+				if err != nil || len(paths) != 1 {
+					t.Fatalf("%q, %v", paths, err)
+				}
+				was, err := os.ReadFile(paths[0])
+				if err := errors.Join(err, c.s.RestoreState(t.Context(), id, nil)); err != nil {
+					t.Fatal(err)
+				}
+				if !alone {
+					continue
+				}
+				c.everybody(step, counts)
+				if err := c.s.RestoreState(t.Context(), id, was); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		c.everybody(step, counts)
+		if ids := c.added(); len(ids) > 0 {
+			t.Errorf("%s: %d new states", step, len(ids))
+		}
+	}
+	c.move(c.path, c.away)
+	c.reconcile(c.s, true)
+	remake("missing", false)
+	c.move(c.away, c.path)
+	c.reconcile(c.s, false)
+	c.everybody("back", true)
+	remake("back", true)
+	c.remove()
+	remake("removed", false)
+}
