@@ -21,6 +21,7 @@ import (
 	"github.com/PlakarKorp/kloset/caching/sqlite"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
+	"github.com/PlakarKorp/kloset/repository/state"
 
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
@@ -313,6 +314,69 @@ func TestMaintainEarly(t *testing.T) {
 	c = snapshotter.Change{Path: "/own", Kind: snapshotter.File, Attr: attr(0o644, 0), Version: 6, Stored: stored}
 	own := k.commit(a, c)
 	k.sound(a, id, own)
+}
+
+// TestMaintainAnswers marks and removes a packfile that was missing once: whoever reads that after the state which has
+// said that it is back, and does not read it before.
+func TestMaintainAnswers(t *testing.T) {
+	k := newKeeper(t)
+	a := k.commit(snapshotter.ID{}, tree{"/": dir(0), "/big": file(1, noise(1, 2<<20))}.all()...)
+	b := k.commit(a, remove("/big"))
+	k.drop(a)
+	big := ""
+	for path, size := range packfiles(t, filepath.Dir(strings.TrimPrefix(k.store.Location(), "fs://"))) {
+		if size > 1<<20 {
+			big = path
+		}
+	}
+	away := filepath.Join(t.TempDir(), "away")
+	for _, move := range [][2]string{{big, away}, {away, big}} {
+		if err := os.Rename(move[0], move[1]); err != nil {
+			t.Fatal(err)
+		}
+		k.maintain()
+	}
+	for range 2 {
+		k.later()
+		k.maintain()
+	}
+	if _, err := os.Stat(big); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+	ids, err := k.store.States(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, answers := make(map[objects.MAC]bool), make(map[objects.MAC]int)
+	for _, id := range ids {
+		facts, err := k.store.ReadState(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back[id] = len(facts.Freed) > 0
+		rd, version, err := k.store.Repository().GetState(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := state.ReadHeader(rd, version)
+		if err := errors.Join(err, rd.Close()); err != nil {
+			t.Fatal(err)
+		}
+		answers[h.Parent]++
+	}
+	found := 0
+	for id := range back {
+		if back[id] {
+			found++
+			if answers[id] != 2 {
+				t.Errorf("%d states say that it was marked and removed, want 2", answers[id])
+			}
+		}
+	}
+	if found != 1 {
+		t.Errorf("%d states say that it is back, want 1", found)
+	}
+	k.sound(b)
 }
 
 // TestMaintainRescues saves what a snapshot needs and only a marked packfile has: plakar may make

@@ -635,7 +635,8 @@ func (r *scrubbing) verifyPackfile(ctx context.Context, mac objects.MAC) (size i
 			return 0, damaged{text: gone}, nil
 		}
 	}
-	return c.Bytes, damaged{describeCheck(&c), c.Damaged, len(c.Parts) > 0 || c.Err != nil}, nil
+	// Of one that is missing, there is nothing but its blobs that anybody may need.
+	return c.Bytes, damaged{describeCheck(&c), c.Damaged, !c.Missing && (len(c.Parts) > 0 || c.Err != nil)}, nil
 }
 
 // describeCheck says what is wrong with a packfile.

@@ -53,6 +53,7 @@ func (r *scrubbing) repairOnce(ctx context.Context) error {
 		}
 		return slices.Compare(a.mac[:], b.mac[:])
 	})
+	packfiles := false // were repaired
 	for _, k := range keys {
 		r.s.failpoint(RepairBefore)
 		err := r.repairFile(ctx, k)
@@ -73,12 +74,27 @@ func (r *scrubbing) repairOnce(ctx context.Context) error {
 		}
 		r.s.failpoint(RepairAfter)
 		r.report.Repaired++
+		packfiles = packfiles || k.kind == ledgerPackfile
 		r.s.log.Warn("a damaged file of the store was repaired", "kind", r.damage[k].Kind, "file", r.damage[k].File)
 		if err := r.verifyAgain(ctx, k); err != nil {
 			return err
 		}
 	}
+	if packfiles {
+		if err := r.relist(ctx); err != nil {
+			return err
+		}
+	}
 	return r.concerns(ctx)
+}
+
+// relist takes over snapshots whose headers could not be read before.
+func (r *scrubbing) relist(ctx context.Context) error {
+	ids, err := r.s.store.Snapshots()
+	if err != nil || !slices.ContainsFunc(ids, func(mac objects.MAC) bool { return !r.s.readable(ID(mac)) }) {
+		return err
+	}
+	return r.s.relist(ctx)
 }
 
 // verifyAgain reads a file back that was repaired.

@@ -244,6 +244,64 @@ func TestRepairMissingContents(t *testing.T) {
 	}
 }
 
+// TestRepairMissingInPart takes a packfile away that has, beside what snapshots use, something that nobody has any
+// more: what they use is stored again in another one, and that is all there is to do.
+func TestRepairMissingInPart(t *testing.T) {
+	k := newScrubRig(t)
+	kept := file(60, noise(5, 800<<10))
+	gone := k.commit(k.last, put("/gone", file(61, noise(6, 700<<10))), put("/kept", kept))
+	k.first, k.last = k.last, k.commit(gone, remove("/gone"))
+	if err := k.Remove(t.Context(), gone); err != nil {
+		t.Fatal(err)
+	}
+	from := k.synced()
+	k.forget()
+	missing := 0
+	for _, path := range k.files("packfiles") {
+		if fi, err := os.Stat(path); err != nil || fi.Size() > 1400<<10 {
+			change(t, path, func([]byte) []byte { return nil })
+			missing++
+		}
+	}
+	if n := len(k.scrub(snapshotter.ScrubAll).State.Damage); missing != 1 || n != 1 {
+		t.Fatalf("%d packfiles are missing, %d damaged, want 1", missing, n)
+	}
+	k.sound(k.repair(from))
+	want := with(map[string]*item{"/large": ptr(file(20, noise(1, 1<<20))), "/kept": &kept})
+	other := &rig{Snapshotter: newSnapshotter(t, storetest.Open(t, otherConfig(k.store))), t: t, store: k.store}
+	other.expect(k.last, want)
+	states := len(k.files("states"))
+	k.sound(k.scrub(snapshotter.ScrubAll))
+	if rep := k.repair(from); rep.Repaired != 0 || len(k.files("states")) != states {
+		t.Errorf("%d repaired once more, %d states after %d", rep.Repaired, len(k.files("states")), states)
+	}
+}
+
+// TestRepairShowsSnapshot repairs the header of a snapshot that could not be read when the process began: it is
+// there again, and was not taken for one to make anew.
+func TestRepairShowsSnapshot(t *testing.T) {
+	k := newScrubRig(t)
+	from, _ := k.fileCopy()
+	k.forget()
+	for _, x := range k.regions() {
+		if x.what == "snapshot" {
+			change(t, x.path, flip(8*x.from+100))
+		}
+	}
+	k.Snapshotter = newSnapshotter(t, k.store)
+	if _, err := k.Snapshot(t.Context(), k.last); !errors.Is(err, snapshotter.ErrNoSnapshot) {
+		t.Fatalf("a snapshot whose header is damaged: %v", err)
+	}
+	k.scrub(snapshotter.ScrubAll)
+	k.sound(k.repair(from))
+	for _, id := range []snapshotter.ID{k.first, k.last} {
+		if _, err := k.Snapshot(t.Context(), id); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	k.whole()
+}
+
 // TestRepairStates: a state is made anew of what the index knows of it, and when that is nothing, of
 // the packfiles.
 func TestRepairStates(t *testing.T) {

@@ -184,4 +184,8 @@ func (l *remoteListing) has(mac objects.MAC) bool {
 	return ok
 }
 
-func (l *remoteListing) found(mac objects.MAC) { l.known[mac] = struct{}{} }
+func (l *remoteListing) found(mac objects.MAC) {
+	if l.known != nil { // or else update lists them
+		l.known[mac] = struct{}{}
+	}
+}

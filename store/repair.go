@@ -56,7 +56,16 @@ func (s *Store) CopyOfPackfile(ctx context.Context, mac objects.MAC, from *Store
 // under which the packfile must still be one that the states tell of. That others may have repaired it
 // does not matter: these are the bytes that it was written with.
 func (s *Store) RestorePackfile(ctx context.Context, mac objects.MAC, raw []byte) error {
-	return s.putFile(ctx, packfileName(mac), raw)
+	return s.putPackfile(ctx, mac, raw)
+}
+
+// putPackfile writes a packfile again, of which Reconcile may know that it was missing. It is for the writer.
+func (s *Store) putPackfile(ctx context.Context, mac objects.MAC, raw []byte) error {
+	if err := s.putFile(ctx, packfileName(mac), raw); err != nil {
+		return err
+	}
+	s.listing.found(mac)
+	return nil
 }
 
 // soundPackfile reports whether all of a packfile is as it was written.
@@ -178,7 +187,7 @@ func (m *Mending) Write(ctx context.Context) error {
 	case missing != m.missing, m.was.err == nil && !bytes.Equal(now.raw, m.was.raw):
 		return errors.New("it was changed while it was repaired")
 	}
-	return m.s.putFile(ctx, packfileName(m.mac), raw)
+	return m.s.putPackfile(ctx, m.mac, raw)
 }
 
 // readPlace reads a blob of a packfile that cannot be read whole, if it is sound, into dst, which is of
