@@ -241,3 +241,29 @@ func TestTempNames(t *testing.T) {
 		}
 	}
 }
+
+// Who only looks on, as pages of the web viewer do, puts no commit off, neither by being there nor by having gone.
+func TestOnlookersDoNotCount(t *testing.T) {
+	sys := openTestSystem(t, t.TempDir(), newMemRepository(), func(c *Config) {
+		c.Shares[0].When, c.Shares[0].SessionGrace = WhenSession, time.Hour
+	})
+	defer closeSystem(t, sys)
+	sh := testShare(t, sys)
+	who := &Principal{User: "u", Perms: PermFull, Mounts: []Mount{{At: Root(), Share: sh.name, Root: Root()}}}
+	session := func(onlooker bool) *Session {
+		t.Helper()
+		s, err := sys.Session(t.Context(), who, ConnInfo{Protocol: "web", Onlooker: onlooker})
+		wantNil(t, "session", err)
+		return s
+	}
+	uploader := session(false)
+	want(t, "sessions that upload", sh.policyState().sessions, 1)
+	onlooker := session(true)
+	wantNil(t, "close", uploader.Close())
+	st := sh.policyState()
+	want(t, "sessions that upload", st.sessions, 0)
+	want(t, "one has ended", st.lastSessionEnd.IsZero(), false)
+	wantNil(t, "close", onlooker.Close())
+	want(t, "the last end", sh.policyState().lastSessionEnd, st.lastSessionEnd)
+	want(t, "sessions", sh.policyState().sessions, 0)
+}

@@ -54,4 +54,7 @@ type ConnInfo struct {
 	// Bulk says that what the session does belongs together: while it lasts, batch and
 	// close commit when MaxDelay is over, at the latest, or when they are asked to.
 	Bulk bool
+	// Onlooker says that whether the session is there means nothing for when to commit: it comes and
+	// goes with each page that somebody looks at.
+	Onlooker bool
 }

@@ -77,7 +77,7 @@ func (s *System) Session(ctx context.Context, p *Principal, from ConnInfo) (*Ses
 		return nil, err
 	}
 	for sh := range sess.shares() {
-		sh.sessionStarted(from.Bulk)
+		sh.sessionStarted(from)
 		if err := sh.expirePartials(ctx, sess.started); err != nil {
 			sess.log.Warn("giving up old partials", "share", sh.name, "err", err)
 		}
@@ -141,7 +141,7 @@ func (s *Session) Close() error {
 	delete(s.system.sessions, s)
 	s.system.mu.Unlock()
 	for sh := range s.shares() {
-		sh.sessionEnded(s.from.Bulk)
+		sh.sessionEnded(s.from)
 	}
 	return errors.Join(errs...)
 }

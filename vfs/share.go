@@ -59,9 +59,10 @@ type share struct {
 
 // sessionCount is what the commit policy wants to know of a share's sessions.
 type sessionCount struct {
-	open    int
-	bulk    int // of those, with ConnInfo.Bulk
-	lastEnd time.Time
+	open      int
+	bulk      int       // of those, with ConnInfo.Bulk
+	onlookers int       // of those, with ConnInfo.Onlooker
+	lastEnd   time.Time // of one that is no onlooker's
 }
 
 // ledger is what has been accepted and is not in a snapshot yet.
@@ -158,7 +159,7 @@ func (s *share) policyState() policyState {
 	open := s.ledger.open
 	st := policyState{
 		oldestChange: open.oldest, lastChange: open.newest, completedUpload: open.completed,
-		openUploads: uploads, sessions: s.people.open, lastSessionEnd: s.people.lastEnd, bulk: s.people.bulk,
+		openUploads: uploads, sessions: s.people.open - s.people.onlookers, lastSessionEnd: s.people.lastEnd, bulk: s.people.bulk,
 		sealed: len(s.ledger.sealed), changes: len(open.ops), oldestRestore: open.restored, pressed: pressed,
 	}
 	for _, born := range open.temps {
@@ -180,23 +181,30 @@ func (s *share) policyState() policyState {
 }
 
 // sessionStarted and sessionEnded count the sessions that have the share mounted.
-func (s *share) sessionStarted(bulk bool) {
+func (s *share) sessionStarted(from ConnInfo) {
 	s.mu.Lock()
 	s.people.open++
-	if bulk {
+	if from.Bulk {
 		s.people.bulk++
+	}
+	if from.Onlooker {
+		s.people.onlookers++
 	}
 	s.mu.Unlock()
 	s.pulse()
 }
 
-func (s *share) sessionEnded(bulk bool) {
+func (s *share) sessionEnded(from ConnInfo) {
 	s.mu.Lock()
 	s.people.open--
-	if bulk {
+	if from.Bulk {
 		s.people.bulk--
 	}
-	s.people.lastEnd = time.Now().UTC()
+	if from.Onlooker {
+		s.people.onlookers--
+	} else {
+		s.people.lastEnd = time.Now().UTC()
+	}
 	last := s.retired && s.people.open == 0
 	s.mu.Unlock()
 	s.pulse()

@@ -231,7 +231,8 @@ func (v *viewer) page(f func(*visit) error) http.HandlerFunc {
 			v.fail(w, r, l, http.StatusForbidden, "This form is not from a page of yours, or out of date. Go back, load the page again, and repeat.")
 			return
 		}
-		sess, err := v.cfg.Sessions(r.Context(), who, vfs.ConnInfo{Protocol: protocol, Remote: r.RemoteAddr, Conn: l.id})
+		from := vfs.ConnInfo{Protocol: protocol, Remote: r.RemoteAddr, Conn: l.id, Onlooker: r.Method != http.MethodPost}
+		sess, err := v.cfg.Sessions(r.Context(), who, from)
 		if err != nil {
 			v.refuse(w, r, l, err)
 			return
