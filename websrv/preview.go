@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"io"
 	"net/http"
+	"time"
 	"unicode/utf8"
 
 	"github.com/snapgate/gateway/vfs"
@@ -160,12 +161,15 @@ func (x *visit) sendFile(typ string, most int64) error {
 	h := x.w.Header()
 	h.Set("Content-Type", typ)
 	h.Set("Content-Security-Policy", sandboxed)
+	h.Set("Last-Modified", info.ModTime.UTC().Format(http.TimeFormat))
+	since := time.Time{} // what may change within a second is not gone on with by its time
 	if tag := x.validator(&info); tag != "" {
 		h.Set("ETag", tag)
+		since = info.ModTime
 	}
 	w := x.patient()
 	body := &fileBody{SectionReader: io.NewSectionReader(f, 0, info.Size)}
-	http.ServeContent(w, x.r, "", info.ModTime, body)
+	http.ServeContent(w, x.r, "", since, body)
 	if body.err != nil {
 		x.v.log.Error("a download was cut off", "conn", x.login.id, "principal", x.login.user, "path", x.name.String(), "err", body.err)
 	}
