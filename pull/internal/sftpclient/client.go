@@ -331,21 +331,37 @@ func (c *Client) start(ctx context.Context, typ byte, parts ...[]byte) (*call, e
 	for _, p := range parts {
 		b = append(b, p...)
 	}
+	from := time.Now()
 	late := time.NewTimer(c.timeout)
 	defer late.Stop()
-	select {
-	case c.out <- b:
-		return k, nil
-	case <-c.done:
-		return nil, c.Err()
-	case <-late.C:
-		return nil, c.fail(ErrTimeout)
-	case <-ctx.Done():
-		c.mu.Lock()
-		delete(c.pending, id)
-		c.mu.Unlock()
-		return nil, ctx.Err()
+	for {
+		select {
+		case c.out <- b:
+			return k, nil
+		case <-c.done:
+			return nil, c.Err()
+		case <-late.C:
+			if err := c.bear(from, late); err != nil {
+				return nil, err
+			}
+		case <-ctx.Done():
+			c.mu.Lock()
+			delete(c.pending, id)
+			c.mu.Unlock()
+			return nil, ctx.Err()
+		}
 	}
+}
+
+// bear sets the timer of somebody who waits since from anew, as long as the server says something, or
+// ends the connection.
+func (c *Client) bear(from time.Time, late *time.Timer) error {
+	silent := time.Since(c.began) - time.Duration(c.heard.Load())
+	if silent >= c.timeout || time.Since(from) >= patience*c.timeout {
+		return c.fail(ErrTimeout)
+	}
+	late.Reset(c.timeout - silent)
+	return nil
 }
 
 // wait waits for the reply of a request, which is to be of a type.
@@ -385,11 +401,9 @@ func (c *Client) receive(ctx context.Context, k *call) (r reply, err error) {
 				return r, c.Err()
 			}
 		case <-late.C:
-			silent := time.Since(c.began) - time.Duration(c.heard.Load())
-			if silent >= c.timeout || time.Since(from) >= patience*c.timeout {
-				return r, c.fail(ErrTimeout)
+			if err := c.bear(from, late); err != nil {
+				return r, err
 			}
-			late.Reset(c.timeout - silent)
 		case <-ctx.Done():
 			c.abandon(k)
 			return r, ctx.Err()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,6 +49,68 @@ func TestPatience(t *testing.T) {
 		all.Wait()
 		if !errors.Is(err, ErrTimeout) || took < timeout || took > (patience+1)*timeout {
 			t.Errorf("a call that is not answered: %v after %v", err, took)
+		}
+	})
+}
+
+// Uploads that wait for their turn on a slow line do not time out, as long as the server answers; with
+// one that is silent they do.
+func TestUploadPatience(t *testing.T) {
+	const timeout = time.Minute
+	synctest.Test(t, func(t *testing.T) {
+		var silent atomic.Bool
+		ended := make(chan struct{})
+		defer close(ended)
+		c, err := dial(t, timeout, func(typ byte, id uint32, _ []byte) []byte {
+			if silent.Load() {
+				<-ended
+				return nil
+			}
+			switch typ {
+			case typeOpen:
+				return packetOf(typeHandle, id, appendString(nil, "h"))
+			case typeWrite:
+				<-time.After(2 * time.Second)
+			}
+			return packetOf(typeStatus, id, u32(statusOK))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.limits.Write = maxRead
+		data := make([]byte, maxRead)
+		upload := func() error {
+			u, err := c.Create(t.Context(), "/f", 0, 0o600, true)
+			if err != nil {
+				return err
+			}
+			if _, err = u.Write(t.Context(), data); err != nil {
+				return err
+			}
+			_, err = u.Finish(t.Context())
+			return err
+		}
+		var all sync.WaitGroup
+		for range 2 * queue {
+			all.Go(func() {
+				if err := upload(); err != nil {
+					t.Errorf("an upload behind others: %v", err)
+				}
+			})
+		}
+		all.Wait()
+		silent.Store(true)
+		began := time.Now()
+		for range 2 * queue {
+			all.Go(func() {
+				if err := upload(); !errors.Is(err, ErrTimeout) {
+					t.Errorf("to a silent server: %v", err)
+				}
+			})
+		}
+		all.Wait()
+		if took := time.Since(began); took < timeout || took > 2*timeout {
+			t.Errorf("a silent server was given up after %v", took)
 		}
 	})
 }
