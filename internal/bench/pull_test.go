@@ -188,7 +188,7 @@ func TestPull(t *testing.T) {
 // pulls measures pulls of ours, beside others' tools with theirs, and restores.
 func (s *server) pulls(t *testing.T, ours, theirs load, l link, rounds int) {
 	t.Run(ours.name+", "+l.name, func(t *testing.T) {
-		var pull, copied, restored, plain times
+		var pull, copied, restored, plain, synced times
 		for range rounds {
 			back := ours.dir + "-back"
 			g := puller(t, s.sshSettings(l, ours.dir), s.sshSettings(l, back))
@@ -206,14 +206,18 @@ func (s *server) pulls(t *testing.T, ours, theirs load, l link, rounds int) {
 				t.Fatal(err)
 			}
 			syscall.Sync()
-			plain = append(plain, seconds(func() { rclone(t, s, l, "copy", there, ":sftp:"+back) }))
+			synced = append(synced, seconds(func() { // until it is on the disk, as what was restored is
+				plain = append(plain, seconds(func() { rclone(t, s, l, "copy", there, ":sftp:"+back) }))
+				syscall.Sync()
+			}))
 			if err := os.RemoveAll(back); err != nil {
 				t.Fatal(err)
 			}
 		}
-		tell(t, "pull of %s, %s: %.2f s (%.0f files/s), rclone sync and restic backup of %d files %.2f s, ratio %.2f; restore %.2f s (%.0f files/s), rclone copy %.2f s, ratio %.2f",
+		tell(t, "pull of %s, %s: %.2f s (%.0f files/s), rclone sync and restic backup of %d files %.2f s, ratio %.2f; restore %.2f s (%.0f files/s), rclone copy %.2f s, ratio %.2f, and its flush %.2f s, ratio %.2f",
 			ours.name, l.name, pull.median(), float64(ours.files)/pull.median(), theirs.files, copied.median(), rate(pull, ours.files, copied, theirs.files),
-			restored.median(), float64(ours.files)/restored.median(), plain.median(), rate(restored, ours.files, plain, theirs.files))
+			restored.median(), float64(ours.files)/restored.median(), plain.median(), rate(restored, ours.files, plain, theirs.files),
+			synced.median(), rate(restored, ours.files, synced, theirs.files))
 	})
 }
 
