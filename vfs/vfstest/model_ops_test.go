@@ -137,6 +137,9 @@ func (m *model) finish(u *modelUpload) {
 		}
 		return
 	}
+	if now := m.names[u.path]; u.onto && u.mtime.IsZero() && now != nil && now.typ == vfs.TypeFile {
+		u.mode = now.mode // the file's: another handle may have set it since
+	}
 	if m.check(err, !m.isDir(u.path), "session %d close %d, %s with %d bytes", u.session, u.id, u.path, len(u.data)) {
 		m.publish(u.path, u.data, u.mode, u.mtime, u.session)
 	}
