@@ -139,26 +139,25 @@ func (p *pool[S]) get(ctx context.Context) (*pooled[S], error) {
 	return nil, ctx.Err()
 }
 
-// beside returns the least busy other connection than c, to be put back; nil, while another one is being
-// made where that is allowed, when there is none that takes a call. It does not wait.
-func (p *pool[S]) beside(c *pooled[S]) *pooled[S] {
+// beside returns the least busy other connection than c, to be put back. It does not wait: when there is
+// none that takes a call, making says that one is being made.
+func (p *pool[S]) beside(c *pooled[S]) (other *pooled[S], making bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.waiting) > 0 || p.closed {
-		return nil
+		return nil, false
 	}
-	var best *pooled[S]
-	for _, other := range p.conns {
-		if other != c && other.s.Err() == nil && other.used < other.share && (best == nil || other.used < best.used) {
-			best = other
+	for _, o := range p.conns {
+		if o != c && o.s.Err() == nil && o.used < o.share && (other == nil || o.used < other.used) {
+			other = o
 		}
 	}
-	if best == nil {
+	if other == nil {
 		p.grow()
-		return nil
+		return nil, p.dialing > 0
 	}
-	best.used++
-	return best
+	other.used++
+	return other, false
 }
 
 // size is how many connections there may be; 1 before the first.

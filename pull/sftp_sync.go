@@ -10,10 +10,11 @@ import (
 // OpenSSH's does one request of a connection after the other, so one over the writer's own holds the
 // writing up for as long as the disk takes.
 type besideSync struct {
-	to    int64 // the bytes of the file that it is about
-	ended chan struct{}
-	asked bool // set with err, before ended is closed
-	err   error
+	to     int64 // the bytes of the file that it is about
+	cancel context.CancelFunc
+	ended  chan struct{}
+	asked  bool // set with err, before ended is closed
+	err    error
 }
 
 // syncBeside has what is acknowledged brought to the disk over another connection. It reports false when
@@ -22,16 +23,17 @@ func (w *sftpWriter) syncBeside(ctx context.Context) bool {
 	if w.alone || !w.conn.s.Has(sftpclient.Fsync) || w.s.pool.size() < 2 {
 		return false
 	}
-	other := w.s.pool.beside(w.conn)
+	other, making := w.s.pool.beside(w.conn)
 	if other == nil {
-		return true
+		return making
 	}
 	to, err := w.up.Acknowledged(ctx)
 	if err != nil || to <= w.durable {
 		w.s.pool.put(other)
 		return true // the next Write has the error
 	}
-	b := &besideSync{to: to, ended: make(chan struct{})}
+	ctx, cancel := context.WithCancel(ctx)
+	b := &besideSync{to: to, cancel: cancel, ended: make(chan struct{})}
 	w.beside = b
 	go func() {
 		b.asked, b.err = other.s.SyncFile(ctx, w.full)
@@ -56,6 +58,7 @@ func (w *sftpWriter) besideEnded(wait bool) (busy bool, err error) {
 		}
 	}
 	<-b.ended
+	b.cancel()
 	w.beside = nil
 	switch {
 	case b.err == nil:

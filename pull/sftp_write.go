@@ -137,7 +137,10 @@ func (w *sftpWriter) Finish(ctx context.Context, a Attributes) error {
 func (w *sftpWriter) Abort() {
 	if w.up != nil {
 		w.up.Abort()
-		_, _ = w.besideEnded(true) // ctx of Sync bounds it
+		if w.beside != nil {
+			w.beside.cancel() // whatever it says, the file is given up
+			_, _ = w.besideEnded(true)
+		}
 		w.up = nil
 		w.s.pool.put(w.conn)
 	}

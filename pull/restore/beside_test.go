@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/snapgate/gateway/internal/proctest"
 	"github.com/snapgate/gateway/pull"
 )
 
@@ -96,8 +97,12 @@ func TestSyncBeside(t *testing.T) {
 				t.Fatal(err)
 			}
 			durable := int64(0)
-			for durable < size && err == nil && t.Context().Err() == nil {
+			synced := func() bool {
 				durable, err = w.Sync(t.Context())
+				return durable == size || err != nil
+			}
+			if _, werr := proctest.Wait(t.Context(), patience, synced); werr != nil {
+				t.Fatalf("%d bytes are durable: %v", durable, werr)
 			}
 			ferr := w.Finish(t.Context(), pull.Attributes{})
 			if (err != nil) != c.lost || (ferr != nil) != c.lost {
