@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -107,6 +108,9 @@ type attempt struct {
 	state objects.MAC        // the name of the state that is to come
 	delta *caching.ScanCache // what it will tell of
 	blobs atomic.Int64       // how many, about
+	// turn is held for reading while a packfile is put, and for writing while the state changes: kloset
+	// looks without a lock at the state's name, for a line of its trace.
+	turn sync.RWMutex
 
 	builder *snapshot.Builder
 	source  *merge    // what the Builder is played; nil in an incremental commit

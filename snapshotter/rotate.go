@@ -19,7 +19,9 @@ const rotateBlobs = 250_000
 
 // putPackfile puts a packfile, and counts what is in it.
 func (a *attempt) putPackfile(p packfile.Packfile) error {
+	a.turn.RLock()
 	err := a.rw.PutPackfile(p)
+	a.turn.RUnlock()
 	if err == nil {
 		a.blobs.Add(int64(len(p.Entries())))
 	}
@@ -53,7 +55,10 @@ func (a *attempt) relieve() (done bool, err error) {
 	err = a.lock.Valid()
 	if err == nil {
 		a.s.failpoint(FailStatePutBefore)
-		if err = a.rw.RotateTransaction(next, id, a.state); err != nil {
+		a.turn.Lock()
+		err = a.rw.RotateTransaction(next, id, a.state)
+		a.turn.Unlock()
+		if err != nil {
 			err = store.Unavailable("state", err)
 		}
 		a.s.failpoint(FailStatePutAfter)
