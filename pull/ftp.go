@@ -329,17 +329,20 @@ func (t *transfer) listed() error {
 func (f *FTP) Lstat(ctx context.Context, path string) (Entry, error) {
 	var e Entry
 	err := f.with(ctx, "stat", path, func(c *ftpConn, full string) (err error) {
-		switch _, mlst := c.feats["MLST"]; {
-		case path == "/":
-			e, err = f.statRoot(c, full, mlst)
-		case mlst:
-			e, err = c.mlst(path, full)
-		default:
-			e, err = f.statFile(ctx, c, path, full)
-		}
+		e, err = f.lstat(ctx, c, path, full)
 		return err
 	})
 	return e, err
+}
+
+func (f *FTP) lstat(ctx context.Context, c *ftpConn, path, full string) (Entry, error) {
+	switch _, mlst := c.feats["MLST"]; {
+	case path == "/":
+		return f.statRoot(c, full, mlst)
+	case mlst:
+		return c.mlst(path, full)
+	}
+	return f.statFile(ctx, c, path, full)
 }
 
 // statRoot describes the directory that the remote shows, whether it is reached by a link or

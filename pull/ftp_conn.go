@@ -84,10 +84,9 @@ func (c *ftpConn) broken(err error) error {
 	return err
 }
 
-// watch ends the connection when ctx ends; stop ends the watch.
-func (c *ftpConn) watch(ctx context.Context) (stop func()) {
-	end := context.AfterFunc(ctx, func() { _ = c.broken(ctx.Err()) })
-	return func() { end() }
+// watch ends the connection when ctx ends; stop ends the watch, and reports whether ctx had not ended.
+func (c *ftpConn) watch(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { _ = c.broken(ctx.Err()) })
 }
 
 // dialFTP connects and logs in.

@@ -205,33 +205,60 @@ func (f *FTP) Rename(ctx context.Context, from, to string) error {
 	if err := checkPath("rename", from); err != nil {
 		return err
 	}
-	return f.with(ctx, "rename", to, func(c *ftpConn, full string) error {
-		old := strings.TrimSuffix(full, to) + from
-		next := f.pool.wanted() // as a rule for another file
-		// A server that may lose what is sent ahead is found out by commands that are quick.
-		ahead := c.proven.Load() && c.takesAhead()
-		refused, err := c.rename(to, old, full, ahead, next)
-		if !refused {
-			return err
+	conn, full, err := f.get(ctx, "rename", to)
+	if err != nil {
+		return err
+	}
+	defer f.pool.put(conn)
+	stop := conn.s.watch(ctx)
+	defer stop()
+	err = f.rename(ctx, conn.s, strings.TrimSuffix(full, to)+from, full, to, stop)
+	if cause := ctx.Err(); err != nil && cause != nil {
+		return cause
+	}
+	return err
+}
+
+// rename is Rename; stop ends the watch of ctx.
+func (f *FTP) rename(ctx context.Context, c *ftpConn, old, full, to string, stop func() bool) error {
+	next := f.pool.wanted() // as a rule for another file
+	// A server that may lose what is sent ahead is found out by commands that are quick.
+	ahead := c.proven.Load() && c.takesAhead()
+	refused, err := c.rename(to, old, full, ahead, next)
+	if !refused {
+		return err
+	}
+	if ahead {
+		if refused, err = c.rename(to, old, full, false, false); err == nil {
+			c.serial.Store(true) // it was refused for it
 		}
-		if ahead {
-			if refused, err = c.rename(to, old, full, false, false); err == nil {
-				c.serial.Store(true) // it was refused for it
-			}
-		}
-		if refused && KindOf(err) != KindNotFound {
-			err = makeRoom(c, old, full, err, func(from, into string) error {
-				_, err := c.rename(to, from, into, false, false)
-				return err
-			}, func(p string) error {
-				_, err := c.want("rename", to, 250, "DELE "+p)
-				return err
-			})
-		}
-		if err != nil {
-			// Some servers keep what RNFR has named, and take it for the next file whose RNFR fails.
-			_ = c.broken(err)
-		}
+	}
+	if refused && KindOf(err) != KindNotFound {
+		err = f.replace(ctx, c, old, full, to, err, stop)
+	}
+	if err != nil {
+		// Some servers keep what RNFR has named, and take it for the next file whose RNFR fails.
+		_ = c.broken(err)
+	}
+	return err
+}
+
+// replace makes room for a file where the server has refused to replace the one that is there, if one is.
+func (f *FTP) replace(ctx context.Context, c *ftpConn, old, full, to string, refused error, stop func() bool) error {
+	e, err := f.lstat(ctx, c, to, full)
+	switch {
+	case c.Err() != nil:
+		return cmp.Or(err, c.Err())
+	case err != nil, e.Type == Dir:
+		return refused
+	case !stop(): // not to end while neither of the files has the name
+		return ctx.Err()
+	}
+	return makeRoom(c, old, full, refused, func(from, into string) error {
+		_, err := c.rename(to, from, into, false, false)
+		return err
+	}, func(p string) error {
+		_, err := c.want("rename", to, 250, "DELE "+p)
 		return err
 	})
 }

@@ -2,6 +2,7 @@ package pull
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -96,6 +97,7 @@ func TestFTPRename(t *testing.T) {
 	for name, tt := range map[string]struct {
 		house   *ftpHouse
 		left    string // "", or what else is there
+		none    bool   // nothing is replaced
 		removed int    // by commands that were not refused
 		fails   bool
 	}{
@@ -108,6 +110,7 @@ func TestFTPRename(t *testing.T) {
 		"does not rename":             {house: &ftpHouse{hook: forbids("RNTO")}, fails: true},
 		"does not rename to that":     {house: &ftpHouse{hook: forbids("RNTO /x")}, fails: true},
 		"does not remove":             {house: &ftpHouse{hook: forbids("DELE")}, fails: true},
+		"does not, with an old one":   {house: &ftpHouse{hook: forbids("RNTO /x")}, left: "temp.old", none: true, fails: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := tt.house
@@ -118,6 +121,9 @@ func TestFTPRename(t *testing.T) {
 			want := map[string]string{"temp.part": "new", "x": "old"}
 			if tt.left != "" {
 				want[tt.left] = "older"
+			}
+			if tt.none {
+				delete(want, "x")
 			}
 			for file, text := range want {
 				if err := os.WriteFile(filepath.Join(h.dir, file), []byte(text), 0o600); err != nil {
@@ -140,6 +146,38 @@ func TestFTPRename(t *testing.T) {
 				t.Errorf("%d files were removed, want %d", n, tt.removed)
 			}
 		})
+	}
+}
+
+// A restore that ends while the old file is aside does not leave it there.
+func TestFTPRenameCanceled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	h := &ftpHouse{dir: t.TempDir()}
+	h.hook = func(p *ftpPeer, cmd, arg string) bool {
+		_, err := os.Lstat(filepath.Join(h.dir, arg))
+		switch {
+		case cmd != "RNTO":
+			return false
+		case strings.HasSuffix(arg, ".old"):
+			cancel()
+			return false
+		case err == nil:
+			p.say("553 It is there.")
+		}
+		return err == nil
+	}
+	r := h.start(t).remote(t, impatient(h))
+	for file, text := range map[string]string{"temp.part": "new", "x": "old"} {
+		if err := os.WriteFile(filepath.Join(h.dir, file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Rename(ctx, "/temp.part", "/x"); err != nil {
+		t.Errorf("%v", err)
+	}
+	if diff := cmp.Diff(map[string]string{"x": "new"}, contents(t, h.dir)); diff != "" || ctx.Err() == nil {
+		t.Errorf("%v (-want +got)\n%s", ctx.Err(), diff)
 	}
 }
 

@@ -100,7 +100,7 @@ var (
 // AsideName is what a file is called while the one with a temporary name takes its place: see makeRoom.
 func AsideName(temp string) string { return strings.TrimSuffix(temp, ".part") + ".old" }
 
-// makeRoom gives the file from the name of another one where the server has refused to replace that:
+// makeRoom gives the file from the name of another one, which is there, where the server has refused to replace that:
 // the old one is moved aside, and removed when the new one has its name. A server that refuses renames
 // refuses the first of them, and when a later step is refused all is as before. Unless the connection
 // is lost, one of the files has the name in the end.
