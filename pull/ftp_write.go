@@ -98,6 +98,8 @@ type ftpWriter struct {
 	full string
 	path string
 	size int64 // what the file is to have so far
+
+	short bool // the server has another size in the end
 }
 
 func (w *ftpWriter) Write(ctx context.Context, p []byte) error {
@@ -159,6 +161,9 @@ func (w *ftpWriter) Finish(ctx context.Context, a Attributes) error {
 	}
 	if err == nil {
 		err = w.f.attributes(c, w.path, w.full, File, a, w.sized())
+		if err != nil && !w.short && c.Err() == nil {
+			err = &AttributeError{err}
+		}
 	}
 	if cause := ctx.Err(); err != nil && cause != nil {
 		return cause
@@ -185,6 +190,7 @@ func closeWrite(data net.Conn) error {
 func (w *ftpWriter) sized() ftpStep {
 	return ftpStep{"write", "SIZE " + w.full, func(r ftpReply) error {
 		if size, err := parseSize(strings.TrimSpace(r.text())); r.code == 213 && err == nil && size != w.size {
+			w.short = true
 			return failf("write", w.path, KindShort, "the server has %d bytes of %d", size, w.size)
 		}
 		return nil

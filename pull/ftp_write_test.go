@@ -3,6 +3,7 @@ package pull
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -178,6 +179,46 @@ func TestFTPRenameCanceled(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]string{"x": "new"}, contents(t, h.dir)); diff != "" || ctx.Err() == nil {
 		t.Errorf("%v (-want +got)\n%s", ctx.Err(), diff)
+	}
+}
+
+// A file whose time or mode is refused is there all the same; one that is cut is not.
+func TestFTPAttributesRefused(t *testing.T) {
+	for name, refuses := range map[string]string{"a time": "MFMT", "a mode": "SITE", "bytes": "SIZE"} {
+		for _, noAhead := range []bool{false, true} {
+			h := (&ftpHouse{dir: t.TempDir(), noAhead: noAhead, hook: func(p *ftpPeer, cmd, arg string) bool {
+				if cmd != refuses || !strings.HasSuffix(arg, "/b") {
+					return false
+				}
+				if cmd == "SIZE" {
+					p.say("213 1")
+				} else {
+					p.say("550 Permission denied.")
+				}
+				return true
+			}}).start(t)
+			r := h.remote(t, impatient(h))
+			store := func(file string) error {
+				w, err := r.Create(t.Context(), file, 0)
+				if err != nil {
+					return err
+				}
+				if err := w.Write(t.Context(), []byte("of a file")); err != nil {
+					return err
+				}
+				return w.Finish(t.Context(), Attributes{Mode: 0o640, HasMode: true, ModTime: then})
+			}
+			if err := store("/a"); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			var lacks *AttributeError
+			if err := store("/b"); err == nil || errors.As(err, &lacks) != (refuses != "SIZE") {
+				t.Errorf("%s: %v", name, err)
+			}
+			if n := h.logins.Load(); n != 1 {
+				t.Errorf("%s: %d logins", name, n)
+			}
+		}
 	}
 }
 
