@@ -49,6 +49,14 @@ func (l *listing) take(name string) found {
 	return found{}
 }
 
+// takeAside takes what was moved aside for what has a temporary name out of the listing of n. In a directory
+// that was not listed it is asked for only when nothing else is restored there: see maxListed.
+func (l *listing) takeAside(n *node, temp string) found {
+	old := l.take(pull.AsideName(temp))
+	old.ask = old.ask && n.file
+	return old
+}
+
 // list lists a directory of the destination.
 func (r *run) list(ctx context.Context, n *node) (*listing, error) {
 	if n.made {
@@ -153,14 +161,21 @@ func (r *run) entry(ctx context.Context, n *node, l *listing, e snapshotter.Entr
 		})
 	case snapshotter.Symlink:
 		r.Report.symlinks.Add(1)
-		r.beside(ctx, n, func() error { return r.symlink(ctx, dst, e, old) }, dst)
+		temp := tempName(r.Lineage, dst, e)
+		begun, aside := l.take(temp).there, l.takeAside(n, temp)
+		r.beside(ctx, n, func() error {
+			if err := r.symlink(ctx, dst, e, old, &aside); err != nil || r.DryRun || r.Overwrite == Never {
+				return err
+			}
+			return errors.Join(r.tidy(ctx, child(n.dst, temp), begun), r.tidyAside(ctx, child(n.dst, temp), aside))
+		}, dst)
 	default:
 		r.Report.files.Add(1)
 		r.Report.bytes.Add(e.Size)
 		src, temp := child(n.src, e.Name), tempName(r.Lineage, child(n.src, e.Name), e)
 		f := &file{
 			r: r, src: src, dst: dst, temp: child(n.dst, temp), e: e, fresh: l.fresh,
-			begun: l.take(temp).there, aside: l.take(pull.AsideName(temp)).there,
+			begun: l.take(temp).there, aside: l.takeAside(n, temp),
 		}
 		r.beside(ctx, n, func() error { return f.restore(ctx, old) }, dst)
 	}

@@ -18,9 +18,9 @@ type file struct {
 	r              *run
 	src, dst, temp string
 	e              snapshotter.Entry
-	fresh          bool // the directory was made by this run
-	begun          bool // the listing has its temporary file
-	aside          bool // the listing has what an earlier run has moved aside: see pull.AsideName
+	fresh          bool  // the directory was made by this run
+	begun          bool  // the listing has its temporary file
+	aside          found // what an earlier run has moved aside, or this one: see pull.AsideName
 
 	content Content
 	small   []byte // all of a small file
@@ -112,7 +112,7 @@ func (f *file) restore(ctx context.Context, old found) error {
 			return err
 		}
 	}
-	if err := f.tidy(ctx, pull.AsideName(f.temp), f.aside); err != nil || f.lacks == nil {
+	if err := r.tidyAside(ctx, f.temp, f.aside); err != nil || f.lacks == nil {
 		return err
 	}
 	return f.lacks
@@ -175,19 +175,29 @@ func (f *file) asIs(ctx context.Context, old pull.Entry) (bool, error) {
 		}
 	}
 	// An earlier run was cut off after it had begun this anew, or before it had removed the old one.
-	return true, errors.Join(f.tidy(ctx, f.temp, f.begun), f.tidy(ctx, pull.AsideName(f.temp), f.aside))
+	return true, errors.Join(r.tidy(ctx, f.temp, f.begun), r.tidyAside(ctx, f.temp, f.aside))
 }
 
-// tidy removes what an earlier run has left, when it is there.
-func (f *file) tidy(ctx context.Context, path string, there bool) error {
+// tidy removes what was left of a file or a symbolic link, when it is there.
+func (r *run) tidy(ctx context.Context, path string, there bool) error {
 	if !there {
 		return nil
 	}
-	err := f.r.Retry.Do(ctx, func() (bool, error) { return false, f.r.Target.Remove(ctx, path, pull.File) })
+	err := r.Retry.Do(ctx, func() (bool, error) { return false, r.Target.Remove(ctx, path, pull.File) })
 	if err != nil && pull.KindOf(err) == pull.KindNotFound {
 		return nil
 	}
 	return err
+}
+
+// tidyAside removes what was moved aside for what had a temporary name, now that this has its own.
+func (r *run) tidyAside(ctx context.Context, temp string, old found) error {
+	path := pull.AsideName(temp)
+	old, err := r.look(ctx, path, old)
+	if err != nil && (fatal(err) || ctx.Err() != nil) {
+		return err
+	}
+	return r.tidy(ctx, path, old.there)
 }
 
 // write writes the file beside its place and gives it its name. was says that another one has it.
@@ -200,10 +210,18 @@ func (f *file) write(ctx context.Context, was bool) (err error) {
 	if err == nil || ctx.Err() != nil || !f.tried || fatal(err) {
 		return err
 	}
+	if !was {
+		old, lerr := f.r.look(ctx, pull.AsideName(f.temp), f.aside)
+		was = lerr == nil && old.there
+	}
 	if was {
 		// A server that has lost the old file shall not lose the new one, too.
-		if _, lerr := f.r.Target.Lstat(ctx, f.dst); lerr != nil && pull.KindOf(lerr) == pull.KindNotFound {
-			return fmt.Errorf("%w; the file that was there is gone, what is there of the new one is %s", err, pull.Printable(f.temp))
+		if _, lerr := f.r.Target.Lstat(ctx, f.dst); lerr != nil {
+			gone := "may be gone"
+			if pull.KindOf(lerr) == pull.KindNotFound {
+				gone = "is gone"
+			}
+			return fmt.Errorf("%w; the file that was there %s, what is there of the new one is %s", err, gone, pull.Printable(f.temp))
 		}
 	}
 	// Nobody would go on with it. It may not be there, or not go away: the error is the other.
@@ -317,6 +335,7 @@ func (f *file) attempt(ctx context.Context) (progress bool, err error) {
 	f.r.Failpoint(FailpointFinished)
 	f.named = true
 	if err := t.Rename(ctx, f.temp, f.dst); err != nil {
+		f.aside.ask = f.aside.ask || pull.KindOf(err) == pull.KindConnection
 		return progress, err
 	}
 	f.r.Failpoint(FailpointRenamed)

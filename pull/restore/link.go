@@ -9,8 +9,8 @@ import (
 	"github.com/snapgate/gateway/snapshotter"
 )
 
-// symlink restores a symbolic link.
-func (r *run) symlink(ctx context.Context, dst string, e snapshotter.Entry, old found) error {
+// symlink restores a symbolic link. aside is what was moved aside for it.
+func (r *run) symlink(ctx context.Context, dst string, e snapshotter.Entry, old found, aside *found) error {
 	r.Report.at(dst)
 	if e.Target == "" || strings.IndexByte(e.Target, 0) >= 0 {
 		return &pull.Error{Op: "link", Path: dst, Kind: pull.KindName, Err: errors.New("no link can have its target")}
@@ -36,13 +36,14 @@ func (r *run) symlink(ctx context.Context, dst string, e snapshotter.Entry, old 
 		case !r.replaces(old.Entry, e):
 			r.note("keep", dst, pull.Symlink, 0)
 			r.Report.kept.Add(1)
+			*aside = found{} // it may be the only one
 			return nil
 		}
 		op = "replace"
 	}
 	r.note(op, dst, pull.Symlink, 0)
 	if !r.DryRun {
-		if err := r.link(ctx, dst, e, old.there); err != nil {
+		if err := r.link(ctx, dst, e, old.there, aside); err != nil {
 			return err
 		}
 	}
@@ -66,7 +67,7 @@ func (r *run) leadsTo(ctx context.Context, dst, target string, old pull.Entry) (
 }
 
 // link makes a symbolic link, in place of what is there.
-func (r *run) link(ctx context.Context, dst string, e snapshotter.Entry, replace bool) error {
+func (r *run) link(ctx context.Context, dst string, e snapshotter.Entry, replace bool, aside *found) error {
 	t := r.Target
 	at := dst
 	if replace {
@@ -93,6 +94,7 @@ func (r *run) link(ctx context.Context, dst string, e snapshotter.Entry, replace
 		r.Failpoint(FailpointLinked)
 		err = r.Retry.Do(ctx, func() (bool, error) {
 			err := t.Rename(ctx, at, dst)
+			aside.ask = aside.ask || err != nil && pull.KindOf(err) == pull.KindConnection
 			if err != nil && pull.KindOf(err) == pull.KindNotFound {
 				if got, rerr := t.Readlink(ctx, dst); rerr == nil && got == e.Target {
 					err = nil

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/snapgate/gateway/pull"
@@ -24,7 +25,9 @@ type plainServer struct {
 	// refuses, when it is not nil, is the status with which it answers a request, 0 for what the
 	// server answers; then it has its extensions.
 	refuses func(typ byte, body []byte) uint32
-	wg      sync.WaitGroup
+	// cuts, when it is not nil, says that a request ends the connection.
+	cuts func(typ byte, body []byte) bool
+	wg   sync.WaitGroup
 }
 
 func (p *plainServer) open(ctx context.Context) (io.ReadWriteCloser, error) {
@@ -48,6 +51,9 @@ func (p *plainServer) open(ctx context.Context) (io.ReadWriteCloser, error) {
 	})
 	p.wg.Go(func() {
 		relay(server, far, func(typ byte, body []byte) []byte {
+			if p.cuts != nil && p.cuts(typ, body[4:]) {
+				_ = server.Close()
+			}
 			if p.refuses != nil {
 				if code := p.refuses(typ, body[4:]); code != 0 {
 					refused.Store(string(body[:4]), code)
@@ -135,7 +141,61 @@ func TestPlainServers(t *testing.T) {
 	}
 }
 
+// What was moved aside does not stay there when the connection is lost before it is removed: in the same
+// run, or in the next one, also of a single file.
+func TestAsideIsRemoved(t *testing.T) {
+	for name, tt := range map[string]struct {
+		path string
+		ends bool // the server is away for the rest of the run
+		runs int
+	}{"the same run": {"/", false, 1}, "the next": {"/", true, 3}, "the next, of a file": {"/a", true, 2}} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "dest")
+			var cut sync.Map // of the files whose removal was
+			var away atomic.Bool
+			p := &plainServer{dial: dialOpenSSH(t), cuts: func(typ byte, body []byte) bool {
+				if typ != remove || !bytes.HasSuffix(body, []byte(".old")) {
+					return false
+				}
+				_, was := cut.LoadOrStore(string(body), true)
+				away.Store(!was && tt.ends)
+				return !was
+			}}
+			tr := tree{}.dir("/", 0o755).file("/a", "of a")
+			write(t, filepath.Join(dir, "a"), "an old one")
+			if tt.path == "/" {
+				tr.link("/l", "a")
+				write(t, filepath.Join(dir, "l"), "no link")
+			}
+			target := openSFTP(t, dir, func(ctx context.Context) (io.ReadWriteCloser, error) {
+				if away.Load() {
+					return nil, io.EOF
+				}
+				return p.open(ctx)
+			})
+			for n := 1; ; n++ {
+				away.Store(false)
+				report, err := try(t, target, tr, func(c *restore.Config) { c.Path, c.Workers = tt.path, 1 })
+				if n == tt.runs && err == nil {
+					clean(t, report)
+					break
+				}
+				if n >= tt.runs || err == nil || pull.KindOf(err) != pull.KindConnection {
+					t.Fatalf("run %d: %v", n, err)
+				}
+			}
+			differences(t, describe(t, dir), tr.describe())
+			n := 0
+			cut.Range(func(any, any) bool { n++; return true })
+			if n != len(tr)-1 {
+				t.Errorf("%d removals were cut", n)
+			}
+		})
+	}
+}
+
 const (
+	remove                      = 13
 	setstat, fsetstat, extended = 9, 10, 200
 	failure, unsupported        = 4, 8
 )
