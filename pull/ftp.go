@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -208,6 +209,9 @@ func (f *FTP) list(ctx context.Context, c *ftpConn, path, full string, each func
 		return err
 	}
 	all, err := f.showsAll(ctx, c, path)
+	if isEmpty(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -262,21 +266,16 @@ func (f *FTP) showsAll(ctx context.Context, c *ftpConn, path string) (bool, erro
 	if known != nil {
 		return *known, nil
 	}
-	self := false
-	now := f.cfg.Now()
-	t, err := c.start(ctx, "list", path, "LIST -a", 0)
-	if err == nil {
-		err = t.lines(func(line string, _ bool) error {
-			e, ok := parseUnix(line, now)
-			self = self || ok && e.Name == "."
-			return nil
-		})
-		_ = t.Close()
-		if err == nil {
-			if err := t.listed(); err != nil {
-				return false, err // of another directory it may show more
-			}
+	self, err := f.showsSelf(ctx, c, path, "LIST -a")
+	if err != nil && !noOption(err) {
+		// It is the option that it refuses when it refuses it twice, and not what it does without.
+		if c.Err() == nil {
+			_, err = f.showsSelf(ctx, c, path, "LIST")
 		}
+		if err != nil {
+			return false, err
+		}
+		self, err = f.showsSelf(ctx, c, path, "LIST -a")
 	}
 	if err != nil && (lost(err) || c.Err() != nil) {
 		return false, err
@@ -285,6 +284,31 @@ func (f *FTP) showsAll(ctx context.Context, c *ftpConn, path string) (bool, erro
 	defer f.mu.Unlock()
 	f.all = &self
 	return self, nil
+}
+
+// noOption reports whether a server says by an error that it does not know an option of a command.
+func noOption(err error) bool {
+	var r *replyError
+	return errors.As(err, &r) && slices.Contains([]int{500, 501, 502, 504}, r.code)
+}
+
+// showsSelf reports whether a command lists the directory itself.
+func (f *FTP) showsSelf(ctx context.Context, c *ftpConn, path, command string) (self bool, err error) {
+	now := f.cfg.Now()
+	t, err := c.start(ctx, "list", path, command, 0)
+	if err != nil {
+		return false, err
+	}
+	defer t.Close()
+	err = t.lines(func(line string, _ bool) error {
+		e, ok := parseUnix(line, now)
+		self = self || ok && e.Name == "."
+		return nil
+	})
+	if err == nil && !self {
+		err = t.listed() // of another directory it may show more
+	}
+	return self && err == nil, err
 }
 
 // lines runs a command that lists, and calls each for the entries.
@@ -314,6 +338,9 @@ func (f *FTP) lines(ctx context.Context, c *ftpConn, path, command string, parse
 // pure-ftpd cuts after 10,000 names, vsftpd shows nothing of a directory that it cannot open.
 func (t *transfer) listed() error {
 	for _, text := range t.final.lines {
+		if i := strings.IndexByte(text, '"'); i >= 0 { // FileZilla names the directory
+			text = text[:i] + text[strings.LastIndexByte(text, '"')+1:]
+		}
 		switch text = strings.ToLower(text); {
 		case strings.Contains(text, "truncated"):
 			return failf(t.op, t.path, KindListing, "the listing is cut: %w", replyText(t.final))

@@ -169,8 +169,9 @@ func TestFTPCutListing(t *testing.T) {
 }
 
 // A listing that the server cuts, and says so in a reply of success, is an error: pure-ftpd
-// shows 10,000 names.
+// shows 10,000 names. FileZilla names the directory in that reply, which may be called anything.
 func TestFTPTruncatedListing(t *testing.T) {
+	final := ""
 	h := (&ftpHouse{dir: t.TempDir(), mlsd: true, hook: func(p *ftpPeer, cmd, _ string) bool {
 		if cmd != "MLSD" {
 			return false
@@ -181,11 +182,19 @@ func TestFTPTruncatedListing(t *testing.T) {
 		}
 		_, _ = io.WriteString(nc, "type=file;size=1;modify=20240101000000; a\r\n")
 		nc.Close()
-		p.say("226-Options: -a -l\r\n226 Output truncated to 1 matches")
+		p.say("%s", final)
 		return true
 	}}).start(t)
-	if err := h.remote(t).ReadDir(t.Context(), "/", func(Entry) error { return nil }); err == nil || KindOf(err) != KindListing {
-		t.Errorf("%v", err)
+	r := h.remote(t)
+	for reply, cut := range map[string]bool{
+		"226-Options: -a -l\r\n226 Output truncated to 1 matches": true,
+		`226 Successfully transferred "/a "truncated" one"`:       false,
+		`226 "/d" is truncated`:                                   true,
+	} {
+		final = reply
+		if err := r.ReadDir(t.Context(), "/", func(Entry) error { return nil }); (err != nil) != cut || cut && KindOf(err) != KindListing {
+			t.Errorf("%s: %v", reply, err)
+		}
 	}
 }
 
@@ -235,28 +244,55 @@ func TestFTPEmptyListing(t *testing.T) {
 	}
 }
 
-// A first directory that cannot be opened does not make hidden files invisible in others.
+// A first directory that cannot be listed, or not at once, does not make hidden files invisible in it or in
+// others: they are when the server refuses to be asked for them, and lists what else there is.
 func TestFTPHiddenAfterRefused(t *testing.T) {
-	h := (&ftpHouse{dir: t.TempDir(), hook: func(p *ftpPeer, cmd, _ string) bool {
-		if cmd != "LIST" || p.cwd != "/d" {
-			return false
-		}
-		if nc, err := p.connectData(); err == nil {
-			nc.Close()
-			p.say("226 Transfer done (but failed to open directory).")
-		}
-		return true
-	}}).start(t)
-	if err := os.Mkdir(filepath.Join(h.dir, "d"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	r := h.remote(t)
-	if err := r.ReadDir(t.Context(), "/d", func(Entry) error { return nil }); KindOf(err) != KindListing {
-		t.Errorf("%v", err)
-	}
-	list(t, r, "/")
-	if r.all == nil || !*r.all {
-		t.Error("hidden files are not asked for")
+	const unopened = "226 Transfer done (but failed to open directory)."
+	for _, tt := range []struct {
+		reply   string // to LIST of /d
+		times   int    // how often
+		ever    bool   // to "LIST -a" only, and ever
+		fails   bool   // /d is not listed
+		visible bool
+		lists   int
+	}{
+		{unopened, 9, false, true, true, 4},
+		{"550 Permission denied.", 9, false, true, true, 4},
+		{"450 busy", 1, false, false, true, 5},
+		{"550 something", 1, false, false, true, 5},
+		{"550 -a: no such file", 9, true, false, false, 5},
+		{"501 no options", 9, true, false, false, 3},
+	} {
+		t.Run(tt.reply, func(t *testing.T) {
+			left := tt.times
+			h := (&ftpHouse{dir: t.TempDir(), hook: func(p *ftpPeer, cmd, arg string) bool {
+				if cmd != "LIST" || p.cwd != "/d" && !tt.ever || tt.ever && arg != "-a" || left == 0 {
+					return false
+				}
+				if left--; tt.reply != unopened {
+					p.dropData()
+					p.say("%s", tt.reply)
+				} else if nc, err := p.connectData(); err == nil {
+					nc.Close()
+					p.say("%s", unopened)
+				}
+				return true
+			}}).start(t)
+			if err := os.Mkdir(filepath.Join(h.dir, "d"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			r := h.remote(t, impatient(h))
+			if err := r.ReadDir(t.Context(), "/d", func(Entry) error { return nil }); (err != nil) != tt.fails {
+				t.Errorf("%v", err)
+			}
+			list(t, r, "/")
+			if r.all == nil || *r.all != tt.visible {
+				t.Errorf("hidden files are asked for: %v", r.all)
+			}
+			if n := h.count("LIST"); n != tt.lists {
+				t.Errorf("%d listings, want %d", n, tt.lists)
+			}
+		})
 	}
 }
 
