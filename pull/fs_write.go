@@ -293,5 +293,5 @@ func (f *FS) SyncDir(ctx context.Context, path string) error {
 
 // Writes implements Target. Whether the owner may be set shows when it is.
 func (f *FS) Writes(ctx context.Context) (Writes, error) {
-	return Writes{Mode: true, ModTime: true, DirTime: true, Owner: true, Symlinks: true, Durable: true}, ctx.Err()
+	return Writes{Mode: true, ModTime: true, DirMode: true, DirTime: true, Owner: true, Symlinks: true, Durable: true}, ctx.Err()
 }

@@ -477,6 +477,7 @@ func (f *FTP) Writes(context.Context) (Writes, error) {
 	b := f.abilities()
 	return Writes{
 		Mode:    b.chmod == nil || *b.chmod,
+		DirMode: b.chmod == nil || *b.chmod,
 		ModTime: b.setTime == nil || *b.setTime != "",
 		DirTime: (b.setTime == nil || *b.setTime != "") && (b.dirTime == nil || *b.dirTime),
 	}, nil

@@ -301,9 +301,9 @@ func TestFTPLateRefusals(t *testing.T) {
 		want    Kind
 		able    Writes
 	}{
-		"nothing": {"", KindOther, Writes{Mode: true, ModTime: true}},
-		"a mode":  {"SITE CHMOD 640 /late", KindPermission, Writes{Mode: true, ModTime: true}},
-		"a time":  {"MFMT 20240229131415 /late", KindPermission, Writes{Mode: true, ModTime: true}},
+		"nothing": {"", KindOther, Writes{Mode: true, ModTime: true, DirMode: true}},
+		"a mode":  {"SITE CHMOD 640 /late", KindPermission, Writes{Mode: true, ModTime: true, DirMode: true}},
+		"a time":  {"MFMT 20240229131415 /late", KindPermission, Writes{Mode: true, ModTime: true, DirMode: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := Attributes{Mode: 0o640, HasMode: true, ModTime: time.Date(2024, 2, 29, 13, 14, 15, 0, time.UTC)}

@@ -264,11 +264,15 @@ func (s *SFTP) SetAttributes(ctx context.Context, path string, t Type, a Attribu
 			}
 			a.HasMode = false
 		}
-		for i, set := range sftpSets(a, &s.noSetstat) {
+		cannot := &s.noSetstat
+		for i, set := range sftpSets(a, cannot) {
 			if set == (sftpclient.Set{Mode: set.Mode}) {
 				continue
 			}
-			if err := learnSetstat(i, s.setstat(ctx, c, full, t, set), &s.noSetstat); err != nil {
+			if t == Symlink {
+				cannot = new(atomic.Bool) // that of a link says nothing of others
+			}
+			if err := learnSetstat(i, s.setstat(ctx, c, full, t, set), cannot); err != nil {
 				return err
 			}
 		}
@@ -328,6 +332,6 @@ func (s *SFTP) Writes(ctx context.Context) (Writes, error) {
 		return w, sftpError(ctx, "connect", "", err)
 	}
 	defer s.pool.put(conn)
-	files := !s.noFsetstat.Load()
-	return Writes{Mode: files, ModTime: files, DirTime: files && !s.noSetstat.Load(), Owner: true, Symlinks: true, Durable: conn.s.Has(sftpclient.Fsync)}, nil
+	files, dirs := !s.noFsetstat.Load(), !s.noSetstat.Load()
+	return Writes{Mode: files, ModTime: files, DirMode: dirs, DirTime: dirs, Owner: true, Symlinks: true, Durable: conn.s.Has(sftpclient.Fsync)}, nil
 }

@@ -22,6 +22,7 @@ type Attributes struct {
 type Writes struct {
 	Mode     bool
 	ModTime  bool
+	DirMode  bool // modes of directories
 	DirTime  bool // times of directories
 	Owner    bool
 	Symlinks bool

@@ -102,7 +102,7 @@ func (r *Report) end(w pull.Writes) {
 	for _, a := range []struct {
 		name string
 		can  bool
-	}{{"modes", w.Mode}, {"times", w.ModTime}, {"times of directories", w.DirTime || !w.ModTime}} {
+	}{{"modes", w.Mode}, {"times", w.ModTime}, {"modes of directories", w.DirMode || !w.Mode}, {"times of directories", w.DirTime || !w.ModTime}} {
 		if !a.can {
 			r.cannot = append(r.cannot, a.name)
 		}

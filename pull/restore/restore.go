@@ -161,7 +161,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	defer func() {
 		w, werr := cfg.Target.Writes(context.WithoutCancel(ctx))
 		if werr != nil {
-			w = pull.Writes{Mode: true, ModTime: true, DirTime: true}
+			w = pull.Writes{Mode: true, ModTime: true, DirMode: true, DirTime: true}
 		}
 		cfg.Report.end(w)
 	}()

@@ -233,6 +233,28 @@ func TestModesWithoutLsetstat(t *testing.T) {
 	differences(t, describe(t, dir), tr.describe())
 }
 
+// A server that does not know how to set those of one kind sets those of the others, and that is said.
+func TestAttributesOfOneKind(t *testing.T) {
+	for kind, want := range map[string]string{"link": "", "dir": "modes of directories times of directories"} {
+		dir := filepath.Join(t.TempDir(), "dest")
+		p := &plainServer{dial: dialOpenSSH(t), refuses: func(typ byte, body []byte) uint32 {
+			if (typ == setstat || typ == extended) && bytes.Contains(body, []byte("/"+kind)) && !bytes.Contains(body, []byte("rename@")) {
+				return unsupported
+			}
+			return 0
+		}}
+		tr := tree{}.dir("/", 0o755).file("/a", "of a").dir("/dir", 0o700).dir("/other", 0o750).link("/link", "a")
+		report := run(t, openSFTP(t, dir, p.open), tr, func(c *restore.Config) { c.Workers = 1 })
+		clean(t, report)
+		if got := strings.Join(report.Cannot(), " "); got != want {
+			t.Errorf("of a %s: not set %q", kind, got)
+		}
+		if kind == "link" {
+			differences(t, describe(t, dir), tr.describe())
+		}
+	}
+}
+
 // A server that does not know how to set attributes gets the files without, and that is said once;
 // what one refuses to set is a problem of a file that is there.
 func TestAttributesRefused(t *testing.T) {
