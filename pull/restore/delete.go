@@ -138,7 +138,7 @@ func (r *run) hasAll(ctx context.Context, dir string, names map[string]struct{})
 		}
 		for _, e := range entries {
 			if _, ok := names[e.Name]; !ok {
-				text := fmt.Sprintf("it does not show %s, which was restored: the destination changes names, and nothing is deleted here", pull.Printable(e.Name))
+				text := fmt.Sprintf("it does not show %s, which was restored: the destination changes names, or hides them, and nothing is deleted here", pull.Printable(e.Name))
 				return &pull.Error{Op: "delete", Path: dir, Kind: pull.KindConflict, Err: errors.New(text)}
 			}
 			after = e.Name
