@@ -629,6 +629,36 @@ func TestLosesWhatIsReplaced(t *testing.T) {
 	}
 }
 
+// secret is a target that does not say what it has: a drop box.
+type secret struct{ pull.Target }
+
+func (s secret) ReadDir(_ context.Context, dir string, _ func(pull.Entry) error) error {
+	return &pull.Error{Op: "list", Path: dir, Kind: pull.KindListing}
+}
+
+func (s secret) Lstat(ctx context.Context, p string) (pull.Entry, error) {
+	if p == "/" {
+		return s.Target.Lstat(ctx, p)
+	}
+	return pull.Entry{}, s.ReadDir(ctx, path.Dir(p), nil)
+}
+
+// What cannot be listed is written to, when all that is there is to be replaced.
+func TestDropBox(t *testing.T) {
+	for _, mode := range []restore.Overwrite{restore.Always, restore.Older, restore.Never} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "a"), "old")
+		tr := tree{}.dir("/", 0o755).file("/a", "new").dir("/d", 0o755).file("/d/b", "b")
+		report := run(t, secret{openLocal(t, dir)}, tr, func(c *restore.Config) { c.Overwrite = mode })
+		if mode == restore.Always {
+			clean(t, report)
+			differences(t, describe(t, dir), tr.describe())
+		} else if data, err := os.ReadFile(filepath.Join(dir, "a")); err != nil || string(data) != "old" || report.Failed() != 2 {
+			t.Errorf("%s: %q, %v, %d problems", mode, data, err, report.Failed())
+		}
+	}
+}
+
 // syncing notes what makes names durable.
 type syncing struct {
 	pull.Target

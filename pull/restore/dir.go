@@ -206,6 +206,9 @@ func (r *run) look(ctx context.Context, dst string, old found) (found, error) {
 		return found{Entry: e, there: true}, nil
 	case pull.KindOf(err) == pull.KindNotFound:
 		return found{}, nil
+	case pull.KindOf(err) == pull.KindListing && r.Overwrite == Always && !r.DryRun:
+		// A directory may be written to and not be listed: it is for the server to refuse what is not possible.
+		return found{}, nil
 	}
 	return found{}, err
 }
