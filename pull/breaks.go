@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/snapgate/gateway/internal/sshclient"
 )
@@ -15,14 +16,18 @@ const (
 	// maxBreaks is how many calls may break their connections in a run. With more it is not
 	// they, but the server.
 	maxBreaks = 32
+	// maxTurn is how long a call has its connection for itself: one that breaks it does so sooner, and
+	// the upload of a large file is not to hold up the others.
+	maxTurn = 10 * time.Second
 )
 
 // breaks tells calls that break connections from connections that break: a directory that makes
 // the server's process crash from a server that is away. Safe for concurrent use.
 type breaks struct {
-	r Remote
+	r    Remote
+	most time.Duration // maxTurn; tests have less
 
-	turn  sync.Mutex // held during a call that has lost a connection: those of others would go with it
+	turn  sync.Mutex // held, for a while, during a call that has lost a connection: those of others would go with it
 	mu    sync.Mutex // guards count; a leaf
 	count int        // of calls that were given up
 }
@@ -31,7 +36,7 @@ type breaks struct {
 // see Do.
 func (r Retry) Watching(remote Remote) Retry {
 	if r.breaks == nil {
-		r.breaks = &breaks{r: remote}
+		r.breaks = &breaks{r: remote, most: maxTurn}
 	}
 	return r
 }
@@ -47,11 +52,19 @@ func (b *breaks) do(ctx context.Context, op func() (progress bool, err error)) (
 		if n == breakAttempts {
 			return false, b.given(err)
 		}
-		b.turn.Lock()
-		progress, err = op()
-		b.turn.Unlock()
+		progress, err = b.alone(op)
 	}
 	return progress, err
+}
+
+// alone calls op while no other is called so, for maxTurn at most.
+func (b *breaks) alone(op func() (progress bool, err error)) (bool, error) {
+	b.turn.Lock()
+	release := sync.OnceFunc(b.turn.Unlock)
+	defer release()
+	late := time.AfterFunc(b.most, release)
+	defer late.Stop()
+	return op()
 }
 
 // reached reports whether a call that has lost its connection had one.

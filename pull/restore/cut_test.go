@@ -564,7 +564,7 @@ func (breakingWriter) Finish(context.Context, pull.Attributes) error {
 }
 
 // A file that breaks each connection, which a server may do that looks into what it gets, is a problem,
-// and the others are restored.
+// and the others are restored. What there is of a large one stays for the next run.
 func TestBreakingFile(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dest")
 	tr := tree{}.dir("/", 0o755).file("/a", "a").file("/bad", "b").file("/bad and large", string(randomBytes(3<<20))).file("/z", "z")
@@ -573,8 +573,15 @@ func TestBreakingFile(t *testing.T) {
 	if len(list) != 2 || list[0].Path != "/bad" || list[0].Kind != pull.KindBreaks || list[1].Kind != pull.KindBreaks {
 		t.Errorf("problems %+v", list)
 	}
-	if got := describe(t, dir); len(got) != 2 || !strings.HasPrefix(got[0], `"/a"`) || !strings.HasPrefix(got[1], `"/z"`) {
+	got := describe(t, dir)
+	if len(got) != 3 || !strings.HasPrefix(got[0], `"/.bad and large.snapgate-`) || !strings.HasPrefix(got[1], `"/a"`) || !strings.HasPrefix(got[2], `"/z"`) {
 		t.Errorf("there is %q", got)
+	}
+	report = run(t, openLocal(t, dir), tr)
+	clean(t, report)
+	differences(t, describe(t, dir), tr.describe())
+	if c := report.Counts(); c.Resumed != 1 {
+		t.Errorf("%+v", c)
 	}
 }
 

@@ -224,6 +224,9 @@ func (f *file) write(ctx context.Context, was bool) (err error) {
 			return fmt.Errorf("%w; the file that was there %s, what is there of the new one is %s", err, gone, pull.Printable(f.temp))
 		}
 	}
+	if pull.KindOf(err) == pull.KindBreaks && f.best > smallFile {
+		return err // it may not be the file that breaks it: the next run goes on
+	}
 	// Nobody would go on with it. It may not be there, or not go away: the error is the other.
 	_ = f.r.Target.Remove(ctx, f.temp, pull.File)
 	return err
