@@ -249,17 +249,27 @@ func TestTornFollowsTheFile(t *testing.T) {
 // A client that has sent the file again while its old line was still taken for alive may append to it,
 // then and when the old upload has ended.
 func TestTornIsOverAfterAWholeUpload(t *testing.T) {
-	sys, _ := fullTestSystem(t)
-	dead, v := visit(t, sys, "u", PermFull, "/"), visit(t, sys, "u", PermFull, "/")
-	v.put("/f", "old")
-	f := dead.open("/f", OpenWrite|OpenTruncate)
-	dead.write(f, 0, big("n"))
-	f.up.background.Wait()
-	v.put("/f", "whole")
-	for range 2 {
-		g := v.open("/f", OpenWrite|OpenResume)
-		wantNil(t, "abort", g.Abort())
-		wantNil(t, "the line breaks", dead.Close())
+	for name, again := range map[string]func(v visitor){
+		"overwritten": func(v visitor) { v.put("/f", "whole") },
+		"renamed over it": func(v visitor) {
+			v.put("/n", "whole")
+			wantNil(t, "rename", v.Rename(t.Context(), "/n", "/f", true))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sys, _ := fullTestSystem(t)
+			dead, v := visit(t, sys, "u", PermFull, "/"), visit(t, sys, "u", PermFull, "/")
+			v.put("/f", "old")
+			f := dead.open("/f", OpenWrite|OpenTruncate)
+			dead.write(f, 0, big("n"))
+			f.up.background.Wait()
+			again(v)
+			for range 2 {
+				g := v.open("/f", OpenWrite|OpenResume)
+				wantNil(t, "abort", g.Abort())
+				wantNil(t, "the line breaks", dead.Close())
+			}
+		})
 	}
 }
 

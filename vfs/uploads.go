@@ -298,7 +298,7 @@ func (t *uploads) tear(user string, name Name, at time.Time) {
 }
 
 // mend is called for what a principal has done to a name on purpose: what is there since is not what
-// its cut-off overwrite has left.
+// its cut-off overwrite has left, and not what an upload that is still open there would leave.
 func (t *uploads) mend(o *op) {
 	name := o.to
 	switch o.kind {
@@ -311,6 +311,13 @@ func (t *uploads) mend(o *op) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.cut, partKey{o.user, name})
+	if o.kind == opRemove {
+		return
+	}
+	for _, u := range t.open[name] {
+		// One that has come with the file that was renamed is still about that.
+		u.resent = u.resent || u.user == o.user && !u.onto
+	}
 }
 
 // torn reports whether the principal's last overwrite of a name was cut off a while ago, or is under
