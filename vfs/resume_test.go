@@ -221,7 +221,7 @@ func TestTornFollowsTheFile(t *testing.T) {
 		}
 		return err
 	}
-	for _, path := range []string{"/d/f", "/replaced", "/removed"} {
+	for _, path := range []string{"/d/f", "/replaced", "/removed", "/away", "/taken"} {
 		cutOff(path)
 		wantKind(t, path, appends(path), KindTorn)
 	}
@@ -231,10 +231,18 @@ func TestTornFollowsTheFile(t *testing.T) {
 	wantNil(t, "remove", v.Remove(t.Context(), "/removed"))
 	other := visit(t, sys, "other", PermFull, "/")
 	other.put("/removed", "another")
+	wantNil(t, "rename of the file", v.Rename(t.Context(), "/away", "/there", false))
+	wantNil(t, "another's rename of the file", other.Rename(t.Context(), "/taken", "/elsewhere", false))
+	for _, path := range []string{"/away", "/taken"} {
+		other.put(path, "another")
+	}
 	for _, when := range []string{"running", "after a crash", "after the journal was trimmed"} {
 		wantKind(t, "in the renamed directory, "+when, appends("/e/f"), KindTorn)
 		wantNil(t, "replaced, "+when, appends("/replaced"))
-		wantNil(t, "removed, "+when, appends("/removed"))
+		for _, path := range []string{"/removed", "/away", "/there", "/taken"} {
+			wantNil(t, path+", "+when, appends(path))
+		}
+		wantKind(t, "where another has renamed it, "+when, appends("/elsewhere"), KindTorn)
 		if when == "after a crash" {
 			sys.cfg.Limits.SpoolBytes = 16 // any journal is trimmed by a commit
 		}

@@ -160,8 +160,7 @@ func (t *uploads) openBelow(dir Name) bool {
 }
 
 // move is called by the sequencer when a rename takes effect, and with swapped arguments
-// when it could not be journalled: uploads, partials and what is known of cut-off overwrites below from
-// follow. What is at
+// when it could not be journalled: uploads and partials below from follow. What is at
 // from itself follows when it is an upload that was opened on the file that moves; an
 // upload of a name that was free is about the name, and stays.
 func (t *uploads) move(from, to Name) {
@@ -196,14 +195,6 @@ func (t *uploads) move(from, to Name) {
 		t.orphan(k, p.spool)
 		t.parts[k] = p
 	}
-	moved := map[partKey]time.Time{}
-	for k, at := range t.cut {
-		if k.name != from && k.name.HasPrefix(from) {
-			delete(t.cut, k)
-			moved[partKey{k.user, k.name.Rebase(from, to)}] = at
-		}
-	}
-	maps.Copy(t.cut, moved)
 }
 
 // settle notes whether an upload continues a complete file now; what another handle takes
@@ -298,7 +289,9 @@ func (t *uploads) tear(user string, name Name, at time.Time) {
 }
 
 // mend is called for what a principal has done to a name on purpose: what is there since is not what
-// its cut-off overwrite has left, and not what an upload that is still open there would leave.
+// its cut-off overwrite has left, and not what an upload that is still open there would leave. What is known of
+// others' cut-off overwrites goes with the files that a rename moves, once it has happened: what is noted
+// before it in a batch goes along.
 func (t *uploads) mend(o *op) {
 	name := o.to
 	switch o.kind {
@@ -310,6 +303,16 @@ func (t *uploads) mend(o *op) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if o.kind == opRename {
+		moved := map[partKey]time.Time{}
+		for k, at := range t.cut {
+			if k.name.HasPrefix(o.name) {
+				delete(t.cut, k)
+				moved[partKey{k.user, k.name.Rebase(o.name, o.to)}] = at
+			}
+		}
+		maps.Copy(t.cut, moved)
+	}
 	delete(t.cut, partKey{o.user, name})
 	if o.kind == opRemove {
 		return
