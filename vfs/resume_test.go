@@ -281,6 +281,24 @@ func TestTornIsOverAfterAWholeUpload(t *testing.T) {
 	}
 }
 
+// An upload under way that is renamed onto a complete file is about to replace it, as one that has begun as
+// its overwrite.
+func TestTornByARenamedUpload(t *testing.T) {
+	sys, _ := fullTestSystem(t)
+	dead, v := visit(t, sys, "u", PermFull, "/"), visit(t, sys, "u", PermFull, "/")
+	v.put("/f", "old")
+	f := dead.open("/f.part", OpenWrite|OpenCreate)
+	dead.write(f, 0, big("n"))
+	v.put("/f.part", "another's")
+	wantNil(t, "remove", v.Remove(t.Context(), "/f.part"))
+	wantNil(t, "rename", dead.Rename(t.Context(), "/f.part", "/f", true))
+	for range 2 {
+		_, err := v.Open(t.Context(), "/f", OpenWrite|OpenResume, AttrSet{})
+		wantKind(t, "resume", err, KindTorn)
+		wantNil(t, "the line breaks", dead.Close())
+	}
+}
+
 // A directory that is renamed over an empty one brings its partials along: those that it meets are gone,
 // with their bytes.
 func TestPartialMeetsAnother(t *testing.T) {

@@ -205,16 +205,20 @@ func (t *uploads) settle(u *upload, onto bool) {
 	u.onto, u.exclusive, u.resent = onto, false, false
 }
 
-// moveOne renames an open upload by itself.
-func (t *uploads) moveOne(u *upload, to Name) error {
+// moveOne renames an open upload by itself; over says that a complete file has the new name.
+func (t *uploads) moveOne(u *upload, to Name, over bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.isLeaving(to) {
 		return errKind("rename", to, KindBusy)
 	}
 	if t.take(u) {
-		u.at = to
+		u.at, u.resent = to, false
 		t.open[to] = append(slices.Clone(t.open[to]), u)
+		if over {
+			u.rewrites.Store(true)
+			u.noted.Store(false) // if at all, of another name
+		}
 	}
 	return nil
 }
@@ -323,8 +327,8 @@ func (t *uploads) mend(o *op) {
 	}
 }
 
-// torn reports whether the principal's last overwrite of a name was cut off a while ago, or is under
-// way in another session than that of owner: its line may have broken.
+// torn reports, of a name that a complete file has, whether the principal's last overwrite of it was cut off
+// a while ago, or is under way in another session than that of owner: its line may have broken.
 func (t *uploads) torn(user string, owner *Session, name Name, now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -332,7 +336,7 @@ func (t *uploads) torn(user string, owner *Session, name Name, now time.Time) bo
 		return true
 	}
 	return slices.ContainsFunc(t.open[name], func(u *upload) bool {
-		return u.user == user && u.onto && u.rewrites.Load() && !u.resent && u.owner.Load() != owner
+		return u.user == user && u.rewrites.Load() && !u.resent && u.owner.Load() != owner
 	})
 }
 
