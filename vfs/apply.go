@@ -256,6 +256,8 @@ func (k opKind) String() string {
 		return "partial gone"
 	case opTorn:
 		return "torn"
+	case opWhole:
+		return "whole"
 	default:
 		return "unknown"
 	}

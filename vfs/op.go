@@ -23,6 +23,7 @@ const (
 	opPartial                       // an upload in progress or cut off, with what is durable of it
 	opPartialGone                   // a partial expired, was resumed to its end or discarded
 	opTorn                          // user's overwrite of the file at name is under way, or was cut off
+	opWhole                         // user has sent the whole file at name, which has it already
 )
 
 // attrMask says which fields of op.attr an opSetattr sets.

@@ -34,6 +34,7 @@ func (u *upload) publish(ctx context.Context, f *File, room roomState) (done boo
 		o, err = u.putOp(ctx, f)
 	}
 	if err == nil && u.repeats(ctx, f, o) {
+		u.whole(ctx)
 		return true, room, u.leave(u.discard())
 	}
 	if err == nil {
@@ -383,6 +384,17 @@ func (u *upload) journalTorn(ctx context.Context) error {
 		return nil
 	}
 	return u.share.do(ctx, o)
+}
+
+// whole notes, for an upload that repeats what the name has, that nothing is torn there. When the journal does
+// not take it, it is known until the process ends.
+func (u *upload) whole(ctx context.Context) {
+	o := &op{kind: opWhole, user: u.user}
+	o.check = func(*tree) error { o.name = u.name(); return nil }
+	if err := u.share.do(ctx, o); err != nil {
+		u.share.uploads.whole(u.user, u.name())
+		u.share.log.Warn("note of a file that was sent again", "share", u.share.name, "err", err)
+	}
 }
 
 // note is journalTorn for the case that the process dies.

@@ -73,7 +73,7 @@ func (o *op) encode() []byte {
 	case opPartialGone:
 		e.str(o.partial.user)
 		e.str(o.partial.name.s)
-	case opTorn:
+	case opTorn, opWhole:
 		e.str(o.name.s)
 	}
 	return e.b
@@ -161,7 +161,7 @@ func decodeRecord(b []byte) (*op, []byte, error) {
 		o.partial = &p
 	case opPartialGone:
 		o.partial = &partial{user: d.str(), name: d.name()}
-	case opTorn:
+	case opTorn, opWhole:
 		o.name = d.name()
 	default:
 		return nil, nil, fmt.Errorf("%w: kind %d", errRecord, b[1])

@@ -37,6 +37,7 @@ func sampleOps() []*op {
 		{kind: opPartial, time: at, partial: &partial{name: Name{"/p"}, user: "bob", spool: 4, size: 15, extents: xs[:1], base: base, time: at}},
 		{kind: opPartialGone, time: at, partial: &partial{name: Name{"/p"}, user: "bob"}},
 		{kind: opTorn, name: Name{"/a"}, time: at, user: "bob"},
+		{kind: opWhole, name: Name{"/a"}, time: at, user: "bob"},
 	}
 }
 

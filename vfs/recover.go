@@ -235,6 +235,9 @@ func (s *share) replay(ctx context.Context, t *tree, ops []replayed, lenient boo
 		case opTorn:
 			s.uploads.tear(o.user, o.name, o.time)
 			continue
+		case opWhole:
+			s.uploads.whole(o.user, o.name)
+			continue
 		case opPut:
 			s.uploads.published(o.user, o.name, o.content.spool)
 		case opRename:

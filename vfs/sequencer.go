@@ -108,7 +108,12 @@ func (st *stage) add(t *tree, o *op, r *request) {
 	st.tree = t
 	st.ops = append(st.ops, o)
 	st.reqs = append(st.reqs, r)
-	st.sync = st.sync || o.flush || (o.kind != opSetattr && o.kind != opPartial && o.kind != opPartialGone && o.kind != opTorn)
+	switch o.kind {
+	case opSetattr, opPartial, opPartialGone, opTorn, opWhole:
+		st.sync = st.sync || o.flush
+	default:
+		st.sync = true
+	}
 }
 
 func (s *share) newStage() *stage {
@@ -377,6 +382,9 @@ func (s *share) note(o *op, pos uint64) {
 		return
 	case opTorn:
 		s.uploads.tear(o.user, o.name, o.time)
+		return
+	case opWhole:
+		s.uploads.whole(o.user, o.name)
 		return
 	case opSeal, opCommitted:
 		return

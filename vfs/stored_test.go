@@ -7,12 +7,16 @@ import (
 )
 
 // With acknowledge: stored, a retry after a failed acknowledgement makes no second version
-// even when the first one has got its snapshot in between.
+// even when the first one has got its snapshot in between, and the file can be appended to then.
 func TestRetryAfterLateSnapshot(t *testing.T) {
-	sys, repo := fullTestSystem(t, func(c *Config) {
-		c.Shares[0].When, c.Shares[0].AckStored = WhenClose, true
-		c.Shares[0].AckTimeout = 50 * time.Millisecond
-	})
+	dir, repo, timeout := t.TempDir(), newMemRepository(), 50*time.Millisecond
+	open := func() *System {
+		return openTestSystem(t, dir, repo, func(c *Config) {
+			c.Shares[0].When, c.Shares[0].AckStored, c.Shares[0].AckTimeout = WhenClose, true, timeout
+		})
+	}
+	sys := open()
+	defer func() { closeSystem(t, sys) }()
 	s := testShare(t, sys)
 	v := visit(t, sys, "u", PermFull, "/")
 	gate := repo.Block()
@@ -29,6 +33,12 @@ func TestRetryAfterLateSnapshot(t *testing.T) {
 	after, err := s.current().lookup(t.Context(), mustName(t, "/f"))
 	wantNil(t, "lookup", err)
 	want(t, "version", after.version, before.version)
+	wantNil(t, "resume", v.open("/f", OpenWrite|OpenResume).Abort())
+	crash(t, sys)
+	timeout = time.Minute
+	sys = open()
+	v = visit(t, sys, "u", PermFull, "/")
+	wantNil(t, "resume after a crash", v.open("/f", OpenWrite|OpenResume).Abort())
 	v.put("/f", big("b"))
 	want(t, "other bytes", v.get("/.snapshots/latest/f"), big("b"))
 }

@@ -251,10 +251,7 @@ func (t *uploads) published(user string, name Name, id spool.ID) {
 	k := partKey{user, name}
 	t.orphan(k, id)
 	delete(t.parts, k)
-	delete(t.cut, k)
-	for _, u := range t.open[name] {
-		u.resent = u.resent || u.user == user
-	}
+	t.mended(k)
 	if id == 0 {
 		return
 	}
@@ -290,6 +287,21 @@ func (t *uploads) tear(user string, name Name, at time.Time) {
 		delete(t.cut, oldest)
 	}
 	t.cut[k] = at
+}
+
+// whole notes that a principal has sent all of the file that a name has.
+func (t *uploads) whole(user string, name Name) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mended(partKey{user, name})
+}
+
+// mended is whole with mu held.
+func (t *uploads) mended(k partKey) {
+	delete(t.cut, k)
+	for _, u := range t.open[k.name] {
+		u.resent = u.resent || u.user == k.user
+	}
 }
 
 // mend is called for what a principal has done to a name on purpose: what is there since is not what
