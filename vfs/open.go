@@ -194,7 +194,7 @@ func (s *Session) openWrite(ctx context.Context, f *File, p *place, attr AttrSet
 			return errStale // its version is to be continued
 		}
 	}
-	if !p.absent && f.flag&OpenResume != 0 && p.mount.share.uploads.torn(s.principal.User, s, p.dir, time.Now()) {
+	if !p.absent && f.flag&OpenResume != 0 && p.mount.share.torn(ctx, s.principal.User, s, p.dir) {
 		// What the client wants to go on with is gone; what is there is another version.
 		return errKind("open", p.name, KindTorn)
 	}

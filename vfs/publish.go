@@ -356,8 +356,11 @@ func (u *upload) keep(ctx context.Context) error {
 }
 
 // tear notes that the upload does not become the file that its name has, and that the principal must
-// not go on behind that one. When the journal does not take it, it is known until the process ends.
+// not go on behind that one; u.mu is held for writing. When the journal does not take it, it is known until the process ends.
 func (u *upload) tear(ctx context.Context) {
+	if u.over != nil {
+		return // what it was for looks before it tries again
+	}
 	err := u.journalTorn(ctx)
 	if err == nil || errors.Is(err, errNotTorn) {
 		return
@@ -395,6 +398,27 @@ func (u *upload) whole(ctx context.Context) {
 		u.share.uploads.whole(u.user, u.name())
 		u.share.log.Warn("note of a file that was sent again", "share", u.share.name, "err", err)
 	}
+}
+
+// torn asks the upload table, for the principal of a session who wants to go on behind the file that name has. What
+// is refused is remembered from then on anew: a job tries it with each of its runs.
+func (s *share) torn(ctx context.Context, user string, owner *Session, name Name) bool {
+	now := time.Now()
+	torn, since := s.uploads.torn(user, owner, name, now)
+	if !torn || since.IsZero() || now.Sub(since) < cutRefresh {
+		return torn
+	}
+	o := &op{kind: opTorn, name: name, user: user}
+	o.check = func(*tree) error {
+		if !s.uploads.isCut(user, name) {
+			return errNotTorn // it was sent again meanwhile
+		}
+		return nil
+	}
+	if err := s.do(ctx, o); err != nil && !errors.Is(err, errNotTorn) {
+		s.log.Warn("note of an overwrite", "share", s.name, "err", err)
+	}
+	return true
 }
 
 // note is journalTorn for the case that the process dies.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"testing"
+	"time"
 )
 
 // A partial belongs to one handle: of two that resume it at the same moment, and of one
@@ -279,6 +280,66 @@ func TestTornIsOverAfterAWholeUpload(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is put over a file only as it was seen is no upload that somebody resumes: where it fails, nothing is torn.
+func TestNotTornByARestore(t *testing.T) {
+	sys, _ := fullTestSystem(t)
+	v := visit(t, sys, "u", PermFull, "/")
+	v.put("/f", "old")
+	was, err := v.Lstat(t.Context(), "/f")
+	wantNil(t, "lstat", err)
+	for name, end := range map[string]func(f *File){
+		"aborted": func(f *File) { wantNil(t, "abort", f.Abort()) },
+		"changed": func(f *File) {
+			visit(t, sys, "other", PermFull, "/").put("/f", "another's")
+			wantKind(t, "close", f.Close(), KindChanged)
+		},
+	} {
+		f := v.open("/f", OpenWrite|OpenTruncate)
+		wantNil(t, "publish over", f.PublishOver(&was))
+		v.write(f, 0, big("n"))
+		f.up.background.Wait()
+		end(f)
+		_, err := v.Open(t.Context(), "/f", OpenWrite|OpenResume, AttrSet{})
+		wantNil(t, "resume after it was "+name, err)
+	}
+}
+
+// A job that tries each day to append to what it has torn is refused for as long as it tries.
+func TestTornAsLongAsItIsTried(t *testing.T) {
+	const day = 24 * time.Hour
+	dir, repo := t.TempDir(), newMemRepository()
+	sys := openTestSystem(t, dir, repo)
+	defer func() { closeSystem(t, sys) }()
+	v := visit(t, sys, "u", PermFull, "/")
+	for path, at := range map[string]time.Duration{"/tried": -29 * day, "/forgotten": -31 * day, "/ahead": 400 * day} {
+		v.put(path, "old")
+		testShare(t, sys).uploads.tear("u", mustName(t, path), time.Now().Add(at))
+	}
+	tries := func(path string, want Kind) {
+		t.Helper()
+		f, err := v.Open(t.Context(), path, OpenWrite|OpenResume, AttrSet{})
+		if want == 0 {
+			wantNil(t, path, err)
+			wantNil(t, "abort", f.Abort())
+			return
+		}
+		wantKind(t, path, err, want)
+	}
+	tries("/tried", KindTorn)
+	tries("/forgotten", 0)
+	tries("/ahead", KindTorn)
+	_, since := testShare(t, sys).uploads.torn("u", nil, mustName(t, "/ahead"), time.Now())
+	want(t, "ahead of the clock", since.After(time.Now()), false)
+	crash(t, sys)
+	sys = openTestSystem(t, dir, repo)
+	v = visit(t, sys, "u", PermFull, "/")
+	tries("/tried", KindTorn)
+	_, since = testShare(t, sys).uploads.torn("u", nil, mustName(t, "/tried"), time.Now())
+	want(t, "tried lately", time.Since(since) < day, true)
+	v.put("/tried", "whole")
+	tries("/tried", 0)
 }
 
 // An upload under way that is renamed onto a complete file is about to replace it, as one that has begun as

@@ -231,7 +231,7 @@ func (u *upload) touch() {
 // principal's last overwrite of it was cut off: a client that resumes goes by the size of
 // what is there, which is the old version, and would put a new tail on an old head.
 func (u *upload) refuseTail(off int64) error {
-	if limit := u.base.limit; limit > 0 && off >= limit && u.table.torn(u.user, u.owner.Load(), u.name(), time.Now()) {
+	if limit := u.base.limit; limit > 0 && off >= limit && u.share.torn(context.Background(), u.user, u.owner.Load(), u.name()) {
 		return errKind("write", Name{}, KindTorn)
 	}
 	return nil
@@ -285,9 +285,9 @@ func (u *upload) writeAt(f *File, p []byte, off int64) (int, error) {
 }
 
 // noteDue reports whether the journal should know that a complete file is being overwritten: not of
-// a small file, whose record follows at once.
+// a small file, whose record follows at once. mu is held.
 func (u *upload) noteDue() bool {
-	return u.rewrites.Load() && !u.noted.Load() && (u.spoolNo.Load() != 0 || time.Since(u.started) >= noteAfter)
+	return u.rewrites.Load() && !u.noted.Load() && u.over == nil && (u.spoolNo.Load() != 0 || time.Since(u.started) >= noteAfter)
 }
 
 // checkpointDue reports whether enough was written, or long enough ago, to be worth a

@@ -264,9 +264,11 @@ func (t *uploads) published(user string, name Name, id spool.ID) {
 }
 
 const (
-	// cutMemory is how long a cut-off overwrite is remembered: a client that resumes does it
-	// within its job's next runs.
-	cutMemory = 24 * time.Hour
+	// cutMemory is how long a cut-off overwrite is remembered, from the last time on that something was
+	// refused for it: a client that resumes does it within its job's next runs.
+	cutMemory = 30 * 24 * time.Hour
+	// cutRefresh is the age from which on a refusal is journalled.
+	cutRefresh = time.Hour
 	// cutMax bounds what is remembered; beyond it, the oldest is forgotten. A trim of the journal
 	// writes all of it again.
 	cutMax = 4096
@@ -276,6 +278,9 @@ const (
 func (t *uploads) tear(user string, name Name, at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if now := time.Now(); at.After(now) {
+		at = now // the clock was ahead
+	}
 	k := partKey{user, name}
 	if _, known := t.cut[k]; !known && len(t.cut) >= cutMax {
 		var oldest partKey
@@ -341,15 +346,25 @@ func (t *uploads) mend(o *op) {
 
 // torn reports, of a name that a complete file has, whether the principal's last overwrite of it was cut off
 // a while ago, or is under way in another session than that of owner: its line may have broken.
-func (t *uploads) torn(user string, owner *Session, name Name, now time.Time) bool {
+// since is when it was cut off, or something was refused for it last; zero when it is under way.
+func (t *uploads) torn(user string, owner *Session, name Name, now time.Time) (torn bool, since time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if at, ok := t.cut[partKey{user, name}]; ok && now.Sub(at) < cutMemory {
-		return true
+		return true, at
 	}
-	return slices.ContainsFunc(t.open[name], func(u *upload) bool {
+	under := slices.ContainsFunc(t.open[name], func(u *upload) bool {
 		return u.user == user && u.rewrites.Load() && !u.resent && u.owner.Load() != owner
 	})
+	return under, time.Time{}
+}
+
+// isCut reports whether it is known that the principal's overwrite of a name was cut off.
+func (t *uploads) isCut(user string, name Name) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.cut[partKey{user, name}]
+	return ok
 }
 
 // overtaken reports whether the principal of an upload has published its name since that was opened.
