@@ -360,6 +360,60 @@ func TestTornByARenamedUpload(t *testing.T) {
 	}
 }
 
+// Of operations that share a flush, each is about what those before it have left, as in a replay.
+func TestTornInOneBatch(t *testing.T) {
+	dir, repo := t.TempDir(), newMemRepository()
+	sys := openTestSystem(t, dir, repo)
+	defer func() { closeSystem(t, sys) }()
+	v := visit(t, sys, "u", PermFull, "/")
+	for _, dir := range []string{"/d", "/g", "/p"} {
+		wantNil(t, "mkdir", v.Mkdir(t.Context(), dir, AttrSet{}))
+	}
+	for _, path := range []string{"/f", "/d/f", "/g/f", "/new"} {
+		v.put(path, "old")
+	}
+	f := v.open("/p/p", OpenWrite|OpenCreate)
+	v.write(f, 0, big("n"))
+	wantNil(t, "abort", f.Abort())
+	s := testShare(t, sys)
+	part, ok := s.uploads.partial("u", mustName(t, "/p/p"))
+	want(t, "there is a partial", ok, true)
+	torn := func(path string) *op { return &op{kind: opTorn, user: "u", name: mustName(t, path)} }
+	rename := func(from, to string) *op {
+		return &op{kind: opRename, user: "u", name: mustName(t, from), to: mustName(t, to)}
+	}
+	reqs := []*request{}
+	for _, o := range []*op{
+		put(t, s, "/f", "whole"), torn("/f"), // what is torn is not there any more
+		rename("/new", "/g/f"), rename("/g", "/h"), torn("/h/f"),
+		torn("/d/f"), rename("/d", "/e"),
+		{kind: opPartialGone, user: "u", partial: &part}, rename("/p", "/q"),
+	} {
+		reqs = append(reqs, &request{op: o, done: make(chan error, 1)})
+	}
+	wantNil(t, "exec", s.exec(t.Context(), func() error { s.process(reqs); return nil }))
+	for _, r := range reqs {
+		if err := <-r.done; err != nil && !errors.Is(err, errNotTorn) {
+			t.Errorf("%v: %v", r.op.kind, err)
+		}
+	}
+	for _, when := range []string{"running", "after a crash"} {
+		for path, kind := range map[string]Kind{"/f": 0, "/h/f": 0, "/e/f": KindTorn} {
+			f, err := v.Open(t.Context(), path, OpenWrite|OpenResume, AttrSet{})
+			if kind == 0 {
+				wantNil(t, path+", "+when, err)
+				wantNil(t, "abort", f.Abort())
+			} else {
+				wantKind(t, path+", "+when, err, kind)
+			}
+		}
+		want(t, "the partial, "+when, v.size("/q/p"), -1)
+		crash(t, sys)
+		sys = openTestSystem(t, dir, repo)
+		v = visit(t, sys, "u", PermFull, "/")
+	}
+}
+
 // A directory that is renamed over an empty one brings its partials along: those that it meets are gone,
 // with their bytes.
 func TestPartialMeetsAnother(t *testing.T) {

@@ -116,6 +116,31 @@ func (st *stage) add(t *tree, o *op, r *request) {
 	}
 }
 
+// partialsBelow reports whether something in the batch is about a partial below a directory.
+func (st *stage) partialsBelow(dir Name) bool {
+	return slices.ContainsFunc(st.ops, func(o *op) bool {
+		return o.partial != nil && o.partial.name != dir && o.partial.name.HasPrefix(dir)
+	})
+}
+
+// mends reports whether the principal of an opTorn has, in the batch, put something whole at its name.
+func (st *stage) mends(torn *op) bool {
+	name := torn.name
+	for _, o := range slices.Backward(st.ops) {
+		at := o.to
+		if o.kind == opPut || o.kind == opWhole {
+			at = o.name
+		}
+		if o.user == torn.user && at == name {
+			return true
+		}
+		if o.kind == opRename {
+			name = name.Rebase(o.to, o.name) // what it had before
+		}
+	}
+	return false
+}
+
 func (s *share) newStage() *stage {
 	return &stage{tree: s.current(), version: s.seq.version}
 }
@@ -162,6 +187,10 @@ func (s *share) accept(st *stage, r *request) (*stage, error) {
 	if o.upload != nil {
 		o.name = o.upload.name()
 	}
+	if o.kind == opRename && st.partialsBelow(o.name) {
+		s.flush(st) // the table has them then, and the rename moves them
+		st = s.newStage()
+	}
 	if o.parents {
 		if err := s.addParents(st, o); err != nil {
 			return st, err
@@ -171,6 +200,9 @@ func (s *share) accept(st *stage, r *request) (*stage, error) {
 		if err := o.check(st.tree); err != nil {
 			return st, err
 		}
+	}
+	if o.kind == opTorn && st.mends(o) {
+		return st, errNotTorn
 	}
 	if err := s.refuseOpenBelow(st.tree, o); err != nil {
 		return st, err
