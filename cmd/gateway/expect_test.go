@@ -5,6 +5,7 @@ import (
 	"iter"
 	"log/slog"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -180,13 +181,17 @@ func reopened(t *testing.T, b *backups, dir string) *backups {
 	return b
 }
 
-// hookedFS calls renamed after each rename.
+// hookedFS calls renamed after each rename, and fails those for which broken is set.
 type hookedFS struct {
 	disk.OS
 	renamed func()
+	broken  error
 }
 
 func (h *hookedFS) Rename(from, to string) error {
+	if h.broken != nil {
+		return h.broken
+	}
 	err := h.OS.Rename(from, to)
 	if h.renamed != nil {
 		h.renamed()
@@ -225,7 +230,9 @@ func TestAlarmPins(t *testing.T) {
 		pins, err := k.pins(t.Context())
 		got := ""
 		for _, p := range pins {
-			got += p.Reason
+			if got += p.Reason; p.Reason == "" {
+				got += "no note"
+			}
 		}
 		if err != nil || got != want {
 			t.Errorf("%s: pinned with %q, %v; want %q", what, got, err, want)
@@ -236,6 +243,9 @@ func TestAlarmPins(t *testing.T) {
 	own := pinnedFor(&finding)
 
 	raise()
+	fsys.broken = syscall.ENOSPC
+	step("there is no room for the note", pin(own), syscall.ENOSPC, "")
+	fsys.broken = nil
 	step("the alarm pins it", pin(own), nil, own)
 	fsys.renamed = func() { fsys.renamed = nil; raise() } // once it is unpinned
 	step("it is raised again while it is acknowledged", ack, alarm.ErrChanged, own)

@@ -394,14 +394,19 @@ func (k *keeper) notes() (pinNotes, error) {
 	return notes, nil
 }
 
-// pin pins a snapshot, and notes why.
+// pin notes why a snapshot is to be pinned, and pins it: in this order, since an alarm takes no pin away that is
+// not noted as its own. A note without a pin says nothing.
 func (k *keeper) pin(ctx context.Context, id snapshotter.ID, reason string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := k.snapshots.Pin(ctx, id); err != nil {
+	if err := k.note(ctx, id, reason); err != nil {
 		return err
 	}
-	return k.note(ctx, id, reason)
+	err := k.snapshots.Pin(ctx, id)
+	if errors.Is(err, snapshotter.ErrNoSnapshot) {
+		err = errors.Join(err, k.note(ctx, id, ""))
+	}
+	return err
 }
 
 // unpin takes a pin away.
