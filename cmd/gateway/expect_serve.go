@@ -62,12 +62,13 @@ func (s *serving) compare(ctx context.Context, was, now snapshotter.ID) (watch.C
 // suspect raises the alarm of a finding, and pins the good snapshot before it.
 func (s *serving) suspect(ctx context.Context, share string, newest *snapshotter.Snapshot, f *watch.Finding) error {
 	good := f.Good.ID.String()
+	// In this order: an acknowledgement unpins before the alarm is over.
+	ours := slices.ContainsFunc(s.alarms.List(), func(a alarm.Alarm) bool { return slices.Contains(a.Pins, good) })
 	pins, err := s.snapshots.Pins(ctx)
 	if err != nil {
 		return err
 	}
 	_, pinned := pins[f.Good.ID]
-	ours := slices.ContainsFunc(s.alarms.List(), func(a alarm.Alarm) bool { return slices.Contains(a.Pins, good) })
 	a := alarm.Alarm{
 		Kind: f.Kind, Subject: share, Finding: true, Text: f.Text, Snapshot: newest.ID.String(),
 		Hint: fmt.Sprintf("compare: gateway diff %s %s; the former is kept until somebody has looked: gateway alarms ack %s %s",
@@ -78,8 +79,16 @@ func (s *serving) suspect(ctx context.Context, share string, newest *snapshotter
 	}
 	s.alarms.Raise(a)
 	// A pin that the alarm does not name, as it has too many, nobody would take away.
-	if now, ok := s.alarms.Get(a.Kind, share); pinned || !ok || !slices.Contains(now.Pins, good) {
+	if now, ok := s.alarms.Get(a.Kind, share); !ok || !slices.Contains(now.Pins, good) {
 		return nil
+	}
+	if pinned { // unless another alarm that has pinned it was acknowledged before this one was raised
+		if pins, err = s.snapshots.Pins(ctx); err != nil {
+			return err
+		}
+		if _, pinned = pins[f.Good.ID]; pinned {
+			return nil
+		}
 	}
 	err = s.keeper.pin(ctx, f.Good.ID, pinnedFor(&a))
 	if errors.Is(err, snapshotter.ErrNoSnapshot) {

@@ -215,7 +215,13 @@ func TestAlarmPins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fsys, board := &hookedFS{}, newBoard(t)
+	fsys, changed := &hookedFS{}, func() {}
+	board, err := alarm.Open(alarm.Config{
+		Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler), Changed: func(alarm.Change) { changed() },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	k := &keeper{
 		dir: t.TempDir(), disk: fsys, snapshots: snaps, alarms: board, log: slog.New(slog.DiscardHandler),
 		lineage: func(string) snapshotter.Lineage { return snapshotter.Lineage{} },
@@ -254,4 +260,21 @@ func TestAlarmPins(t *testing.T) {
 	step("the alarm pins it again", pin(own), nil, own)
 	step("somebody else pins it as well", pin("evidence"), nil, "evidence")
 	step("that alarm is acknowledged", ack, nil, "evidence")
+
+	unpin := func() error { return k.unpin(t.Context(), id) }
+	step("somebody has seen enough", unpin, nil, "")
+	raise()
+	step("an alarm pins it", pin(own), nil, own)
+	changed = func() { _, err = k.unpinForAlarm(t.Context(), id) }
+	good, gerr := snaps.Snapshot(t.Context(), id)
+	if gerr != nil {
+		t.Fatal(gerr)
+	}
+	again := &watch.Finding{Kind: alarm.Shrink, Good: good}
+	s := &serving{gateway: &gateway{log: k.log, snapshots: snaps, alarms: board}, keeper: k}
+	suspect := func() error {
+		serr := s.suspect(t.Context(), "web", &good, again)
+		return errors.Join(serr, err)
+	}
+	step("another pins it while that one is acknowledged", suspect, nil, alarmNote+"shrink web")
 }
