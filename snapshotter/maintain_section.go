@@ -98,6 +98,11 @@ func (r *maintenance) recheck(v *survey) error {
 			return errStaleSurvey // what was to stay is marked by somebody else
 		}
 	}
+	for mac := range r.s.store.Distrusted() {
+		if p := v.packs[mac]; len(v.bury) > 0 && p != nil && !p.damaged && p.needed > 0 && p.marked.IsZero() {
+			return errStaleSurvey // what is to be removed may be the only sound copy
+		}
+	}
 	own := r.s.early.packfiles()
 	v.colour = slices.DeleteFunc(v.colour, func(mac objects.MAC) bool {
 		_, marked := coloured[mac]

@@ -19,6 +19,7 @@ import (
 const (
 	neededBySnapshot byte = 1 << iota // else by a view of a snapshot that is gone
 	inKept                            // a packfile that is there, and stays, has it
+	inDamaged                         // so does one that is known to be damaged
 	inMarked                          // one that is marked has it
 	inLost                            // one that is missing had it
 )
@@ -29,6 +30,7 @@ type packUse struct {
 	marked  time.Time // zero: it is not
 	listed  bool      // it is in the store
 	lost    bool      // it is known to be missing
+	damaged bool      // it is known to be, and whatever it has may be
 	strange bool      // it has something that this program does not know
 	needed  int       // blobs of it that are needed
 	alone   int       // of those, what nothing else has
@@ -201,6 +203,11 @@ func (r *maintenance) packfiles(ctx context.Context, v *survey) error {
 			v.packs[mac] = &packUse{listed: true, added: time.Time{}} // choose asks how old it is
 		}
 	}
+	for mac := range st.Distrusted() {
+		if p := v.packs[mac]; p != nil {
+			p.damaged = true
+		}
+	}
 	return r.measure(ctx, v, listed)
 }
 
@@ -255,6 +262,8 @@ func (r *maintenance) places(ctx context.Context, v *survey) (marked []store.Pla
 		case !pack.marked.IsZero():
 			v.seen[b] = what | inMarked
 			marked = append(marked, p)
+		case pack.damaged:
+			v.seen[b] = what | inDamaged
 		default:
 			v.seen[b] = what | inKept
 		}
@@ -263,12 +272,13 @@ func (r *maintenance) places(ctx context.Context, v *survey) (marked []store.Pla
 }
 
 // judge makes sure that all that snapshots need is in packfiles that stay. What is only in marked
-// ones can be saved; what is missing is missing; and if the index does not know where something
+// ones can be saved, or, when a damaged one has it as well, stays in them until that is repaired from
+// there; what is missing is missing; and if the index does not know where something
 // is, it is not to be trusted.
 func (r *maintenance) judge(v *survey, marked []store.Place) error {
 	unknown := 0
 	for _, what := range v.seen {
-		if what&neededBySnapshot == 0 || what&(inKept|inMarked) != 0 {
+		if what&neededBySnapshot == 0 || what&(inKept|inDamaged|inMarked) != 0 {
 			continue
 		}
 		if what&inLost != 0 {
@@ -286,7 +296,7 @@ func (r *maintenance) judge(v *survey, marked []store.Place) error {
 			continue
 		}
 		v.packs[p.Packfile].alone++
-		if what&neededBySnapshot != 0 && what&inMarked != 0 && v.packs[p.Packfile].listed {
+		if what&neededBySnapshot != 0 && what&(inMarked|inDamaged) == inMarked && v.packs[p.Packfile].listed {
 			v.stranded = append(v.stranded, p)
 		}
 	}

@@ -477,6 +477,73 @@ func TestMaintainRescueCutOff(t *testing.T) {
 	next.expect(a, want)
 }
 
+// TestMaintainKeepsSoundCopy damages a packfile when an earlier one with the same content is about to be
+// removed: it stays until the damage is repaired, from there.
+func TestMaintainKeepsSoundCopy(t *testing.T) {
+	k := newScrubRig(t)
+	m := &keeper{rig: k.rig, dir: t.TempDir(), now: time.Now()}
+	big := noise(5, 2<<20)
+	// added commits the content, and returns the packfile that has it.
+	added := func(path string) (snapshotter.ID, string) {
+		t.Helper()
+		before := k.files("packfiles")
+		id := k.commit(k.last, put(path, file(40, big)))
+		for _, name := range k.files("packfiles") {
+			if !slices.Contains(before, name) && len(read(t, name)) > 1<<20 {
+				return id, name
+			}
+		}
+		t.Fatal("it was not stored")
+		return id, ""
+	}
+	there := func(name string) bool {
+		t.Helper()
+		_, err := os.Stat(name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	id, early := added("/big")
+	m.drop(id)
+	m.later()
+	m.maintain()
+	id, late := added("/again")
+	m.later() // the next run removes it, unless it knows of the damage
+	plan := m.config()
+	plan.DryRun = true
+	if rep, err := m.Maintain(t.Context(), plan); err != nil || rep.Removed.Bytes < int64(len(big)) || rep.Kept.Packfiles != 0 {
+		t.Fatalf("without damage: %+v, %v; want it removed", rep, err)
+	}
+	change(t, late, flip(8<<20))
+	damage := k.scrub(snapshotter.ScrubAll).State
+	if len(damage.Damage) != 1 {
+		t.Fatalf("damage %+v", damage.Damage)
+	}
+	k.Distrust(&snapshotter.ScrubState{})
+	surprised := newSnapshotter(t, k.store, func(c *snapshotter.Config) {
+		c.Failpoint = func(name string) {
+			if name == snapshotter.MaintainLocked {
+				k.Distrust(&damage)
+			}
+		}
+	})
+	if rep, err := surprised.Maintain(t.Context(), m.config()); err != nil || !there(early) {
+		t.Errorf("damage is found meanwhile: %+v, %v, the sound copy is there: %v", rep, err, there(early))
+	}
+	if rep := m.maintain(); !there(early) || rep.Kept.Packfiles != 1 || rep.Rescued+rep.Lost != 0 {
+		t.Errorf("with damage: %+v, the sound copy is there: %v", rep, there(early))
+	}
+	k.sound(k.repair(nil))
+	want := with(map[string]*item{"/large": ptr(file(20, noise(1, 1<<20))), "/again": ptr(file(40, big))})
+	k.expect(id, want)
+	if m.maintain(); there(early) {
+		t.Error("it is kept when the damage is repaired")
+	}
+	k.expect(id, want)
+	m.sound(k.first, k.last, id)
+}
+
 // TestMaintainDoubt gives up when something does not fit together.
 func TestMaintainDoubt(t *testing.T) {
 	k := newKeeper(t)

@@ -104,17 +104,25 @@ func (s *Store) Has(typ resources.Type, mac objects.MAC) bool {
 // Distrust names the packfiles that are known to be damaged, in place of those before.
 func (s *Store) Distrust(packfiles map[objects.MAC]struct{}) { s.distrusted.Store(&packfiles) }
 
+// Distrusted returns the packfiles that Distrust has named last; they are not to be changed.
+func (s *Store) Distrusted() map[objects.MAC]struct{} {
+	if bad := s.distrusted.Load(); bad != nil {
+		return *bad
+	}
+	return nil
+}
+
 // Doubtful reports whether a blob that the store has is only in packfiles which Distrust has named,
 // or else in such as are about to be removed. It is sound perhaps; whoever is about to rely on it
 // stores it again. Safe for concurrent use.
 func (s *Store) Doubtful(typ resources.Type, mac objects.MAC) bool {
-	bad := s.distrusted.Load()
-	if bad == nil || len(*bad) == 0 {
+	bad := s.Distrusted()
+	if len(bad) == 0 {
 		return false
 	}
 	doubtful := func(payload []byte) bool {
 		delta, err := state.DeltaEntryFromBytes(payload)
-		_, named := (*bad)[delta.Location.Packfile]
+		_, named := bad[delta.Location.Packfile]
 		return err == nil && named
 	}
 	if payload, err := s.locator.locate(s, typ, mac); err != nil || !doubtful(payload) {

@@ -133,6 +133,11 @@ func maintainAlone(ctx context.Context, cfg *config.Config, named *config.Store,
 func maintainOpened(ctx context.Context, cfg *config.Config, named *config.Store, mc snapshotter.MaintainConfig, log *slog.Logger) (rep snapshotter.MaintainReport, err error) {
 	// The gateway that may be started meanwhile has its own cache.
 	err = withOpened(ctx, cfg, named, filepath.Join(mc.Dir, "cache"), log, func(snaps *snapshotter.Snapshotter) (err error) {
+		verified, err := snapshotter.ReadScrubState(scrubDir(cfg, named))
+		if err != nil {
+			log.Error("what is known of the store's files cannot be read: maintenance takes all of them for sound", "store", named.Name, "err", err)
+		}
+		snaps.Distrust(&verified)
 		rep, err = snaps.Maintain(ctx, mc)
 		return err
 	})
