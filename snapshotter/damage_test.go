@@ -17,7 +17,7 @@ import (
 )
 
 // packfiles lists the packfiles of the store in dir with their sizes.
-func packfiles(t *testing.T, dir string) map[string]int64 {
+func packfiles(t testing.TB, dir string) map[string]int64 {
 	t.Helper()
 	list, err := filepath.Glob(filepath.Join(dir, "store", "packfiles", "*", "*"))
 	if err != nil {

@@ -30,7 +30,7 @@ func (r *maintenance) section(ctx context.Context, lock *store.Lock, v *survey) 
 	if err := r.s.store.SweepLeftovers(ctx); err != nil {
 		r.s.log.Warn("leftovers in the store stay", "err", err)
 	}
-	if len(v.colour)+len(v.bury) > 0 {
+	if len(v.colour)+len(v.bury)+len(v.rebury) > 0 {
 		if err := r.putRemoval(ctx, lock, v); err != nil {
 			return err
 		}
@@ -117,10 +117,12 @@ func (r *maintenance) recheck(v *survey) error {
 		when, marked := coloured[mac] // somebody may have taken the mark away
 		return !marked || store.Buried(when) || when.After(cutoff)
 	})
-	v.leftover = slices.DeleteFunc(v.leftover, func(mac objects.MAC) bool {
+	inUse := func(mac objects.MAC) bool {
 		_, known := indexed[mac]
 		return known || !store.Buried(coloured[mac])
-	})
+	}
+	v.leftover = slices.DeleteFunc(v.leftover, inUse)
+	v.rebury = slices.DeleteFunc(v.rebury, inUse)
 	return nil
 }
 
@@ -129,7 +131,9 @@ func (r *maintenance) putRemoval(ctx context.Context, lock *store.Lock, v *surve
 	if err := lock.Valid(); err != nil {
 		return err
 	}
-	ids, err := r.s.store.PutRemoval(store.Removal{Colour: v.colour, Bury: v.bury, Freed: v.freed}, r.cfg.Now())
+	// A run that was cut off may have written one state of several: what has been removed is said once more.
+	bury := slices.Concat(v.bury, v.rebury)
+	ids, err := r.s.store.PutRemoval(store.Removal{Colour: v.colour, Bury: bury, Freed: v.freed}, r.cfg.Now())
 	if err != nil {
 		return err
 	}
@@ -148,7 +152,7 @@ func (r *maintenance) putRemoval(ctx context.Context, lock *store.Lock, v *surve
 			v.leftover = append(v.leftover, mac)
 		}
 	}
-	v.colour, v.bury, v.holds = nil, nil, nil
+	v.colour, v.bury, v.rebury, v.holds = nil, nil, nil, nil
 	return nil
 }
 

@@ -48,6 +48,7 @@ type survey struct {
 	colour   []objects.MAC // to be marked
 	bury     []objects.MAC // to be removed
 	leftover []objects.MAC // have been removed, but are there
+	rebury   []objects.MAC // of those, what may have been said to be removed to some of freed only
 	orphans  int           // of colour
 	stranded []store.Place // blobs that snapshots need and only marked packfiles have
 	lost     int
@@ -317,6 +318,9 @@ func (r *maintenance) choose(ctx context.Context, v *survey) error {
 		case store.Buried(p.marked):
 			if p.listed && p.needed == 0 && !p.strange {
 				v.leftover = append(v.leftover, mac)
+				if len(v.freed[mac]) > 0 {
+					v.rebury = append(v.rebury, mac)
+				}
 			}
 		case !p.marked.IsZero():
 			r.chooseMarked(v, mac, p, cutoff)
@@ -343,7 +347,7 @@ func (r *maintenance) choose(ctx context.Context, v *survey) error {
 		v.orphans++
 		v.colour = append(v.colour, mac)
 	}
-	for _, list := range [][]objects.MAC{v.colour, v.bury, v.leftover} {
+	for _, list := range [][]objects.MAC{v.colour, v.bury, v.leftover, v.rebury} {
 		slices.SortFunc(list, func(a, b objects.MAC) int { return slices.Compare(a[:], b[:]) })
 	}
 	return nil

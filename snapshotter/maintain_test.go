@@ -2,6 +2,7 @@ package snapshotter_test
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -316,26 +317,63 @@ func TestMaintainEarly(t *testing.T) {
 	k.sound(a, id, own)
 }
 
+// comesBack commits and drops a content, whose packfile is then missing and back again several times.
+func (k *keeper) comesBack(times int) (left snapshotter.ID, path string) {
+	k.t.Helper()
+	a := k.commit(snapshotter.ID{}, tree{"/": dir(0), "/big": file(1, noise(1, 2<<20))}.all()...)
+	left = k.commit(a, remove("/big"))
+	k.drop(a)
+	for name, size := range packfiles(k.t, filepath.Dir(strings.TrimPrefix(k.store.Location(), "fs://"))) {
+		if size > 1<<20 {
+			path = name
+		}
+	}
+	away := filepath.Join(k.t.TempDir(), "away")
+	for range times {
+		for _, move := range [][2]string{{path, away}, {away, path}} {
+			if err := os.Rename(move[0], move[1]); err != nil {
+				k.t.Fatal(err)
+			}
+			k.maintain()
+		}
+	}
+	return left, path
+}
+
+// turns returns the states that take the colour of a packfile away, and how many come after each state.
+func (k *keeper) turns() (back []objects.MAC, answers map[objects.MAC]int) {
+	k.t.Helper()
+	ids, err := k.store.States(k.t.Context())
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	answers = make(map[objects.MAC]int)
+	for _, id := range ids {
+		facts, err := k.store.ReadState(k.t.Context(), id)
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		if len(facts.Freed) > 0 {
+			back = append(back, id)
+		}
+		rd, version, err := k.store.Repository().GetState(id)
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		h, err := state.ReadHeader(rd, version)
+		if err := errors.Join(err, rd.Close()); err != nil {
+			k.t.Fatal(err)
+		}
+		answers[h.Parent]++
+	}
+	return back, answers
+}
+
 // TestMaintainAnswers marks and removes a packfile that was missing once: whoever reads that after the state which has
 // said that it is back, and does not read it before.
 func TestMaintainAnswers(t *testing.T) {
 	k := newKeeper(t)
-	a := k.commit(snapshotter.ID{}, tree{"/": dir(0), "/big": file(1, noise(1, 2<<20))}.all()...)
-	b := k.commit(a, remove("/big"))
-	k.drop(a)
-	big := ""
-	for path, size := range packfiles(t, filepath.Dir(strings.TrimPrefix(k.store.Location(), "fs://"))) {
-		if size > 1<<20 {
-			big = path
-		}
-	}
-	away := filepath.Join(t.TempDir(), "away")
-	for _, move := range [][2]string{{big, away}, {away, big}} {
-		if err := os.Rename(move[0], move[1]); err != nil {
-			t.Fatal(err)
-		}
-		k.maintain()
-	}
+	b, big := k.comesBack(1)
 	for range 2 {
 		k.later()
 		k.maintain()
@@ -343,38 +381,50 @@ func TestMaintainAnswers(t *testing.T) {
 	if _, err := os.Stat(big); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("it is still there: %v", err)
 	}
-	ids, err := k.store.States(t.Context())
+	back, answers := k.turns()
+	if len(back) != 1 || answers[back[0]] != 2 {
+		t.Errorf("%d states say that it is back, want 1; %d say that it was marked and removed, want 2", len(back), answers[back[0]])
+	}
+	k.sound(b)
+}
+
+// TestMaintainAnswersCutOff ends maintenance when it has written one of two states that say that a packfile was removed:
+// the next run writes the other one before it removes it.
+func TestMaintainAnswersCutOff(t *testing.T) {
+	k := newKeeper(t)
+	b, big := k.comesBack(2)
+	k.later()
+	k.maintain()
+	back, before := k.turns()
+	if len(back) != 2 {
+		t.Fatalf("%d states say that it is back, want 2", len(back))
+	}
+	raw, err := hex.DecodeString(filepath.Base(big))
 	if err != nil {
 		t.Fatal(err)
 	}
-	back, answers := make(map[objects.MAC]bool), make(map[objects.MAC]int)
-	for _, id := range ids {
-		facts, err := k.store.ReadState(t.Context(), id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		back[id] = len(facts.Freed) > 0
-		rd, version, err := k.store.Repository().GetState(id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h, err := state.ReadHeader(rd, version)
-		if err := errors.Join(err, rd.Close()); err != nil {
-			t.Fatal(err)
-		}
-		answers[h.Parent]++
+	mac := objects.MAC(raw)
+	if _, err := k.store.PutRemoval(store.Removal{Bury: []objects.MAC{mac}, Freed: map[objects.MAC][]objects.MAC{mac: back[:1]}}, k.now); err != nil {
+		t.Fatal(err)
 	}
-	found := 0
-	for id := range back {
-		if back[id] {
-			found++
-			if answers[id] != 2 {
-				t.Errorf("%d states say that it was marked and removed, want 2", answers[id])
-			}
+	if err := k.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if rep := k.maintain(); rep.Removed.Packfiles != 1 {
+		t.Errorf("%+v, want one packfile removed", rep)
+	}
+	if _, err := os.Stat(big); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+	_, answers := k.turns()
+	for _, id := range back {
+		if answers[id] == before[id] {
+			t.Errorf("nobody says after state %x, by which it is back, that it was removed", id[:4])
 		}
 	}
-	if found != 1 {
-		t.Errorf("%d states say that it is back, want 1", found)
+	k.maintain()
+	if _, again := k.turns(); !maps.Equal(again, answers) {
+		t.Error("it is said once more when it is gone")
 	}
 	k.sound(b)
 }
