@@ -183,10 +183,22 @@ func (s *Store) compare(ctx context.Context, db *sqlite.SQLiteCache) (missing, b
 			return nil, nil, s.conn.unavailable("look for packfile", err)
 		}
 	}
-	if back, err = s.colouredLost(db, missing); err != nil {
+	coloured, err := s.colouredLost(db, missing)
+	if err != nil {
 		return nil, nil, err
 	}
-	back = union(back, slices.DeleteFunc(lost, func(mac objects.MAC) bool { return !s.listing.has(mac) }))
+	lost = slices.DeleteFunc(lost, func(mac objects.MAC) bool { return !s.listing.has(mac) })
+	there, err := s.StatPackfiles(ctx, slices.Concat(coloured, lost)) // the listing may be older than the colour
+	if err != nil {
+		return nil, nil, err
+	}
+	absent := func(mac objects.MAC) bool { _, ok := there[mac]; return !ok }
+	for _, mac := range coloured {
+		if absent(mac) {
+			missing = append(missing, mac)
+		}
+	}
+	back = slices.DeleteFunc(union(coloured, lost), absent)
 	if len(missing) > 0 { // not because the store has just gone away
 		if err := s.Available(ctx); err != nil {
 			return nil, nil, err

@@ -258,6 +258,30 @@ func TestComesAndGoes(t *testing.T) {
 	}
 }
 
+// TestStaleListing: who has listed the packfiles before one was lost learns of that from the states, and does not
+// take it for back.
+func TestStaleListing(t *testing.T) {
+	c := newComesAndGoes(t)
+	late := reopened(t, c.s)
+	store.StaleListing(late)
+	c.reconcile(late, false)
+	c.move(c.path, c.away)
+	if ids := c.reconcile(c.s, true); len(ids) != 1 {
+		t.Errorf("missing: %d states", len(ids))
+	}
+	for range 2 {
+		if ids := c.reconcile(late, true); len(ids) != 0 {
+			t.Errorf("with a listing of before: %d states", len(ids))
+		}
+	}
+	c.everybody("missing", false)
+	c.move(c.away, c.path)
+	if ids := c.reconcile(late, false); len(ids) != 1 {
+		t.Errorf("back: %d states", len(ids))
+	}
+	c.everybody("back", true)
+}
+
 // remove marks and removes the packfile as maintenance does.
 func (c *comesAndGoes) remove() {
 	c.t.Helper()
