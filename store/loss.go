@@ -71,6 +71,7 @@ func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() { s.resumed = err == nil }()
 	missing, back, err := s.compare(ctx, db)
 	if err != nil {
 		return nil, err
@@ -102,8 +103,12 @@ func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
 		return nil, err
 	}
 	plain, err := s.macs(db, "SELECT mac FROM snapgate_lost WHERE mac"+notColoured, int(resources.RT_PACKFILE))
+	var begun []objects.MAC
+	if err == nil && !s.resumed {
+		begun, err = s.macs(db, "SELECT mac FROM snapgate_lost WHERE mac IN (SELECT mac FROM snapgate_turn)")
+	}
 	if err == nil {
-		err = s.colour(ctx, plain)
+		err = s.colour(ctx, plain, begun)
 	}
 	if err != nil {
 		return nil, err
@@ -126,12 +131,17 @@ func (s *Store) putAllBack(ctx context.Context, missing []objects.MAC) (gone, ba
 	return gone, back, nil
 }
 
-// colouredLost returns the packfiles that the states tell of and that are coloured because they were missing,
-// without those that still are.
+// colouredLost returns the packfiles that the states tell of and that are coloured because they were missing, or of
+// which an answer was begun, without those that still are missing.
 func (s *Store) colouredLost(db *sqlite.SQLiteCache, missing []objects.MAC) ([]objects.MAC, error) {
 	// substr counts from 1: the time is behind the type and the name.
 	macs, err := s.macs(db, "SELECT mac FROM packfiles WHERE mac IN (SELECT mac FROM deleteds WHERE type = ? AND substr(payload, ?, ?) = ?)",
 		int(resources.RT_PACKFILE), 1+1+len(objects.MAC{}), len(lostMark), []byte(lostMark))
+	if err == nil && !s.resumed {
+		var begun []objects.MAC
+		begun, err = s.macs(db, "SELECT mac FROM snapgate_turn WHERE mac IN (SELECT mac FROM packfiles)")
+		macs = union(macs, begun)
+	}
 	return slices.DeleteFunc(macs, func(mac objects.MAC) bool { return slices.Contains(missing, mac) }), err
 }
 
@@ -155,7 +165,7 @@ func (s *Store) Complete(ctx context.Context) (complete bool, err error) {
 // compare returns the packfiles that are missing from the store, and those that were, as far as is known here or
 // as their colour says, and are back.
 func (s *Store) compare(ctx context.Context, db *sqlite.SQLiteCache) (missing, back []objects.MAC, err error) {
-	if _, err := db.Exec(lostTable); err != nil {
+	if _, err := db.Exec(lostTable + ";" + turnTable); err != nil {
 		return nil, nil, s.indexError(err)
 	}
 	// Also those that are coloured: maintenance removes them from the states first.

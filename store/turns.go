@@ -3,9 +3,11 @@ package store
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +30,10 @@ import (
 //
 // Nothing has to come after a mere colour but what takes it away: a second colour changes nothing, and burying takes the
 // earlier one away and puts its own in the same state, which later ones of any time do not replace.
+
+// turnTable holds, in kloset's index, the packfiles of which states are being written that answer others. All of those
+// are to be answered, and from the first answer on the index says what it says.
+const turnTable = `CREATE TABLE IF NOT EXISTS snapgate_turn (mac TEXT NOT NULL PRIMARY KEY)`
 
 // turn is what a state says of packfiles.
 type turn struct {
@@ -110,34 +116,65 @@ func unanswered(all []turn, macs []objects.MAC, of func(*turn) (was, is []object
 
 // uncolour writes states that take the colour of packfiles away that are back.
 func (s *Store) uncolour(ctx context.Context, macs []objects.MAC) error {
-	if len(macs) == 0 {
-		return nil
-	}
-	all, err := s.turns(ctx)
-	if err != nil {
-		return err
-	}
-	left := unanswered(all, macs, func(t *turn) (was, is []objects.MAC) { return t.coloured, t.freed })
-	return s.say(left, func(st *state.LocalState, _ *caching.ScanCache, mac objects.MAC) error {
+	return s.answer(ctx, macs, func(all []turn) map[objects.MAC][]objects.MAC {
+		return unanswered(all, macs, func(t *turn) (was, is []objects.MAC) { return t.coloured, t.freed })
+	}, func(st *state.LocalState, _ *caching.ScanCache, mac objects.MAC) error {
 		return st.DelColouredResource(resources.RT_PACKFILE, mac)
 	})
 }
 
-// colour writes states that colour packfiles that are missing.
-func (s *Store) colour(ctx context.Context, macs []objects.MAC) error {
+// colour writes states that colour packfiles that are missing: some that are not coloured, and some of which that was
+// begun.
+func (s *Store) colour(ctx context.Context, plain, begun []objects.MAC) error {
+	macs, when := union(slices.Clone(plain), begun), lostAt(time.Now())
+	return s.answer(ctx, macs, func(all []turn) map[objects.MAC][]objects.MAC {
+		left := unanswered(all, macs, func(t *turn) (was, is []objects.MAC) { return t.freed, t.coloured })
+		return withRoot(left, plain)
+	}, func(_ *state.LocalState, cache *caching.ScanCache, mac objects.MAC) error {
+		return putColour(cache, mac, when)
+	})
+}
+
+// answer writes the states that left makes of what all states say. Until all are written it is noted that they are to be.
+func (s *Store) answer(ctx context.Context, macs []objects.MAC, left func([]turn) map[objects.MAC][]objects.MAC,
+	one func(*state.LocalState, *caching.ScanCache, objects.MAC) error) error {
 	if len(macs) == 0 {
 		return nil
 	}
+	if err := s.noteTurn("INSERT OR IGNORE INTO snapgate_turn (mac) VALUES (?)", macs); err != nil {
+		return err
+	}
 	all, err := s.turns(ctx)
+	if err == nil {
+		err = s.say(left(all), one)
+	}
 	if err != nil {
 		return err
 	}
-	left := unanswered(all, macs, func(t *turn) (was, is []objects.MAC) { return t.freed, t.coloured })
-	left = withRoot(left, macs)
-	when := lostAt(time.Now())
-	return s.say(left, func(_ *state.LocalState, cache *caching.ScanCache, mac objects.MAC) error {
-		return putColour(cache, mac, when)
-	})
+	return s.noteTurn("DELETE FROM snapgate_turn WHERE mac = ?", macs)
+}
+
+// noteTurn runs a statement of turnTable for packfiles.
+func (s *Store) noteTurn(stmt string, macs []objects.MAC) (err error) {
+	db, err := s.openIndex()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	tx, err := db.Begin()
+	if err != nil {
+		return s.indexError(err)
+	}
+	_, err = tx.Exec(turnTable)
+	for _, mac := range macs {
+		if err == nil {
+			_, err = tx.Exec(stmt, hex.EncodeToString(mac[:]))
+		}
+	}
+	if err != nil {
+		return errors.Join(s.indexError(err), tx.Rollback())
+	}
+	return s.indexError(tx.Commit())
 }
 
 // withRoot adds those of some packfiles that no state is named for: they go into one that comes after none.

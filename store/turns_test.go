@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -280,6 +282,85 @@ func TestStaleListing(t *testing.T) {
 		t.Errorf("back: %d states", len(ids))
 	}
 	c.everybody("back", true)
+}
+
+// TestAnswersCutOff: two states are to be answered, and the second answer cannot be written. It is, by the next attempt or
+// by the next process, although the first one says all that the index needs to know.
+func TestAnswersCutOff(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart=%t", restart), func(t *testing.T) {
+			c := newComesAndGoes(t)
+			c.some = 6
+			faults := storetest.NewFaultFS()
+			cfg := storetest.Config(c.dir)
+			cfg.CacheDir, cfg.KeepDir, cfg.Create, cfg.Disk = t.TempDir(), "", false, faults
+			open := func() *store.Store {
+				s, err := store.Open(t.Context(), cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s
+			}
+			s := open()
+			defer func() {
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			both := func() []*store.Store { return []*store.Store{reopened(t, c.s), reopened(t, c.s)} }
+			for i, missing := range []bool{false, true} {
+				from, to, step := c.away, c.path, "back"
+				if missing {
+					from, to, step = c.path, c.away, "missing again"
+				}
+				if i == 0 {
+					c.move(c.path, c.away)
+				}
+				if !missing {
+					for _, s := range both() { // say that it is missing, neither after the other
+						if _, err := s.Reconcile(t.Context()); err != nil {
+							t.Fatal(err)
+						}
+					}
+					c.added()
+				}
+				c.move(from, to)
+				if err := s.Refresh(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				written := 0
+				faults.Fail(func(op storetest.Op, path string) error {
+					if op != storetest.OpRename || !strings.Contains(path, "/states/") {
+						return nil
+					}
+					if written++; written > 1 {
+						return syscall.EIO
+					}
+					return nil
+				})
+				if _, err := s.Reconcile(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+					t.Fatalf("%s: a state that cannot be written: %v", step, err)
+				}
+				faults.Fail(nil)
+				if ids := c.added(); len(ids) != 1 {
+					t.Fatalf("%s: %d states, then an error", step, len(ids))
+				}
+				if restart {
+					if err := s.Close(); err != nil {
+						t.Fatal(err)
+					}
+					s = open()
+				}
+				if ids := c.reconcile(s, missing); len(ids) != 1 {
+					t.Errorf("%s: %d states after the error", step, len(ids))
+				}
+				if ids := c.reconcile(s, missing); len(ids) != 0 {
+					t.Errorf("%s: %d more states", step, len(ids))
+				}
+				c.everybody(step, !missing)
+			}
+		})
+	}
 }
 
 // remove marks and removes the packfile as maintenance does.
