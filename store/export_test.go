@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"path"
 
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
@@ -61,6 +62,7 @@ func (staleListing) found(objects.MAC)            {}
 
 // BadSector makes reading fail that comes by one byte of the files of a store.
 type BadSector struct {
+	In  string // only of the file of this name; "": of all
 	At  int64
 	Err error
 }
@@ -78,7 +80,7 @@ type badFiles struct {
 
 func (f badFiles) Get(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error) {
 	rd, err := f.Backend.Get(ctx, name, offset, length)
-	if err != nil || offset > f.bad.At || name == backend.ConfigName {
+	if err != nil || offset > f.bad.At || name == backend.ConfigName || f.bad.In != "" && path.Base(name) != f.bad.In {
 		return rd, err
 	}
 	return &badReader{rd, f.bad.At - offset, f.bad.Err}, nil

@@ -71,7 +71,15 @@ func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	defer func() { s.resumed = err == nil }()
+	resume := s.resumes()
+	defer func() {
+		switch {
+		case err != nil:
+			s.resumed = time.Time{}
+		case resume:
+			s.resumed = time.Now()
+		}
+	}()
 	missing, back, err := s.compare(ctx, db)
 	if err != nil {
 		return nil, err
@@ -104,7 +112,7 @@ func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
 	}
 	plain, err := s.macs(db, "SELECT mac FROM snapgate_lost WHERE mac"+notColoured, int(resources.RT_PACKFILE))
 	var begun []objects.MAC
-	if err == nil && !s.resumed {
+	if err == nil && resume {
 		begun, err = s.macs(db, "SELECT mac FROM snapgate_lost WHERE mac IN (SELECT mac FROM snapgate_turn)")
 	}
 	if err == nil {
@@ -115,6 +123,9 @@ func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
 	}
 	return &Loss{s: s, Serial: s.lossSerial}, nil
 }
+
+// resumes reports whether answers are to be completed that were begun; see turnTable.
+func (s *Store) resumes() bool { return time.Since(s.resumed) > resumeAfter }
 
 // putAllBack is putBack for several, and returns which of them are gone and which are back.
 func (s *Store) putAllBack(ctx context.Context, missing []objects.MAC) (gone, back []objects.MAC, err error) {
@@ -137,7 +148,7 @@ func (s *Store) colouredLost(db *sqlite.SQLiteCache, missing []objects.MAC) ([]o
 	// substr counts from 1: the time is behind the type and the name.
 	macs, err := s.macs(db, "SELECT mac FROM packfiles WHERE mac IN (SELECT mac FROM deleteds WHERE type = ? AND substr(payload, ?, ?) = ?)",
 		int(resources.RT_PACKFILE), 1+1+len(objects.MAC{}), len(lostMark), []byte(lostMark))
-	if err == nil && !s.resumed {
+	if err == nil && s.resumes() {
 		var begun []objects.MAC
 		begun, err = s.macs(db, "SELECT mac FROM snapgate_turn WHERE mac IN (SELECT mac FROM packfiles)")
 		macs = union(macs, begun)

@@ -95,7 +95,7 @@ type Store struct {
 
 	listing    packfileList // the writer's: what Reconcile has seen
 	lossSerial uint64       // the writer's: see Loss
-	resumed    bool         // the writer's: no answer is left that was begun; see turnTable
+	resumed    time.Time    // the writer's: when answers were completed that were begun; see turnTable
 
 	mu      sync.Mutex
 	wrapped []byte // guarded by mu: the configuration as the store has it

@@ -35,6 +35,13 @@ import (
 // are to be answered, and from the first answer on the index says what it says.
 const turnTable = `CREATE TABLE IF NOT EXISTS snapgate_turn (mac TEXT NOT NULL PRIMARY KEY)`
 
+const (
+	// unreadMost is how many states may be unreadable of a store that can be reached.
+	unreadMost = 16
+	// resumeAfter is after what time answers are begun again that could not be completed.
+	resumeAfter = 24 * time.Hour
+)
+
 // turn is what a state says of packfiles.
 type turn struct {
 	id, parent objects.MAC
@@ -44,29 +51,51 @@ type turn struct {
 
 // turns reads what the states in the store say of packfiles. It reads all of them, from the store and not from the
 // index, which does not remember who has said what; it is for when a packfile is lost, or back, which
-// is seldom. A state that is damaged says nothing: nobody can read it.
-func (s *Store) turns(ctx context.Context) ([]turn, error) {
+// is seldom. A state that is damaged says nothing: nobody can read it. One that cannot be read, of a store that can be
+// reached, must not keep everybody from writing: it says nothing for now, and whole is false.
+func (s *Store) turns(ctx context.Context) (all []turn, whole bool, err error) {
 	ids, err := s.States(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	var mu sync.Mutex // guards all
-	var all []turn
-	group, ctx := errgroup.WithContext(ctx)
+	began := time.Now()
+	var mu sync.Mutex // guards all, unread and cause
+	unread, cause := 0, error(nil)
+	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(stateReads)
 	for _, id := range ids {
 		group.Go(func() error {
-			t, err := s.turnOf(ctx, id)
-			if err != nil || len(t.coloured)+len(t.freed) == 0 {
-				return err
+			t, err := s.turnOf(gctx, id)
+			if gctx.Err() != nil {
+				return gctx.Err()
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			all = append(all, t)
+			if err != nil {
+				unread, cause = unread+1, err
+				if unread > unreadMost || unread == len(ids) {
+					return err
+				}
+			}
+			if len(t.coloured)+len(t.freed) > 0 {
+				all = append(all, t)
+			}
 			return nil
 		})
 	}
-	return all, group.Wait()
+	if err := group.Wait(); err != nil {
+		return nil, false, err
+	}
+	if unread > 0 {
+		if err := s.Available(ctx); err != nil {
+			return nil, false, err
+		}
+		s.log.Warn("states of the store cannot be read: if they tell of packfiles that were missing, they are not answered until they can be",
+			"store", s.Location(), "states", unread, "err", cause)
+	}
+	s.log.Info("the states of the store were read for what they say of missing packfiles",
+		"store", s.Location(), "states", len(ids), "took", time.Since(began).Round(time.Millisecond))
+	return all, unread == 0, nil
 }
 
 // turnOf reads what a state says; nothing when it is damaged or gone.
@@ -144,11 +173,11 @@ func (s *Store) answer(ctx context.Context, macs []objects.MAC, left func([]turn
 	if err := s.noteTurn("INSERT OR IGNORE INTO snapgate_turn (mac) VALUES (?)", macs); err != nil {
 		return err
 	}
-	all, err := s.turns(ctx)
+	all, whole, err := s.turns(ctx)
 	if err == nil {
 		err = s.say(left(all), one)
 	}
-	if err != nil {
+	if err != nil || !whole {
 		return err
 	}
 	return s.noteTurn("DELETE FROM snapgate_turn WHERE mac = ?", macs)

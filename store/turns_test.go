@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -361,6 +362,44 @@ func TestAnswersCutOff(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUnreadableTurn: a state cannot be read, of a store that is elsewhere and can be reached. What is missing is told of
+// all the same, and that state is answered when it can be read.
+func TestUnreadableTurn(t *testing.T) {
+	c := newComesAndGoes(t)
+	c.move(c.path, c.away)
+	c.reconcile(c.s, true)
+	c.move(c.away, c.path)
+	freed := c.reconcile(c.s, false)
+	if len(freed) != 1 {
+		t.Fatalf("back: %d states", len(freed))
+	}
+	cfg := storetest.Config(c.dir)
+	cfg.CacheDir, cfg.KeepDir, cfg.Create = t.TempDir(), "", false
+	s, err := store.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.BadSector{In: fmt.Sprintf("%x", freed[0][:]), At: 100, Err: fs.ErrPermission}.Use(s, true)
+	c.move(c.path, c.away)
+	if ids := c.reconcile(s, true); len(ids) != 1 {
+		t.Errorf("missing: %d states", len(ids))
+	}
+	if ids := c.reconcile(s, true); len(ids) != 0 {
+		t.Errorf("missing: %d more states", len(ids))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = storetest.Open(t, cfg)
+	if ids := c.reconcile(s, true); len(ids) != 1 || c.parent(ids[0]) != freed[0] {
+		t.Errorf("the state can be read: %d states", len(ids))
+	}
+	if ids := c.reconcile(s, true); len(ids) != 0 {
+		t.Errorf("the state was answered: %d states", len(ids))
+	}
+	c.everybody("missing", false)
 }
 
 // remove marks and removes the packfile as maintenance does.
