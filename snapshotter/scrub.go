@@ -302,8 +302,12 @@ func (r *scrubbing) run(ctx context.Context) (err error) {
 			return err
 		}
 		r.explain()
-		// A packfile that was missing may have come back by itself: others are to hear of it.
-		if err := r.locked(ctx, func() error { return r.s.takeStock(ctx) }); err != nil {
+		// A packfile that was missing may have come back by itself: others are to hear of it. The next commit tells them
+		// if it cannot be said now.
+		switch err := r.locked(ctx, func() error { return r.restocked(ctx, nil) }); {
+		case errors.Is(err, ErrBusy), errors.Is(err, ErrUnavailable):
+			r.s.log.Warn("what has come back to the store is looked for later", "err", err)
+		case err != nil:
 			return err
 		}
 	}

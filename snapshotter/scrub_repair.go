@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/PlakarKorp/kloset/snapshot/vfs"
 
@@ -264,9 +265,14 @@ func (r *scrubbing) restow(ctx context.Context, mac objects.MAC) error {
 	return d.put(ctx, lock)
 }
 
-// restocked takes note of a packfile that was missing and is there again.
+// restocked takes note of what was missing and is there again, and first of what others have removed meanwhile: that is
+// not missing. It needs s.write and a lock on the store.
 func (r *scrubbing) restocked(ctx context.Context, err error) error {
 	if err != nil {
+		return err
+	}
+	err = r.s.refresh(ctx)
+	if err != nil && !errors.Is(err, store.ErrDamaged) && !errors.Is(err, repository.ErrPackfileNotFound) {
 		return err
 	}
 	return r.s.takeStock(ctx)

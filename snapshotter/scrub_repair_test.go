@@ -447,6 +447,63 @@ func TestRepairKeepsWhatItWrites(t *testing.T) {
 	}
 }
 
+// errorsIn is a handler of logs that keeps errors.
+type errorsIn struct {
+	slog.Handler
+	mu   sync.Mutex
+	list []string // guarded by mu
+}
+
+func (h *errorsIn) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelError }
+
+func (h *errorsIn) Handle(_ context.Context, r slog.Record) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.list = append(h.list, r.Message)
+	return nil
+}
+
+func (h *errorsIn) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h *errorsIn) WithGroup(string) slog.Handler      { return h }
+
+// TestRepairBesideMaintenance: another process removes packfiles after a repair has looked at them. They are not missing,
+// and are not put back.
+func TestRepairBesideMaintenance(t *testing.T) {
+	var errs errorsIn
+	k := newScrubRig(t, func(cfg *store.Config) { cfg.Logger = slog.New(&errs) })
+	unused := k.commit(snapshotter.ID{}, tree{"/": dir(0), "/big": file(1, noise(9, 2<<20))}.all()...)
+	s := storetest.Open(t, otherConfig(k.store))
+	other := &keeper{rig: &rig{Snapshotter: newSnapshotter(t, s), t: t, store: s}, dir: t.TempDir(), now: time.Now()}
+	other.drop(unused)
+	other.later()
+	other.maintain()
+	var kept []string
+	cfg := k.config(snapshotter.ScrubAll)
+	cfg.Repair = true
+	cfg.Progress = func(rep snapshotter.ScrubReport) {
+		if rep.Left > 0 || kept != nil {
+			return
+		}
+		other.later()
+		if n := other.maintain().Removed.Packfiles; n < 2 { // of contents, and of metadata, which there are copies of
+			t.Errorf("%d packfiles were removed", n)
+		}
+		kept = k.files("packfiles")
+	}
+	rep, err := k.Scrub(t.Context(), cfg)
+	if err != nil || rep.Repaired > 0 {
+		t.Errorf("%d files were repaired, %v", rep.Repaired, err)
+	}
+	k.sound(rep)
+	if is := k.files("packfiles"); !slices.Equal(is, kept) {
+		t.Errorf("%d packfiles, want %d", len(is), len(kept))
+	}
+	if len(errs.list) > 0 {
+		t.Errorf("logged: %q", errs.list)
+	}
+	k.whole()
+}
+
 // onMessage is a handler of logs that does something at a message.
 type onMessage struct {
 	slog.Handler

@@ -266,6 +266,7 @@ type factCollector struct {
 	caching.StateCache // nil
 	StateFacts
 	coloured []objects.MAC // packfiles
+	buried   []objects.MAC // of those
 }
 
 func (c *factCollector) PutDelta(typ resources.Type, blob, _ objects.MAC, _ []byte) error {
@@ -275,12 +276,19 @@ func (c *factCollector) PutDelta(typ resources.Type, blob, _ objects.MAC, _ []by
 	return nil
 }
 
-func (c *factCollector) PutColoured(typ resources.Type, blob objects.MAC, _ []byte) error {
+func (c *factCollector) PutColoured(typ resources.Type, blob objects.MAC, data []byte) error {
 	switch typ {
 	case resources.RT_SNAPSHOT:
 		c.Removed = append(c.Removed, blob)
 	case resources.RT_PACKFILE:
 		c.coloured = append(c.coloured, blob)
+		e, err := state.ColouredEntryFromBytes(data)
+		if err != nil {
+			return err
+		}
+		if Buried(e.When) {
+			c.buried = append(c.buried, blob)
+		}
 	}
 	return nil
 }

@@ -47,6 +47,7 @@ type turn struct {
 	id, parent objects.MAC
 	coloured   []objects.MAC
 	freed      []objects.MAC // it takes their colour away
+	buried     []objects.MAC // of those coloured
 }
 
 // turns reads what the states in the store say of packfiles. It reads all of them, from the store and not from the
@@ -102,7 +103,7 @@ func (s *Store) turns(ctx context.Context) (all []turn, whole bool, err error) {
 func (s *Store) turnOf(ctx context.Context, id objects.MAC) (turn, error) {
 	c, parent, err := s.readFacts(ctx, id)
 	if err == nil {
-		return turn{id, parent, c.coloured, c.Freed}, nil
+		return turn{id, parent, c.coloured, c.Freed, c.buried}, nil
 	}
 	if ctx.Err() != nil {
 		return turn{}, ctx.Err()
@@ -143,9 +144,17 @@ func unanswered(all []turn, macs []objects.MAC, of func(*turn) (was, is []object
 	return left
 }
 
-// uncolour writes states that take the colour of packfiles away that are back.
+// uncolour writes states that take the colour of packfiles away that are back. One that was removed does not
+// come back.
 func (s *Store) uncolour(ctx context.Context, macs []objects.MAC) error {
 	return s.answer(ctx, macs, func(all []turn) map[objects.MAC][]objects.MAC {
+		buried := make(map[objects.MAC]bool)
+		for i := range all {
+			for _, mac := range all[i].buried {
+				buried[mac] = true
+			}
+		}
+		macs := slices.DeleteFunc(slices.Clone(macs), func(mac objects.MAC) bool { return buried[mac] })
 		return unanswered(all, macs, func(t *turn) (was, is []objects.MAC) { return t.coloured, t.freed })
 	}, func(st *state.LocalState, _ *caching.ScanCache, mac objects.MAC) error {
 		return st.DelColouredResource(resources.RT_PACKFILE, mac)

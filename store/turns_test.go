@@ -402,6 +402,28 @@ func TestUnreadableTurn(t *testing.T) {
 	c.everybody("missing", false)
 }
 
+// TestRemovedStaysRemoved: who has not heard yet that a packfile was removed which was missing, and finds it there
+// once more, does not say that it is back.
+func TestRemovedStaysRemoved(t *testing.T) {
+	c := newComesAndGoes(t)
+	c.move(c.path, c.away)
+	c.reconcile(c.s, true)
+	late := reopened(t, c.s)
+	c.move(c.away, c.path)
+	if _, err := c.s.PutRemoval(store.Removal{Bury: []objects.MAC{c.mac}}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	c.added()
+	if _, err := late.Reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if ids := c.added(); len(ids) > 0 {
+		t.Errorf("%d states say that what was removed is back", len(ids))
+	}
+	c.buried = true
+	c.everybody("removed", false)
+}
+
 // remove marks and removes the packfile as maintenance does.
 func (c *comesAndGoes) remove() {
 	c.t.Helper()
