@@ -6,8 +6,10 @@ import (
 	"io"
 	"path"
 
+	"github.com/PlakarKorp/kloset/caching"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
+	"github.com/PlakarKorp/kloset/repository/state"
 	"github.com/PlakarKorp/kloset/versioning"
 
 	"github.com/snapgate/gateway/store/internal/backend"
@@ -48,6 +50,15 @@ func ReadStates(ctx context.Context, s *Store, ids []objects.MAC, room int) (ord
 func ReadState(rd io.Reader, version versioning.Version) error {
 	_, err := stateFromStream(rd, version, new(factCollector))
 	return err
+}
+
+// PutEmptyState writes a state that says nothing, after another one.
+func PutEmptyState(s *Store, parent objects.MAC) (id objects.MAC, err error) {
+	id, err = s.putState(objects.RandomMAC(), parent, func(*state.LocalState, *caching.ScanCache) error { return nil })
+	if err != nil {
+		return id, err
+	}
+	return id, s.Ingest(id)
 }
 
 // StaleListing has a store take packfiles for present that were there once, as the listing of one that is elsewhere

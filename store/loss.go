@@ -97,7 +97,7 @@ func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
 	}
 	if len(gone)+len(back) > 0 {
 		// First the states: should this end in between, it is found out again.
-		if err := s.uncolour(ctx, back); err != nil {
+		if err := s.uncolour(ctx, back, objects.NilMac); err != nil {
 			return nil, err
 		}
 		if err := s.noteLost(db, gone, back); err != nil {

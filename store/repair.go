@@ -336,7 +336,16 @@ func (s *Store) RestoreState(ctx context.Context, id objects.MAC, raw []byte) er
 }
 
 func (s *Store) remakeState(ctx context.Context, id objects.MAC) error {
-	_, err := s.putState(id, objects.NilMac, func(st *state.LocalState, cache *caching.ScanCache) error {
+	// It takes no colour away any more, since maintenance answers what does so, and may know that it did not. If it did,
+	// others do so from now on.
+	freed, err := s.freedAfter(ctx, id)
+	if err == nil {
+		err = s.uncolour(ctx, freed, id)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = s.putState(id, objects.NilMac, func(st *state.LocalState, cache *caching.ScanCache) error {
 		known, err := s.recallState(ctx, id, st, cache)
 		if err != nil || known {
 			return err
@@ -367,17 +376,13 @@ func (s *Store) recallState(ctx context.Context, id objects.MAC, st *state.Local
 			err = s.payloads(db, do, query, args...)
 		}
 	}
-	coloured := make(map[objects.MAC]bool) // packfiles
 	each(func(payload []byte) error {
 		e, err := state.ColouredEntryFromBytes(payload)
 		if err != nil {
 			return err
 		}
-		if e.Type == resources.RT_PACKFILE {
-			coloured[e.Blob] = true
-			if Buried(e.When) {
-				return putBurial(st, cache, e.Blob)
-			}
+		if e.Type == resources.RT_PACKFILE && Buried(e.When) {
+			return putBurial(st, cache, e.Blob)
 		}
 		return cache.PutColoured(e.Type, e.Blob, payload)
 	}, "SELECT payload FROM deleteds")
@@ -406,35 +411,42 @@ func (s *Store) recallState(ctx context.Context, id objects.MAC, st *state.Local
 			return errors.Join(err, cache.PutDelta(e.Type, e.Blob, mac, payload))
 		}, "SELECT payload FROM deltas WHERE packfile = ?", hex.EncodeToString(mac[:]))
 	}
-	if err != nil {
-		return true, err
-	}
-	return true, s.recallFreed(ctx, st, coloured)
+	return true, err
 }
 
-// recallFreed has a state take away again the colour of packfiles that its parent has coloured, and that are there and not
-// coloured any more: if it is not this state that has said so, another one has.
-func (s *Store) recallFreed(ctx context.Context, st *state.LocalState, coloured map[objects.MAC]bool) error {
-	if st.Metadata.Parent == objects.NilMac {
-		return nil
+// freedAfter returns the packfiles whose colour a state may have taken away: its parent has coloured them, and they are
+// there and not coloured any more.
+func (s *Store) freedAfter(ctx context.Context, id objects.MAC) (freed []objects.MAC, err error) {
+	var metas [][]byte
+	if metas, err = s.placesBy("SELECT payload FROM states WHERE mac = ?", hex.EncodeToString(id[:])); err != nil || len(metas) == 0 {
+		return nil, err
 	}
-	parent, err := s.turnOf(ctx, st.Metadata.Parent)
+	meta, err := state.MetadataFromBytes(metas[0])
+	if err != nil {
+		return nil, s.indexError(err)
+	}
+	if meta.Parent == objects.NilMac {
+		return nil, nil
+	}
+	parent, err := s.turnOf(ctx, meta.Parent)
 	if err != nil || len(parent.coloured) == 0 {
-		return err
+		return nil, err
 	}
 	indexed, err := s.IndexedPackfiles()
 	if err != nil {
-		return err
+		return nil, err
+	}
+	coloured, err := s.ColouredAs(resources.RT_PACKFILE)
+	if err != nil {
+		return nil, err
 	}
 	for _, mac := range parent.coloured {
-		if _, there := indexed[mac]; !there || coloured[mac] {
-			continue
-		}
-		if err := st.DelColouredResource(resources.RT_PACKFILE, mac); err != nil {
-			return err
+		_, there := indexed[mac]
+		if _, ok := coloured[mac]; there && !ok {
+			freed = append(freed, mac)
 		}
 	}
-	return nil
+	return freed, nil
 }
 
 // payloads calls do for what a query finds.

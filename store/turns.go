@@ -145,9 +145,10 @@ func unanswered(all []turn, macs []objects.MAC, of func(*turn) (was, is []object
 }
 
 // uncolour writes states that take the colour of packfiles away that are back. One that was removed does not
-// come back.
-func (s *Store) uncolour(ctx context.Context, macs []objects.MAC) error {
+// come back. What one state says, which is damaged, does not count.
+func (s *Store) uncolour(ctx context.Context, macs []objects.MAC, not objects.MAC) error {
 	return s.answer(ctx, macs, func(all []turn) map[objects.MAC][]objects.MAC {
+		all = slices.DeleteFunc(all, func(t turn) bool { return t.id == not })
 		buried := make(map[objects.MAC]bool)
 		for i := range all {
 			for _, mac := range all[i].buried {
