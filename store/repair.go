@@ -332,7 +332,35 @@ func (s *Store) RestoreState(ctx context.Context, id objects.MAC, raw []byte) er
 	if err != nil {
 		return err
 	}
-	return s.putFile(ctx, name, raw)
+	if err := s.putFile(ctx, name, raw); err != nil {
+		return err
+	}
+	return s.answerLate(ctx, id)
+}
+
+// answerLate answers a state that could not be read for a while: what came after it was said to those that could be.
+func (s *Store) answerLate(ctx context.Context, id objects.MAC) error {
+	known, err := s.placesBy("SELECT payload FROM states WHERE mac = ?", hex.EncodeToString(id[:]))
+	if err != nil || len(known) == 0 { // then it is answered by Reconcile, when it is taken over
+		return err
+	}
+	t, err := s.turnOf(ctx, id)
+	if err != nil {
+		return err
+	}
+	back, err := s.plainOf(t.coloured)
+	if err == nil {
+		err = s.uncolour(ctx, back, objects.NilMac)
+	}
+	if err != nil || len(t.freed) == 0 {
+		return err
+	}
+	lost, err := s.LostPackfiles()
+	if err != nil {
+		return err
+	}
+	lost = slices.DeleteFunc(lost, func(mac objects.MAC) bool { return !slices.Contains(t.freed, mac) })
+	return s.colour(ctx, nil, lost)
 }
 
 func (s *Store) remakeState(ctx context.Context, id objects.MAC) error {
@@ -429,8 +457,16 @@ func (s *Store) freedAfter(ctx context.Context, id objects.MAC) (freed []objects
 		return nil, nil
 	}
 	parent, err := s.turnOf(ctx, meta.Parent)
-	if err != nil || len(parent.coloured) == 0 {
+	if err != nil {
 		return nil, err
+	}
+	return s.plainOf(parent.coloured)
+}
+
+// plainOf returns those of some packfiles that are there and not coloured.
+func (s *Store) plainOf(macs []objects.MAC) (plain []objects.MAC, err error) {
+	if len(macs) == 0 {
+		return nil, nil
 	}
 	indexed, err := s.IndexedPackfiles()
 	if err != nil {
@@ -440,13 +476,13 @@ func (s *Store) freedAfter(ctx context.Context, id objects.MAC) (freed []objects
 	if err != nil {
 		return nil, err
 	}
-	for _, mac := range parent.coloured {
+	for _, mac := range macs {
 		_, there := indexed[mac]
 		if _, ok := coloured[mac]; there && !ok {
-			freed = append(freed, mac)
+			plain = append(plain, mac)
 		}
 	}
-	return freed, nil
+	return plain, nil
 }
 
 // payloads calls do for what a query finds.

@@ -479,15 +479,47 @@ func (c *comesAndGoes) remove() {
 	}
 }
 
-// remake makes a state anew that is damaged, and returns it as it was.
-func (c *comesAndGoes) remake(id objects.MAC) (was []byte) {
+// TestAnswersLate: a state is damaged when it is to be answered, and put back from a copy afterwards.
+func TestAnswersLate(t *testing.T) {
+	c := newComesAndGoes(t)
+	said := c.reconcileMoved(c.path, c.away, true)
+	for _, missing := range []bool{false, true} {
+		from, to, step := c.away, c.path, "back"
+		if missing {
+			from, to, step = c.path, c.away, "missing"
+		}
+		was := c.spoil(said[0])
+		c.reconcileMoved(from, to, missing)
+		if err := c.s.RestoreState(t.Context(), said[0], was); err != nil {
+			t.Fatal(err)
+		}
+		said = slices.DeleteFunc(c.added(), func(id objects.MAC) bool { return c.parent(id) != said[0] })
+		if len(said) != 1 {
+			t.Fatalf("%s: %d states answer what was put back", step, len(said))
+		}
+		c.everybody(step, !missing)
+	}
+}
+
+// spoil cuts a state off, and returns it as it was.
+func (c *comesAndGoes) spoil(id objects.MAC) (was []byte) {
 	c.t.Helper()
 	paths, err := filepath.Glob(filepath.Join(c.dir, "store", "states", "*", fmt.Sprintf("%x", id[:])))
 	if err != nil || len(paths) != 1 {
 		c.t.Fatalf("%q, %v", paths, err)
 	}
 	was, err = os.ReadFile(paths[0])
-	if err := errors.Join(err, os.Truncate(paths[0], 50), c.s.RestoreState(c.t.Context(), id, nil)); err != nil {
+	if err := errors.Join(err, os.Truncate(paths[0], 50)); err != nil {
+		c.t.Fatal(err)
+	}
+	return was
+}
+
+// remake makes a state anew that is damaged, and returns it as it was.
+func (c *comesAndGoes) remake(id objects.MAC) (was []byte) {
+	c.t.Helper()
+	was = c.spoil(id)
+	if err := c.s.RestoreState(c.t.Context(), id, nil); err != nil {
 		c.t.Fatal(err)
 	}
 	return was
