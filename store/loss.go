@@ -144,15 +144,17 @@ func (s *Store) putAllBack(ctx context.Context, missing []objects.MAC) (gone, ba
 
 // hasLostMark is of kloset's entries of colours those with a lostMark: they are few, and what maintenance has removed stays
 // coloured. substr counts from 1: the time is behind the type and the name.
-var hasLostMark = fmt.Sprintf("type = %d AND substr(payload, %d, %d) = x'%x'", resources.RT_PACKFILE, 1+1+len(objects.MAC{}), len(lostMark), lostMark)
+func hasLostMark() string {
+	return fmt.Sprintf("type = %d AND substr(payload, %d, %d) = x'%x'", resources.RT_PACKFILE, 1+1+len(objects.MAC{}), len(lostMark), lostMark)
+}
 
 // colouredLost returns the packfiles that the states tell of and that are coloured because they were missing, or of
 // which an answer was begun, without those that still are missing.
 func (s *Store) colouredLost(db *sqlite.SQLiteCache, missing []objects.MAC) ([]objects.MAC, error) {
-	if _, err := db.Exec("CREATE INDEX IF NOT EXISTS snapgate_lost_colours ON deleteds (mac) WHERE " + hasLostMark); err != nil {
+	if _, err := db.Exec("CREATE INDEX IF NOT EXISTS snapgate_lost_colours ON deleteds (mac) WHERE " + hasLostMark()); err != nil {
 		return nil, s.indexError(err)
 	}
-	macs, err := s.macs(db, "SELECT mac FROM packfiles WHERE mac IN (SELECT mac FROM deleteds INDEXED BY snapgate_lost_colours WHERE "+hasLostMark+")")
+	macs, err := s.macs(db, "SELECT mac FROM packfiles WHERE mac IN (SELECT mac FROM deleteds INDEXED BY snapgate_lost_colours WHERE "+hasLostMark()+")")
 	if err == nil && s.resumes() {
 		var begun []objects.MAC
 		begun, err = s.macs(db, "SELECT mac FROM snapgate_turn WHERE mac IN (SELECT mac FROM packfiles)")

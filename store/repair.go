@@ -374,7 +374,7 @@ func (s *Store) remakeState(ctx context.Context, id objects.MAC) error {
 		return err
 	}
 	_, err = s.putState(id, objects.NilMac, func(st *state.LocalState, cache *caching.ScanCache) error {
-		known, err := s.recallState(ctx, id, st, cache)
+		known, err := s.recallState(id, st, cache)
 		if err != nil || known {
 			return err
 		}
@@ -390,7 +390,7 @@ func (s *Store) remakeState(ctx context.Context, id objects.MAC) error {
 // recallState fills in what the index knows of a state, and all that is removed; false when it never
 // was in the index. That a packfile is missing, it says as well: when that is back, the state is
 // one of those that are answered; see turn.
-func (s *Store) recallState(ctx context.Context, id objects.MAC, st *state.LocalState, cache *caching.ScanCache) (known bool, err error) {
+func (s *Store) recallState(id objects.MAC, st *state.LocalState, cache *caching.ScanCache) (known bool, err error) {
 	db, err := s.openIndex()
 	if err != nil {
 		return false, err
