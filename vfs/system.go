@@ -64,7 +64,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 	if s.gatewayID, err = loadID(cfg.Disk, cfg.DataDir, gatewayIDName); err == nil {
 		var list []opened
 		if list, err = s.openNew(ctx, cfg.Shares); err == nil {
-			err = s.add(ctx, list)
+			err = s.add(list)
 		}
 	}
 	if err != nil {
@@ -137,18 +137,19 @@ func (s *System) openNew(ctx context.Context, cfgs []ShareConfig) (list []opened
 		}
 		sh, rec, err := openShare(ctx, s, cfg)
 		if err != nil {
-			return nil, errors.Join(err, s.closeNew(ctx, list))
+			return nil, errors.Join(err, s.closeNew(list))
 		}
 		list = append(list, opened{sh, rec})
 	}
 	return list, nil
 }
 
-// closeNew closes what openNew has opened.
-func (s *System) closeNew(ctx context.Context, list []opened) error {
+// closeNew closes what openNew has opened. What the journals hold is for the next start to commit: a store that
+// hangs does not keep anybody waiting for the error.
+func (s *System) closeNew(list []opened) error {
 	var errs []error
 	for _, o := range list {
-		errs = append(errs, o.share.close(ctx))
+		errs = append(errs, o.share.end())
 		if o.share.intake != nil {
 			s.intakes.remove(o.share.intake)
 		}
@@ -157,7 +158,7 @@ func (s *System) closeNew(ctx context.Context, list []opened) error {
 }
 
 // add takes shares over that were opened.
-func (s *System) add(ctx context.Context, list []opened) error {
+func (s *System) add(list []opened) error {
 	s.mu.Lock()
 	closed := s.closed
 	if !closed {
@@ -168,7 +169,7 @@ func (s *System) add(ctx context.Context, list []opened) error {
 	}
 	s.mu.Unlock()
 	if closed { // by now: nobody else would close them
-		return errors.Join(errKind("open share", Name{}, KindClosed), s.closeNew(ctx, list))
+		return errors.Join(errKind("open share", Name{}, KindClosed), s.closeNew(list))
 	}
 	return nil
 }
@@ -275,7 +276,7 @@ func (s *System) Reload(ctx context.Context, shares []ShareConfig) error {
 			sh.committer.reload(cfg)
 		}
 	}
-	return s.add(ctx, list)
+	return s.add(list)
 }
 
 // retireSources takes the sources away that are not among shares.
@@ -353,12 +354,19 @@ func (s *share) housekeep(ctx context.Context) {
 
 // close commits what is pending until ctx ends and stops the share.
 func (s *share) close(ctx context.Context) error {
+	if s.source == nil {
+		if err := s.committer.request(ctx, "shutdown"); err != nil {
+			// The changes are in the journal: the next start commits them.
+			s.log.Warn("not everything is committed, the next start goes on with it", "share", s.name, "err", err)
+		}
+	}
+	return s.end()
+}
+
+// end closes the share without a commit.
+func (s *share) end() error {
 	if s.source != nil {
 		return s.source.close()
-	}
-	if err := s.committer.request(ctx, "shutdown"); err != nil {
-		// The changes are in the journal: the next start commits them.
-		s.log.Warn("not everything is committed, the next start goes on with it", "share", s.name, "err", err)
 	}
 	s.stopCommits()
 	<-s.committer.ended

@@ -1,9 +1,11 @@
 package vfs
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -28,6 +30,27 @@ func TestReloadNewShare(t *testing.T) {
 		err := sys.Reload(t.Context(), []ShareConfig{{Name: fmt.Sprint("late", i)}})
 		wantKind(t, "after the end", err, KindClosed)
 	}
+}
+
+// When one share cannot be opened, those opened before it are closed as they are: nobody waits for a commit.
+func TestOpenAllOrNone(t *testing.T) {
+	dir, repo := t.TempDir(), newMemRepository()
+	sys := openTestSystem(t, dir, repo)
+	visit(t, sys, "u", PermFull, "/").put("/f", "waits")
+	crash(t, sys)
+	bad := filepath.Join(dir, sharesDir, "bad")
+	wantNil(t, "a file where a share is to be", os.WriteFile(bad, nil, 0o600))
+	_, err := Open(t.Context(), Config{
+		DataDir: dir, Repository: repo, SpoolKey: bytes.Repeat([]byte{7}, 32),
+		Shares: []ShareConfig{{Name: "s", When: WhenManual}, {Name: "bad"}},
+	})
+	if err == nil || !strings.Contains(err.Error(), "share bad") {
+		t.Errorf("open: %v, want what is wrong with the share", err)
+	}
+	sys = openTestSystem(t, dir, repo)
+	defer closeSystem(t, sys)
+	want(t, "changes that wait", sys.recovered[0].Changes, 1)
+	want(t, "content", visit(t, sys, "u", PermFull, "/").get("/f"), "waits")
 }
 
 // An id that a killed process has made and not made durable must not be lost when this one
