@@ -76,13 +76,13 @@ func (m *model) write() {
 }
 
 // mayBeTorn reports whether an update that begins behind the file may be taken for the resume of an upload of
-// the same principal in another session, that was cut off or may have been.
+// the same principal that was cut off or may have been.
 func (m *model) mayBeTorn(u *modelUpload, off int) bool {
 	if u.changed || !u.onto || off < len(u.data) {
 		return false
 	}
 	return m.cutOff[u.session%2] || slices.ContainsFunc(m.uploads, func(o *modelUpload) bool {
-		return o.path == u.path && o.session != u.session && o.session%2 == u.session%2
+		return o != u && o.path == u.path && o.session%2 == u.session%2
 	})
 }
 
@@ -143,6 +143,7 @@ func (m *model) finish(u *modelUpload) {
 	if m.check(err, !m.isDir(u.path), "session %d close %d, %s with %d bytes", u.session, u.id, u.path, len(u.data)) {
 		m.publish(u.path, u.data, u.mode, u.mtime, u.session)
 	}
+	m.cutOff[u.session%2] = m.cutOff[u.session%2] || err != nil
 }
 
 // resync takes the attributes over that the system shows.
@@ -234,6 +235,9 @@ func (m *model) rename() {
 	}
 	maps.Copy(m.names, moved)
 	for _, u := range m.uploads {
+		if u.path == to || u.path == from && !u.onto {
+			m.cutOff[u.session%2] = true // its name has another file, or that goes on with what is known of its own
+		}
 		u.onto = u.onto && u.path != to // its file is gone
 		if strings.HasPrefix(u.path, from+"/") || u.path == from && u.onto {
 			u.path = to + strings.TrimPrefix(u.path, from)
