@@ -317,15 +317,15 @@ func TestTornAsLongAsItIsTried(t *testing.T) {
 		v.put(path, "old")
 		testShare(t, sys).uploads.tear("u", mustName(t, path), time.Now().Add(at))
 	}
-	tries := func(path string, want Kind) {
+	tries := func(path string, kind Kind) {
 		t.Helper()
 		f, err := v.Open(t.Context(), path, OpenWrite|OpenResume, AttrSet{})
-		if want == 0 {
+		if kind == 0 {
 			wantNil(t, path, err)
 			wantNil(t, "abort", f.Abort())
 			return
 		}
-		wantKind(t, path, err, want)
+		wantKind(t, path, err, kind)
 	}
 	tries("/tried", KindTorn)
 	tries("/forgotten", 0)
