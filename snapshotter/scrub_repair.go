@@ -272,7 +272,10 @@ func (r *scrubbing) restocked(ctx context.Context, err error) error {
 		return err
 	}
 	err = r.s.refresh(ctx)
-	if err != nil && !errors.Is(err, store.ErrDamaged) && !errors.Is(err, repository.ErrPackfileNotFound) {
+	switch {
+	case err == nil, errors.Is(err, store.ErrDamaged), errors.Is(err, repository.ErrPackfileNotFound):
+	case r.damage[configKey()] != nil && !errors.Is(err, ErrUnavailable):
+	default:
 		return err
 	}
 	return r.s.takeStock(ctx)
