@@ -269,7 +269,7 @@ func (f *FTP) showsAll(ctx context.Context, c *ftpConn, path string) (bool, erro
 	self, err := f.showsSelf(ctx, c, path, "LIST -a")
 	if err != nil && !noOption(err) {
 		// It is the option that it refuses when it refuses it twice, and not what it does without.
-		if c.Err() == nil {
+		if c.Err() == nil && !lost(err) {
 			_, err = f.showsSelf(ctx, c, path, "LIST")
 		}
 		if err != nil {
