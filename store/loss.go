@@ -157,7 +157,8 @@ func (s *Store) colouredLost(db *sqlite.SQLiteCache, missing []objects.MAC) ([]o
 	macs, err := s.macs(db, "SELECT mac FROM packfiles WHERE mac IN (SELECT mac FROM deleteds INDEXED BY snapgate_lost_colours WHERE "+hasLostMark()+")")
 	if err == nil && s.resumes() {
 		var begun []objects.MAC
-		begun, err = s.macs(db, "SELECT mac FROM snapgate_turn WHERE mac IN (SELECT mac FROM packfiles)")
+		// What is coloured by now, without a lostMark, is marked by maintenance: that stays.
+		begun, err = s.macs(db, "SELECT mac FROM snapgate_turn WHERE mac IN (SELECT mac FROM packfiles) AND mac"+notColoured, int(resources.RT_PACKFILE))
 		macs = union(macs, begun)
 	}
 	return slices.DeleteFunc(macs, func(mac objects.MAC) bool { return slices.Contains(missing, mac) }), err

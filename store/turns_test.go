@@ -588,3 +588,43 @@ func TestRemadeStates(t *testing.T) {
 	c.remove()
 	remake("removed", false)
 }
+
+// TestUnreadableTurnMarked: an answer cannot be completed, since a state cannot be read, and maintenance marks the
+// packfile meanwhile: the next process leaves the mark.
+func TestUnreadableTurnMarked(t *testing.T) {
+	c := newComesAndGoes(t)
+	bad := store.BadSector{In: fmt.Sprintf("%x", c.known[0][:]), At: 100, Err: fs.ErrPermission}
+	c.move(c.path, c.away)
+	c.reconcile(c.s, true)
+	cfg := storetest.Config(c.dir)
+	cfg.CacheDir, cfg.KeepDir, cfg.Create = t.TempDir(), "", false
+	s, err := store.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad.Use(s, true)
+	c.move(c.away, c.path)
+	back := c.reconcile(s, false)
+	if len(back) != 1 {
+		t.Fatalf("back: %d states", len(back))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := store.Removal{Colour: []objects.MAC{c.mac}, Freed: map[objects.MAC][]objects.MAC{c.mac: back}}
+	if _, err := c.s.PutRemoval(r, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	c.added()
+	s = storetest.Open(t, cfg)
+	bad.Use(s, true)
+	if err := s.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if ids := c.added(); len(ids) != 0 {
+		t.Errorf("%d states take away what maintenance has marked", len(ids))
+	}
+}
