@@ -138,7 +138,7 @@ func recovered(log *slog.Logger, op string, err *error) {
 	}
 }
 
-// report logs an error that is not the client's doing and makes it a status. A client that
+// report logs an error that an operator should see and makes it a status. A client that
 // goes on and on while the disk is full must not fill it with log lines.
 func report(log *slog.Logger, count *counters, op, path string, err error) error {
 	if err == nil {
@@ -153,10 +153,11 @@ func report(log *slog.Logger, count *counters, op, path string, err error) error
 	return st
 }
 
-// internal reports whether an operator should see errors of a kind.
+// internal reports whether an operator should see errors of a kind: those that are not the client's doing, and
+// refusals of which OpenSSH's client, which has a code alone, says no more than "Failure".
 func internal(kind vfs.Kind) bool {
 	switch kind {
-	case vfs.KindOther, vfs.KindNoSpace, vfs.KindUnavailable, vfs.KindDisk, vfs.KindTimeout, vfs.KindTooMany:
+	case vfs.KindOther, vfs.KindNoSpace, vfs.KindUnavailable, vfs.KindDisk, vfs.KindTimeout, vfs.KindTooMany, vfs.KindTorn, vfs.KindQuota:
 		return true
 	default:
 		return false
@@ -169,7 +170,7 @@ type counters struct {
 	files         atomic.Int64 // opened
 	uploaded      atomic.Int64 // published by a CLOSE
 	aborted       atomic.Int64 // uploads that were cut off
-	failures      atomic.Int64 // operations that failed, and not by the client's doing
+	failures      atomic.Int64 // operations that failed, of which an operator should know
 	lastFailure   atomic.Int64 // Unix time in nanoseconds when one was logged
 }
 

@@ -94,3 +94,14 @@ func TestFailuresAreLoggedWithinBounds(t *testing.T) {
 		}
 	})
 }
+
+// OpenSSH's client says "Failure" of what has no code of its own: the log says why.
+func TestRefusalsAreLogged(t *testing.T) {
+	for kind, want := range map[vfs.Kind]bool{vfs.KindTorn: true, vfs.KindQuota: true, vfs.KindNoSpace: true, vfs.KindExist: false, vfs.KindPermission: false} {
+		var log bytes.Buffer
+		_ = report(slog.New(slog.NewTextHandler(&log, nil)), &counters{}, "write", "/f", &vfs.Error{Op: "write", Kind: kind})
+		if got := strings.Contains(log.String(), kind.String()); got != want {
+			t.Errorf("%v: %q", kind, log.String())
+		}
+	}
+}
