@@ -584,7 +584,7 @@ func TestDownload(t *testing.T) {
 		_, err := proctest.Wait(b.ctx, time.Minute, func() bool {
 			var err error
 			data, err = os.ReadFile(filepath.Join(dir, name))
-			return err == nil
+			return err == nil && len(data) > 0 // the browser takes the name before the content has it
 		})
 		if err != nil {
 			entries, _ := os.ReadDir(dir)
