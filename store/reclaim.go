@@ -41,10 +41,10 @@ func (s *Store) bury() (err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	when := binary.LittleEndian.AppendUint64(nil, uint64(buriedAt().UnixNano()))
-	// substr counts from 1: the time is behind the type and the name.
 	if _, err := db.Exec(lostTable); err != nil {
 		return s.indexError(err)
 	}
+	// substr counts from 1: the time is behind the type and the name.
 	rows, err := db.Query(`SELECT mac FROM (SELECT mac FROM packfiles UNION SELECT mac FROM snapgate_lost) WHERE mac IN
 		(SELECT mac FROM deleteds WHERE type = ? AND substr(payload, ?, 8) = ?)`,
 		int(resources.RT_PACKFILE), 1+1+len(objects.MAC{}), when)

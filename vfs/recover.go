@@ -225,19 +225,10 @@ func (s *share) replay(ctx context.Context, t *tree, ops []replayed, lenient boo
 	for i, r := range ops {
 		o := r.op
 		s.uploads.made.recall(o, s.started)
+		if s.uploads.learn(o) {
+			continue
+		}
 		switch o.kind {
-		case opPartial:
-			s.uploads.put(*o.partial)
-			continue
-		case opPartialGone:
-			s.uploads.gone(o.partial.user, o.partial.name)
-			continue
-		case opTorn:
-			s.uploads.tear(o.user, o.name, o.time)
-			continue
-		case opWhole:
-			s.uploads.whole(o.user, o.name)
-			continue
 		case opPut:
 			s.uploads.published(o.user, o.name, o.content.spool)
 		case opRename:

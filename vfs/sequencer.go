@@ -405,19 +405,10 @@ func (s *share) publish(st *stage, first uint64) {
 
 // note enters a journalled operation into the ledger and the upload table. s.mu is held.
 func (s *share) note(o *op, pos uint64) {
+	if s.uploads.learn(o) {
+		return
+	}
 	switch o.kind {
-	case opPartial:
-		s.uploads.put(*o.partial)
-		return
-	case opPartialGone:
-		s.uploads.gone(o.partial.user, o.partial.name)
-		return
-	case opTorn:
-		s.uploads.tear(o.user, o.name, o.time)
-		return
-	case opWhole:
-		s.uploads.whole(o.user, o.name)
-		return
 	case opSeal, opCommitted:
 		return
 	case opPut:

@@ -309,6 +309,24 @@ func (t *uploads) mended(k partKey) {
 	}
 }
 
+// learn takes over what is recorded of uploads alone, as it is written and as it is replayed; false for
+// what changes the tree.
+func (t *uploads) learn(o *op) bool {
+	switch o.kind {
+	case opPartial:
+		t.put(*o.partial)
+	case opPartialGone:
+		t.gone(o.partial.user, o.partial.name)
+	case opTorn:
+		t.tear(o.user, o.name, o.time)
+	case opWhole:
+		t.whole(o.user, o.name)
+	default:
+		return false
+	}
+	return true
+}
+
 // mend is called for what a principal has done to a name on purpose: what is there since is not what
 // its cut-off overwrite has left, and not what an upload that is still open there would leave. What is known of
 // others' cut-off overwrites goes with the files that a rename moves, once it has happened: what is noted
