@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/PlakarKorp/kloset/connectors/storage"
@@ -122,7 +123,21 @@ func verifyWrapped(key, wrapped []byte) error {
 func deriveKey(p *encryption.KDFParams, passphrase []byte) ([]byte, error) {
 	// Argon2id leaves 256 MiB behind that the process will not need again.
 	defer debug.FreeOSMemory()
+	if a := p.Argon2idParams; a != nil {
+		touch(int(a.Memory) << 10)
+	}
 	return encryption.DeriveKey(*p, passphrase)
+}
+
+// touch leaves free memory of so many bytes on the heap that the system has given already. Argon2id reads each
+// block before it writes it: of memory that nobody has written yet the system gives every page twice, first a
+// shared one of zeros, whose replacement interrupts all cores. That is half of the time of a derivation.
+func touch(size int) {
+	mem := make([]byte, size)
+	for i := 0; i < size; i += os.Getpagesize() {
+		mem[i] = 1
+	}
+	runtime.GC() // frees it, which has no use any more: the next allocation of this size is there
 }
 
 func configHasher(key []byte) hash.Hash {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/snapgate/gateway/internal/proctest"
@@ -17,18 +19,38 @@ import (
 var passivePort = regexp.MustCompile(`(?m)^229 .*\(\|\|\|(\d+)\|\)`)
 
 // farFTP is farLink to an FTP server: its data connections go the long way as well. Clients have
-// to use EPSV, without TLS.
+// to use EPSV, without TLS. Each control connection has one port for its data connections: thousands of
+// ports that were used a minute ago make the system's search for a free one expensive.
 func farFTP(t *testing.T, port int) int {
 	t.Helper()
-	at := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-	return farLinkOf(t, at(port), func(data []byte) []byte {
-		return passivePort.ReplaceAllFunc(data, func(reply []byte) []byte {
-			port, err := strconv.Atoi(string(passivePort.FindSubmatch(reply)[1]))
-			if err != nil {
-				return reply
+	at := func(port string) string { return net.JoinHostPort("127.0.0.1", port) }
+	return listen(t, func(near net.Conn) {
+		data, err := net.Listen("tcp", at("0"))
+		if err != nil {
+			t.Error(err)
+			_ = near.Close()
+			return
+		}
+		var target atomic.Value // of the next data connection
+		var all sync.WaitGroup
+		all.Go(func() {
+			for {
+				conn, err := data.Accept()
+				if err != nil {
+					return
+				}
+				to := target.Load().(string)
+				all.Go(func() { carry(conn, to, func(data []byte) []byte { return data }) })
 			}
-			return fmt.Appendf(nil, "229 the long way (|||%d|)", farLink(t, at(port)))
 		})
+		carry(near, at(strconv.Itoa(port)), func(said []byte) []byte {
+			return passivePort.ReplaceAllFunc(said, func(reply []byte) []byte {
+				target.Store(at(string(passivePort.FindSubmatch(reply)[1])))
+				return fmt.Appendf(nil, "229 the long way (|||%d|)", data.Addr().(*net.TCPAddr).Port)
+			})
+		})
+		_ = data.Close()
+		all.Wait()
 	})
 }
 

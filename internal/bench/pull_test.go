@@ -3,10 +3,12 @@
 package bench
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -23,23 +25,20 @@ const roundTrip = 50 * time.Millisecond
 // throughput as there is: the machine may have no netem. It returns its port.
 func farLink(t *testing.T, addr string) int {
 	t.Helper()
-	return farLinkOf(t, addr, func(data []byte) []byte { return data })
+	return listen(t, func(near net.Conn) { carry(near, addr, func(data []byte) []byte { return data }) })
 }
 
-// farLinkOf is farLink that changes what the server says.
-func farLinkOf(t *testing.T, addr string, change func(data []byte) []byte) int {
-	t.Helper()
-	return listen(t, func(near net.Conn) {
-		far, err := net.Dial("tcp", addr)
-		if err != nil {
-			_ = near.Close()
-			return
-		}
-		var back sync.WaitGroup
-		back.Go(func() { late(far, near, func(data []byte) []byte { return data }) })
-		late(near, far, change)
-		back.Wait()
-	})
+// carry takes one connection the long way to addr.
+func carry(near net.Conn, addr string, change func(data []byte) []byte) {
+	far, err := net.Dial("tcp", addr)
+	if err != nil {
+		_ = near.Close()
+		return
+	}
+	var back sync.WaitGroup
+	back.Go(func() { late(far, near, func(data []byte) []byte { return data }) })
+	late(near, far, change)
+	back.Wait()
 }
 
 // listen serves connections on a port of its own until the test ends.
@@ -69,14 +68,14 @@ func late(to, from net.Conn, change func(data []byte) []byte) {
 		data []byte
 		due  time.Time
 	}
-	under := make(chan piece, 1<<12) // 64 MiB at least: more than a window at this delay
+	under := make(chan piece, 1<<10) // up to 64 MiB: more than a window at this delay
 	go func() {
 		defer close(under)
+		buf := make([]byte, 64<<10)
 		for {
-			buf := make([]byte, 64<<10)
 			n, err := from.Read(buf)
 			if n > 0 {
-				under <- piece{change(buf[:n]), time.Now().Add(roundTrip / 2)}
+				under <- piece{change(bytes.Clone(buf[:n])), time.Now().Add(roundTrip / 2)}
 			}
 			if err != nil {
 				return
@@ -148,6 +147,7 @@ type load struct {
 	name  string
 	dir   string // on the server
 	files int
+	bytes int64 // of the largest file
 }
 
 // rate is how many times as fast one side is as the other, which may have moved fewer files.
@@ -165,18 +165,18 @@ func TestPull(t *testing.T) {
 		size, files = 1<<30, 20_000
 	}
 	s := sshd(t, disk)
-	one := load{fmt.Sprintf("%d MiB in one file", size>>20), filepath.Join(s.dir, "one"), 1}
+	one := load{fmt.Sprintf("%d MiB in one file", size>>20), filepath.Join(s.dir, "one"), 1, size}
 	if err := os.Mkdir(one.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	random(t, filepath.Join(one.dir, "large"), size, 1)
-	many := load{fmt.Sprintf("%d files of 4 KiB", files), filepath.Join(s.dir, "many"), files}
+	many := load{fmt.Sprintf("%d files of 4 KiB", files), filepath.Join(s.dir, "many"), files, 4 << 10}
 	small(t, many.dir, files, 4<<10)
-	part := load{"", filepath.Join(s.dir, "part"), few}
+	part := load{"", filepath.Join(s.dir, "part"), few, 4 << 10}
 	small(t, part.dir, few, 4<<10)
 	for i, l := range links(t, s) {
 		far := i > 0
-		s.pulls(t, one, one, l, 3) // a round takes long
+		s.pulls(t, one, one, l, 4) // a round takes long
 		if far {
 			s.pulls(t, many, part, l, 1)
 		} else {
@@ -189,36 +189,66 @@ func TestPull(t *testing.T) {
 func (s *server) pulls(t *testing.T, ours, theirs load, l link, rounds int) {
 	t.Run(ours.name+", "+l.name, func(t *testing.T) {
 		var pull, copied, restored, plain, synced times
-		for range rounds {
+		for round := range rounds {
 			back := ours.dir + "-back"
 			g := puller(t, s.sshSettings(l, ours.dir), s.sshSettings(l, back))
-			syscall.Sync() // none of these pays for what the one before has left to the disk
-			pull = append(pull, seconds(func() { command(t, g, "pull", "--quiet", "peer") }))
-			syscall.Sync()
 			there := filepath.Join(t.TempDir(), "there")
-			copied = append(copied, seconds(func() {
-				rclone(t, s, l, "sync", ":sftp:"+theirs.dir, there)
-				restic(t, there)
-			}))
-			syscall.Sync()
-			restored = append(restored, seconds(func() { command(t, g, "restore", "--quiet", "peer", "--to", "back") }))
-			if err := os.RemoveAll(back); err != nil {
-				t.Fatal(err)
-			}
-			syscall.Sync()
-			synced = append(synced, seconds(func() { // until it is on the disk, as what was restored is
-				plain = append(plain, seconds(func() { rclone(t, s, l, "copy", there, ":sftp:"+back) }))
-				syscall.Sync()
-			}))
-			if err := os.RemoveAll(back); err != nil {
-				t.Fatal(err)
-			}
+			inTurns(round, func() {
+				pull = append(pull, seconds(func() { command(t, g, "pull", "--quiet", "peer") }))
+			}, func() {
+				copied = append(copied, seconds(func() {
+					rclone(t, s, l, "sync", ":sftp:"+theirs.dir, there)
+					restic(t, there)
+				}))
+			})
+			used(t, filepath.Join(s.dir, "used"), ours.bytes)
+			inTurns(round, func() {
+				restored = append(restored, seconds(func() { command(t, g, "restore", "--quiet", "peer", "--to", "back") }))
+				empty(t, back)
+			}, func() {
+				synced = append(synced, seconds(func() { // until it is on the disk, as what was restored is
+					plain = append(plain, seconds(func() { rclone(t, s, l, "copy", there, ":sftp:"+back) }))
+					syscall.Sync()
+				}))
+				empty(t, back)
+			})
 		}
 		tell(t, "pull of %s, %s: %.2f s (%.0f files/s), rclone sync and restic backup of %d files %.2f s, ratio %.2f; restore %.2f s (%.0f files/s), rclone copy %.2f s, ratio %.2f, and its flush %.2f s, ratio %.2f",
 			ours.name, l.name, pull.median(), float64(ours.files)/pull.median(), theirs.files, copied.median(), rate(pull, ours.files, copied, theirs.files),
 			restored.median(), float64(ours.files)/restored.median(), plain.median(), rate(restored, ours.files, plain, theirs.files),
 			synced.median(), rate(restored, ours.files, synced, theirs.files))
 	})
+}
+
+// inTurns measures two sides, in each round another one first. Neither pays for what the one before has left to
+// the disk.
+func inTurns(round int, sides ...func()) {
+	if round%2 == 1 {
+		slices.Reverse(sides)
+	}
+	for _, side := range sides {
+		syscall.Sync()
+		side()
+	}
+}
+
+// used writes a file and removes it, so that what is measured finds blocks that a virtual disk has given already:
+// those cost several times as much as others.
+func used(t *testing.T, name string, size int64) {
+	t.Helper()
+	random(t, name, size, 2)
+	syscall.Sync()
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// empty removes a directory and all that it holds.
+func empty(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // command runs a command of a gateway to its end.
