@@ -32,7 +32,7 @@ func full() State {
 		Jobs:    []Job{{Name: "web1", Kind: "pull", Running: true, Failures: 2, Success: at, Next: at}},
 		Alarms:  []Alarm{{"shrink", "main"}},
 		Hooks:   []Hook{{Name: "mail", Pending: 3, Failures: 4, GivenUp: 5, Dropped: 6, Success: at}},
-		Verify:  Verify{Files: 3, Fresh: 2, Last: at, Oldest: at, Packfiles: 1, States: 1, Blobs: 5, Read: 7},
+		Verify:  Verify{Files: 3, Fresh: 2, Last: at, Oldest: at.Add(-time.Hour), Packfiles: 1, States: 4, Blobs: 5, Read: 7},
 		StoreUp: true, StoreErrors: map[string]uint64{"write": 11}, AuditErrors: 12,
 	}
 }
@@ -92,6 +92,14 @@ func TestValues(t *testing.T) {
 		`snapgate_store_errors_total{operation="write"} 11`,
 		`snapgate_job_runs_total{job="web1",kind="pull",result="ok"} 1`,
 		`snapgate_job_running{job="web1",kind="pull"} 1`,
+		`snapgate_verify_last_run_timestamp_seconds 1.795287869e+09`,
+		`snapgate_verify_oldest_timestamp_seconds 1.795284269e+09`,
+		`snapgate_verify_files 3`,
+		`snapgate_verify_fresh_files 2`,
+		`snapgate_verify_damaged_packfiles 1`,
+		`snapgate_verify_damaged_states 4`,
+		`snapgate_verify_damaged_blobs 5`,
+		`snapgate_verify_read_bytes_total 7`,
 		"go_goroutines ",
 	} {
 		if !strings.Contains(got, "\n"+want) {
