@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -26,7 +27,7 @@ const (
 	fullnessMore  = 64 << 20 // bytes that are worth a look, or the reserve
 	// makeRoomEvery is how often retention and maintenance are called because the store is full.
 	makeRoomEvery = 6 * time.Hour
-	// fullnessRow is how many shares an alarm names.
+	// fullnessRow is how many shares an alarm names, and users of each.
 	fullnessRow = 5
 )
 
@@ -218,10 +219,61 @@ type shareUse struct {
 	size              uint64 // of the newest snapshot
 	newest            time.Time
 	snapshots, locked int
-	users             []string
+	users             []*userUse
 }
 
-// whatFills says what is stored of each share and whose it is, the largest first.
+// userUse is how many of a share's snapshots have something from a user.
+type userUse struct {
+	name              string
+	snapshots, locked int
+}
+
+// add takes a snapshot into account.
+func (u *shareUse) add(s *snapshotter.Snapshot, locked bool) {
+	if u.snapshots == 0 || s.Time.After(u.newest) {
+		u.size, u.newest = s.Size, s.Time
+	}
+	u.snapshots++
+	if locked {
+		u.locked++
+	}
+	for _, tag := range s.Tags {
+		name, ok := strings.CutPrefix(tag, "user=")
+		if !ok {
+			continue
+		}
+		i := slices.IndexFunc(u.users, func(w *userUse) bool { return w.name == name })
+		if i < 0 {
+			i, u.users = len(u.users), append(u.users, &userUse{name: name})
+		}
+		u.users[i].snapshots++
+		if locked {
+			u.users[i].locked++
+		}
+	}
+}
+
+// text says it in a line, with the users that have most locked snapshots.
+func (u *shareUse) text() string {
+	text := fmt.Sprintf("%s has %s in %d snapshots, %d of them locked", printable(u.name), bytesText(int64(min(u.size, 1<<62))), u.snapshots, u.locked)
+	if len(u.users) == 0 {
+		return text
+	}
+	slices.SortFunc(u.users, func(a, b *userUse) int {
+		return cmp.Or(cmp.Compare(b.locked, a.locked), cmp.Compare(b.snapshots, a.snapshots), cmp.Compare(a.name, b.name))
+	})
+	var names []string
+	for _, w := range u.users[:min(len(u.users), fullnessRow)] {
+		names = append(names, w.name)
+	}
+	if more := len(u.users) - fullnessRow; more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return text + " (" + printable(strings.Join(names, ", ")) + ")"
+}
+
+// whatFills says what is stored of each share and whose it is: first of those with most locked snapshots, for who
+// overwrites a small file all day fills a store as well, and in any case of the largest.
 func whatFills(list []verdict) (text string, locked, removable int) {
 	shares := map[string]*shareUse{}
 	for i := range list {
@@ -231,38 +283,28 @@ func whatFills(list []verdict) (text string, locked, removable int) {
 			u = &shareUse{name: v.snap.Share}
 			shares[v.snap.Share] = u
 		}
-		u.snapshots++
 		if !v.keep {
 			removable++
 		}
-		if slices.ContainsFunc(v.reasons, func(r string) bool { return strings.HasPrefix(r, "locked ") }) {
-			u.locked++
+		isLocked := slices.ContainsFunc(v.reasons, func(r string) bool { return strings.HasPrefix(r, "locked ") })
+		if isLocked {
 			locked++
 		}
-		if u.snapshots == 1 || v.snap.Time.After(u.newest) {
-			u.size, u.newest = v.snap.Size, v.snap.Time
-		}
-		for _, tag := range v.snap.Tags {
-			if name, ok := strings.CutPrefix(tag, "user="); ok && !slices.Contains(u.users, name) {
-				u.users = append(u.users, name)
-			}
+		u.add(&v.snap, isLocked)
+	}
+	bySize := func(a, b *shareUse) int { return cmp.Or(cmp.Compare(b.size, a.size), cmp.Compare(a.name, b.name)) }
+	all := slices.SortedFunc(maps.Values(shares), func(a, b *shareUse) int { return cmp.Or(cmp.Compare(b.locked, a.locked), bySize(a, b)) })
+	row := all[:min(len(all), fullnessRow)]
+	if len(all) > len(row) {
+		if largest := slices.MinFunc(all, bySize); !slices.Contains(row, largest) {
+			row[len(row)-1] = largest
 		}
 	}
-	var all []*shareUse
-	for _, u := range shares {
-		slices.Sort(u.users)
-		all = append(all, u)
-	}
-	slices.SortFunc(all, func(a, b *shareUse) int { return cmp.Or(cmp.Compare(b.size, a.size), cmp.Compare(a.name, b.name)) })
 	var parts []string
-	for _, u := range all[:min(len(all), fullnessRow)] {
-		part := fmt.Sprintf("%s has %s in %d snapshots, %d of them locked", printable(u.name), bytesText(int64(min(u.size, 1<<62))), u.snapshots, u.locked)
-		if len(u.users) > 0 {
-			part += " (" + printable(strings.Join(u.users[:min(len(u.users), fullnessRow)], ", ")) + ")"
-		}
-		parts = append(parts, part)
+	for _, u := range row {
+		parts = append(parts, u.text())
 	}
-	if more := len(all) - fullnessRow; more > 0 {
+	if more := len(all) - len(row); more > 0 {
 		parts = append(parts, fmt.Sprintf("and %d more shares", more))
 	}
 	return strings.Join(parts, "; "), locked, removable

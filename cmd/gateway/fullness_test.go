@@ -127,6 +127,19 @@ func TestStoreFills(t *testing.T) {
 	if r.why != "the disk of the store is nearly full" {
 		t.Errorf("refused with %q", r.why)
 	}
+
+	// Who overwrites a small file all day is named first, however many have more data; and the largest is named.
+	const reason = "locked until 2026-12-03 12:00 UTC"
+	r.list = []verdict{snap("media", time.Hour, 9<<40, "amy", reason)}
+	for _, user := range []string{"ann", "bob", "cleo", "dan", "eve", "fay"} {
+		r.list = append(r.list, snap("main", time.Hour, 5<<30, user, reason), snap("share-"+user, time.Hour, 1<<30, user, reason), snap("share-"+user, time.Hour, 1<<30, user, reason))
+	}
+	for i := range 50 {
+		r.list = append(r.list, snap("main", time.Duration(i)*time.Minute, 3<<10, "zed", reason), snap("main", 2*time.Hour, 3<<10, "fay", "newest of its share"))
+	}
+	check("filled by many snapshots of a small file", 0, alarm.StoreFullOfLocked,
+		"(locked snapshots: 69); main has 3.0 KiB in 106 snapshots, 56 of them locked (zed, fay, ann, bob, cleo, and 2 more); share-ann has ",
+		"; share-cleo has 1.0 GiB in 2 snapshots, 2 of them locked (cleo); media has 9.0 TiB in 1 snapshots, 1 of them locked (amy); and 3 more shares")
 }
 
 // A disk that was full is looked at again as soon as it has room: nobody waits for a minute.
