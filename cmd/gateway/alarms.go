@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -22,7 +23,7 @@ func (p *program) alarmsCommand() *cobra.Command {
 		Long: `Lists the alarms that are not over: of the running gateway, or, without one, those that the last
 one has left. Times are UTC. What to do about one stands below it.
 
-With --json every line is an object with kind, subject (a share, a source, a store), text, hint,
+With --json every line is an object with kind, subject (a share, a source, a job, a store), text, hint,
 since, last (when it was found last), times (that it was found), finding (it stays until it is
 acknowledged), acknowledged (when somebody did, and it goes on), snapshot (that it is about) and pins
 (snapshots that are pinned until it is acknowledged).`,
@@ -142,13 +143,18 @@ func describeAlarm(a *alarm.Alarm) control.Alarm {
 	}
 }
 
-// alarmProblems are the alarms as a status has them, but for those whose state it finds itself.
-func alarmProblems(list []control.Alarm) (problems []string) {
+// alarmProblems are the alarms as a status has them, but for those whose state it finds itself: jobs whose last run has
+// failed are among its problems already.
+func alarmProblems(list []control.Alarm, jobs []control.Job) (problems []string) {
 	for i := range list {
 		a := &list[i]
 		switch alarm.Kind(a.Kind) {
-		case alarm.PullFailed, alarm.CommitFailed:
+		case alarm.CommitFailed:
 			continue
+		case alarm.PullFailed, alarm.JobFailed:
+			if slices.ContainsFunc(jobs, func(j control.Job) bool { return j.Name == a.Subject && len(jobProblems(&j)) > 0 }) {
+				continue
+			}
 		}
 		text := fmt.Sprintf("%s %s: %s", a.Kind, a.Subject, a.Text)
 		if a.Acknowledged != "" {

@@ -9,7 +9,9 @@ import (
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/internal/alarm"
+	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/internal/jobs"
+	"github.com/snapgate/gateway/pull"
 	"github.com/snapgate/gateway/snapshotter"
 )
 
@@ -82,24 +84,34 @@ func (k *keeper) unpinOf(ctx context.Context, a *alarm.Alarm) (unpinned []snapsh
 	return unpinned, nil
 }
 
-// failuresToTell is how many pulls in a row must fail to be told of while they are repeated soon.
+// failuresToTell is how many runs in a row must fail to be told of while they are repeated soon.
 const failuresToTell = 3
 
-// pullEnded raises an alarm about a source that cannot be pulled, and clears it.
-func (e *events) pullEnded(st jobs.Status) {
-	if st.Kind != jobPull {
-		return
+// alarmOfJob raises an alarm about a job that fails, and clears it after a good run.
+func (e *events) alarmOfJob(st *jobs.Status, err error) {
+	a := alarm.Alarm{Kind: alarm.JobFailed, Subject: st.Name, Hint: st.State.Hint}
+	what := "the job"
+	if st.Kind == jobPull {
+		a.Kind, what = alarm.PullFailed, "pulling"
 	}
 	switch st.State.Result {
 	case jobs.OK, jobs.Partial:
-		e.backups.note(st.Name, time.Time{})
-		e.alarms.Clear(alarm.PullFailed, st.Name)
-	case jobs.Failed:
-		if st.State.Retry.IsZero() || st.State.Failures >= failuresToTell {
-			e.alarms.Raise(alarm.Alarm{
-				Kind: alarm.PullFailed, Subject: st.Name, Hint: st.State.Hint,
-				Text: fmt.Sprintf("pulling has failed, %d in a row: %s", st.State.Failures, st.State.Error),
-			})
+		if st.Kind == jobPull {
+			e.backups.note(st.Name, time.Time{})
 		}
+		e.alarms.Clear(a.Kind, a.Subject)
+	case jobs.Failed:
+		if underWay(err) || st.State.Failures < failuresToTell && !st.State.Retry.IsZero() {
+			return
+		}
+		a.Text = fmt.Sprintf("%s has failed, %d in a row: %s", what, st.State.Failures, st.State.Error)
+		e.alarms.Raise(a)
 	}
+}
+
+// underWay reports whether a job could not run because another one, or a command, is at it. That may take hours, as the
+// first pull of a source does, and nothing is wrong.
+func underWay(err error) bool {
+	return errors.Is(err, pull.ErrRunning) || errors.Is(err, snapshotter.ErrScrubbing) || errors.Is(err, snapshotter.ErrMaintaining) ||
+		errors.Is(err, disk.ErrLocked)
 }

@@ -256,9 +256,9 @@ func (e *events) answered(name, about string, rep *control.Reply) {
 }
 
 // jobEnded is told of the runs of jobs.
-func (e *events) jobEnded(st jobs.Status, took time.Duration) {
+func (e *events) jobEnded(st jobs.Status, took time.Duration, err error) {
 	e.metrics.JobRun(st.Name, st.Kind, string(st.State.Result), took)
-	e.pullEnded(st)
+	e.alarmOfJob(&st, err)
 	e.pulse()
 	ms := took.Milliseconds()
 	a := audit.Event{

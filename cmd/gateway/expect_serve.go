@@ -382,11 +382,13 @@ func (s *serving) forget(ctx context.Context) {
 		switch kind {
 		case alarm.VerificationFailed, alarm.StoreNearlyFull, alarm.StoreFullOfLocked:
 			return cfg.StoreNamed(subject) != nil
+		case alarm.JobFailed, alarm.PullFailed:
+			return subject == verifyNewSubject && cfg.Verify.New || slices.ContainsFunc(list, func(j jobs.Status) bool {
+				return j.Name == subject && (j.Kind == jobPull) == (kind == alarm.PullFailed)
+			})
 		}
-		if _, ok := expect.Of[subject]; !ok && kind.OfShare() {
-			return false
-		}
-		return kind != alarm.PullFailed || slices.ContainsFunc(list, func(j jobs.Status) bool { return j.Name == subject })
+		_, ok := expect.Of[subject]
+		return ok || !kind.OfShare()
 	}
 	for _, a := range s.alarms.List() {
 		if configured(a.Kind, a.Subject) {

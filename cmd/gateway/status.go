@@ -157,7 +157,7 @@ func (p *program) storedStatus(ctx context.Context, cfg *config.Config) *control
 	if st.Alarms, err = storedAlarms(cfg); err != nil {
 		st.Problems = append(st.Problems, fmt.Sprintf("alarms: %v", err))
 	}
-	st.Problems = append(st.Problems, alarmProblems(st.Alarms)...)
+	st.Problems = append(st.Problems, alarmProblems(st.Alarms, st.Jobs)...)
 	return st
 }
 

@@ -27,6 +27,7 @@ func (s *serving) answerStatus(ctx context.Context, send func(control.Reply) err
 		if j.Running {
 			d.Summary = s.progress.text(j.Name)
 		}
+		st.Jobs = append(st.Jobs, d)
 		st.Problems = append(st.Problems, jobProblems(&d)...)
 		if err := send(control.Reply{Job: &d}); err != nil {
 			return refusal(err)
@@ -39,8 +40,8 @@ func (s *serving) answerStatus(ctx context.Context, send func(control.Reply) err
 			return refusal(err)
 		}
 	}
-	st.Problems = append(st.Problems, alarmProblems(st.Alarms)...)
-	st.Alarms, st.Hooks = nil, s.events.hookStates() // alarms were sent
+	st.Problems = append(st.Problems, alarmProblems(st.Alarms, st.Jobs)...)
+	st.Jobs, st.Alarms, st.Hooks = nil, nil, s.events.hookStates() // jobs and alarms were sent
 	st.Problems = append(st.Problems, hookProblems(st.Hooks)...)
 	uploads := s.system.Uploads()
 	st.UploadsOpen = len(uploads)

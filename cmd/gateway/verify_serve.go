@@ -26,6 +26,9 @@ const (
 	verifyAgain = 2 * time.Minute
 )
 
+// verifyNewSubject is what the alarm of scrubs of what is new is about; no job is called so.
+const verifyNewSubject = "verify:new_snapshots"
+
 // verifying is what the running gateway knows of reading its store back.
 type verifying struct {
 	read atomic.Int64 // bytes, since the start
@@ -33,6 +36,8 @@ type verifying struct {
 	mu    sync.Mutex // guards what follows
 	state snapshotter.ScrubState
 	err   error // why what an earlier start has known could not be read; nil from the next run on
+	// failures is how often in a row what is new could not be read back.
+	failures int
 }
 
 // get returns what is known, and why that is nothing when it could not be read.
@@ -98,7 +103,31 @@ func (s *serving) scrub(ctx context.Context, sc snapshotter.ScrubConfig) (snapsh
 	}
 	s.verifying.set(&rep.State, nil)
 	s.alarmOfDamage(config.DefaultStore, &rep.State)
+	if err == nil && sc.Scope != snapshotter.ScrubDamaged { // which has read what is new, whoever has called it
+		s.alarmOfNew(nil)
+	}
 	return rep, err
+}
+
+// alarmOfNew raises the alarm that what snapshots have brought cannot be read back, by the rule that jobs have (see
+// alarmOfJob), or clears it.
+func (s *serving) alarmOfNew(err error) {
+	v := &s.verifying
+	v.mu.Lock()
+	if v.failures++; err == nil {
+		v.failures = 0
+	}
+	failures := v.failures
+	v.mu.Unlock()
+	switch {
+	case err == nil:
+		s.alarms.Clear(alarm.JobFailed, verifyNewSubject)
+	case failures >= failuresToTell || !worthRetrying(err):
+		s.alarms.Raise(alarm.Alarm{
+			Kind: alarm.JobFailed, Subject: verifyNewSubject, Hint: hintFor(err),
+			Text: fmt.Sprintf("what snapshots have brought could not be read back, %d in a row: %v", failures, err),
+		})
+	}
 }
 
 // reopenReplaced has shares whose heads were made anew show what was made.
@@ -215,11 +244,15 @@ func (s *serving) scrubNew(ctx context.Context) (done bool) {
 		return true
 	}
 	_, err := s.scrub(ctx, scrubConfig(cfg, &cfg.Store, snapshotter.ScrubNew))
-	switch {
-	case err == nil, ctx.Err() != nil:
+	if err == nil || ctx.Err() != nil {
 		return true
+	}
+	if !underWay(err) {
+		s.alarmOfNew(err)
+	}
+	switch {
 	case errors.Is(err, snapshotter.ErrUnread): // which the next run looks at again
-	case errors.Is(err, snapshotter.ErrScrubbing), worthRetrying(err):
+	case underWay(err), worthRetrying(err):
 		s.log.Debug("what is new in the store is read back later", "err", err)
 		return false
 	}

@@ -2,17 +2,22 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/internal/alarm"
+	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store/storetest"
 )
@@ -159,10 +164,59 @@ func TestVerifyNew(t *testing.T) {
 	if _, known := board.Get(alarm.VerificationFailed, config.DefaultStore); known {
 		t.Error("the alarm goes on, and all was read back")
 	}
-	cfg.Verify.New = false
+	// That it cannot be read back is an alarm, but not that another run is at it.
 	commit(5)
+	failing := func() string {
+		a, _ := board.Get(alarm.JobFailed, verifyNewSubject)
+		return a.Text
+	}
+	dir := scrubDir(cfg, &cfg.Store)
+	lock, err := disk.Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range failuresToTell + 1 {
+		if s.scrubNew(t.Context()) || failing() != "" {
+			t.Fatalf("another run is at it, and it is not tried again, or an alarm: %q", failing())
+		}
+	}
+	if err := lock.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{os.Rename(dir, dir+".away"), os.WriteFile(dir, nil, 0o600)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !s.scrubNew(t.Context()) || !strings.HasPrefix(failing(), "what snapshots have brought could not be read back, 1 in a row: ") {
+		t.Errorf("it cannot be read back at all: %q", failing())
+	}
+	for _, err := range []error{os.Remove(dir), os.Rename(dir+".away", dir)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if run(); failing() != "" {
+		t.Errorf("it was read back, and the alarm goes on: %s", failing())
+	}
+	cfg.Verify.New = false
+	commit(6)
 	before := s.verifying.read.Load()
 	if done := s.scrubNew(t.Context()); !done || s.verifying.read.Load() != before {
 		t.Error("what is new was read back, and should not be")
+	}
+}
+
+// What cannot be read by several runs in a row is an alarm until one goes well.
+func TestUnreadGoesOn(t *testing.T) {
+	board := newBoard(t)
+	s := &serving{gateway: &gateway{alarms: board}}
+	step := func(err error) func() { return func() { s.alarmOfNew(err) } }
+	unread := fmt.Errorf("1 file %w: %w", snapshotter.ErrUnread, snapshotter.ErrUnavailable)
+	got := raised(t, board, step(unread), step(unread), step(nil), step(unread), step(unread), step(unread), step(unread), step(nil), step(unread))
+	text := "job-failed verify:new_snapshots: what snapshots have brought could not be read back, N in a row: 1 file could not be read: store unavailable"
+	want := []string{"", "", "", "", "", strings.Replace(text, "N", "3", 1), strings.Replace(text, "N", "4", 1), "", ""}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("alarms (-want +got):\n%s", d)
 	}
 }

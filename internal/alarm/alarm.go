@@ -18,6 +18,7 @@ const (
 	MassDeletion       Kind = "mass-deletion"       // a share or source; a finding
 	MassOverwrite      Kind = "mass-overwrite"      // a share or source; a finding
 	PullFailed         Kind = "pull-failed"         // a source
+	JobFailed          Kind = "job-failed"          // a job that is no pull
 	CommitFailed       Kind = "commit-failed"       // a share
 	QuotaNearlyFull    Kind = "quota-nearly-full"   // a share
 	VerificationFailed Kind = "verification-failed" // a store
@@ -29,7 +30,7 @@ const (
 // OfShare reports whether the subject of a kind is a share or source.
 func (k Kind) OfShare() bool {
 	switch k {
-	case VerificationFailed, StoreNearlyFull, StoreFullOfLocked, SpoolNearlyFull:
+	case JobFailed, VerificationFailed, StoreNearlyFull, StoreFullOfLocked, SpoolNearlyFull:
 		return false
 	}
 	return true

@@ -91,7 +91,7 @@ func (s *Scheduler) run(ctx context.Context, e *entry, r *run) {
 	}
 	s.mu.Unlock()
 	s.report(ctx, r, out, dur)
-	s.cfg.Ended(r.status, dur)
+	s.cfg.Ended(r.status, dur, err)
 	close(r.done)
 	s.pulse()
 }

@@ -56,9 +56,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Hint says what to try about an error of a run; it may be nil.
 	Hint func(error) string
-	// Ended is told of each run that has ended, and how long it took; it may be nil. It is
-	// called from many goroutines at once.
-	Ended func(Status, time.Duration)
+	// Ended is told of each run that has ended: what the job is now, how long it took, and its
+	// error. It may be nil. It is called from many goroutines at once.
+	Ended func(Status, time.Duration, error)
 	// Now is the wall clock; nil is the machine's.
 	Now func() time.Time
 }
@@ -162,7 +162,7 @@ func New(cfg Config) (*Scheduler, error) {
 		cfg.Hint = func(error) string { return "" }
 	}
 	if cfg.Ended == nil {
-		cfg.Ended = func(Status, time.Duration) {}
+		cfg.Ended = func(Status, time.Duration, error) {}
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
