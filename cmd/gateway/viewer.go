@@ -62,7 +62,7 @@ func (s *serving) webAlarms() []websrv.Alarm {
 	for _, a := range s.alarms.List() {
 		w := websrv.Alarm{Kind: string(a.Kind), Subject: a.Subject, Text: a.Text, Hint: a.Hint, Since: a.Since}
 		switch a.Kind {
-		case alarm.MissedBackup, alarm.TooSmall, alarm.Shrink, alarm.MassDeletion, alarm.MassOverwrite:
+		case alarm.MissedBackup, alarm.TooSmall, alarm.Shrink, alarm.MassDeletion, alarm.MassOverwrite, alarm.QuotaNearlyFull:
 			w.Share = a.Subject
 		case alarm.CommitFailed, alarm.PullFailed:
 			w.Share, w.Text, w.Why = a.Subject, "", a.Text
