@@ -150,7 +150,7 @@ bench-commits: ## measure commits, ingest and reads beside kloset's Builder
 
 .PHONY: bench-servers
 bench-servers: $(BIN)/gateway ## measure a gateway beside OpenSSH's sshd
-	FULL=$(FULL) $(GO) test -v -count 1 -tags bench -timeout 3h -skip '^TestScale$$' ./internal/bench
+	FULL=$(FULL) $(GO) test -v -count 1 -tags bench -timeout 3h -skip '^Test(Scale|View)$$' ./internal/bench
 
 # GOGC as serve has it.
 .PHONY: soak
@@ -164,10 +164,12 @@ scale: $(BIN)/gateway ## upload, commit, list, kill and restart a share of FILES
 	GOGC=50 FILES=$(FILES) $(GO) test -v -count 1 -tags soak -timeout 5h -run '^TestScale(Stored)?$$' ./snapshotter
 
 .PHONY: bench-views
-bench-views: ## search and compare a share of FILES files, follow a file through 1,000 snapshots, in pages as well
+bench-views: $(BIN)/gateway ## search, compare and scrub a share of FILES files, follow a file through 1,000 snapshots, in pages and by commands as well
 	FILES=$(FILES) $(GO) test -count 1 -tags soak -timeout 2h -run '^$$' -bench '^BenchmarkSearch$$' -benchtime 5x ./snapshotter
-	$(GO) test -count 1 -tags soak -timeout 2h -run '^$$' -bench '^BenchmarkHistory$$' -benchtime 5x ./snapshotter
+	FILES=$(FILES) $(GO) test -count 1 -tags soak -timeout 2h -run '^$$' -bench '^BenchmarkScrub$$' -benchtime 1x ./snapshotter
+	$(GO) test -count 1 -tags soak -timeout 2h -run '^$$' -bench '^Benchmark(History|ColdOpen)$$' -benchtime 5x ./snapshotter
 	FILES=$(FILES) $(GO) test -v -count 1 -tags soak -timeout 2h -run '^TestScale$$' ./websrv
+	$(GO) test -v -count 1 -tags bench -timeout 2h -run '^TestView$$' ./internal/bench
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## check style, dependency directions and common mistakes

@@ -14,13 +14,7 @@ import (
 // upload, which commits slow down, a restart after a kill with all that is not committed in the
 // journal, the commits, listing, and a restart without any. With TMPFS=1 disks cost nothing.
 func TestScale(t *testing.T) {
-	files := 1_000_000
-	if s := os.Getenv("FILES"); s != "" {
-		var err error
-		if files, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
+	files := number(t, "FILES", 1_000_000)
 	parent := disk
 	if os.Getenv("TMPFS") != "" {
 		parent = tmpfs
@@ -120,4 +114,18 @@ func (s *server) mustLogin(t *testing.T) client {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+// number is a number from the environment.
+func number(t *testing.T, name string, usual int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
