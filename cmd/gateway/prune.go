@@ -182,7 +182,7 @@ func (p *program) pinCommand() *cobra.Command {
 		Use:   "pin SNAPSHOT",
 		Short: "Keep a snapshot whatever retention says",
 		Long: `Pins a snapshot: no gateway on this store removes it before it is unpinned. SNAPSHOT is an id, the
-first digits of one, SHARE, SHARE@TIME or "latest". The id is printed. (Stock plakar does not know of
+first digits of one, SHARE, SHARE@TIME, TIME or "latest". The id is printed. (Stock plakar does not know of
 pins: plakar rm removes it.)`,
 		Example: `  gateway pin --reason "before the migration" main@yesterday`,
 		Args:    arguments(1, 1),

@@ -56,7 +56,8 @@ it is missing. It works beside a running gateway.
 
 SNAPSHOT is an id or its first digits, a share or source for its newest snapshot, or
 SHARE@WHAT: a name below .snapshots, or a time, for the newest snapshot that is not younger:
-2026-11-21, "2026-11-21 14:00", yesterday, "yesterday 14:00", "3 hours ago".
+2026-11-21, "2026-11-21 14:00", yesterday, "yesterday 14:00", "3 hours ago". In a store with
+one share a time needs no SHARE@.
 
 Files are written beside their place and renamed. What is there with the same size and time
 is left alone, so that a restore that was cut off is run again and goes on where it was.

@@ -32,7 +32,8 @@ const viewPage = 1024
 // snapWords says in a help what SNAP is.
 const snapWords = `SNAP is an id or its first digits, latest, a share or source for its newest snapshot, or
 SHARE@WHAT: a name below .snapshots, or a time, for the newest snapshot that is not younger:
-2026-11-21, "2026-11-21 14:00", "yesterday 14:00", "3 hours ago". A PATH is one in the snapshot.`
+2026-11-21, "2026-11-21 14:00", "yesterday 14:00", "3 hours ago". In a store with one share a
+time needs no SHARE@. A PATH is one in the snapshot.`
 
 // viewFlags are the flags that the commands have which look into snapshots.
 type viewFlags struct {

@@ -4,10 +4,13 @@
 //
 //	3f2a61c0…              the identifier of a snapshot, or four or more of its first digits
 //	latest                 the newest snapshot, in a store with one share
+//	TIME                   there, the newest that is not younger than a time; see ParseTime
 //	SHARE, SHARE@latest    the newest snapshot of a share or source
 //	SHARE@2026-11-21T19-04-29Z    its name below .snapshots
 //	SHARE@3f2a61c0         its identifier, as above
-//	SHARE@TIME             the newest snapshot that is not younger than a time; see ParseTime
+//	SHARE@TIME             its newest snapshot that is not younger than a time
+//
+// Shares and identifiers that look like a time are taken for what they are.
 //
 // The first ":" after SNAPSHOT begins the path, which may have others. A time is as long as it
 // can be, so that "14:00" is one, and never has a "/".
@@ -145,6 +148,11 @@ func (f *finder) find() (snapshotter.Snapshot, string, error) {
 	case share == "latest":
 		return f.latest(rest)
 	}
+	if len(byID) == 0 {
+		if what, path, t, ok := f.cutTime(f.ref); ok {
+			return f.atTime(what, path, t)
+		}
+	}
 	s, err := f.oneID(byID, share)
 	return s, rest, err
 }
@@ -199,6 +207,17 @@ func (f *finder) latest(rest string) (snapshotter.Snapshot, string, error) {
 	return f.newest(names[0], f.list), rest, nil
 }
 
+// atTime is a time without a share.
+func (f *finder) atTime(what, rest string, t time.Time) (snapshotter.Snapshot, string, error) {
+	names := f.shares()
+	if len(names) > 1 {
+		return snapshotter.Snapshot{}, "", f.fail(ErrAmbiguous, fmt.Sprintf("write SHARE@TIME, for example %q", names[0]+"@"+what),
+			"which one's? there are snapshots of %s", strings.Join(names, ", "))
+	}
+	s, err := f.notAfter(names[0], f.list, what, t)
+	return s, rest, err
+}
+
 // newest is the head of the share's own line, or else the youngest. list is not empty.
 func (f *finder) newest(share string, list []snapshotter.Snapshot) snapshotter.Snapshot {
 	if own := f.own(share, list); len(own) > 0 {
@@ -246,15 +265,22 @@ func (f *finder) at(share string, list []snapshotter.Snapshot, what string) (sna
 	if s, ok, err := f.named(share, list, word); ok || err != nil {
 		return s, rest, err
 	}
-	cuts := timeCuts(what)
-	for _, i := range cuts {
-		if t, err := ParseTime(what[:i], f.o.Now); err == nil {
-			s, err := f.notAfter(share, list, what[:i], t)
-			return s, what[i:], err
-		}
+	if text, rest, t, ok := f.cutTime(what); ok {
+		s, err := f.notAfter(share, list, text, t)
+		return s, rest, err
 	}
 	s, err := f.one(share, list, word) // for its error
 	return s, rest, err
+}
+
+// cutTime takes the longest time off the beginning of s; the rest is empty or begins with ":".
+func (f *finder) cutTime(s string) (what, rest string, t time.Time, ok bool) {
+	for _, i := range timeCuts(s) {
+		if t, err := ParseTime(s[:i], f.o.Now); err == nil {
+			return s[:i], s[i:], t, true
+		}
+	}
+	return "", "", time.Time{}, false
 }
 
 // timeCuts are where a time may end, the longest first.

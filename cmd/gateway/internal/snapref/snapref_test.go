@@ -59,7 +59,10 @@ func lineage(share string) snapshotter.Lineage {
 }
 
 func TestFind(t *testing.T) {
-	full := snapshots()[1].ID.String()
+	list := append(snapshots(),
+		snap("ffff10", "yesterday", at("2026-11-04T00:00:00Z"), 1),
+		snap("ffff11", "2026-11-25 14", at("2026-11-05T00:00:00Z"), 1))
+	full := list[1].ID.String()
 	for _, tt := range []struct{ ref, id, path string }{
 		{full, "aaaa02", "/"},
 		{full + ":etc/passwd", "aaaa02", "/etc/passwd"},
@@ -93,8 +96,12 @@ func TestFind(t *testing.T) {
 		{"weird@name:x@latest:etc", "cafe09", "/etc"},
 		{"cafe09", "cafe09", "/"},
 		{"main:\xff", "bbbb05", "/\xff"},
+		// A share whose name is a time, or begins one, is the share.
+		{"yesterday", "ffff10", "/"},
+		{"yesterday:14:00", "ffff10", "/14:00"},
+		{"2026-11-25 14:00", "ffff11", "/00"},
 	} {
-		got, err := snapref.Find(tt.ref, snapshots(), snapref.Options{Now: now, Lineage: lineage})
+		got, err := snapref.Find(tt.ref, list, snapref.Options{Now: now, Lineage: lineage})
 		if err != nil {
 			t.Errorf("%s: %v", tt.ref, err)
 			continue
@@ -117,6 +124,9 @@ func TestFindErrors(t *testing.T) {
 		{"bbb", snapref.ErrNotFound, `share or source "bbb"`},
 		{"abcd", snapref.ErrNotFound, "abcd"},
 		{"latest", snapref.ErrAmbiguous, "main, nas"},
+		{"yesterday 14:00:/etc", snapref.ErrAmbiguous, "main, nas"},
+		{"tomorrow:/etc", snapref.ErrNotFound, `share or source "tomorrow"`},
+		{"yesterday@latest", snapref.ErrNotFound, `share or source "yesterday"`},
 		{"cafe", snapref.ErrAmbiguous, "cafe090000000000"},
 		{"other", snapref.ErrNotFound, "other"},
 		{"other@yesterday", snapref.ErrNotFound, "other"},
@@ -134,6 +144,15 @@ func TestFindErrors(t *testing.T) {
 		if !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.text) {
 			t.Errorf("%q: %v, want %v with %q", tt.ref, err, tt.kind, tt.text)
 		}
+	}
+	var ambiguous *snapref.Error
+	_, err := snapref.Find("yesterday 14:00:/etc", snapshots(), snapref.Options{Now: now})
+	if !errors.As(err, &ambiguous) || ambiguous.Hint != `write SHARE@TIME, for example "cafe@yesterday 14:00"` {
+		t.Errorf("a time among several shares: %+v", err)
+	}
+	_, err = snapref.Find("2026-11-19:x", snapshots()[:6], snapref.Options{Now: now})
+	if !errors.Is(err, snapref.ErrNotFound) || !strings.Contains(err.Error(), "main has no snapshot as old as 2026-11-19 (") {
+		t.Errorf("a time before all snapshots: %v", err)
 	}
 	if _, err := snapref.Find("main", nil, snapref.Options{Now: now}); !errors.Is(err, snapref.ErrNotFound) {
 		t.Errorf("in an empty store: %v", err)
@@ -153,6 +172,23 @@ func TestFindWithoutLineage(t *testing.T) {
 		if err != nil || !strings.HasPrefix(got.Snapshot.ID.String(), tt.id) {
 			t.Errorf("%s: %v, %v, want %s", tt.ref, got.Snapshot.ID, err, tt.id)
 		}
+	}
+	for _, tt := range []struct{ ref, id, path string }{ // of the one share that there is
+		{"2026-11-21", "bbbb03", "/"},
+		{"2026-11-21T19:04:29Z:/x", "bbbb03", "/x"},
+		{"2026-11-21 20:04:28:x:y", "aaaa01", "/x:y"},
+		{"yesterday 13:30:/etc/14:00", "bbbb05", "/etc/14:00"},
+		{"yesterday:/a@b", "bbbb04", "/a@b"},
+		{"3 days ago", "bbbb03", "/"},
+		{"now", "cccc06", "/"},
+	} {
+		got, err := snapref.Find(tt.ref, snapshots()[:6], snapref.Options{Now: now})
+		if err != nil || !strings.HasPrefix(got.Snapshot.ID.String(), tt.id) || got.Path != tt.path {
+			t.Errorf("%s: %v:%s, %v, want %s:%s", tt.ref, got.Snapshot.ID, got.Path, err, tt.id, tt.path)
+		}
+	}
+	if got, err := snapref.Find("yesterday", snapshots()[:6], snapref.Options{Now: now, Lineage: lineage}); err != nil || !strings.HasPrefix(got.Snapshot.ID.String(), "bbbb05") {
+		t.Errorf("a time in the share's own line: %v, %v, want bbbb05", got.Snapshot.ID, err)
 	}
 	one := snapshots()[:1]
 	if got, err := snapref.Find("latest:x", one, snapref.Options{Now: now}); err != nil || got.Snapshot.ID != one[0].ID || got.Path != "/x" {
@@ -209,7 +245,7 @@ func TestParseTime(t *testing.T) {
 // No text makes Find do anything but give one of the snapshots with a canonical path, or an
 // error that is its own.
 func FuzzFind(f *testing.F) {
-	for _, s := range []string{"main@yesterday 14:00:/etc", "aaaa:x", `main@"3 hours ago":y`, "latest", "main@2026-11-21T19-04-29Z-1", "@:", "main@2026-11-21T14:00+01:00:a"} {
+	for _, s := range []string{"main@yesterday 14:00:/etc", "aaaa:x", `main@"3 hours ago":y`, "latest", "yesterday 14:00:/etc", "main@2026-11-21T19-04-29Z-1", "@:", "main@2026-11-21T14:00+01:00:a"} {
 		f.Add(s)
 	}
 	list := snapshots()
