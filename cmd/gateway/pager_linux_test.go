@@ -15,25 +15,27 @@ import (
 func TestPager(t *testing.T) {
 	t.Parallel()
 	_, gateway := importedShare(t, map[string]string{"tree/a": "a"})
-	list := func(pager string, args ...string) *exec.Cmd {
-		cmd := gateway(append([]string{"ls", "main"}, args...)...)
+	list := func(pager, command string) *exec.Cmd {
+		cmd := gateway(strings.Fields(command)...)
 		cmd.Env = append(os.Environ(), "PAGER="+pager, "LESS=FRX", "LV=-c")
 		return cmd
 	}
 	for _, tt := range []struct {
-		name, pager, flag string
-		want              string
+		name, pager, command string
+		want                 string
 	}{
-		{"a command", "sed 's/^/paged: /'", "", "paged: a\r\n"},
-		{"with what less is told", "sed \"s/^/$LESS $LV /\"", "", "FRX -c a\r\n"},
-		{"none", "", "", "a\r\n"},
-		{"cat", "cat", "", "a\r\n"},
-		{"not wanted", "sed 's/^/paged: /'", "--no-pager", "a\r\n"},
-		{"left before the end", "exit 3", "", ""},
+		{"a command", "sed 's/^/paged: /'", "ls main", "paged: a\r\n"},
+		{"with what less is told", "sed \"s/^/$LESS $LV /\"", "ls main", "FRX -c a\r\n"},
+		{"none", "", "ls main", "a\r\n"},
+		{"cat", "cat", "ls main", "a\r\n"},
+		{"not wanted", "sed 's/^/paged: /'", "ls main --no-pager", "a\r\n"},
+		{"left before the end", "exit 3", "ls main", ""},
+		{"snapshots", "sed 's/ .*/ paged/'", "snapshots", "SHARE paged\r\nmain paged\r\n"},
+		{"snapshots, left before the end", "exit 3", "snapshots", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tty, person := openTerminals(t)
-			cmd := list(tt.pager, strings.Fields(tt.flag)...)
+			cmd := list(tt.pager, tt.command)
 			cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 			err := cmd.Run()
 			if err != nil {
@@ -51,7 +53,7 @@ func TestPager(t *testing.T) {
 			}
 		})
 	}
-	out, err := list("sed 's/^/paged: /'").Output()
+	out, err := list("sed 's/^/paged: /'", "ls main").Output()
 	if err != nil || strings.Contains(string(out), "paged") {
 		t.Errorf("to a pipe: %q, %v", out, err)
 	}

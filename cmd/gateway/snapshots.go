@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
+	"syscall"
 	"text/tabwriter"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -21,13 +22,14 @@ import (
 )
 
 func (p *program) snapshotsCommand() *cobra.Command {
-	var asJSON bool
+	var f viewFlags
 	c := &cobra.Command{
 		Use:   "snapshots [SHARE]",
 		Short: "List snapshots",
 		Long: `Lists the snapshots of a share, or of all, newest first: those that the gateway made and
 those that plakar made in the same store, which are listed under their dataset or source.
-It works with and without a running gateway, changes nothing and never creates a store.
+It works with and without a running gateway, changes nothing and never creates a store. TIME
+is local.
 
 With --json every line is an object with id, time (UTC), share, name (as below
 .snapshots), files, size (logical bytes) and tags (key=value).`,
@@ -39,19 +41,23 @@ With --json every line is an object with id, time (UTC), share, name (as below
 			if len(args) > 0 {
 				share = args[0]
 			}
-			return p.listSnapshots(c.Context(), share, asJSON)
+			return p.listSnapshots(c.Context(), share, &f)
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
+	f.add(c)
 	return c
 }
 
-func (p *program) listSnapshots(ctx context.Context, share string, asJSON bool) error {
-	cfg, err := p.load()
+func (p *program) listSnapshots(ctx context.Context, share string, f *viewFlags) error {
+	var stores []string
+	if f.store != "" {
+		stores = []string{f.store}
+	}
+	cfg, named, err := p.loadStore(stores)
 	if err != nil {
 		return err
 	}
-	list, err := p.findSnapshots(ctx, cfg, share)
+	list, err := p.findSnapshots(ctx, cfg, named, share)
 	if err != nil {
 		return fmt.Errorf("snapshots: %w", err)
 	}
@@ -60,13 +66,31 @@ func (p *program) listSnapshots(ctx context.Context, share string, asJSON bool) 
 			return err
 		}
 	}
-	if asJSON {
-		return printJSON(p.stdout, list)
+	w, end, err := p.page(f.noPager)
+	if err != nil {
+		return err
 	}
-	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "SHARE\tNAME\tFILES\tSIZE\tID")
+	if f.asJSON {
+		err = printJSON(w, list)
+	} else {
+		err = printSnapshots(w, list, time.Local)
+	}
+	if errors.Is(err, syscall.EPIPE) { // the pager was left
+		err = nil
+	}
+	return errors.Join(err, end())
+}
+
+// printSnapshots prints a table with the times of a zone.
+func printSnapshots(out io.Writer, list []control.Snapshot, zone *time.Location) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "SHARE\tNAME\tTIME\tFILES\tSIZE\tID")
 	for _, s := range list {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", printable(s.Share), s.Name, s.Files, humanize.IBytes(s.Size), s.ID)
+		made := s.Time
+		if t, err := time.Parse(time.RFC3339, s.Time); err == nil {
+			made = t.In(zone).Format(timeLayout)
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", printable(s.Share), s.Name, made, s.Files, humanize.IBytes(s.Size), s.ID)
 	}
 	return w.Flush() // keeps the errors of the lines
 }
@@ -83,8 +107,12 @@ func printJSON[T any](w io.Writer, list []T) error {
 	return nil
 }
 
-// findSnapshots asks the running gateway, which has the keys at hand, or reads the store.
-func (p *program) findSnapshots(ctx context.Context, cfg *config.Config, share string) ([]control.Snapshot, error) {
+// findSnapshots asks the running gateway, which has the keys of its store at hand, or reads the
+// store.
+func (p *program) findSnapshots(ctx context.Context, cfg *config.Config, named *config.Store, share string) ([]control.Snapshot, error) {
+	if named != &cfg.Store {
+		return readSnapshots(ctx, cfg, named, share)
+	}
 	var list []control.Snapshot
 	_, err := control.Call(ctx, cfg.DataDir, control.Request{Op: control.OpSnapshots, Share: share}, func(r control.Reply) error {
 		if r.Snapshot != nil {
@@ -95,25 +123,16 @@ func (p *program) findSnapshots(ctx context.Context, cfg *config.Config, share s
 	if !errors.Is(err, control.ErrNoServer) {
 		return list, err
 	}
-	return p.readSnapshots(ctx, cfg, share)
+	return readSnapshots(ctx, cfg, named, share)
 }
 
-// readSnapshots reads the store beside whatever else uses it; it leaves data_dir alone.
-func (p *program) readSnapshots(ctx context.Context, cfg *config.Config, share string) (list []control.Snapshot, err error) {
-	sc := cfg.StoreConfig(slog.New(slog.DiscardHandler), false)
-	sc.CacheDir, sc.KeepDir = "", ""
-	st, err := store.Open(ctx, sc)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, st.Close()) }()
-	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, snaps.Close()) }()
-	list, err = listSnapshots(ctx, snaps, share, func(share string) snapshotter.Lineage { return storedLineage(cfg, share) })
-	return slices.Clip(list), err
+// readSnapshots reads a store beside whatever else uses it; it leaves data_dir alone.
+func readSnapshots(ctx context.Context, cfg *config.Config, named *config.Store, share string) (list []control.Snapshot, err error) {
+	err = readConfigured(ctx, cfg, named, func(ctx context.Context, _ *store.Store, snaps *snapshotter.Snapshotter) (err error) {
+		list, err = listSnapshots(ctx, snaps, share, func(share string) snapshotter.Lineage { return storedLineage(cfg, share) })
+		return err
+	})
+	return list, storeError(named, err)
 }
 
 // storedLineage is what a running gateway's System.Lineage says.
