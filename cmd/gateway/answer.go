@@ -56,7 +56,7 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 	case control.OpRunJob:
 		s.events.happened("operator_job", "", req.Job, "", nil)
 		return s.answerRunJob(ctx, req.Job, send)
-	case control.OpPrune:
+	case control.OpPrune, control.OpPrune + control.OfStore:
 		return s.answerPrune(ctx, req, send)
 	case control.OpHooks:
 		return s.answerHooks(send)
@@ -66,12 +66,10 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 		rep := s.answerAckAlarm(ctx, req)
 		s.events.answered("operator_ack_alarm", req.Kind+" "+req.Subject, &rep)
 		return rep
-	case control.OpPins:
-		return s.answerPins(ctx, send)
-	case control.OpPin, control.OpUnpin:
-		rep := s.answerPin(ctx, req)
-		s.events.answered("operator_"+req.Op, req.Ref, &rep)
-		return rep
+	case control.OpPins, control.OpPins + control.OfStore:
+		return s.answerPins(ctx, req, send)
+	case control.OpPin, control.OpUnpin, control.OpPin + control.OfStore, control.OpUnpin + control.OfStore:
+		return s.answerPin(ctx, req)
 	}
 	return control.Reply{Error: fmt.Sprintf("the running gateway does not know %q", req.Op), Hint: "is it of another version? restart it"}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -25,6 +24,7 @@ const clockNoted = time.Hour
 
 func (p *program) pruneCommand() *cobra.Command {
 	var o pruneOptions
+	var name string
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "prune [SHARE…]",
@@ -34,7 +34,8 @@ keeps, and says of each why. --dry-run removes nothing. The running gateway does
 the command itself. The space comes back with maintenance.
 
 The newest snapshot of a share, those that are pinned (gateway pin) or locked, and what other gateways
-and plakar have made are never removed. Without keep, everything is kept.
+and plakar have made are never removed. Without keep, everything is kept. --store decides about the copies in
+one of the other stores, by the retention of its entry.
 
 Retention does not believe a clock that jumps: it goes by the time that it has seen pass. After a
 long time without the gateway, or a clock that was wrong, it may be behind, and keeps more than it
@@ -43,32 +44,61 @@ should; --confirm-clock says that the clock of this machine is right.
 With --json every line is an object with id, time, share, name (as below .snapshots), keep, removed
 and reasons.`,
 		Example: `  gateway prune -c /etc/gateway.yaml --dry-run
+  gateway prune --store offsite
   gateway prune --dry-run --json | jq -r 'select(.keep | not) | .id'`,
 		RunE: func(c *cobra.Command, args []string) error {
 			o.shares = args
-			return p.prune(c.Context(), o, asJSON)
+			return p.prune(c.Context(), name, o, asJSON)
 		},
 	}
+	addKeptStore(c, &name)
 	c.Flags().BoolVarP(&o.dryRun, "dry-run", "n", false, "say what would be removed, and remove nothing")
 	c.Flags().BoolVar(&o.confirm, "confirm-clock", false, "the clock of this machine is right, whatever it showed before")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
 	return c
 }
 
-func (p *program) prune(ctx context.Context, o pruneOptions, asJSON bool) error {
-	cfg, err := p.load()
+// addKeptStore adds the flag of commands about what retention keeps, which may be in another store.
+func addKeptStore(c *cobra.Command, name *string) {
+	c.Flags().StringVar(name, "store", "", "in the store of that `NAME`, in place of the gateway's own")
+}
+
+// keptStore loads the configuration and finds the store that --store names, or the one that is served.
+func (p *program) keptStore(name string) (*config.Config, *config.Store, error) {
+	if name == "" {
+		return p.loadStore(nil)
+	}
+	return p.loadStore([]string{name})
+}
+
+// callOf asks the running gateway about a store, which may be another than the one that it serves.
+func callOf(ctx context.Context, cfg *config.Config, named *config.Store, req control.Request, each func(control.Reply) error) (control.Reply, error) {
+	if named != &cfg.Store {
+		req.Op, req.Store = req.Op+control.OfStore, named.Name
+	}
+	return control.Call(ctx, cfg.DataDir, req, each)
+}
+
+func (p *program) prune(ctx context.Context, name string, o pruneOptions, asJSON bool) error {
+	cfg, named, err := p.keptStore(name)
 	if err != nil {
 		return err
 	}
-	if o.confirm && o.dryRun {
+	switch {
+	case o.confirm && o.dryRun:
 		return errors.New("prune: --confirm-clock changes what is decided by: give it without --dry-run")
+	case o.confirm && named != &cfg.Store:
+		return &hintedError{
+			err:  errors.New("prune: --confirm-clock is said for all stores"),
+			hint: "run it without --store: gateway prune --confirm-clock",
+		}
 	}
 	for _, share := range o.shares { // others have no policy
 		if err := knownShare(cfg, share); err != nil {
 			return err
 		}
 	}
-	list, sum, err := p.runPrune(ctx, cfg, o)
+	list, sum, err := p.runPrune(ctx, cfg, named, o)
 	if err != nil {
 		return fmt.Errorf("prune: %w", err)
 	}
@@ -122,9 +152,9 @@ func (p *program) showVerdicts(list []control.Retained, dryRun bool) error {
 }
 
 // runPrune has the running gateway do it, or does it here.
-func (p *program) runPrune(ctx context.Context, cfg *config.Config, o pruneOptions) (list []control.Retained, sum control.Pruned, err error) {
+func (p *program) runPrune(ctx context.Context, cfg *config.Config, named *config.Store, o pruneOptions) (list []control.Retained, sum control.Pruned, err error) {
 	req := control.Request{Op: control.OpPrune, Shares: o.shares, DryRun: o.dryRun, Confirm: o.confirm}
-	rep, err := control.Call(ctx, cfg.DataDir, req, func(r control.Reply) error {
+	rep, err := callOf(ctx, cfg, named, req, func(r control.Reply) error {
 		if r.Retained != nil {
 			list = append(list, *r.Retained)
 		}
@@ -146,9 +176,9 @@ func (p *program) runPrune(ctx context.Context, cfg *config.Config, o pruneOptio
 		return err
 	}
 	if o.dryRun {
-		return list, sum, p.withStoredKeeper(ctx, cfg, do)
+		return list, sum, p.withStoredKeeper(ctx, cfg, named, do)
 	}
-	return list, sum, p.withKeeper(ctx, cfg, do)
+	return list, sum, p.withKeeperOf(ctx, cfg, named, do)
 }
 
 // withKeeper opens the gateway, as serve would, for what writes.
@@ -163,62 +193,95 @@ func (p *program) withKeeper(ctx context.Context, cfg *config.Config, do func(*k
 	return errors.Join(do(g.openKeeper(p)), g.close(context.WithoutCancel(ctx)))
 }
 
-// withStoredKeeper reads the store beside whatever else uses it, and changes nothing.
-func (p *program) withStoredKeeper(ctx context.Context, cfg *config.Config, do func(*keeper) error) error {
-	return readConfigured(ctx, cfg, &cfg.Store, func(_ context.Context, _ *store.Store, snaps *snapshotter.Snapshotter) error {
+// withKeeperOf does so, and opens the store that is meant, if it is another than the one that is served.
+func (p *program) withKeeperOf(ctx context.Context, cfg *config.Config, named *config.Store, do func(*keeper) error) error {
+	return p.withKeeper(ctx, cfg, func(k *keeper) error {
+		if named == &cfg.Store {
+			return do(k)
+		}
+		return storeError(named, k.further(ctx, cfg, named, do))
+	})
+}
+
+// withStoredKeeper reads the store that is meant, and the one that is served, beside whatever else uses them, and
+// changes nothing.
+func (p *program) withStoredKeeper(ctx context.Context, cfg *config.Config, named *config.Store, do func(*keeper) error) error {
+	if named == &cfg.Store {
+		return p.readKeeper(ctx, cfg, named, nil, do)
+	}
+	return p.readKeeper(ctx, cfg, &cfg.Store, nil, func(served *keeper) error {
+		return storeError(named, p.readKeeper(ctx, cfg, named, served, do))
+	})
+}
+
+// readKeeper reads one store. served is needed to prune another than the one that is served: the keeper of that.
+func (p *program) readKeeper(ctx context.Context, cfg *config.Config, named *config.Store, served *keeper, do func(*keeper) error) error {
+	return readConfigured(ctx, cfg, named, func(_ context.Context, _ *store.Store, snaps *snapshotter.Snapshotter) error {
 		k := &keeper{
-			dir: filepath.Join(cfg.DataDir, retentionDir), disk: disk.OS{}, clocks: p.clocksOrMachine(), readOnly: true,
+			dir: retentionDirOf(cfg, named), disk: disk.OS{}, clocks: p.clocksOrMachine(), served: served, readOnly: true,
 			snapshots: snaps, gatewayID: vfs.StoredGatewayID(cfg.DataDir), log: slog.New(slog.DiscardHandler),
 			lineage: func(share string) snapshotter.Lineage { return storedLineage(cfg, share) },
 		}
 		k.policies.Store(&cfg.Retention)
+		if named != &cfg.Store {
+			k.policies.Store(&named.Upkeep.Retention)
+		}
 		return do(k)
 	})
 }
 
 func (p *program) pinCommand() *cobra.Command {
-	var reason string
+	var reason, name string
 	c := &cobra.Command{
 		Use:   "pin SNAPSHOT",
 		Short: "Keep a snapshot whatever retention says",
-		Long: `Pins a snapshot: no gateway on this store removes it before it is unpinned. SNAPSHOT is an id, the
-first digits of one, SHARE, SHARE@TIME, TIME or "latest". The id is printed. (Stock plakar does not know of
-pins: plakar rm removes it.)`,
-		Example: `  gateway pin --reason "before the migration" main@yesterday`,
-		Args:    arguments(1, 1),
+		Long: `Pins a snapshot: no gateway on this store removes it before it is unpinned. A copy of it in another
+store has a pin of its own: see --store. SNAPSHOT is an id, the first digits of one, SHARE, SHARE@TIME,
+TIME or "latest". The id is printed. (Stock plakar does not know of pins: plakar rm removes it.)`,
+		Example: `  gateway pin --reason "before the migration" main@yesterday
+  gateway pin --store offsite main@2026-11-21`,
+		Args: arguments(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return p.setPin(c.Context(), "pin", control.Request{Op: control.OpPin, Ref: args[0], Reason: reason})
+			return p.setPin(c.Context(), name, args[0], reason, true)
 		},
 	}
+	addKeptStore(c, &name)
 	c.Flags().StringVar(&reason, "reason", "", "why; gateway pins shows it, on this gateway")
 	return c
 }
 
 func (p *program) unpinCommand() *cobra.Command {
-	return &cobra.Command{
+	var name string
+	c := &cobra.Command{
 		Use:     "unpin SNAPSHOT",
 		Short:   "Take a pin away",
 		Long:    `Takes the pin of a snapshot away: retention decides about it again. SNAPSHOT is as for gateway pin.`,
-		Example: "  gateway unpin 3f2a61c0",
+		Example: "  gateway unpin 3f2a61c0\n  gateway unpin --store offsite 3f2a61c0",
 		Args:    arguments(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return p.setPin(c.Context(), "unpin", control.Request{Op: control.OpUnpin, Ref: args[0]})
+			return p.setPin(c.Context(), name, args[0], "", false)
 		},
 	}
+	addKeptStore(c, &name)
+	return c
 }
 
 // setPin has the running gateway do it, or does it here.
-func (p *program) setPin(ctx context.Context, what string, req control.Request) error {
-	cfg, err := p.load()
+func (p *program) setPin(ctx context.Context, name, ref, reason string, pinned bool) error {
+	cfg, named, err := p.keptStore(name)
 	if err != nil {
 		return err
 	}
-	rep, err := control.Call(ctx, cfg.DataDir, req, nil)
+	what := control.OpUnpin
+	if pinned {
+		what = control.OpPin
+	}
+	rep, err := callOf(ctx, cfg, named, control.Request{Op: what, Ref: ref, Reason: reason}, nil)
 	if errors.Is(err, control.ErrNoServer) {
-		err = p.withKeeper(ctx, cfg, func(k *keeper) error {
-			id, err := k.setPin(ctx, req.Ref, req.Reason, req.Op == control.OpPin)
+		err = p.withKeeperOf(ctx, cfg, named, func(k *keeper) error {
+			id, err := k.setPin(ctx, ref, reason, pinned)
 			rep.ID = id.String()
-			k.events.ofItself("operator_"+req.Op, byCommand, req.Ref, err)
+			k.events.ofItself("operator_"+what, byCommand, k.ofStore(ref), err)
 			return err
 		})
 	}
@@ -230,6 +293,7 @@ func (p *program) setPin(ctx context.Context, what string, req control.Request) 
 }
 
 func (p *program) pinsCommand() *cobra.Command {
+	var name string
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "pins",
@@ -239,29 +303,30 @@ gateway knows it. With --json every line is an object with id, time, share, name
 when) and reason.`,
 		Example: "  gateway pins --json | jq -r .id",
 		Args:    arguments(0, 0),
-		RunE:    func(c *cobra.Command, _ []string) error { return p.listPins(c.Context(), asJSON) },
+		RunE:    func(c *cobra.Command, _ []string) error { return p.listPins(c.Context(), name, asJSON) },
 	}
+	addKeptStore(c, &name)
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
 	return c
 }
 
-func (p *program) listPins(ctx context.Context, asJSON bool) error {
-	cfg, err := p.load()
+func (p *program) listPins(ctx context.Context, name string, asJSON bool) error {
+	cfg, named, err := p.keptStore(name)
 	if err != nil {
 		return err
 	}
 	var list []control.Pin
-	_, err = control.Call(ctx, cfg.DataDir, control.Request{Op: control.OpPins}, func(r control.Reply) error {
+	_, err = callOf(ctx, cfg, named, control.Request{Op: control.OpPins}, func(r control.Reply) error {
 		if r.Pin != nil {
 			list = append(list, *r.Pin)
 		}
 		return nil
 	})
 	if errors.Is(err, control.ErrNoServer) {
-		err = p.withStoredKeeper(ctx, cfg, func(k *keeper) (err error) {
+		err = storeError(named, p.readKeeper(ctx, cfg, named, nil, func(k *keeper) (err error) {
 			list, err = k.pins(ctx)
 			return err
-		})
+		}))
 	}
 	switch {
 	case err != nil:

@@ -40,7 +40,7 @@ type keeper struct {
 	dir       string
 	disk      disk.FS
 	clocks    func() retention.Reading
-	time      *retention.Clock // of another store than the one that is served: that one's, taken over
+	served    *keeper // of another store than the one that is served: that one's, whose time is taken over
 	snapshots *snapshotter.Snapshotter
 	gatewayID string
 	lineage   func(share string) snapshotter.Lineage
@@ -52,7 +52,7 @@ type keeper struct {
 	events    *events      // the same
 	log       *slog.Logger
 
-	mu       sync.Mutex          // held by whoever observes or prunes, also across I/O
+	mu       sync.Mutex          // held by whoever observes or prunes, also across I/O; before that of served
 	evidence *retention.Evidence // nil before it was read
 }
 
@@ -79,7 +79,7 @@ func (k *keeper) observe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return k.look(k.facts(k.own(list)), false)
+	return k.look(ctx, k.facts(k.own(list)), false)
 }
 
 // observed is the time by what has passed until now.
@@ -117,7 +117,7 @@ func (k *keeper) facts(list []snapshotter.Snapshot) []retention.Snapshot {
 }
 
 // look brings the evidence up to date and saves it; k.mu is held.
-func (k *keeper) look(snaps []retention.Snapshot, confirm bool) error {
+func (k *keeper) look(ctx context.Context, snaps []retention.Snapshot, confirm bool) error {
 	var changed bool
 	if k.evidence == nil {
 		e, err := k.read()
@@ -127,8 +127,12 @@ func (k *keeper) look(snaps []retention.Snapshot, confirm bool) error {
 		k.evidence = e
 	}
 	switch {
-	case k.time != nil:
-		changed = k.evidence.Follow(k.time, snaps)
+	case k.served != nil:
+		now, err := k.served.observed(ctx)
+		if err != nil {
+			return fmt.Errorf("the time that retention goes by: %w", err)
+		}
+		changed = k.evidence.Follow(now, snaps)
 	case k.evidence.Started():
 		changed = k.evidence.Observe(k.clocks())
 	default:
@@ -226,7 +230,7 @@ func (k *keeper) prune(ctx context.Context, o pruneOptions) (pruned, error) {
 		if v := &r.verdicts[i]; err == nil && !v.keep {
 			k.events.note(audit.Event{
 				Event: "snapshot_removed", Result: audit.OK, Share: v.snap.Share, Snapshot: v.snap.ID.String(), Reason: o.by,
-				Detail: strings.TrimPrefix(k.store+": ", ": ") + strings.Join(v.reasons, "; "),
+				Detail: k.ofStore(strings.Join(v.reasons, "; ")),
 			})
 		}
 	}
@@ -237,11 +241,16 @@ func (k *keeper) prune(ctx context.Context, o pruneOptions) (pruned, error) {
 	if o.confirm {
 		detail += "; the clock was confirmed"
 	}
-	if k.store != "" {
-		detail = k.store + ": " + detail
-	}
-	k.events.ofItself("prune", o.by, detail, err)
+	k.events.ofItself("prune", o.by, k.ofStore(detail), err)
 	return r, err
+}
+
+// ofStore says before a text of which store it is, unless it is of the one that is served.
+func (k *keeper) ofStore(text string) string {
+	if k.store == "" {
+		return text
+	}
+	return k.store + ": " + text
 }
 
 func (k *keeper) pruneTried(ctx context.Context, o pruneOptions) (pruned, error) {
@@ -265,7 +274,7 @@ func (k *keeper) pruneOnce(ctx context.Context, o pruneOptions) (pruned, error) 
 	if err != nil {
 		return pruned{}, err
 	}
-	if err := k.look(k.facts(k.own(list)), o.confirm && !o.dryRun); err != nil {
+	if err := k.look(ctx, k.facts(k.own(list)), o.confirm && !o.dryRun); err != nil {
 		return pruned{}, err
 	}
 	r := pruned{now: k.evidence.Now(), ahead: k.evidence.Ahead()}

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/cmd/gateway/internal/snapref"
 	"github.com/snapgate/gateway/internal/disk"
@@ -28,6 +31,75 @@ func (g *gateway) openKeeper(p *program) *keeper {
 	}
 	k.policies.Store(&g.cfg.Retention)
 	return k
+}
+
+// retentionDirOf is where what retention knows of a store is.
+func retentionDirOf(cfg *config.Config, named *config.Store) string {
+	if named == &cfg.Store {
+		return filepath.Join(cfg.DataDir, retentionDir)
+	}
+	return filepath.Join(cfg.DataDir, "stores", named.Name, retentionDir)
+}
+
+// further opens a store that is not served, beside whoever else writes to it, for what retention does there.
+// Which snapshots there are since when is known for each store by itself; what time has passed is observed
+// once, by k: a further store is opened for moments, and a restart between two of them would not be seen. One
+// call at a time may be under way for a store.
+func (k *keeper) further(ctx context.Context, cfg *config.Config, named *config.Store, do func(*keeper) error) error {
+	dir := retentionDirOf(cfg, named)
+	log := k.log.With("store", named.Name)
+	return withOpened(ctx, cfg, named, filepath.Join(filepath.Dir(dir), "retention-cache"), log, func(snaps *snapshotter.Snapshotter) error {
+		f := &keeper{
+			dir: dir, disk: k.disk, served: k, snapshots: snaps, gatewayID: k.gatewayID, lineage: k.lineage, log: log,
+			events: k.events, store: named.Name,
+		}
+		f.policies.Store(&named.Upkeep.Retention)
+		return do(f)
+	})
+}
+
+// turns lets one at a time work on each of several things, by their names. The zero value is ready; safe for
+// concurrent use.
+type turns struct {
+	of sync.Map // name to a chan struct{} of 1, which is full while somebody works
+}
+
+// take waits for its turn, or for the end of ctx, whose error it returns then. done gives the turn away.
+func (t *turns) take(ctx context.Context, name string) (done func(), err error) {
+	made, _ := t.of.LoadOrStore(name, make(chan struct{}, 1))
+	turn := made.(chan struct{})
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// withFurther is keeper.further, for one caller at a time for each store.
+func (s *serving) withFurther(ctx context.Context, cfg *config.Config, named *config.Store, do func(*keeper) error) error {
+	done, err := s.turns.take(ctx, named.Name)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return s.keeper.further(ctx, cfg, named, do)
+}
+
+// withKeeperOf calls do with what knows what retention keeps in a store: that of the store that is served for "".
+func (s *serving) withKeeperOf(ctx context.Context, name string, do func(*keeper) error) error {
+	if name == "" {
+		return do(s.keeper)
+	}
+	cfg := s.inForce.Load()
+	named := cfg.StoreNamed(name)
+	if named == nil || named == &cfg.Store {
+		return &hintedError{
+			err:  fmt.Errorf("store %q: the running gateway does not have it", name),
+			hint: "SIGHUP makes the gateway take over a changed configuration",
+		}
+	}
+	return storeError(named, s.withFurther(ctx, cfg, named, do))
 }
 
 // clocksOrMachine are the clocks that retention reads.
@@ -97,11 +169,18 @@ func (s *serving) pruneBy(ctx context.Context, k *keeper) (jobs.Outcome, error) 
 // answerPrune prunes, or tells what would become of snapshots.
 func (s *serving) answerPrune(ctx context.Context, req control.Request, send func(control.Reply) error) control.Reply {
 	o := pruneOptions{shares: req.Shares, by: byOperator, dryRun: req.DryRun, confirm: req.Confirm}
-	r, err := s.keeper.prune(ctx, o)
-	for i := range r.verdicts {
+	var r pruned
+	var list []control.Retained
+	err := s.withKeeperOf(ctx, req.Store, func(k *keeper) (err error) {
+		r, err = k.prune(ctx, o)
+		for i := range r.verdicts {
+			list = append(list, k.describe(&r.verdicts[i], o.dryRun))
+		}
+		return err
+	})
+	for i := range list {
 		if err == nil {
-			v := s.keeper.describe(&r.verdicts[i], o.dryRun)
-			err = send(control.Reply{Retained: &v})
+			err = send(control.Reply{Retained: &list[i]})
 		}
 	}
 	rep := refusal(err)
@@ -110,8 +189,12 @@ func (s *serving) answerPrune(ctx context.Context, req control.Request, send fun
 }
 
 // answerPins lists pins.
-func (s *serving) answerPins(ctx context.Context, send func(control.Reply) error) control.Reply {
-	list, err := s.keeper.pins(ctx)
+func (s *serving) answerPins(ctx context.Context, req control.Request, send func(control.Reply) error) control.Reply {
+	var list []control.Pin
+	err := s.withKeeperOf(ctx, req.Store, func(k *keeper) (err error) {
+		list, err = k.pins(ctx)
+		return err
+	})
 	for i := range list {
 		if err == nil {
 			err = send(control.Reply{Pin: &list[i]})
@@ -122,11 +205,21 @@ func (s *serving) answerPins(ctx context.Context, send func(control.Reply) error
 
 // answerPin pins a snapshot, or takes the pin away.
 func (s *serving) answerPin(ctx context.Context, req control.Request) control.Reply {
-	id, err := s.keeper.setPin(ctx, req.Ref, req.Reason, req.Op == control.OpPin)
-	if err != nil {
-		return refusal(err)
+	var id snapshotter.ID
+	what, about := strings.TrimSuffix(req.Op, control.OfStore), req.Ref
+	if req.Store != "" {
+		about = req.Store + ": " + about
 	}
-	return control.Reply{ID: id.String()}
+	err := s.withKeeperOf(ctx, req.Store, func(k *keeper) (err error) {
+		id, err = k.setPin(ctx, req.Ref, req.Reason, what == control.OpPin)
+		return err
+	})
+	rep := refusal(err)
+	if err == nil {
+		rep.ID = id.String()
+	}
+	s.events.answered("operator_"+what, about, &rep)
+	return rep
 }
 
 // setPin pins the snapshot that a reference names, or takes its pin away.

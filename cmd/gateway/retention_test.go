@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -67,6 +70,43 @@ func TestDecideWhose(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("what becomes of them (-want +got):\n%s", d)
 	}
+}
+
+// TestTurns: one at a time works on what retention knows of a store, and whoever waits for that can give up;
+// another store is another matter.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var turns turns
+		take := func(name string) (done func()) {
+			t.Helper()
+			done, err := turns.take(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return done
+		}
+		done := take("a")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		waited := make(chan error, 1)
+		go func() {
+			_, err := turns.take(ctx, "a")
+			waited <- err
+		}()
+		synctest.Wait()
+		select {
+		case err := <-waited:
+			t.Fatalf("another does not wait: %v", err)
+		default:
+		}
+		take("b")()
+		cancel()
+		if err := <-waited; !errors.Is(err, context.Canceled) {
+			t.Errorf("whoever gives up gets %v", err)
+		}
+		done()
+		take("a")()
+	})
 }
 
 // TestPinNoteOfReplaced: why a snapshot is pinned is known also of the one that has got its pin.

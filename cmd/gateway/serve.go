@@ -77,6 +77,7 @@ type serving struct {
 	control     *control.Server
 	jobs        *jobs.Scheduler
 	keeper      *keeper
+	turns       turns // of those who work on the retention of a further store
 	watcher     *watch.Watcher
 	checks      sync.Mutex // held while it is looked at what does not come by itself
 	expect      atomic.Pointer[config.Expect]

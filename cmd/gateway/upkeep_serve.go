@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync/atomic"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
-	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/internal/jobs"
 	"github.com/snapgate/gateway/snapshotter"
 )
@@ -35,22 +33,9 @@ func (s *serving) upkeepJob(cfg *config.Config, plan jobPlan) func(context.Conte
 	}
 }
 
-// pruneStore removes what the store's retention does not keep of the copies of this gateway's snapshots. Which
-// snapshots there are since when is known for each store by itself; what time has passed is observed once, for the
-// store that is served: a further one is opened for moments, and a restart between two of them would not be seen.
+// pruneStore removes what the store's retention does not keep of the copies of this gateway's snapshots.
 func (s *serving) pruneStore(ctx context.Context, cfg *config.Config, plan jobPlan) (out jobs.Outcome, err error) {
-	dir := filepath.Join(cfg.DataDir, "stores", plan.store.Name)
-	log := s.log.With("store", plan.store.Name)
-	err = withOpened(ctx, cfg, plan.store, filepath.Join(dir, "retention-cache"), log, func(snaps *snapshotter.Snapshotter) (err error) {
-		now, err := s.keeper.observed(ctx)
-		if err != nil {
-			return fmt.Errorf("the time that retention goes by: %w", err)
-		}
-		k := &keeper{
-			dir: filepath.Join(dir, retentionDir), disk: disk.OS{}, time: now, snapshots: snaps,
-			gatewayID: s.system.GatewayID(), lineage: s.system.Lineage, log: log, events: s.events, store: plan.store.Name,
-		}
-		k.policies.Store(&plan.store.Upkeep.Retention)
+	err = s.withFurther(ctx, cfg, plan.store, func(k *keeper) (err error) {
 		out, err = s.pruneBy(ctx, k)
 		return err
 	})

@@ -38,6 +38,11 @@ const (
 	OpAckAlarm  = "ack-alarm" // acknowledge the alarm Kind of Subject
 )
 
+// OfStore ends the name of OpPrune, OpPin, OpUnpin or OpPins in Store, which is another store than the
+// one that is served. A gateway that does not know of Store refuses that, rather than do it in the
+// store that it serves.
+const OfStore = "-of-store"
+
 // ErrNoServer means that no gateway answers on the socket.
 var ErrNoServer = errors.New("no gateway is running")
 
@@ -48,6 +53,7 @@ type Request struct {
 	Dir   string `json:"dir,omitempty"` // absolute, on the gateway's machine
 	Job   string `json:"job,omitempty"`
 
+	Store   string   `json:"store,omitempty"` // with OfStore: its name
 	Shares  []string `json:"shares,omitempty"`
 	DryRun  bool     `json:"dry_run,omitempty"` // of OpPrune and OpMaintain: tell, remove nothing
 	Confirm bool     `json:"confirm,omitempty"` // the clock is right
