@@ -42,6 +42,7 @@ type Problems struct {
 	mu             sync.Mutex // guards what follows
 	list           []Problem
 	total, special int64
+	lost           bool // one was of KindConnection
 }
 
 // Note adds a problem.
@@ -53,6 +54,7 @@ func (p *Problems) Note(path string, err error) {
 	if one.Kind == KindSpecial {
 		p.special++
 	}
+	p.lost = p.lost || one.Kind == KindConnection
 	if len(p.list) < maxProblems {
 		p.list = append(p.list, one)
 	}
@@ -70,6 +72,13 @@ func (p *Problems) Failed() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.total - p.special
+}
+
+// lostConnection reports whether one was of KindConnection, whether or not the list has it.
+func (p *Problems) lostConnection() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lost
 }
 
 // List returns the problems by path, as a tree is walked, up to 100,000 of them; omitted is how many

@@ -81,3 +81,24 @@ func TestReportBounded(t *testing.T) {
 		t.Errorf("%d problems and %d omitted", len(list), omitted)
 	}
 }
+
+// TestLostBehindOtherProblems loses the connection after more problems than are kept: the snapshot is
+// tagged for all that.
+func TestLostBehindOtherProblems(t *testing.T) {
+	var r Report
+	run := &run{cfg: RunConfig{Partial: true, Report: &r}}
+	for range maxProblems {
+		r.note("/", errLine("/", "x"))
+	}
+	if run.partial() {
+		t.Error("partial before the connection is lost")
+	}
+	r.note("/a", fail("list", "/a", KindConnection, errors.New("gone")))
+	if !run.partial() {
+		t.Error("not partial when the connection is lost")
+	}
+	run.cfg.Partial = false
+	if run.partial() {
+		t.Error("partial when that was not asked for")
+	}
+}

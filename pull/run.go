@@ -329,18 +329,7 @@ func (r *run) keep(ctx context.Context) {
 }
 
 // partial reports whether the connection was lost for good.
-func (r *run) partial() bool {
-	if !r.cfg.Partial {
-		return false
-	}
-	list, _ := r.cfg.Report.Problems()
-	for _, p := range list {
-		if p.Kind == KindConnection {
-			return true
-		}
-	}
-	return false
-}
+func (r *run) partial() bool { return r.cfg.Partial && r.cfg.Report.problems.lostConnection() }
 
 // otherProblems reports whether there were other problems than in the base.
 func (r *run) otherProblems(now string) bool {
