@@ -57,12 +57,13 @@ type SFTPConfig struct {
 }
 
 // SFTP is a Backend in a directory of an SFTP server, with the layout of plakar's connector. A
-// file is written to a temporary name in the same directory, synced and renamed over the other,
-// where the server can do so: one without posix-rename@openssh.com shows nothing for a moment
-// when a file is replaced, and one without fsync@openssh.com keeps its own time.
+// file is written to a temporary name in the same directory, synced and renamed over the other, where the
+// server can do so. On one without posix-rename@openssh.com the other moves aside meanwhile (see makeRoom):
+// Get and Stat find it there, List does not. One without fsync@openssh.com keeps its own time.
 type SFTP struct {
-	cfg   SFTPConfig
-	conns []*sftpConn
+	cfg       SFTPConfig
+	conns     []*sftpConn
+	replacing sync.Mutex // guards what is aside on the server
 }
 
 // NewSFTP returns the backend. It does not connect; Close ends its connections.
@@ -310,7 +311,11 @@ func (r *sftpReader) open(c *sftp.Client, more bool) error {
 	if r.file != nil {
 		return nil
 	}
-	f, err := c.Open(r.s.path(r.name))
+	var f *sftp.File
+	err := r.s.either(c, r.name, func(path string) (err error) {
+		f, err = c.Open(path)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -355,11 +360,13 @@ func (r *sftpReader) Close() error {
 // Stat implements Files.
 func (s *SFTP) Stat(ctx context.Context, name string) (info Info, err error) {
 	err = s.call(ctx, true, func(c *sftp.Client, _ func()) error {
-		fi, err := c.Stat(s.path(name))
-		if err == nil {
-			info = Info{Name: name, Size: fi.Size(), ModTime: fi.ModTime()}
-		}
-		return err
+		return s.either(c, name, func(path string) error {
+			fi, err := c.Stat(path)
+			if err == nil {
+				info = Info{Name: name, Size: fi.Size(), ModTime: fi.ModTime()}
+			}
+			return err
+		})
 	})
 	if err != nil {
 		return Info{}, fmt.Errorf("stat %s: %w", name, err)
@@ -383,7 +390,7 @@ func (s *SFTP) List(ctx context.Context, dir string, each func(string) error) er
 	var mu sync.Mutex
 	var ended error // guarded by mu
 	return s.walk(ctx, dir, func(name string, _ os.FileInfo) error {
-		if strings.HasPrefix(path.Base(name), tmpPrefix) {
+		if _, aside := ofAside(name); aside || strings.HasPrefix(path.Base(name), tmpPrefix) {
 			return nil
 		}
 		mu.Lock()
@@ -438,7 +445,14 @@ func (s *SFTP) walk(ctx context.Context, dir string, each func(name string, fi o
 
 // Remove implements Files; what is not there is fs.ErrNotExist.
 func (s *SFTP) Remove(ctx context.Context, name string) error {
-	err := s.call(ctx, true, func(c *sftp.Client, _ func()) error { return c.Remove(s.path(name)) })
+	err := s.call(ctx, true, func(c *sftp.Client, _ func()) error {
+		if !replaces(c) { // or else the one aside takes its place
+			if err := ignoreNotExist(c.Remove(s.path(asideName(name)))); err != nil {
+				return err
+			}
+		}
+		return c.Remove(s.path(name))
+	})
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
@@ -483,15 +497,18 @@ func (s *SFTP) checkVacant(ctx context.Context) error {
 	}))
 }
 
-// Sweep implements Backend: see Local.
+// Sweep implements Backend: see Local. Files that are aside get their names again.
 func (s *SFTP) Sweep(ctx context.Context, now time.Time) error {
 	own := tmpPrefix + s.cfg.Token + "-"
 	return ignoreNotExist(s.walk(ctx, "", func(name string, fi os.FileInfo) error {
+		if of, aside := ofAside(name); aside {
+			return s.call(ctx, true, func(c *sftp.Client, _ func()) error { return s.putBack(c, of) })
+		}
 		base := path.Base(name)
 		if !strings.HasPrefix(base, tmpPrefix) || !strings.HasPrefix(base, own) && now.Sub(fi.ModTime()) < tmpMaxAge {
 			return nil
 		}
-		return ignoreNotExist(s.Remove(ctx, name))
+		return s.call(ctx, true, func(c *sftp.Client, _ func()) error { return ignoreNotExist(c.Remove(s.path(name))) })
 	}))
 }
 

@@ -3,6 +3,7 @@ package backend_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -24,9 +25,10 @@ import (
 // pipeDialer connects to SFTP servers in this process, one for each connection, and makes
 // trouble on demand.
 type pipeDialer struct {
-	wg    sync.WaitGroup
-	stall atomic.Bool // requests arrive and are not answered
-	deaf  atomic.Bool // the next READ finds that the connection has ended
+	wg     sync.WaitGroup
+	stall  atomic.Bool                                       // requests arrive and are not answered
+	deaf   atomic.Bool                                       // the next READ finds that the connection has ended
+	rename atomic.Pointer[func(from, to string) renameFault] // what becomes of a RENAME; nil: it is done
 
 	mu     sync.Mutex
 	dials  int                   // guarded by mu
@@ -68,7 +70,7 @@ func (d *pipeDialer) Dial(context.Context) (*sftp.Client, func() error, error) {
 		_ = server.Close()
 		_ = far.Close()
 	})
-	client, err := sftp.NewClientPipe(near, &channelWriter{near, &d.deaf})
+	client, err := sftp.NewClientPipe(near, &channelWriter{near, d})
 	if err != nil {
 		return nil, nil, errors.Join(err, near.Close())
 	}
@@ -119,16 +121,40 @@ func (c *limitedConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+// renameFault is what becomes of a RENAME.
+type renameFault int
+
+const (
+	renameDone renameFault = iota
+	renameRefused
+	renameLost // with the connection, before the server has it
+)
+
 // channelWriter fails as a channel of SSH that was closed does, with io.EOF.
 type channelWriter struct {
 	net.Conn
-	deaf *atomic.Bool
+	d *pipeDialer
 }
 
 func (w *channelWriter) Write(p []byte) (int, error) {
-	const fxpRead = 5
-	if len(p) > 4 && p[4] == fxpRead && w.deaf.CompareAndSwap(true, false) {
+	const fxpRead, fxpRename, head = 5, 18, 9
+	if len(p) <= head {
+		return w.Conn.Write(p)
+	}
+	if p[4] == fxpRead && w.d.deaf.CompareAndSwap(true, false) {
 		return 0, io.EOF
+	}
+	if fault := w.d.rename.Load(); fault != nil && p[4] == fxpRename {
+		n := int(binary.BigEndian.Uint32(p[head:]))
+		from, to := p[head+4:head+4+n], p[head+4+n+4:]
+		switch (*fault)(string(from), string(to)) {
+		case renameLost:
+			return 0, errors.Join(io.EOF, w.Conn.Close())
+		case renameRefused:
+			q := bytes.Clone(p)
+			q[len(q)-1] = 0 // no system has such a name
+			return w.Conn.Write(q)
+		}
 	}
 	return w.Conn.Write(p)
 }

@@ -69,7 +69,14 @@ func (s *SFTP) Put(ctx context.Context, name string, rd io.Reader) (int64, error
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sftpCleanTimeout)
 	defer cancel()
 	// What stays is left to Sweep. The error that led here says more.
-	_ = s.Remove(ctx, tmp)
+	_ = s.call(ctx, true, func(c *sftp.Client, _ func()) error {
+		if !replaces(c) {
+			if err := s.putBack(c, name); isBroken(err) {
+				return err
+			}
+		}
+		return c.Remove(s.path(tmp))
+	})
 	return src.n, fmt.Errorf("put %s: %w", name, err)
 }
 
@@ -113,18 +120,7 @@ func (s *SFTP) write(c *sftp.Client, src *source, tmp, name string) error {
 	if err := src.ctx.Err(); err != nil {
 		return &sourceError{err}
 	}
-	if _, ok := c.HasExtension(extRename); ok {
-		return c.PosixRename(s.path(tmp), s.path(name))
-	}
-	err = c.Rename(s.path(tmp), s.path(name))
-	if err == nil {
-		return nil
-	}
-	// Version 3 of the protocol does not rename over another file.
-	if rerr := c.Remove(s.path(name)); rerr != nil {
-		return err
-	}
-	return c.Rename(s.path(tmp), s.path(name))
+	return s.rename(c, tmp, name)
 }
 
 func (s *SFTP) fill(c *sftp.Client, f *sftp.File, src *source, durable bool) error {

@@ -1,0 +1,297 @@
+package backend_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pkg/sftp"
+
+	"github.com/snapgate/gateway/store/internal/backend"
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+// openSSH starts OpenSSH's server on pipes.
+type openSSH struct {
+	server string
+	args   []string
+}
+
+func newOpenSSH(t *testing.T, args ...string) *openSSH {
+	t.Helper()
+	for _, p := range []string{"/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server"} {
+		if _, err := os.Stat(p); err == nil {
+			return &openSSH{p, args}
+		}
+	}
+	t.Fatal("OpenSSH's sftp-server is missing: see .ci/packages")
+	return nil
+}
+
+func (d *openSSH) Dial(context.Context) (*sftp.Client, func() error, error) {
+	cmd := exec.Command(d.server, d.args...)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, err
+	}
+	hangUp := func() error {
+		err := cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+		return err
+	}
+	client, err := sftp.NewClientPipe(out, in)
+	if err != nil {
+		return nil, nil, errors.Join(err, hangUp())
+	}
+	return client, hangUp, nil
+}
+
+func (d *openSSH) open(t *testing.T, root string) *backend.SFTP {
+	b := backend.NewSFTP(backend.SFTPConfig{Dialer: d, Root: root, Token: "token"})
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// TestSFTPOpenSSH runs the suite with OpenSSH's server, as it is and without the renames of its own:
+// those of the protocol do not replace.
+func TestSFTPOpenSSH(t *testing.T) {
+	for name, args := range map[string][]string{"with all": nil, "without posix-rename": {"-P", "posix-rename"}} {
+		t.Run(name, func(t *testing.T) {
+			d := newOpenSSH(t, args...)
+			storetest.TestBackend(t, func(t *testing.T) backend.Backend { return d.open(t, filepath.Join(t.TempDir(), "store")) })
+		})
+	}
+}
+
+// replaceable are files that are replaced: a changed passphrase, a packfile that is put back, a lock that
+// is refreshed.
+func replaceable() []string {
+	return []string{backend.ConfigName, storetest.FileName(backend.PackfilesDir, 1), storetest.FileName(backend.LocksDir, 1)}
+}
+
+// TestSFTPRenameForbidden has a server that permits no rename: the file that is there stays.
+func TestSFTPRenameForbidden(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "store")
+	b, forbidden := newOpenSSH(t).open(t, root), newOpenSSH(t, "-P", "posix-rename,rename").open(t, root)
+	if err := b.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range replaceable() {
+		putString(t, b, name, "old")
+		if err := backend.PutBytes(t.Context(), forbidden, name, []byte("new")); !errors.Is(err, os.ErrPermission) {
+			t.Errorf("%s: put: %v", name, err)
+		}
+		wantFiles(t, root, name, "old")
+	}
+}
+
+func putString(t *testing.T, b backend.Files, name, data string) {
+	t.Helper()
+	if err := backend.PutBytes(t.Context(), b, name, []byte(data)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantFiles compares a file with what it should be, as the disk has it, and looks for leftovers of others.
+func wantFiles(t *testing.T, root, name, want string) {
+	t.Helper()
+	got, err := os.ReadFile(filepath.Join(root, name))
+	if err != nil || string(got) != want {
+		t.Errorf("%s is %q, %v, want %q", name, got, err, want)
+	}
+	if left := leftovers(t, root); len(left) > 0 {
+		t.Errorf("%s: left over: %q", name, left)
+	}
+}
+
+// leftovers lists what is in a store and belongs to no store.
+func leftovers(t *testing.T, root string) (names []string) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
+		if err == nil && !e.IsDir() && (strings.HasPrefix(e.Name(), "tmp.") || strings.HasSuffix(e.Name(), ".old")) {
+			names = append(names, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// newVersion3 is a backend on a server that has no extensions, and its directory. Set gives another
+// answer to the renames that it would do.
+func newVersion3(t *testing.T) (d *pipeDialer, b *backend.SFTP, root string, set func(func(from, to string) renameFault)) {
+	t.Helper()
+	if err := sftp.SetSFTPExtensions(); err != nil { // of the process: no test here is parallel to others
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := sftp.SetSFTPExtensions("hardlink@openssh.com", "posix-rename@openssh.com", "statvfs@openssh.com"); err != nil {
+			t.Error(err)
+		}
+	})
+	d = newPipeDialer(t)
+	set = func(fault func(from, to string) renameFault) {
+		version3 := func(from, to string) renameFault {
+			if _, err := os.Lstat(to); err == nil {
+				return renameRefused
+			}
+			if fault != nil {
+				return fault(from, to)
+			}
+			return renameDone
+		}
+		d.rename.Store(&version3)
+	}
+	set(nil)
+	root = filepath.Join(t.TempDir(), "store")
+	b = backend.NewSFTP(backend.SFTPConfig{Dialer: d, Root: root, Token: "token", Retries: 1})
+	t.Cleanup(func() { _ = b.Close() })
+	if err := b.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return d, b, root, set
+}
+
+// TestSFTPReplaceRefused has a server that gives no temporary file its name, or moves none aside: what is
+// there stays, and nothing else does.
+func TestSFTPReplaceRefused(t *testing.T) {
+	_, b, root, set := newVersion3(t)
+	for _, name := range replaceable() {
+		for what, refused := range map[string]func(from, to string) bool{
+			"the new name":  func(from, _ string) bool { return strings.HasPrefix(filepath.Base(from), "tmp.") },
+			"the other":     func(_, to string) bool { return strings.HasSuffix(to, ".old") },
+			"every rename":  func(string, string) bool { return true },
+			"nothing (new)": func(string, string) bool { return false },
+		} {
+			set(nil)
+			putString(t, b, name, "old")
+			wantFiles(t, root, name, "old")
+			set(func(from, to string) renameFault {
+				if refused(from, to) {
+					return renameRefused
+				}
+				return renameDone
+			})
+			want := "old"
+			err := backend.PutBytes(t.Context(), b, name, []byte("new"))
+			if err == nil {
+				want = "new"
+			}
+			if ok := strings.HasPrefix(what, "nothing"); ok != (err == nil) {
+				t.Errorf("%s, %s: put: %v", name, what, err)
+			}
+			wantFiles(t, root, name, want)
+		}
+	}
+}
+
+// TestSFTPReplaceKilled ends while neither file has the name: it is read as it was, and has its name
+// again after the next start. What was removed does not come back.
+func TestSFTPReplaceKilled(t *testing.T) {
+	d, b, root, set := newVersion3(t)
+	die := func(name string) {
+		t.Helper()
+		putString(t, b, name, "old")
+		set(func(from, _ string) renameFault {
+			if !strings.HasPrefix(filepath.Base(from), "tmp.") {
+				return renameDone
+			}
+			d.trouble(true, 0, 0)
+			return renameLost
+		})
+		err := backend.PutBytes(t.Context(), b, name, []byte("new"))
+		d.trouble(false, 0, 0)
+		set(nil)
+		for _, left := range leftovers(t, root) {
+			if strings.HasPrefix(filepath.Base(left), "tmp.") { // what is left of the new file does not matter
+				if err := os.Remove(left); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if _, serr := os.Lstat(filepath.Join(root, name)); err == nil || !os.IsNotExist(serr) {
+			t.Fatalf("%s: put: %v; the name: %v", name, err, serr)
+		}
+	}
+	names := replaceable()
+	for _, name := range names {
+		die(name)
+	}
+	var listed []string
+	if err := b.List(t.Context(), "", func(name string) error { listed = append(listed, name); return nil }); err != nil || len(listed) > 0 {
+		t.Errorf("listed: %q, %v", listed, err)
+	}
+	for _, name := range names {
+		got, err := backend.GetBytes(t.Context(), b, name, 100)
+		info, serr := b.Stat(t.Context(), name)
+		if string(got) != "old" || err != nil || serr != nil || info.Size != 3 || info.Name != name {
+			t.Errorf("%s: %q, %v; %+v, %v", name, got, err, info, serr)
+		}
+	}
+	if err := b.Sweep(t.Context(), time.Now()); err != nil {
+		t.Error(err)
+	}
+	for _, name := range names {
+		wantFiles(t, root, name, "old")
+	}
+
+	name := names[0]
+	die(name)
+	putString(t, b, name, "newer") // beside one that is aside
+	putString(t, b, name, "newest")
+	wantFiles(t, root, name, "newest")
+	die(name)
+	putString(t, b, name, "newer")
+	if err := b.Sweep(t.Context(), time.Now()); err != nil {
+		t.Error(err)
+	}
+	wantFiles(t, root, name, "newer")
+	die(name)
+	putString(t, b, name, "newer")
+	if err := b.Remove(t.Context(), name); err != nil {
+		t.Error(err)
+	}
+	if info, err := b.Stat(t.Context(), name); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s was removed and is there: %+v, %v", name, info, err)
+	}
+}
+
+// TestSFTPReplaceLost has the connection end while neither file has the name: Put puts the other back by
+// another one.
+func TestSFTPReplaceLost(t *testing.T) {
+	_, b, root, set := newVersion3(t)
+	for _, name := range replaceable() {
+		putString(t, b, name, "old")
+		lost := false
+		set(func(from, _ string) renameFault {
+			if lost || !strings.HasPrefix(filepath.Base(from), "tmp.") {
+				return renameDone
+			}
+			lost = true
+			return renameLost
+		})
+		if err := backend.PutBytes(t.Context(), b, name, []byte("new")); err == nil || !lost {
+			t.Errorf("%s: put: %v", name, err)
+		}
+		set(nil)
+		wantFiles(t, root, name, "old")
+	}
+}
