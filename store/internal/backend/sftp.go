@@ -57,9 +57,10 @@ type SFTPConfig struct {
 }
 
 // SFTP is a Backend in a directory of an SFTP server, with the layout of plakar's connector. A
-// file is written to a temporary name in the same directory, synced and renamed over the other, where the
-// server can do so. On one without posix-rename@openssh.com the other moves aside meanwhile (see makeRoom):
-// Get and Stat find it there, List does not. One without fsync@openssh.com keeps its own time.
+// file is written to a temporary name in the same directory, a lock in that of the store, synced and
+// renamed over the other, where the server can do so. On one without posix-rename@openssh.com the other
+// moves aside meanwhile (see makeRoom): Get and Stat find it there, List does not. One without
+// fsync@openssh.com keeps its own time.
 type SFTP struct {
 	cfg       SFTPConfig
 	conns     []*sftpConn

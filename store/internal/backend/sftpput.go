@@ -52,7 +52,11 @@ func (s *source) Read(p []byte) (int, error) {
 // has been read then.
 func (s *SFTP) Put(ctx context.Context, name string, rd io.Reader) (int64, error) {
 	src := &source{ctx: ctx, rd: rd}
-	tmp := s.tmpName(dirOf(name))
+	dir := dirOf(name)
+	if dir == LocksDir {
+		dir = "" // plakar's connector fails when it finds anything else among locks
+	}
+	tmp := s.tmpName(dir)
 	err := s.openTmp(ctx, name, tmp)
 	if err == nil {
 		err = s.call(ctx, false, func(c *sftp.Client, alive func()) error {
@@ -119,6 +123,17 @@ func (s *SFTP) write(c *sftp.Client, src *source, tmp, name string) error {
 	src.alive()
 	if err := src.ctx.Err(); err != nil {
 		return &sourceError{err}
+	}
+	err = s.rename(c, tmp, name)
+	if dirOf(name) != LocksDir || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	// The directory is missing, as in openTmp.
+	if _, err := c.Stat(s.path(ConfigName)); err != nil {
+		return err
+	}
+	if err := c.MkdirAll(s.path(LocksDir)); err != nil {
+		return err
 	}
 	return s.rename(c, tmp, name)
 }

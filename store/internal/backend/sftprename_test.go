@@ -1,8 +1,10 @@
 package backend_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -295,3 +297,43 @@ func TestSFTPReplaceLost(t *testing.T) {
 		wantFiles(t, root, name, "old")
 	}
 }
+
+// TestSFTPLockTemporary looks at a store while a lock is put: plakar's connector takes what is in locks
+// for locks. It is put where the directory is missing, too.
+func TestSFTPLockTemporary(t *testing.T) {
+	d := newPipeDialer(t)
+	root := filepath.Join(t.TempDir(), "store")
+	b := backend.NewSFTP(backend.SFTPConfig{Dialer: d, Root: root, Token: "token"})
+	t.Cleanup(func() { _ = b.Close() })
+	if err := b.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	name := storetest.FileName(backend.LocksDir, 1)
+	looked := false
+	if _, err := b.Put(t.Context(), name, readerFunc(func([]byte) (int, error) {
+		entries, err := os.ReadDir(filepath.Join(root, backend.LocksDir))
+		if tmp := leftovers(t, root); err != nil || len(entries) > 0 || len(tmp) != 1 {
+			t.Errorf("among locks: %v, %v; temporary files: %q", entries, err, tmp)
+		}
+		looked = true
+		return 0, io.EOF
+	})); err != nil || !looked {
+		t.Fatalf("put: %v", err)
+	}
+	if err := os.RemoveAll(filepath.Join(root, backend.LocksDir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := backend.PutBytes(t.Context(), b, name, nil); err == nil || len(leftovers(t, root)) > 0 {
+		t.Errorf("put where there is no store: %v, left over: %q", err, leftovers(t, root))
+	}
+	putString(t, b, backend.ConfigName, "config")
+	putString(t, b, name, "a lock")
+	got, err := backend.GetBytes(t.Context(), b, name, 100)
+	if err != nil || !bytes.Equal(got, []byte("a lock")) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
