@@ -156,7 +156,8 @@ func (c *Copier) Plan(ctx context.Context, want func(Snapshot) bool) (CopyPlan, 
 // Copy copies a snapshot unless the target has it. When it returns nil the copy is durable. It
 // holds a shared lock on the target meanwhile: maintenance of the target waits, nobody else.
 // Otherwise the target has no such snapshot, but what was put into it is not put again the
-// next time.
+// next time; a Copier that verifies may leave a copy that it has not read, or could not read, which
+// Plan finds There: see Check.
 //
 // Errors: ErrNoSnapshot, ErrSourceDamaged and ErrRemoved concern this snapshot alone, and so
 // does ErrNotRead. ErrBusy while another process maintains the target. ErrUnavailable for
@@ -172,10 +173,38 @@ func (c *Copier) Copy(ctx context.Context, id ID) error {
 	if c.verify == nil {
 		return nil
 	}
-	if err := c.verify.check(ctx, id); err != nil {
-		return fmt.Errorf("copy: %w: %w", ErrNotRead, err)
+	if err := c.readBack(ctx, id); err != nil {
+		return fmt.Errorf("copy: %w", err)
 	}
 	return nil
+}
+
+// Check reads back a copy that the target has already, by a Copier that verifies: a run that has ended
+// between a copy and its check leaves one that nobody has read. Errors: ErrNoSnapshot, when the target has
+// none, ErrNotRead, ErrUnavailable for the target.
+func (c *Copier) Check(ctx context.Context, id ID) error {
+	if c.verify == nil {
+		return errors.New("check: the copier does not verify")
+	}
+	if _, err := c.to.record(ctx, id); err != nil {
+		return fmt.Errorf("check: target: %w", err)
+	}
+	if err := c.readBack(ctx, id); err != nil {
+		return fmt.Errorf("check: %w", err)
+	}
+	return nil
+}
+
+// readBack reads a copy. ErrNotRead is not for a target that is away.
+func (c *Copier) readBack(ctx context.Context, id ID) error {
+	err := c.verify.check(ctx, id)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if aerr := c.to.store.Available(ctx); aerr != nil {
+		return fmt.Errorf("target: %w", errors.Join(aerr, err))
+	}
+	return fmt.Errorf("%w: %w", ErrNotRead, err)
 }
 
 func (c *Copier) copy(ctx context.Context, src *record) error {

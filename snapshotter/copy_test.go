@@ -452,6 +452,65 @@ func TestCopyOfDamaged(t *testing.T) {
 	same(t, from, to, good)
 }
 
+// TestCopyNotReadBack: a copy that cannot be read is there, and stays one that cannot be read. A target
+// that is away says nothing of it.
+func TestCopyNotReadBack(t *testing.T) {
+	from := newRig(t)
+	dir := t.TempDir()
+	st := storetest.Open(t, storetest.Config(dir))
+	to := &rig{Snapshotter: newSnapshotter(t, st), t: t, store: st}
+	good := from.commit(snapshotter.ID{}, baseTree().all()...)
+	big := from.commit(good, put("/new", file(60, string(randomBytes(t, 4<<20)))))
+	copyAll(t, copier(t, from, to, false))
+	for name, size := range packfiles(t, dir) {
+		if size < 3<<20 {
+			continue
+		}
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.WriteAt([]byte("spoilt"), 2<<20)
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := from.commit(big, put("/other", file(61, "other")))
+	for range 2 { // runs
+		c := copier(t, from, to, true)
+		if err := c.Check(t.Context(), good); err != nil {
+			t.Errorf("check of a good copy: %v", err)
+		}
+		plan, err := c.Plan(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range plan.Missing {
+			if err := c.Copy(t.Context(), s.ID); !errors.Is(err, snapshotter.ErrNotRead) || s.ID != next {
+				t.Errorf("copy of %s: %v", s.ID, err)
+			}
+		}
+		for _, id := range []snapshotter.ID{big, next} {
+			if err := c.Check(t.Context(), id); !errors.Is(err, snapshotter.ErrNotRead) {
+				t.Errorf("check of %s: %v", id, err)
+			}
+		}
+		if err := c.Check(t.Context(), snapshotter.ID{1}); !errors.Is(err, snapshotter.ErrNoSnapshot) {
+			t.Errorf("check of nothing: %v", err)
+		}
+	}
+	if err := copier(t, from, to, false).Check(t.Context(), good); err == nil {
+		t.Error("checked by a copier that does not verify")
+	}
+	c := copier(t, from, to, true)
+	if err := os.Rename(filepath.Join(dir, "store"), filepath.Join(dir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(t.Context(), big); errors.Is(err, snapshotter.ErrNotRead) || !errors.Is(err, snapshotter.ErrUnavailable) {
+		t.Errorf("check in a store that is away: %v", err)
+	}
+}
+
 func TestCopyToBusyOrMissing(t *testing.T) {
 	from := newRig(t)
 	id := from.commit(snapshotter.ID{}, baseTree().all()...)

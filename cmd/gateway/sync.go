@@ -30,14 +30,17 @@ the snapshot holds, and stock plakar reads it. Contents that the store has alrea
 again, also after a run that was cut off. A snapshot that was removed from the store is not
 copied to it again.
 
-With --json every line is an object: event is copied, failed, removed (from the store, so left
-out), missing (with --dry-run) or done, which has the totals and comes last.
+With --verify, or verify in the configuration, each copy is read back. One that cannot be read, or that
+was not read since the run ended before, is read again by each later run with --verify.
+
+With --json every line is an object: event is copied, read (back, a copy of a run before), failed, removed
+(from the store, so left out), missing (with --dry-run) or done, which has the totals and comes last.
 
 A store that is full (limits.store, limit of one of stores, or its disk) takes no copies: exit status 1. What
 was copied before stays, and the same call goes on there.
 
-Exit status 3: some snapshots could not be copied, as the store that they are in is damaged
-(each is named on standard error); the others are.`,
+Exit status 3: some snapshots could not be copied, as the store that they are in is damaged, or some
+copies cannot be read back (each is named on standard error); the others are copied.`,
 		Example: `  gateway sync -c /etc/gateway.yaml --to offsite
   gateway sync --from offsite --to default main
   gateway sync --job nightly`,
@@ -85,8 +88,8 @@ func (p *program) sync(c *cobra.Command, f syncFlags, args []string) error {
 	out := newSyncOutput(p, f.asJSON)
 	err = s.run(ctx, out)
 	out.close()
-	if err == nil && out.failed > 0 {
-		err = &incompleteError{fmt.Sprintf("sync: %d of %d snapshots could not be copied", out.failed, out.failed+out.done)}
+	if err == nil {
+		err = out.incomplete(job)
 	}
 	if ctx.Err() != nil && c.Context().Err() == nil {
 		return &hintedError{

@@ -47,16 +47,30 @@ func (l *syncLog) planned(_ snapshotter.CopyPlan, copier *snapshotter.Copier) {
 	l.copier = copier
 }
 
+func (l *syncLog) checked(s snapshotter.Snapshot, err error) {
+	if err != nil {
+		l.fail("copy cannot be read back", s, err)
+		return
+	}
+	l.log.Info("copy of a run before read back", "snapshot", s.ID.String(), "share", s.Share)
+}
+
+func (l *syncLog) fail(message string, s snapshotter.Snapshot, err error) {
+	l.mu.Lock()
+	l.failed++
+	l.mu.Unlock()
+	l.log.Error(message, "snapshot", s.ID.String(), "share", s.Share, "err", err)
+}
+
 func (l *syncLog) copying(snapshotter.Snapshot) {}
 
 func (l *syncLog) copied(s snapshotter.Snapshot, err error) {
 	switch {
 	case errors.Is(err, snapshotter.ErrNoSnapshot): // somebody has removed it meanwhile
+	case errors.Is(err, snapshotter.ErrNotRead):
+		l.fail("copy cannot be read back", s, err)
 	case err != nil:
-		l.mu.Lock()
-		l.failed++
-		l.mu.Unlock()
-		l.log.Error("snapshot not copied", "snapshot", s.ID.String(), "share", s.Share, "err", err)
+		l.fail("snapshot not copied", s, err)
 	default:
 		l.log.Debug("snapshot copied", "snapshot", s.ID.String(), "share", s.Share)
 	}
@@ -74,7 +88,7 @@ func (l *syncLog) summary() string {
 	n := l.copier.Progress()
 	text := fmt.Sprintf("%d snapshots copied, %s sent", n.Snapshots, humanize.IBytes(n.Sent))
 	if l.failed > 0 {
-		text += fmt.Sprintf("; %d could not be", l.failed)
+		text += fmt.Sprintf("; %d could not be, or not be read back", l.failed)
 	}
 	return text
 }

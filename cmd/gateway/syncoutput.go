@@ -10,12 +10,13 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/snapshotter"
 )
 
 // syncEvent is what sync --json prints.
 type syncEvent struct {
-	Event string `json:"event"` // copied, failed, removed, missing or done
+	Event string `json:"event"` // copied, read, failed, removed, missing or done
 
 	ID    string `json:"id,omitempty"`
 	Time  string `json:"time,omitempty"`
@@ -32,7 +33,7 @@ type syncEvent struct {
 // syncTotals are of the whole run.
 type syncTotals struct {
 	Copied  int     `json:"copied"`
-	Failed  int     `json:"failed"`
+	Failed  int     `json:"failed"`  // to be copied, or to be read back
 	There   int     `json:"there"`   // before
 	Removed int     `json:"removed"` // from the target, and left out
 	Missing int     `json:"missing"` // with --dry-run
@@ -58,6 +59,7 @@ type syncOutput struct {
 	dry    bool
 	done   int
 	failed int
+	unread int // of them, the copies that cannot be read back
 }
 
 func newSyncOutput(p *program, asJSON bool) *syncOutput {
@@ -95,6 +97,30 @@ func (o *syncOutput) planned(plan snapshotter.CopyPlan, copier *snapshotter.Copi
 	for _, s := range plan.Removed {
 		o.print(event("removed", s), "%s: was removed from the store that it would be copied to", line(s))
 	}
+}
+
+func (o *syncOutput) checked(s snapshotter.Snapshot, err error) {
+	if err != nil {
+		o.fail(s, err)
+		return
+	}
+	o.print(event("read", s), "%s: was copied before, and is read back now", line(s))
+}
+
+// fail tells of a snapshot that was not copied, or of a copy that cannot be read back.
+func (o *syncOutput) fail(s snapshotter.Snapshot, err error) {
+	what := "not copied"
+	o.failed++
+	if errors.Is(err, snapshotter.ErrNotRead) {
+		what = "not read back"
+		o.unread++
+	}
+	e := event("failed", s)
+	e.Error = err.Error()
+	if o.asJSON {
+		o.print(e, "")
+	}
+	_, _ = fmt.Fprintf(o.stderr, "%s: %s: %s\n", what, line(s), printable(err.Error()))
 }
 
 func (o *syncOutput) copying(s snapshotter.Snapshot) {
@@ -143,13 +169,7 @@ func (o *syncOutput) copied(s snapshotter.Snapshot, err error) {
 		return // somebody has removed it meanwhile
 	}
 	if err != nil {
-		o.failed++
-		e := event("failed", s)
-		e.Error = err.Error()
-		if o.asJSON {
-			o.print(e, "")
-		}
-		_, _ = fmt.Fprintf(o.stderr, "not copied: %s: %s\n", line(s), printable(err.Error()))
+		o.fail(s, err)
 		return
 	}
 	o.done++
@@ -179,8 +199,30 @@ func (o *syncOutput) finished() {
 		_, _ = fmt.Fprintf(o.stderr, "%d snapshots would be copied; %d are there\n", t.Missing, t.There)
 		return
 	}
-	_, _ = fmt.Fprintf(o.stderr, "copied %d snapshots (%s read, %s sent), %d were there already, %d could not be copied\n",
-		t.Copied, humanize.IBytes(n.Read), humanize.IBytes(n.Sent), t.There, t.Failed)
+	unread := ""
+	if o.unread > 0 {
+		unread = fmt.Sprintf(", %d cannot be read back", o.unread)
+	}
+	_, _ = fmt.Fprintf(o.stderr, "copied %d snapshots (%s read, %s sent), %d were there already, %d could not be copied%s\n",
+		t.Copied, humanize.IBytes(n.Read), humanize.IBytes(n.Sent), t.There, t.Failed-o.unread, unread)
+}
+
+// incomplete says that not all was copied, or that copies cannot be read back; nil when neither is so.
+func (o *syncOutput) incomplete(job config.Sync) error {
+	all := fmt.Sprintf("%d of %d snapshots could not be copied", o.failed-o.unread, o.failed+o.done)
+	unread := fmt.Sprintf("%s in %s cannot be read back", count(uint64(o.unread), "copy", "copies"), job.To)
+	switch {
+	case o.failed == 0:
+		return nil
+	case o.unread == 0:
+		return &incompleteError{"sync: " + all}
+	case o.failed > o.unread:
+		unread = all + ", " + unread
+	}
+	return &hintedError{
+		err:  &incompleteError{"sync: " + unread},
+		hint: fmt.Sprintf("gateway scrub --repair --from %s %s, which mends what it finds damaged", job.From, job.To),
+	}
 }
 
 // close ends what an error has left.

@@ -21,6 +21,9 @@ import (
 type syncReporter interface {
 	// planned comes first.
 	planned(plan snapshotter.CopyPlan, copier *snapshotter.Copier)
+	// checked comes for each copy that an earlier run has left without reading it back; err is why it
+	// cannot be read.
+	checked(s snapshotter.Snapshot, err error)
 	// copying comes before each snapshot, copied after it; err is why it was not copied.
 	copying(s snapshotter.Snapshot)
 	copied(s snapshotter.Snapshot, err error)
@@ -79,10 +82,13 @@ func (s *syncRun) run(ctx context.Context, out syncReporter) (err error) {
 	return nil
 }
 
+// dir is what the runs from one store to another have of their own.
+func (s *syncRun) dir() string { return filepath.Join(s.cfg.DataDir, "sync", s.job.From, s.job.To) }
+
 // lock keeps two runs from one store to another apart: the second would only do what the first
 // does.
 func (s *syncRun) lock() (unlock func() error, err error) {
-	dir := filepath.Join(s.cfg.DataDir, "sync", s.job.From, s.job.To)
+	dir := s.dir()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("sync: %w", err)
 	}
@@ -136,25 +142,44 @@ func (s *syncRun) copy(ctx context.Context, target *snapshotter.Snapshotter, bou
 		return err
 	}
 	out.planned(plan, copier)
-	if s.dryRun || len(plan.Missing) == 0 {
+	if s.dryRun {
+		return nil
+	}
+	var notes *unread
+	if s.job.Verify {
+		notes = &unread{filepath.Join(s.dir(), "unread")}
+	}
+	if err := notes.check(ctx, copier, target, out); err != nil {
+		return err
+	}
+	if len(plan.Missing) == 0 {
 		return nil
 	}
 	within, finish, err := bound.guard(ctx)
 	if err != nil {
 		return err
 	}
-	return finish(copyAll(within, copier, plan.Missing, out))
+	return finish(copyAll(within, copier, plan.Missing, notes, out))
 }
 
 // copyAll copies snapshots one after the other.
-func copyAll(ctx context.Context, copier *snapshotter.Copier, missing []snapshotter.Snapshot, out syncReporter) error {
+func copyAll(ctx context.Context, copier *snapshotter.Copier, missing []snapshotter.Snapshot, notes *unread, out syncReporter) error {
 	for _, snap := range missing {
+		if err := notes.note(snap.ID); err != nil {
+			return err
+		}
 		out.copying(snap)
 		err := copier.Copy(ctx, snap.ID)
 		if err != nil && !concernsOne(err) {
 			return err
 		}
 		out.copied(snap, err)
+		if errors.Is(err, snapshotter.ErrNotRead) {
+			continue
+		}
+		if err := notes.drop(snap.ID); err != nil {
+			return err
+		}
 	}
 	return nil
 }
