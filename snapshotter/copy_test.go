@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/PlakarKorp/kloset/objects"
@@ -412,6 +414,78 @@ func TestCopyResumes(t *testing.T) {
 	const whole = 6 * 8 << 20
 	if sent, err := attempt(func() {}, func() {}); err != nil || sent == 0 || sent >= whole {
 		t.Errorf("the last attempt sent %d bytes of %d, %v", sent, whole, err)
+	}
+}
+
+// TestCopyLosesContents: contents are written behind the calls that put them, and none of those fails. There is no
+// snapshot then, although what is written after them is.
+func TestCopyLosesContents(t *testing.T) {
+	for _, tt := range []struct {
+		name                string
+		size                int
+		checkpoint, removed bool
+	}{
+		{name: "the disk is full for a moment at the end", size: 4 << 20},
+		{name: "the disk is full for a moment at a checkpoint", size: 64 << 10, checkpoint: true},
+		{name: "somebody removes a packfile", size: 8 << 20, removed: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			from := newRig(t)
+			id := from.commit(snapshotter.ID{}, tree{"/": dir(0), "/f": file(1, string(randomBytes(t, tt.size)))}.all()...)
+			disk := storetest.NewFaultFS()
+			cfg := storetest.Config(t.TempDir())
+			cfg.Disk = disk
+			var wrong atomic.Bool // has gone
+			disk.Fail(func(op storetest.Op, path string) error {
+				if !tt.removed && op == storetest.OpRename && strings.Contains(path, "packfiles") && wrong.CompareAndSwap(false, true) {
+					return syscall.ENOSPC
+				}
+				return nil
+			})
+			attempt := func() error {
+				st, err := store.Open(t.Context(), cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer st.Close()
+				to := &rig{t: t, store: st}
+				to.Snapshotter, err = snapshotter.New(t.Context(), snapshotter.Config{Store: st, Failpoint: func(name string) {
+					if !tt.removed || name != snapshotter.FailCommitEntries || wrong.Load() {
+						return
+					}
+					for name, size := range packSizes(t, st) { // of one blob each
+						if size > 64<<10 {
+							wrong.Store(os.Remove(name) == nil)
+							return
+						}
+					}
+				}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer to.Close()
+				c := copier(t, from, to, false)
+				if tt.checkpoint {
+					snapshotter.SetCheckpoints(c, 1)
+				}
+				if tt.removed {
+					snapshotter.SetRotateBlobs(to.Snapshotter, 1<<20, 1)
+				}
+				err = c.Copy(t.Context(), id)
+				if err == nil {
+					same(t, from, to, id)
+				} else if _, serr := to.Snapshot(t.Context(), id); !errors.Is(serr, snapshotter.ErrNoSnapshot) {
+					t.Errorf("a copy that lacks contents is there: %v", serr)
+				}
+				return err
+			}
+			if err := attempt(); !wrong.Load() || !errors.Is(err, snapshotter.ErrUnavailable) || errors.Is(err, syscall.ENOSPC) == tt.removed {
+				t.Errorf("contents were lost: %v, and the copy: %v", wrong.Load(), err)
+			}
+			if err := attempt(); err != nil {
+				t.Errorf("the next copy: %v", err)
+			}
+		})
 	}
 }
 

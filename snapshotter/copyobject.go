@@ -263,8 +263,20 @@ func (x *copying) chunk(ctx context.Context, mac objects.MAC) (got copiedChunk) 
 		got.err = fmt.Errorf("target: %w", err)
 		return got
 	}
-	got.err = x.checkpoint(ctx, int64(n))
+	if got.err = x.lost(); got.err == nil {
+		got.err = x.checkpoint(ctx, int64(n))
+	}
 	return got
+}
+
+// lost returns why chunks that the copy counts on may not be in the target. What is put is written later, and
+// by others as well, so that no call that has put one fails.
+func (x *copying) lost() error {
+	n, cause := x.c.to.early.lost()
+	if n == x.losses {
+		return nil
+	}
+	return fmt.Errorf("target: %w", store.Unavailable("write contents", cause))
 }
 
 // checkpoint writes a state when that is due, after n more bytes.

@@ -53,6 +53,7 @@ type copying struct {
 	moved  *lru.Cache[objects.MAC, objects.MAC]
 	alike  *lru.Cache[objects.MAC, objects.MAC] // objects of the source, and what the target has for them; nil for none
 	points checkpoints
+	losses int // of what is put ahead of commits, when the copy began
 
 	mu  sync.Mutex
 	inc *increment // guarded by mu, but for its writer
@@ -71,6 +72,7 @@ func (c *Copier) copyOn(ctx context.Context, src *record, base ID, lock *store.L
 		files: make(chan struct{}, copyFiles), chunks: make(chan struct{}, copyChunks),
 	}
 	x.points.last.Store(time.Now().UnixNano())
+	x.losses, _ = to.early.lost()
 	if x.moved, err = lru.New[objects.MAC, objects.MAC](copyMovedObjects); err != nil {
 		return fmt.Errorf("cache of objects: %w", err)
 	}
@@ -91,6 +93,9 @@ func (c *Copier) copyOn(ctx context.Context, src *record, base ID, lock *store.L
 	if err == nil {
 		// What was put since the last checkpoint becomes part of this snapshot's state.
 		err = to.early.adopt(ctx, a.take)
+	}
+	if err == nil {
+		err = x.lost()
 	}
 	var r *record
 	if err == nil {

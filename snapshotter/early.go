@@ -31,8 +31,12 @@ const earlyPause = 10 * time.Second
 // they share that wait. Each has a packfile in memory.
 const earlyWriters = 3
 
-// errEarlyPause is what an Ingest fails with during earlyPause.
-var errEarlyPause = errors.New("not tried again so soon after a failure")
+var (
+	// errEarlyPause is what an Ingest fails with during earlyPause.
+	errEarlyPause = errors.New("not tried again so soon after a failure")
+	// errEarlyGone is the cause of what somebody has removed.
+	errEarlyGone = errors.New("packfiles are gone that were put ahead of a commit")
+)
 
 // early puts chunks into the store ahead of the commit that will need them. No state tells
 // of them until a commit has taken them over (adopt), so that nobody else's view of the
@@ -53,6 +57,8 @@ type early struct {
 	adopted []*batch                 // by the last commit that was tried
 	retry   time.Time                // when to try again after a failure
 	cause   error                    // of that failure
+	losses  int                      // how often something that was put was lost
+	loss    error                    // the cause of the last time
 	gone    map[objects.MAC]struct{} // packfiles of batches that are not in the store any more
 }
 
@@ -197,6 +203,15 @@ func (e *early) pause(cause error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.retry, e.cause = time.Now().Add(earlyPause), cause
+	e.losses, e.loss = e.losses+1, cause
+}
+
+// lost counts how often something that was put did not get into the store, or did not stay there,
+// and returns the last cause. Commits look for each chunk; who does not has to look here.
+func (e *early) lost() (n int, cause error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.losses, e.loss
 }
 
 // seal ends a batch when it is the open one, nil for any: what it has in memory is written,
@@ -291,6 +306,7 @@ func (e *early) lose(macs []objects.MAC, live map[objects.MAC]struct{}) {
 		}
 	}
 	e.gone = gone
+	e.losses, e.loss = e.losses+1, errEarlyGone
 }
 
 // copyTo copies what a batch has in live packfiles to the delta of a state.
