@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"path"
+	"strings"
+	"sync"
 
 	"github.com/PlakarKorp/kloset/caching"
 	"github.com/PlakarKorp/kloset/objects"
@@ -60,6 +62,25 @@ func PutEmptyState(s *Store, parent objects.MAC) (id objects.MAC, err error) {
 	}
 	return id, s.Ingest(id)
 }
+
+// OnStateRead has f called before a store reads a state the next time.
+func OnStateRead(s *Store, f func()) { s.conn.files = &watchedFiles{Backend: s.conn.files, f: f} }
+
+type watchedFiles struct {
+	backend.Backend
+	once sync.Once
+	f    func()
+}
+
+func (w *watchedFiles) Get(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error) {
+	if strings.HasPrefix(name, backend.StatesDir+"/") {
+		w.once.Do(w.f)
+	}
+	return w.Backend.Get(ctx, name, offset, length)
+}
+
+// IndexedStates returns the states that the index of a store was made from.
+func IndexedStates(s *Store) (map[objects.MAC]struct{}, error) { return s.indexedStates() }
 
 // StaleListing has a store take packfiles for present that were there once, as the listing of one that is elsewhere
 // does for a while.

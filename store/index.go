@@ -56,8 +56,9 @@ func (s *Store) rebuildIndex(ctx context.Context) error {
 			return err
 		}
 		if again || !lacks(s.conn.listedStates(), known) {
-			s.indexed = maps.Clone(s.conn.listedStates())
-			return nil
+			// Not what was listed: others list as well, and may have seen what came after this was read.
+			s.indexed, err = s.indexedStates()
+			return err
 		}
 		s.log.Warn("states are gone from the store, the index is made anew", "store", s.Location())
 		if err := s.clearIndex(); err != nil {
