@@ -106,7 +106,7 @@ func (l *ownLocks) include() {
 // others fail to get one, and those of this process wait. It is to be held for a moment only.
 // It fails with ErrLocked while somebody else has a lock, and for one in this process, after
 // 2 s. Locks that nobody has refreshed for kloset's time of 10 minutes are removed, and so is
-// one that a process on KeepDir has left behind that is not there any more.
+// one that a process on KeepDir has left behind, as it was killed or could not reach the store.
 func (s *Store) LockExclusively(ctx context.Context) (l *Lock, err error) {
 	// First without a lock: putting one would make others fail for nothing.
 	if err := s.checkAlone(ctx, nil); err != nil {
@@ -129,11 +129,12 @@ func (s *Store) LockExclusively(ctx context.Context) (l *Lock, err error) {
 	}
 	s.conn.own(l.id, true)
 	if err := l.put(); err != nil {
-		s.conn.own(l.id, false)
-		return nil, errors.Join(err, l.holder.release())
+		// It may be there all the same, or come later. Whether it can be removed says no more than err.
+		_ = l.remove()
+		return nil, errors.Join(err, l.holder.release(true))
 	}
 	if err := s.checkAlone(ctx, &l.id); err != nil {
-		return nil, errors.Join(err, l.remove(), l.holder.release())
+		return nil, errors.Join(err, l.withdraw())
 	}
 	go l.refresh()
 	return l, nil
@@ -217,13 +218,16 @@ func (s *Store) dropLock(ctx context.Context, id objects.MAC, why string) error 
 // DroppedLocks counts the locks of others that were removed because they did not count any more.
 func (s *Store) DroppedLocks() int { return int(s.droppedLocks.Load()) }
 
-// holderDir, in KeepDir, is locked by the process that holds the exclusive lock, as the file
-// holderName in it says which. So a lock that a process has left behind, which was killed, is
-// told from one that is held, and does not keep everybody out for ten minutes.
+// holderDir, in KeepDir, has a directory for each store, which is locked by the process that holds the
+// exclusive lock, as the file holderName in it says which. So a lock that a process has left behind, which
+// was killed or could not reach the store, is told from one that is held, and does not keep everybody
+// out for ten minutes.
 const (
 	holderDir  = "exclusive"
 	holderName = "holder"
 )
+
+func (s *Store) holderDir() string { return filepath.Join(s.keepDir, holderDir, s.ID()) }
 
 // holder is the note of who holds the exclusive lock; nil without KeepDir.
 type holder struct {
@@ -235,7 +239,7 @@ func (s *Store) noteHolder(id objects.MAC) (*holder, error) {
 	if s.keepDir == "" {
 		return nil, nil
 	}
-	dir := filepath.Join(s.keepDir, holderDir)
+	dir := s.holderDir()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("exclusive lock: %w", err)
 	}
@@ -253,19 +257,25 @@ func (s *Store) noteHolder(id objects.MAC) (*holder, error) {
 	return h, nil
 }
 
-func (h *holder) release() error {
+// release lets go of the directory. The note stays when the lock may be in the store still: then it says whose
+// that was.
+func (h *holder) release(left bool) (err error) {
 	if h == nil {
 		return nil
 	}
-	return errors.Join(ignoreNotExist(os.Remove(h.name)), h.lock.Unlock())
+	if !left {
+		err = ignoreNotExist(os.Remove(h.name))
+	}
+	return errors.Join(err, h.lock.Unlock())
 }
 
-// leftBehind reports whether an exclusive lock is that of a process which is not there any more.
+// leftBehind reports whether an exclusive lock is that of a process which is not there any more, or has
+// released it without being able to remove it.
 func (s *Store) leftBehind(id objects.MAC) bool {
 	if s.keepDir == "" {
 		return false
 	}
-	dir := filepath.Join(s.keepDir, holderDir)
+	dir := s.holderDir()
 	name, err := os.ReadFile(filepath.Join(dir, holderName))
 	if err != nil || string(name) != hex.EncodeToString(id[:]) {
 		return false

@@ -79,6 +79,25 @@ func (w *watchedFiles) Get(ctx context.Context, name string, offset, length int6
 	return w.Backend.Get(ctx, name, offset, length)
 }
 
+// FailNextLock has the next lock that a store writes reported as one that was not written.
+func FailNextLock(s *Store, err error) {
+	s.conn.files = &unsureFiles{Backend: s.conn.files, err: err}
+}
+
+type unsureFiles struct {
+	backend.Backend
+	once sync.Once
+	err  error
+}
+
+func (f *unsureFiles) Put(ctx context.Context, name string, rd io.Reader) (n int64, err error) {
+	n, err = f.Backend.Put(ctx, name, rd)
+	if err == nil && strings.HasPrefix(name, backend.LocksDir+"/") {
+		f.once.Do(func() { err = f.err })
+	}
+	return n, err
+}
+
 // IndexedStates returns the states that the index of a store was made from.
 func IndexedStates(s *Store) (map[objects.MAC]struct{}, error) { return s.indexedStates() }
 

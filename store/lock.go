@@ -46,12 +46,12 @@ func (s *Store) Lock(ctx context.Context) (l *Lock, err error) {
 	l = &Lock{s: s, id: objects.RandomMAC(), stop: make(chan struct{}), done: make(chan struct{})}
 	s.conn.own(l.id, true)
 	if err := l.put(); err != nil {
-		s.conn.own(l.id, false)
+		_ = l.remove() // it may be there all the same; whether that works says no more than err
 		return nil, err
 	}
 	// First put, then look: two processes that do this cannot miss each other.
 	if err := s.checkLocks(ctx, l.id); err != nil {
-		return nil, errors.Join(err, l.remove())
+		return nil, errors.Join(err, l.withdraw())
 	}
 	go l.refresh()
 	return l, nil
@@ -76,18 +76,24 @@ func (l *Lock) Valid() error {
 	return nil
 }
 
-// Unlock releases the lock. An error means that the lock stays in the store until it is
-// too old to count.
+// Unlock releases the lock. An error means that the lock may stay in the store until it is
+// too old to count. An exclusive one does not count for who has the same KeepDir.
 func (l *Lock) Unlock() error {
 	close(l.stop)
 	<-l.done
-	err := errors.Join(l.remove(), l.holder.release())
+	err := l.withdraw()
 	if l.exclusive {
 		l.s.ownLocks.include()
 	} else {
 		l.s.ownLocks.unshare()
 	}
 	return err
+}
+
+// withdraw takes back a lock that is not refreshed any more.
+func (l *Lock) withdraw() error {
+	err := l.remove()
+	return errors.Join(err, l.holder.release(err != nil))
 }
 
 func (l *Lock) remove() error {

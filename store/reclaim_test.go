@@ -2,12 +2,14 @@ package store_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"maps"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -274,6 +276,86 @@ func TestExclusiveLockLeftBehind(t *testing.T) {
 	}
 	if err := lock.Unlock(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLockStays has a store fail for a moment while a lock is taken or released: what stays of the lock in the store
+// keeps nobody out, also after another store on the same KeepDir was locked.
+func TestLockStays(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		shared        bool
+		put, remove   error // of the first lock that is written, and of removing it, once
+		locked, stays bool
+		dropped       int
+	}{
+		{name: "removing fails", remove: syscall.EIO, locked: true, stays: true, dropped: 1},
+		{name: "writing only seems to fail", put: syscall.ETIMEDOUT},
+		{name: "writing seems to fail, and removing fails", put: syscall.ETIMEDOUT, remove: syscall.EIO, stays: true, dropped: 1},
+		{name: "writing a shared one only seems to fail", shared: true, put: syscall.ETIMEDOUT},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			disk := storetest.NewFaultFS()
+			cfg := storetest.Config(dir)
+			cfg.Disk = disk
+			s := storetest.Open(t, cfg)
+			elsewhere := storetest.Config(t.TempDir())
+			elsewhere.KeepDir = cfg.KeepDir
+			other := storetest.Open(t, elsewhere)
+			locks := func() []string {
+				t.Helper()
+				left, err := filepath.Glob(filepath.Join(dir, "store", "locks", "*"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return left
+			}
+			remove := tt.remove
+			disk.Fail(func(op storetest.Op, path string) (err error) {
+				if op == storetest.OpRemove && filepath.Base(filepath.Dir(path)) == "locks" {
+					err, remove = remove, nil
+				}
+				return err
+			})
+			if tt.put != nil {
+				store.FailNextLock(s, tt.put)
+			}
+			take := s.LockExclusively
+			if tt.shared {
+				take = s.Lock
+			}
+			lock, err := take(t.Context())
+			if tt.locked {
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = lock.Unlock()
+			}
+			if want := cmp.Or(tt.put, tt.remove); !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, want) {
+				t.Errorf("got %v, want %v", err, want)
+			}
+			if left := locks(); (len(left) > 0) != tt.stays {
+				t.Errorf("locks left: %v", left)
+			}
+			lock, err = other.LockExclusively(t.Context())
+			if err == nil {
+				err = lock.Unlock()
+			}
+			if err != nil {
+				t.Errorf("the other store: %v", err)
+			}
+			lock, err = s.Lock(t.Context())
+			if err != nil {
+				t.Fatalf("after it: %v", err)
+			}
+			if err := lock.Unlock(); err != nil || s.DroppedLocks() != tt.dropped {
+				t.Errorf("%d locks dropped, %v", s.DroppedLocks(), err)
+			}
+			if left := locks(); len(left) > 0 {
+				t.Errorf("locks left at the end: %v", left)
+			}
+		})
 	}
 }
 
