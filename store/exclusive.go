@@ -157,15 +157,18 @@ func (s *Store) checkAlone(ctx context.Context, own *objects.MAC) error {
 		if err != nil {
 			continue // released meanwhile
 		}
-		age := time.Since(lock.Timestamp)
 		switch {
-		case lock.IsStale():
+		case lock.Exclusive && s.leftBehind(id):
+			if err := s.dropLock(ctx, id, "left behind"); err != nil {
+				return err
+			}
+		case dubious(lock):
 			age, err := s.lockAge(ctx, own, id)
 			if err != nil {
 				return err
 			}
 			if age < repository.LOCK_TTL {
-				return &LockedError{Host: lock.Hostname, Age: age, Expires: repository.LOCK_TTL - age, Shared: !lock.Exclusive}
+				return lockedError(lock, age)
 			}
 			if own == nil {
 				continue // decided when there is one
@@ -173,20 +176,17 @@ func (s *Store) checkAlone(ctx context.Context, own *objects.MAC) error {
 			if err := s.dropLock(ctx, id, "stale"); err != nil {
 				return err
 			}
-		case lock.Exclusive && s.leftBehind(id):
-			if err := s.dropLock(ctx, id, "left behind"); err != nil {
-				return err
-			}
 		default:
-			return &LockedError{Host: lock.Hostname, Age: age, Expires: repository.LOCK_TTL - age, Shared: !lock.Exclusive}
+			return lockedError(lock, time.Since(lock.Timestamp))
 		}
 	}
 	return nil
 }
 
 // lockAge is how long ago a lock was refreshed, by the clock of the store. Whose clock is behind
-// has a lock that looks old by what it says of itself. Without a lock of our own, which shows the
-// time of the store, it counts as old, and so does one that is gone.
+// has a lock that looks old by what it says of itself, and whose clock is ahead one that never does.
+// Without a lock of our own, which shows the time of the store, it counts as old, and so does one
+// that is gone.
 func (s *Store) lockAge(ctx context.Context, own *objects.MAC, id objects.MAC) (time.Duration, error) {
 	if own == nil {
 		return repository.LOCK_TTL, nil

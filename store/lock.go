@@ -154,25 +154,38 @@ func (s *Store) checkLocks(ctx context.Context, own objects.MAC) error {
 			return err
 		}
 		switch {
-		case lock.IsStale():
-			if age, err := s.lockAge(ctx, &own, id); err != nil {
-				return err
-			} else if age < repository.LOCK_TTL && !lock.Exclusive {
-				continue // its owner may be at work, with a clock that is behind
-			}
-			if err := s.dropLock(ctx, id, "stale"); err != nil {
-				return err
-			}
 		case lock.Exclusive && s.leftBehind(id):
 			if err := s.dropLock(ctx, id, "left behind"); err != nil {
 				return err
 			}
+		case dubious(lock):
+			age, err := s.lockAge(ctx, &own, id)
+			if err != nil {
+				return err
+			}
+			if age >= repository.LOCK_TTL {
+				if err := s.dropLock(ctx, id, "stale"); err != nil {
+					return err
+				}
+			} else if lock.Exclusive {
+				return lockedError(lock, age)
+			} // else its owner may be at work, with another clock
 		case lock.Exclusive:
-			age := time.Since(lock.Timestamp)
-			return &LockedError{Host: lock.Hostname, Age: age, Expires: repository.LOCK_TTL - age}
+			return lockedError(lock, time.Since(lock.Timestamp))
 		}
 	}
 	return nil
+}
+
+// dubious reports whether the time in a lock says nothing: it is too long ago, or is to come. Its owner is gone,
+// or has a clock that differs from ours; see lockAge.
+func dubious(lock *repository.Lock) bool {
+	return lock.IsStale() || time.Until(lock.Timestamp) > repository.LOCK_TTL
+}
+
+// lockedError says of a lock that it is in the way.
+func lockedError(lock *repository.Lock, age time.Duration) error {
+	return &LockedError{Host: lock.Hostname, Shared: !lock.Exclusive, Age: age, Expires: repository.LOCK_TTL - age}
 }
 
 // readLock reads a lock. One that cannot be read (its writer lost power) counts as

@@ -417,54 +417,73 @@ func putLock(t *testing.T, s *store.Store, dir string, lock *repository.Lock) st
 	return path
 }
 
+// TestLock takes locks beside one of somebody else.
 func TestLock(t *testing.T) {
 	tests := []struct {
 		name      string
 		exclusive bool
-		age       time.Duration
-		want      error
+		age       time.Duration // since it was refreshed, by the clock of the store
+		ahead     time.Duration // the clock of its owner
+		want      error         // of a shared lock; an exclusive one is refused beside what does not go
 		gone      bool
 	}{
 		{name: "shared", age: time.Minute},
 		{name: "exclusive", exclusive: true, age: 3 * time.Minute, want: store.ErrLocked},
 		{name: "stale exclusive", exclusive: true, age: time.Hour, gone: true},
 		{name: "stale shared", age: time.Hour, gone: true},
+		{name: "shared, clock behind", age: time.Minute, ahead: -time.Hour},
+		{name: "shared, clock ahead", age: time.Minute, ahead: 24 * time.Hour},
+		{name: "exclusive, clock behind", exclusive: true, age: 3 * time.Minute, ahead: -time.Hour, want: store.ErrLocked},
+		{name: "exclusive, clock ahead", exclusive: true, age: 3 * time.Minute, ahead: 24 * time.Hour, want: store.ErrLocked},
+		{name: "stale exclusive, clock ahead", exclusive: true, age: time.Hour, ahead: 24 * time.Hour, gone: true},
+		{name: "stale shared, clock ahead", age: time.Hour, ahead: 24 * time.Hour, gone: true},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			dir := t.TempDir()
-			s := storetest.Open(t, storetest.Config(dir))
-			path := putLock(t, s, dir, &repository.Lock{
-				Version: lockVersion, Timestamp: time.Now().Add(-tt.age), Hostname: "elsewhere", Exclusive: tt.exclusive,
+		for _, exclusively := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, exclusively %v", tt.name, exclusively), func(t *testing.T) {
+				dir := t.TempDir()
+				s := storetest.Open(t, storetest.Config(dir))
+				refreshed := time.Now().Add(-tt.age)
+				path := putLock(t, s, dir, &repository.Lock{
+					Version: lockVersion, Timestamp: refreshed.Add(tt.ahead), Hostname: "elsewhere", Exclusive: tt.exclusive,
+				})
+				if err := os.Chtimes(path, time.Time{}, refreshed); err != nil {
+					t.Fatal(err)
+				}
+				take, want := s.Lock, tt.want
+				if exclusively {
+					take = s.LockExclusively
+					if !tt.gone {
+						want = store.ErrLocked
+					}
+				}
+				lock, err := take(t.Context())
+				if !errors.Is(err, want) {
+					t.Fatalf("got %v, want %v", err, want)
+				}
+				if want != nil {
+					var locked *store.LockedError
+					// The clock of the disk goes in ticks.
+					if !errors.As(err, &locked) || locked.Host != "elsewhere" || locked.Age < tt.age-time.Second || locked.Expires <= 0 {
+						t.Errorf("got %+v", locked)
+					}
+				} else {
+					if err := lock.Valid(); err != nil {
+						t.Error(err)
+					}
+					if err := lock.Unlock(); err != nil {
+						t.Error(err)
+					}
+				}
+				if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) != tt.gone {
+					t.Errorf("the other's lock: gone is %v, want %v", !tt.gone, tt.gone)
+				}
+				left, err := filepath.Glob(filepath.Join(dir, "store", "locks", "*"))
+				if want := 1; err != nil || (!tt.gone && len(left) != want) || (tt.gone && len(left) != 0) {
+					t.Errorf("locks left: %v, %v", left, err)
+				}
 			})
-			if err := os.Chtimes(path, time.Time{}, time.Now().Add(-tt.age)); err != nil {
-				t.Fatal(err)
-			}
-			lock, err := s.Lock(t.Context())
-			if !errors.Is(err, tt.want) {
-				t.Fatalf("Lock: got %v, want %v", err, tt.want)
-			}
-			if tt.want != nil {
-				var locked *store.LockedError
-				if !errors.As(err, &locked) || locked.Host != "elsewhere" || locked.Age < tt.age || locked.Expires <= 0 {
-					t.Errorf("got %+v", locked)
-				}
-			} else {
-				if err := lock.Valid(); err != nil {
-					t.Error(err)
-				}
-				if err := lock.Unlock(); err != nil {
-					t.Error(err)
-				}
-			}
-			if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) != tt.gone {
-				t.Errorf("the other's lock: gone is %v, want %v", !tt.gone, tt.gone)
-			}
-			left, err := filepath.Glob(filepath.Join(dir, "store", "locks", "*"))
-			if want := 1; err != nil || (!tt.gone && len(left) != want) || (tt.gone && len(left) != 0) {
-				t.Errorf("locks left: %v, %v", left, err)
-			}
-		})
+		}
 	}
 }
 
