@@ -133,6 +133,37 @@ func TestRepairFromFileCopy(t *testing.T) {
 	k.sound(k.scrub(snapshotter.ScrubAll))
 }
 
+// TestRepairOfStateWhileCopyIsAway: a copy that cannot be reached may be sound, so nothing else is made of a state.
+func TestRepairOfStateWhileCopyIsAway(t *testing.T) {
+	k := newScrubRig(t)
+	k.scrub(snapshotter.ScrubAll)
+	from, root := k.fileCopy()
+	path := k.files("states")[0]
+	was := read(t, path)
+	change(t, path, flip(4*len(was)))
+	damaged := read(t, path)
+	k.scrub(snapshotter.ScrubAll)
+	if err := os.Rename(root, root+".away"); err != nil {
+		t.Fatal(err)
+	}
+	cfg := k.config(snapshotter.ScrubDamaged)
+	cfg.Repair, cfg.From = true, from
+	if _, err := k.Scrub(t.Context(), cfg); !errors.Is(err, snapshotter.ErrUnavailable) {
+		t.Errorf("from a copy that is away: %v", err)
+	}
+	if read(t, path) != damaged {
+		t.Error("the state was written anew")
+	}
+	if err := os.Rename(root+".away", root); err != nil {
+		t.Fatal(err)
+	}
+	k.sound(k.repair(from))
+	if read(t, path) != was {
+		t.Error("the state is not as the copy has it")
+	}
+	k.whole()
+}
+
 // TestDamagedIsStoredAgain: content that is damaged in the store is not taken for stored when it is
 // uploaded again. From then on earlier snapshots have it as well, and a repair takes it from there.
 func TestDamagedIsStoredAgain(t *testing.T) {

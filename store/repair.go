@@ -305,7 +305,8 @@ func (s *Store) RestoreConfig(ctx context.Context) error {
 }
 
 // CopyOfState reads a state as it was, byte for byte, from another copy of this store. The error is
-// ErrNoCopy when there is none that is sound. It needs no lock. from may be nil.
+// ErrNoCopy when there is none that is sound, and ErrUnavailable when nobody knows, as the other copy cannot
+// be reached. It needs no lock. from may be nil.
 func (s *Store) CopyOfState(ctx context.Context, id objects.MAC, from *Store) ([]byte, error) {
 	if from == nil || from.ID() != s.ID() {
 		return nil, ErrNoCopy
@@ -315,6 +316,9 @@ func (s *Store) CopyOfState(ctx context.Context, id objects.MAC, from *Store) ([
 		_, err = s.compareTrailer(ctx, bytes.NewReader(raw), nil)
 	}
 	if err != nil {
+		if _, berr := from.blame(ctx, err); berr != nil {
+			return nil, fmt.Errorf("copy of the store: %w", berr)
+		}
 		return nil, errors.Join(ErrNoCopy, err)
 	}
 	return raw, nil
