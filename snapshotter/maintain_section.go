@@ -134,12 +134,14 @@ func (r *maintenance) putRemoval(ctx context.Context, lock *store.Lock, v *surve
 	// A run that was cut off may have written one state of several: what has been removed is said once more.
 	bury := slices.Concat(v.bury, v.rebury)
 	ids, err := r.s.store.PutRemoval(store.Removal{Colour: v.colour, Bury: bury, Freed: v.freed}, r.cfg.Now())
+	if err == nil {
+		r.s.failpoint(MaintainState)
+	}
+	for _, id := range ids { // after an error, too: these are in the store
+		r.s.ingested(ctx, id)
+	}
 	if err != nil {
 		return err
-	}
-	r.s.failpoint(MaintainState)
-	for _, id := range ids {
-		r.s.ingested(ctx, id)
 	}
 	for _, mac := range v.colour {
 		r.report.Marked.add(v.size(mac))

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,9 +37,9 @@ type keeper struct {
 	now time.Time
 }
 
-func newKeeper(tb testing.TB) *keeper {
+func newKeeper(tb testing.TB, options ...func(*store.Config)) *keeper {
 	tb.Helper()
-	return &keeper{rig: newRig(tb), dir: tb.TempDir(), now: time.Now()}
+	return &keeper{rig: newRig(tb, options...), dir: tb.TempDir(), now: time.Now()}
 }
 
 const testGrace = 7 * 24 * time.Hour
@@ -425,6 +426,54 @@ func TestMaintainAnswersCutOff(t *testing.T) {
 	k.maintain()
 	if _, again := k.turns(); !maps.Equal(again, answers) {
 		t.Error("it is said once more when it is gone")
+	}
+	k.sound(b)
+}
+
+// TestMaintainWritesInPart: of two states that say that a packfile is marked the store takes one. That is known here at
+// once, and the next run goes on.
+func TestMaintainWritesInPart(t *testing.T) {
+	disk := storetest.NewFaultFS()
+	k := newKeeper(t, func(cfg *store.Config) { cfg.Disk = disk })
+	b, big := k.comesBack(2)
+	k.later()
+	pattern := filepath.Join(filepath.Dir(strings.TrimPrefix(k.store.Location(), "fs://")), "cache", "*", "store", "*", "*.state")
+	before, err := filepath.Glob(pattern) // kloset leaves one when it removes a snapshot
+	if err != nil {
+		t.Fatal(err)
+	}
+	var written []string
+	disk.Fail(func(op storetest.Op, path string) error {
+		if op != storetest.OpRename || !strings.Contains(path, "/states/") {
+			return nil
+		}
+		if written = append(written, filepath.Base(path)); len(written) == 2 {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	_, err = k.Maintain(t.Context(), k.config())
+	disk.Fail(nil)
+	if !errors.Is(err, snapshotter.ErrUnavailable) || !errors.Is(err, syscall.ENOSPC) || len(written) != 2 {
+		t.Fatalf("%v, states %q", err, written)
+	}
+	raw, err := hex.DecodeString(written[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := k.store.Indexed()[objects.MAC(raw)]; !ok {
+		t.Error("the state that is in the store is not known")
+	}
+	left, err := filepath.Glob(pattern)
+	if err != nil || !slices.Equal(left, before) {
+		t.Errorf("left in the cache: %q after %q, %v", left, before, err)
+	}
+	for range 2 {
+		k.maintain()
+		k.later()
+	}
+	if _, err := os.Stat(big); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
 	}
 	k.sound(b)
 }

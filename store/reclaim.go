@@ -319,7 +319,7 @@ type Removal struct {
 
 // PutRemoval writes what maintenance says, and leaves it to be taken over: in one state, and one more for each of
 // Freed, which it has to come after. It needs the exclusive lock, and is for the
-// writer: nobody may be committing. With an error, some of the states may be in the store. Errors: ErrUnavailable.
+// writer: nobody may be committing. With an error, ids are the states that are in the store all the same. Errors: ErrUnavailable.
 func (s *Store) PutRemoval(r Removal, now time.Time) (ids []objects.MAC, err error) {
 	by := make(map[objects.MAC]*Removal) // by parent
 	add := func(mac objects.MAC, list func(*Removal) *[]objects.MAC) {
