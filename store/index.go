@@ -8,10 +8,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 
 	"github.com/PlakarKorp/kloset/caching"
 	"github.com/PlakarKorp/kloset/caching/sqlite"
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/resources"
 )
 
@@ -207,7 +209,7 @@ func (s *Store) clearIndex() (err error) {
 // errIndex says that the index holds what kloset does not write.
 var errIndex = errors.New("index is damaged")
 
-// openIndex opens the index beside kloset, which has no way to close its own handle.
+// openIndex opens the index beside kloset, which keeps its own handle to itself.
 func (s *Store) openIndex() (*sqlite.SQLiteCache, error) {
 	db, err := sqlite.New(s.stateDir(), indexName, &sqlite.Options{Shared: true})
 	if err != nil {
@@ -218,6 +220,31 @@ func (s *Store) openIndex() (*sqlite.SQLiteCache, error) {
 		return nil, errors.Join(s.indexError(err), db.Close())
 	}
 	return db, nil
+}
+
+// closeIndex closes all handles on the index that last.
+func (s *Store) closeIndex() error {
+	return errors.Join(s.locator.close(), s.ingester.close(), closeRepository(s.repo))
+}
+
+// closeRepository closes kloset's handle on the index. kloset has no call for that: its own Close does nothing,
+// and whoever opens stores again and again runs out of descriptors. So it is looked for behind fields that
+// are not exported. Where they are not as in the version of kloset that is used now, nothing is closed.
+func closeRepository(repo *repository.Repository) error {
+	v := reflect.ValueOf(repo)
+	for _, name := range []string{"state", "cache", "db"} {
+		for v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
+			v = v.Elem()
+		}
+		if v.Kind() != reflect.Struct {
+			return nil
+		}
+		v = v.FieldByName(name)
+	}
+	if !v.IsValid() || v.Type() != reflect.TypeFor[*sqlite.SQLiteCache]() || v.IsNil() {
+		return nil
+	}
+	return (*sqlite.SQLiteCache)(v.UnsafePointer()).Close()
 }
 
 func (s *Store) indexError(err error) error {

@@ -135,7 +135,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		err = s.open(ctx, cfg.MirrorBytes)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", s.Location(), errors.Join(err, s.disconnect(), s.cache.close()))
+		return nil, fmt.Errorf("open store %s: %w", s.Location(), errors.Join(err, s.Close()))
 	}
 	return s, nil
 }
@@ -331,7 +331,7 @@ func (s *Store) open(ctx context.Context, mirrorBytes int64) (err error) {
 	}
 	// The states are fine as far as the disk says, so it may be the cache that is not.
 	s.log.Warn("store index is rebuilt", "store", s.Location(), "err", err)
-	if err := errors.Join(s.locator.close(), s.ingester.close(), s.cache.wipe()); err != nil {
+	if err := errors.Join(s.closeIndex(), s.cache.wipe()); err != nil {
 		return fmt.Errorf("cache directory: %w", err)
 	}
 	if err := s.openRepository(); err != nil {
@@ -343,9 +343,8 @@ func (s *Store) open(ctx context.Context, mirrorBytes int64) (err error) {
 	return err
 }
 
-// openRepository opens kloset's repository without looking at the store. There is no way
-// to close one, it keeps a descriptor and a goroutine, so this is done once in a Store's
-// life.
+// openRepository opens kloset's repository without looking at the store. It keeps the index open until
+// closeIndex.
 func (s *Store) openRepository() error {
 	var err error
 	s.encoded.New = func() any { return new([]byte) }
@@ -499,5 +498,9 @@ func (s *Store) Location() string { return s.at.String() }
 // Close releases the cache directory and ends the connections to the store. Nothing may use the
 // store after that.
 func (s *Store) Close() error {
-	return errors.Join(s.locator.close(), s.ingester.close(), s.kctx.GetCache().Close(), s.disconnect(), s.cache.close())
+	err := s.closeIndex()
+	if s.kctx != nil { // Open has come as far as that
+		err = errors.Join(err, s.kctx.GetCache().Close())
+	}
+	return errors.Join(err, s.disconnect(), s.cache.close())
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -141,6 +142,71 @@ func TestOpenErrors(t *testing.T) {
 			}
 			if err != nil && strings.Contains(err.Error(), storetest.Passphrase) {
 				t.Errorf("error shows the passphrase: %v", err)
+			}
+		})
+	}
+}
+
+// held is what a process has: descriptors, and goroutines when those that are about to end have ended, until
+// there are no more than limit.
+func held(t *testing.T, limit int) (descriptors, goroutines int) {
+	t.Helper()
+	goroutines = runtime.NumGoroutine()
+	for end := time.Now().Add(5 * time.Second); goroutines > limit && time.Now().Before(end); {
+		runtime.Gosched()
+		goroutines = runtime.NumGoroutine()
+	}
+	if runtime.GOOS != "linux" {
+		return 0, goroutines
+	}
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(fds), goroutines
+}
+
+// TestOpenAgainAndAgain opens and closes a store as jobs do, and one that cannot be opened: nothing piles up.
+func TestOpenAgainAndAgain(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		spoil func(dir string, cfg *store.Config) error
+		want  error
+	}{
+		{name: "opened", spoil: func(string, *store.Config) error { return nil }},
+		{name: "with a temporary cache", spoil: func(_ string, cfg *store.Config) error { cfg.CacheDir = ""; return nil }},
+		{name: "refused", want: store.ErrDamaged, spoil: func(dir string, _ *store.Config) error {
+			name := filepath.Join(dir, "store", "states", "ab", "ab"+strings.Repeat("00", 31))
+			return os.WriteFile(name, []byte("_KLOSET_"), 0o600)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			cfg := made(t, dir)
+			if err := tt.spoil(dir, &cfg); err != nil {
+				t.Fatal(err)
+			}
+			open := func() {
+				t.Helper()
+				s, err := store.Open(t.Context(), cfg)
+				if !errors.Is(err, tt.want) {
+					t.Fatalf("Open: got %v, want %v", err, tt.want)
+				}
+				if err == nil {
+					err = s.Close()
+				}
+				if tt.want == nil && err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := runtime.NumGoroutine()
+			open()
+			fds, _ := held(t, before)
+			for range 20 {
+				open()
+			}
+			if n, m := held(t, before); n > fds || m > before {
+				t.Errorf("%d descriptors, %d after the first time; %d goroutines, %d before", n, fds, m, before)
 			}
 		})
 	}
