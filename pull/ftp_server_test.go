@@ -440,7 +440,7 @@ func (p *ftpPeer) facts(local string, fi fs.FileInfo) string {
 		}
 	}
 	return fmt.Sprintf("type=%s;size=%d;modify=%s;UNIX.mode=0%o;UNIX.uid=%d;UNIX.gid=%d; ",
-		typ, fi.Size(), fi.ModTime().UTC().Format("20060102150405"), e.Mode.Perm(), e.UID, e.GID)
+		typ, fi.Size(), fi.ModTime().UTC().Format("20060102150405"), modeNumber(e.Mode), e.UID, e.GID)
 }
 
 // line is a line of LIST without the name.
@@ -458,12 +458,15 @@ func (p *ftpPeer) line(_ string, fi fs.FileInfo) string {
 		mode[0] = 'd'
 	case fi.Mode()&fs.ModeSymlink != 0:
 		mode[0] = 'l'
+	case fi.Mode()&fs.ModeSetuid != 0:
+		mode[3] = 's'
 	}
+	e := fsEntry("", fi)
 	when := t.Format("Jan _2  2006")
 	if !t.Equal(then) { // made by the test, now
 		when = t.Format("Jan _2 15:04")
 	}
-	return fmt.Sprintf("%s   1 0        0        %8d %s ", mode, fi.Size(), when)
+	return fmt.Sprintf("%s   1 %-8d %-8d %8d %s ", mode, e.UID, e.GID, fi.Size(), when)
 }
 
 // testTLS makes a certificate for 127.0.0.1 and what trusts it.

@@ -81,8 +81,25 @@ func house(tb testing.TB) string {
 			tb.Fatal(err)
 		}
 	}
+	if os.Getuid() == 0 { // others cannot give anything away
+		for _, name := range givenAway() {
+			if err := os.Lchown(filepath.Join(dir, name), givenUID, givenGID); err != nil {
+				tb.Fatal(err)
+			}
+		}
+		if err := os.Chmod(filepath.Join(dir, "exact"), 0o755|fs.ModeSetuid); err != nil { // the change of the owner takes it away
+			tb.Fatal(err)
+		}
+	}
 	return dir
 }
+
+// givenAway are the names in the root of house that belong to another user, when root made it. "exact"
+// is a program that runs as its owner.
+func givenAway() []string { return []string{"exact", "link", "deep"} }
+
+// Whom they belong to.
+const givenUID, givenGID = 65534, 7
 
 // list lists a directory; entries with an error end the test.
 func list(tb testing.TB, r Remote, dir string) map[string]Entry {
@@ -129,6 +146,11 @@ func testRemote(t *testing.T, r Remote, dir string) {
 
 	t.Run("list", func(t *testing.T) {
 		got := list(t, r, "/")
+		for _, name := range givenAway() {
+			if e := got[name]; caps.Owner && os.Getuid() == 0 && (e.UID != givenUID || e.GID != givenGID) {
+				t.Errorf("%q belongs to %d:%d, want %d:%d", name, e.UID, e.GID, givenUID, givenGID)
+			}
+		}
 		des, err := os.ReadDir(dir)
 		if err != nil {
 			t.Fatal(err)

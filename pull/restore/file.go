@@ -44,6 +44,11 @@ func (r *run) attributes(e snapshotter.Entry) pull.Attributes {
 	return a
 }
 
+// owes reports whether what is there is to be given to the user and group of the snapshot's.
+func (r *run) owes(old pull.Entry, e snapshotter.Entry) bool {
+	return r.Owner && (!old.HasOwner || old.UID != e.Attr.UID || old.GID != e.Attr.GID)
+}
+
 // same reports whether a file of the destination is taken for the one of the snapshot.
 func same(old pull.Entry, e snapshotter.Entry) bool {
 	if old.Type != pull.File || old.Size != e.Size || old.Precision == 0 || old.Precision > time.Second {
@@ -165,7 +170,7 @@ func (f *file) asIs(ctx context.Context, old pull.Entry) (bool, error) {
 	want := r.attributes(f.e)
 	want.ModTime = time.Time{}
 	want.HasMode = old.HasMode && old.Mode != want.Mode
-	want.HasOwner = want.HasOwner && (!old.HasOwner || old.UID != want.UID || old.GID != want.GID)
+	want.HasOwner = r.owes(old, f.e)
 	if want.HasOwner {
 		want.HasMode = true // it takes setuid away
 	}

@@ -30,7 +30,10 @@ func (r *run) symlink(ctx context.Context, dst string, e snapshotter.Entry, old 
 			if r.Verify && !r.DryRun {
 				r.Report.verified.Add(1)
 			}
-			return nil
+			if r.DryRun || r.Overwrite == Never || !r.owes(old.Entry, e) {
+				return nil
+			}
+			return r.setAttributes(ctx, dst, pull.Symlink, pull.Attributes{UID: e.Attr.UID, GID: e.Attr.GID, HasOwner: true})
 		case old.Type != pull.File && old.Type != pull.Symlink:
 			return conflict(dst, "a directory or a device is where a symbolic link is to be")
 		case !r.replaces(old.Entry, e):

@@ -3,10 +3,13 @@ package restore_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -115,6 +118,83 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("%q", got)
 		}
 	})
+}
+
+// Users and groups come back as they were captured, when that is asked for: of files, directories and links,
+// of those that are there already, too, and of a program that runs as its owner.
+func TestOwner(t *testing.T) {
+	if os.Getuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("only root can give files away")
+		}
+		t.Skip("only root can give files away")
+	}
+	from := t.TempDir()
+	tr := tree{}.dir("/", 0o755).file("/small", "s").file("/su", "x").dir("/dir", 0o750).file("/dir/mine", "m").link("/link", "small").link("/dir/dangling", "../no where")
+	clean(t, run(t, openLocal(t, from), tr))
+	for p := range tr {
+		if p != "/" && p != "/dir/mine" {
+			if err := os.Lchown(filepath.Join(from, p), 65534, 7); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := os.Chmod(filepath.Join(from, "su"), 0o755|fs.ModeSetuid|fs.ModeSetgid); err != nil {
+		t.Fatal(err)
+	}
+	v, want := restore.FromView(snapshot(t, from)), owners(t, from)
+	if !slices.Contains(want, "/su ugrwxr-xr-x 65534:7") {
+		t.Fatalf("the tree is %q", want)
+	}
+	owner := func(c *restore.Config) { c.Owner = true }
+	for _, k := range kinds() {
+		if k.name != "local" && k.name != "openssh" {
+			continue
+		}
+		t.Run(k.name, func(t *testing.T) {
+			fresh := filepath.Join(t.TempDir(), "fresh")
+			clean(t, run(t, k.open(t, fresh), v, owner))
+			differences(t, owners(t, fresh), want)
+			differences(t, describe(t, fresh), describe(t, from))
+
+			dir := filepath.Join(t.TempDir(), "there")
+			target := k.open(t, dir)
+			clean(t, run(t, target, v))
+			for _, line := range owners(t, dir) {
+				if !strings.HasSuffix(line, " 0:0") || strings.HasPrefix(line, "/su u") {
+					t.Errorf("without --owner: %s", line)
+				}
+			}
+			again := run(t, target, v, owner)
+			clean(t, again)
+			if c := again.Counts(); c.Restored != 0 {
+				t.Errorf("what is there is restored again: %+v", c)
+			}
+			differences(t, owners(t, dir), want)
+			differences(t, describe(t, dir), describe(t, from))
+		})
+	}
+}
+
+// owners lists what is below a local directory, with modes, users and groups.
+func owners(t *testing.T, dir string) (lines []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		st := fi.Sys().(*syscall.Stat_t)
+		lines = append(lines, fmt.Sprintf("%s %v %d:%d", path[len(dir):], fi.Mode(), st.Uid, st.Gid))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
 }
 
 func TestDryRun(t *testing.T) {
