@@ -4,6 +4,7 @@ package peers
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -34,7 +35,6 @@ type ftpServer struct {
 	// modes says that modes come back, seconds that times do to the second, and not to the
 	// minute.
 	modes, seconds bool
-	writable       bool
 }
 
 // ftpRig has what the servers need: a certificate, and a directory for configurations.
@@ -137,12 +137,12 @@ func checked(t *testing.T, r *ftpRig, _ int) string {
 func ftpServers() []ftpServer {
 	return []ftpServer{
 		{
-			name: "proftpd, TLS", program: "usr/sbin/proftpd", modes: true, seconds: true, writable: true,
+			name: "proftpd, TLS", program: "usr/sbin/proftpd", modes: true, seconds: true,
 			start: startProFTPD("LoadModule mod_tls.c",
 				"TLSEngine on\nTLSRSACertificateFile CERT\nTLSRSACertificateKeyFile KEY\nTLSRequired on\nTLSLog DIR/tls", ftpLocation, checked),
 		},
 		{
-			name: "proftpd, mod_sftp", program: "usr/sbin/proftpd", modes: true, seconds: true, writable: true,
+			name: "proftpd, mod_sftp", program: "usr/sbin/proftpd", modes: true, seconds: true,
 			start: startProFTPD("LoadModule mod_sftp.c", "SFTPEngine on\nSFTPHostKey DIR/host\nSFTPLog DIR/sftp",
 				func(port int) string { return fmt.Sprintf("sftp://%s@127.0.0.1:%d/", ftpUser, port) },
 				func(t *testing.T, r *ftpRig, port int) string {
@@ -159,7 +159,7 @@ func ftpServers() []ftpServer {
 				}),
 		},
 		{
-			name: "pure-ftpd, TLS", program: "usr/sbin/pure-ftpd", modes: true, seconds: true, writable: true,
+			name: "pure-ftpd, TLS", program: "usr/sbin/pure-ftpd", modes: true, seconds: true,
 			start: func(t *testing.T, r *ftpRig, program, dir string, port int) (*exec.Cmd, string, string) {
 				users, db := filepath.Join(r.dir, "users"), filepath.Join(r.dir, "users.pdb")
 				add := exec.Command(servers(t, "usr/bin/pure-pw"), "useradd", ftpUser, "-f", users, "-F", db, "-u", "65534", "-g", "65534", "-d", dir, "-m")
@@ -180,8 +180,9 @@ func ftpServers() []ftpServer {
 			// connection to continue the TLS session of the control connection.
 			name: "vsftpd, TLS with session reuse", program: "usr/sbin/vsftpd", seconds: false,
 			start: func(t *testing.T, r *ftpRig, program, dir string, port int) (*exec.Cmd, string, string) {
-				empty := filepath.Join(r.dir, "empty")
-				if err := os.Mkdir(empty, 0o755); err != nil {
+				// It serves no root that the account can write to: daemon has a directory below.
+				empty, back := filepath.Join(r.dir, "empty"), filepath.Join(dir, "back")
+				if err := errors.Join(os.Mkdir(empty, 0o755), os.Mkdir(back, 0o755), os.Chown(back, 1, 1)); err != nil {
 					t.Fatal(err)
 				}
 				config := r.write(t, "vsftpd.conf", fmt.Sprintf(`listen=YES
@@ -194,6 +195,11 @@ local_enable=NO
 anon_root=%s
 anon_world_readable_only=NO
 ftp_username=daemon
+write_enable=YES
+anon_upload_enable=YES
+anon_mkdir_write_enable=YES
+anon_other_write_enable=YES
+anon_umask=022
 secure_chroot_dir=%s
 ssl_enable=YES
 allow_anon_ssl=YES
@@ -210,7 +216,7 @@ isolate_network=NO
 			},
 		},
 		{
-			name: "pyftpdlib", program: "/usr/bin/python3", seconds: true, modes: true, writable: true,
+			name: "pyftpdlib", program: "/usr/bin/python3", seconds: true, modes: true,
 			start: func(t *testing.T, r *ftpRig, program, dir string, port int) (*exec.Cmd, string, string) {
 				script := r.write(t, "serve.py", fmt.Sprintf(`
 from pyftpdlib.authorizers import DummyAuthorizer
@@ -277,9 +283,6 @@ func testFTPServer(t *testing.T, s ftpServer) {
 	}
 	if again, err := g.Command(t.Context(), "pull", "--quiet", "peer"); err != nil || strings.TrimSpace(again) != id {
 		t.Errorf("nothing has changed: %q, %v; want %s", again, err, id)
-	}
-	if !s.writable {
-		return
 	}
 	if _, err := g.Command(t.Context(), "restore", "peer", "--to", "back", "--verify"); err != nil {
 		t.Fatal(err)
