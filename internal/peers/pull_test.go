@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,14 +47,14 @@ func plant(t *testing.T, dir string, rng *rand.Rand, when time.Time, files []pla
 	}
 }
 
-// pullTree makes a tree that has what a pull is to capture.
-func pullTree(t *testing.T) string {
+// pullTree makes a tree that has what a pull is to capture, and further files.
+func pullTree(t *testing.T, dir string, more ...planted) {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "tree")
-	plant(t, dir, newRand(7), time.Date(2021, 2, 3, 4, 5, 6, 0, time.UTC), []planted{
-		{"empty", 0, 0o644}, {"one", 1, 0o600}, {"small", 5000, 0o640}, {"just a range", 16 << 20, 0o644}, {"large", 20<<20 + 3, 0o444},
+	when := time.Date(2021, 2, 3, 4, 5, 6, 0, time.UTC)
+	plant(t, dir, newRand(7), when, append([]planted{
+		{"empty", 0, 0o644}, {"one", 1, 0o600}, {"small", 5000, 0o640},
 		{"a/b/c/deep", 100, 0o755}, {"a/ nam\te", 3, 0o644}, {"a/bytes-\xff\xfe", 10, 0o644}, {"a/ünï", 10, 0o600},
-	})
+	}, more...))
 	if err := os.Mkdir(filepath.Join(dir, "a", "nothing"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -62,10 +63,20 @@ func pullTree(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	return dir
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return err
+		}
+		when = when.Add(-time.Hour)
+		return os.Chtimes(path, when, when)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
-// describe has a line for every path of a tree: type, mode, time, size and a hash.
+// describe has a line for every path of a tree: type, mode, user and group; of files and directories the time;
+// of files size and a hash; of links where they lead.
 func describe(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -77,19 +88,22 @@ func describe(t *testing.T, dir string) map[string]string {
 		if err != nil {
 			return err
 		}
-		name := strings.TrimPrefix(path, dir)
-		switch {
-		case e.IsDir():
-			out[name] = info.Mode().String()
-		case info.Mode()&fs.ModeSymlink != 0:
+		st := info.Sys().(*syscall.Stat_t)
+		line := fmt.Sprintf("%v %d:%d", info.Mode(), st.Uid, st.Gid)
+		if info.Mode()&fs.ModeSymlink != 0 {
 			target, err := os.Readlink(path)
-			out[name] = "link to " + target
-			return err
-		default:
-			data, err := os.ReadFile(path)
-			out[name] = fmt.Sprintf("%v %s %d bytes %x", info.Mode(), info.ModTime().UTC().Format(time.RFC3339), len(data), sha256.Sum256(data))
+			out[path[len(dir):]] = line + " to " + target
 			return err
 		}
+		line += " " + info.ModTime().UTC().Format(time.RFC3339)
+		if !e.IsDir() {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			line += fmt.Sprintf(" %d bytes %x", len(data), sha256.Sum256(data))
+		}
+		out[path[len(dir):]] = line
 		return nil
 	})
 	if err != nil {
@@ -103,7 +117,8 @@ func describe(t *testing.T, dir string) map[string]string {
 // plakar check and restore it.
 func TestPull(t *testing.T) {
 	sshd := proctest.StartSSHD(t)
-	tree := pullTree(t)
+	tree := filepath.Join(t.TempDir(), "tree")
+	pullTree(t, tree, planted{"just a range", 16 << 20, 0o644}, planted{"large", 20<<20 + 3, 0o444})
 	want := describe(t, tree)
 	for _, tt := range []struct {
 		name, keys string

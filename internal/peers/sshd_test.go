@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -17,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/snapgate/gateway/internal/proctest"
 	"github.com/snapgate/gateway/internal/sshclient"
@@ -30,6 +33,12 @@ const (
 	sshdKey  = "sgkey"    // key only
 	sshdPass = "correct horse battery"
 )
+
+// sshdUsers are the accounts. The first has the user id sshdUID, the others those that follow; all are in
+// the group sshdGID.
+func sshdUsers() []string { return []string{sshdUser, sshdJail, sshdLost, sshdKey} }
+
+const sshdUID, sshdGID = 65100, 65534
 
 // sshdRig is a directory with keys, and sshds that use them.
 type sshdRig struct {
@@ -75,7 +84,7 @@ func newSSHDRig(t *testing.T) *sshdRig {
 	for _, key := range []string{"user", "rsa", "locked"} {
 		keys = append(keys, r.read(key+".pub")...)
 	}
-	for _, user := range []string{sshdUser, sshdJail, sshdLost, sshdKey} {
+	for _, user := range sshdUsers() {
 		r.write("auth/"+user, string(keys), 0o644)
 	}
 	r.accounts()
@@ -94,9 +103,9 @@ func (r *sshdRig) accounts() {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		for i, user := range []string{sshdUser, sshdJail, sshdLost, sshdKey} {
+		for i, user := range sshdUsers() {
 			if name == "passwd" {
-				text = fmt.Appendf(text, "%s:x:%d:65534::%s:/bin/sh\n", user, 65100+i, r.home)
+				text = fmt.Appendf(text, "%s:x:%d:%d::%s:/bin/sh\n", user, sshdUID+i, sshdGID, r.home)
 			} else {
 				text = fmt.Appendf(text, "%s:%s:20000:0:99999:7:::\n", user, hash)
 			}
@@ -327,6 +336,7 @@ func TestSSHClient(t *testing.T) {
 	t.Run("accept-new", func(t *testing.T) { r.acceptNew(t, s) })
 	t.Run("jump hosts", func(t *testing.T) { r.jump(t, s) })
 	t.Run("chroot", func(t *testing.T) { r.chroot(t, s) })
+	t.Run("pull and restore", func(t *testing.T) { r.pulls(t, s) })
 }
 
 // agent starts ssh-agent with a key, and returns its socket.
@@ -475,4 +485,51 @@ func (r *sshdRig) chroot(t *testing.T, s *sshd) {
 	dialFails(t, cfg, sshclient.KindChroot, "ChrootDirectory")
 	cfg.Transport, cfg.Files = sshclient.OpenSSH, nil
 	dialFails(t, cfg, sshclient.KindChroot, "ChrootDirectory")
+}
+
+// pulls has a tree of an account pulled, and restored beside it: by one that is confined to a directory, by one that may
+// use a key only, and through a jump host.
+func (r *sshdRig) pulls(t *testing.T, s *sshd) {
+	hop := r.start("hop")
+	known := r.text(t, fmt.Sprintf("[127.0.0.1]:%d %s[127.0.0.1]:%d %s", s.port, r.read("one-host.pub"), hop.port, r.read("hop-host.pub")))
+	jump := fmt.Sprintf("%s@127.0.0.1:%d", sshdKey, hop.port)
+	for _, tt := range []struct {
+		name, user string
+		dir        string // where the account has its trees
+		path       string // of that, as it sees it
+		keys       string
+	}{
+		{"chroot", sshdJail, r.path("root/jail/up"), "/up", ""},
+		{"key only", sshdKey, r.home, r.home, ""},
+		{"jump host", sshdUser, r.home, r.home, fmt.Sprintf(", jump: %q", jump)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			tree, back := tt.user+"-tree", tt.user+"-back"
+			dir := filepath.Join(tt.dir, tree)
+			pullTree(t, dir, planted{"large", 3<<20 + 1, 0o444})
+			uid := sshdUID + slices.Index(sshdUsers(), tt.user)
+			err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+				return errors.Join(err, os.Lchown(path, uid, sshdGID))
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := describe(t, dir)
+			keys := fmt.Sprintf("identity: %q, known_hosts: %q, ssh_config: %q, agent: none%s", r.path("user"), known, r.text(t, ""), tt.keys)
+			at := fmt.Sprintf("sftp://%s@127.0.0.1:%d%s/", tt.user, s.port, tt.path)
+			g := proctest.NewGateway(t, proctest.Options{
+				Store: "{ location: ./data/store, plaintext: true, create: true }",
+				Extra: fmt.Sprintf("sources: { peer: { location: %q, %s } }\ndestinations: { back: { location: %q, %[2]s } }\n", at+tree, keys, at+back),
+			})
+			for _, args := range [][]string{{"pull", "peer"}, {"restore", "peer", "--to", "back", "--verify"}} {
+				if _, err := g.Command(t.Context(), args[0], args[1:]...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if diff := cmp.Diff(want, describe(t, filepath.Join(tt.dir, back))); diff != "" {
+				t.Errorf("restored (-want +got):\n%s", diff)
+			}
+		})
+	}
 }
