@@ -91,6 +91,10 @@ func TestScripts(t *testing.T) {
 			if port, err = freePort(); err != nil {
 				return err
 			}
+			env.Setenv("FTPSPORT", port)
+			if port, err = freePort(); err != nil {
+				return err
+			}
 			env.Setenv("HTTPPORT", port)
 			env.Setenv("HASH", cheapHash())
 			env.Setenv("HOME", env.WorkDir)
@@ -191,7 +195,7 @@ func cmdExpand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	for _, name := range args {
 		text := ts.ReadFile(name)
-		for _, v := range []string{"PORT", "FTPPORT", "HTTPPORT", "HASH", "WORK"} {
+		for _, v := range []string{"PORT", "FTPPORT", "FTPSPORT", "HTTPPORT", "HASH", "WORK"} {
 			text = strings.ReplaceAll(text, "$"+v, ts.Getenv(v))
 		}
 		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))

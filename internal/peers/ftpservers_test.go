@@ -142,6 +142,12 @@ func ftpServers() []ftpServer {
 				"TLSEngine on\nTLSRSACertificateFile CERT\nTLSRSACertificateKeyFile KEY\nTLSRequired on\nTLSLog DIR/tls", ftpLocation, checked),
 		},
 		{
+			name: "proftpd, implicit TLS", program: "usr/sbin/proftpd", modes: true, seconds: true,
+			start: startProFTPD("LoadModule mod_tls.c",
+				"TLSEngine on\nTLSRSACertificateFile CERT\nTLSRSACertificateKeyFile KEY\nTLSRequired on\nTLSOptions UseImplicitSSL\nTLSLog DIR/tls",
+				func(port int) string { return fmt.Sprintf("ftps://%s@127.0.0.1:%d/", ftpUser, port) }, checked),
+		},
+		{
 			name: "proftpd, mod_sftp", program: "usr/sbin/proftpd", modes: true, seconds: true,
 			start: startProFTPD("LoadModule mod_sftp.c", "SFTPEngine on\nSFTPHostKey DIR/host\nSFTPLog DIR/sftp",
 				func(port int) string { return fmt.Sprintf("sftp://%s@127.0.0.1:%d/", ftpUser, port) },
