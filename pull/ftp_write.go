@@ -309,8 +309,11 @@ func (f *FTP) Remove(ctx context.Context, path string, t Type) error {
 	})
 }
 
-// SetAttributes implements Target.
+// SetAttributes implements Target. Those of symbolic links are left: servers would set the target's.
 func (f *FTP) SetAttributes(ctx context.Context, path string, t Type, a Attributes) error {
+	if t == Symlink {
+		return ctx.Err()
+	}
 	return f.with(ctx, "set attributes of", path, func(c *ftpConn, full string) error {
 		return f.attributes(c, path, full, t, a)
 	})

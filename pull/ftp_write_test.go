@@ -150,6 +150,22 @@ func TestFTPRename(t *testing.T) {
 	}
 }
 
+// Attributes of a symbolic link are not given to what it leads to.
+func TestFTPLinkAttributes(t *testing.T) {
+	h := (&ftpHouse{dir: t.TempDir(), mlsd: true}).start(t)
+	target := filepath.Join(h.dir, "target")
+	if err := errors.Join(os.WriteFile(target, nil, 0o600), os.Chtimes(target, then, then), os.Symlink("target", filepath.Join(h.dir, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	a := Attributes{Mode: 0o777, HasMode: true, ModTime: then.Add(time.Hour)}
+	if err := h.remote(t).SetAttributes(t.Context(), "/link", Symlink, a); err != nil {
+		t.Error(err)
+	}
+	if fi, err := os.Stat(target); err != nil || fi.Mode() != 0o600 || !fi.ModTime().Equal(then) {
+		t.Errorf("the target is %v, %v", fi, err)
+	}
+}
+
 // A restore that ends while the old file is aside does not leave it there.
 func TestFTPRenameCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())

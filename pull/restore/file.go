@@ -51,9 +51,14 @@ func (r *run) owes(old pull.Entry, e snapshotter.Entry) bool {
 
 // same reports whether a file of the destination is taken for the one of the snapshot.
 func same(old pull.Entry, e snapshotter.Entry) bool {
-	if old.Type != pull.File || old.Size != e.Size || old.Precision == 0 || old.Precision > time.Second {
-		return false
-	}
+	return old.Type == pull.File && old.Size == e.Size && timed(old) && sameTime(old, e)
+}
+
+// timed reports whether the time of what is there is known to the second.
+func timed(old pull.Entry) bool { return old.Precision > 0 && old.Precision <= time.Second }
+
+// sameTime compares the time of what is there, when timed, with the snapshot's.
+func sameTime(old pull.Entry, e snapshotter.Entry) bool {
 	if old.ModTime.Nanosecond() == 0 { // of a server or a file system without less
 		return old.ModTime.Equal(e.Attr.ModTime.Truncate(time.Second))
 	}

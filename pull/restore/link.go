@@ -30,10 +30,7 @@ func (r *run) symlink(ctx context.Context, dst string, e snapshotter.Entry, old 
 			if r.Verify && !r.DryRun {
 				r.Report.verified.Add(1)
 			}
-			if r.DryRun || r.Overwrite == Never || !r.owes(old.Entry, e) {
-				return nil
-			}
-			return r.setAttributes(ctx, dst, pull.Symlink, pull.Attributes{UID: e.Attr.UID, GID: e.Attr.GID, HasOwner: true})
+			return r.settleLink(ctx, dst, e, old.Entry)
 		case old.Type != pull.File && old.Type != pull.Symlink:
 			return conflict(dst, "a directory or a device is where a symbolic link is to be")
 		case !r.replaces(old.Entry, e):
@@ -55,6 +52,22 @@ func (r *run) symlink(ctx context.Context, dst string, e snapshotter.Entry, old 
 		r.Report.replaced.Add(1)
 	}
 	return nil
+}
+
+// settleLink gives a link that is there what it lacks: a run that was cut off may have made it, and one without
+// Owner leaves it to whoever ran it.
+func (r *run) settleLink(ctx context.Context, dst string, e snapshotter.Entry, old pull.Entry) error {
+	var want pull.Attributes
+	if r.owes(old, e) {
+		want.UID, want.GID, want.HasOwner = e.Attr.UID, e.Attr.GID, true
+	}
+	if timed(old) && !sameTime(old, e) && r.replaces(old, e) {
+		want.ModTime = e.Attr.ModTime
+	}
+	if want == (pull.Attributes{}) || r.DryRun || r.Overwrite == Never {
+		return nil
+	}
+	return r.setAttributes(ctx, dst, pull.Symlink, want)
 }
 
 // leadsTo reports whether what is there is a symbolic link with a target.

@@ -176,6 +176,34 @@ func TestOwner(t *testing.T) {
 	}
 }
 
+// A link that a run has made before it was killed gets its time from the next one.
+func TestLinkTimes(t *testing.T) {
+	for _, k := range kinds() {
+		if k.name != "local" && k.name != "openssh" {
+			continue
+		}
+		t.Run(k.name, func(t *testing.T) {
+			dir := t.TempDir()
+			tr := tree{}.dir("/", 0o755).link("/link", "to")
+			for _, mode := range []restore.Overwrite{restore.Never, restore.Always} {
+				link := filepath.Join(dir, "link")
+				if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Fatal(err)
+				}
+				if err := os.Symlink("to", link); err != nil {
+					t.Fatal(err)
+				}
+				report := run(t, k.open(t, dir), tr, func(c *restore.Config) { c.Overwrite = mode })
+				clean(t, report)
+				fi, err := os.Lstat(link)
+				if err != nil || fi.ModTime().Equal(then) != (mode == restore.Always) || report.Counts().Unchanged != 1 {
+					t.Errorf("%s: %v, %v, %+v", mode, fi.ModTime(), err, report.Counts())
+				}
+			}
+		})
+	}
+}
+
 // owners lists what is below a local directory, with modes, users and groups.
 func owners(t *testing.T, dir string) (lines []string) {
 	t.Helper()
