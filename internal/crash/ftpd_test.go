@@ -23,14 +23,14 @@ from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.ioloop import AsyncChat
 from pyftpdlib.servers import FTPServer
 logging.disable(logging.CRITICAL)
-directory, password, port = sys.argv[1:]
+directory, password, port, perm = sys.argv[1:]
 
 class Handler(FTPHandler):
     authorizer, use_gmt_times, unicode_errors = DummyAuthorizer(), True, 'surrogateescape'
     def push(self, s): # which its own does not do for names that are not UTF-8
         AsyncChat.push(self, s.encode('utf8', self.unicode_errors))
 
-Handler.authorizer.add_user('alice', open(password).read().strip(), directory, perm='elr')
+Handler.authorizer.add_user('alice', open(password).read().strip(), directory, perm=perm)
 FTPServer(('127.0.0.1', int(port)), Handler).serve_forever()
 `
 
@@ -40,8 +40,14 @@ type ftpd struct {
 	password string // file
 }
 
-// startFTPD serves tree over FTP; dir is for its files.
-func startFTPD(t *testing.T, dir, tree string) ftpd {
+// What a client of ftpd may do, in pyftpdlib's letters.
+const (
+	ftpReads  = "elr"
+	ftpWrites = "elradfmwMT"
+)
+
+// startFTPD serves tree over FTP to a client that may do what perm says; dir is for its files.
+func startFTPD(t *testing.T, dir, tree, perm string) ftpd {
 	t.Helper()
 	port := proctest.FreePort(t)
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
@@ -49,6 +55,6 @@ func startFTPD(t *testing.T, dir, tree string) ftpd {
 	if err := os.WriteFile(f.password, []byte("correct horse\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	proctest.StartServer(t, "pyftpdlib", addr, exec.Command("/usr/bin/python3", "-c", ftpScript, tree, f.password, strconv.Itoa(port)))
+	proctest.StartServer(t, "pyftpdlib", addr, exec.Command("/usr/bin/python3", "-c", ftpScript, tree, f.password, strconv.Itoa(port), perm))
 	return f
 }
