@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // ftpAbilities is what a server has shown that it can, or cannot, do; nil says that nobody has
@@ -219,15 +220,27 @@ func (f *FTP) Rename(ctx context.Context, from, to string) error {
 	stop := conn.s.watch(ctx)
 	defer stop()
 	err = f.rename(ctx, conn.s, strings.TrimSuffix(full, to)+from, full, to, stop)
+	if err == nil && changeable(to) {
+		if _, lerr := f.lstat(ctx, conn.s, to, full); lerr != nil && KindOf(lerr) == KindNotFound {
+			err = failf("rename", to, KindName, "the server has given it another name")
+		}
+	}
 	if cause := ctx.Err(); err != nil && cause != nil {
 		return cause
 	}
 	return err
 }
 
+// changeable reports whether a path has a name that servers may change without a word: Pure-FTPd makes
+// underscores of blanks at the end.
+func changeable(path string) bool {
+	name := base(path)
+	return strings.TrimSpace(name) != name || !utf8.ValidString(name)
+}
+
 // rename is Rename; stop ends the watch of ctx.
 func (f *FTP) rename(ctx context.Context, c *ftpConn, old, full, to string, stop func() bool) error {
-	next := f.pool.wanted() // as a rule for another file
+	next := f.pool.wanted() && !changeable(to) // as a rule for another file
 	// A server that may lose what is sent ahead is found out by commands that are quick.
 	ahead := c.proven.Load() && c.takesAhead()
 	refused, err := c.rename(to, old, full, ahead, next)

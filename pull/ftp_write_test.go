@@ -150,6 +150,30 @@ func TestFTPRename(t *testing.T) {
 	}
 }
 
+// A server that gives a file another name than it was told, as Pure-FTPd does, is noticed.
+func TestFTPRenameChanged(t *testing.T) {
+	for _, mlsd := range []bool{true, false} {
+		dir := t.TempDir()
+		h := (&ftpHouse{dir: dir, mlsd: mlsd, hook: func(p *ftpPeer, cmd, arg string) bool {
+			if cmd != "RNTO" || !strings.HasSuffix(arg, " ") {
+				return false
+			}
+			p.done(250, os.Rename(p.from, filepath.Join(dir, p.abs(strings.TrimSuffix(arg, " ")+"_"))))
+			return true
+		}}).start(t)
+		r := h.remote(t)
+		for name, want := range map[string]Kind{"/trail ": KindName, "/ lead": 0, "/\xe4": 0} {
+			if err := os.WriteFile(filepath.Join(dir, "new"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			err := r.Rename(t.Context(), "/new", name)
+			if (err == nil) != (want == 0) || KindOf(err) != want {
+				t.Errorf("mlsd %v: %q: %v", mlsd, name, err)
+			}
+		}
+	}
+}
+
 // Attributes of a symbolic link are not given to what it leads to.
 func TestFTPLinkAttributes(t *testing.T) {
 	h := (&ftpHouse{dir: t.TempDir(), mlsd: true}).start(t)

@@ -25,6 +25,13 @@ const (
 	ftpPass = "correct horse"
 )
 
+// Names of ftpTree.
+const (
+	latin    = "a/latin-\xe4"
+	oddBytes = "a/bytes-\xff\xfe"
+	trailing = "trail "
+)
+
 // ftpServer is an FTP server of somebody else's, or an SFTP server of theirs.
 type ftpServer struct {
 	name    string
@@ -35,6 +42,11 @@ type ftpServer struct {
 	// modes says that modes come back, seconds that times do to the second, and not to the
 	// minute.
 	modes, seconds bool
+	links          bool // there are symbolic links
+	// unread and renamed are paths of ftpTree that it does not keep byte for byte: the first cannot be read, the
+	// other one cannot be given to a file. All are reported.
+	unread  []string
+	renamed string
 }
 
 // ftpRig has what the servers need: a certificate, and a directory for configurations.
@@ -137,18 +149,20 @@ func checked(t *testing.T, r *ftpRig, _ int) string {
 func ftpServers() []ftpServer {
 	return []ftpServer{
 		{
-			name: "proftpd, TLS", program: "usr/sbin/proftpd", modes: true, seconds: true,
+			// It takes \xff for the beginning of a command of Telnet (RFC 959 section 4).
+			name: "proftpd, TLS", program: "usr/sbin/proftpd", modes: true, seconds: true, unread: []string{oddBytes},
 			start: startProFTPD("LoadModule mod_tls.c",
 				"TLSEngine on\nTLSRSACertificateFile CERT\nTLSRSACertificateKeyFile KEY\nTLSRequired on\nTLSLog DIR/tls", ftpLocation, checked),
 		},
 		{
-			name: "proftpd, implicit TLS", program: "usr/sbin/proftpd", modes: true, seconds: true,
+			name: "proftpd, implicit TLS", program: "usr/sbin/proftpd", modes: true, seconds: true, unread: []string{oddBytes},
 			start: startProFTPD("LoadModule mod_tls.c",
 				"TLSEngine on\nTLSRSACertificateFile CERT\nTLSRSACertificateKeyFile KEY\nTLSRequired on\nTLSOptions UseImplicitSSL\nTLSLog DIR/tls",
 				func(port int) string { return fmt.Sprintf("ftps://%s@127.0.0.1:%d/", ftpUser, port) }, checked),
 		},
 		{
-			name: "proftpd, mod_sftp", program: "usr/sbin/proftpd", modes: true, seconds: true,
+			// Targets of links that are relative are absolute when they are read, as DefaultRoot confines the login.
+			name: "proftpd, mod_sftp", program: "usr/sbin/proftpd", modes: true, seconds: true, links: true,
 			start: startProFTPD("LoadModule mod_sftp.c", "SFTPEngine on\nSFTPHostKey DIR/host\nSFTPLog DIR/sftp",
 				func(port int) string { return fmt.Sprintf("sftp://%s@127.0.0.1:%d/", ftpUser, port) },
 				func(t *testing.T, r *ftpRig, port int) string {
@@ -165,7 +179,8 @@ func ftpServers() []ftpServer {
 				}),
 		},
 		{
-			name: "pure-ftpd, TLS", program: "usr/sbin/pure-ftpd", modes: true, seconds: true,
+			// It makes underscores of blanks at the end.
+			name: "pure-ftpd, TLS", program: "usr/sbin/pure-ftpd", modes: true, seconds: true, renamed: trailing,
 			start: func(t *testing.T, r *ftpRig, program, dir string, port int) (*exec.Cmd, string, string) {
 				users, db := filepath.Join(r.dir, "users"), filepath.Join(r.dir, "users.pdb")
 				add := exec.Command(servers(t, "usr/bin/pure-pw"), "useradd", ftpUser, "-f", users, "-F", db, "-u", "65534", "-g", "65534", "-d", dir, "-m")
@@ -222,7 +237,8 @@ isolate_network=NO
 			},
 		},
 		{
-			name: "pyftpdlib", program: "/usr/bin/python3", seconds: true, modes: true,
+			// It makes question marks of bytes that are not UTF-8.
+			name: "pyftpdlib", program: "/usr/bin/python3", seconds: true, modes: true, unread: []string{latin, oddBytes},
 			start: func(t *testing.T, r *ftpRig, program, dir string, port int) (*exec.Cmd, string, string) {
 				script := r.write(t, "serve.py", fmt.Sprintf(`
 from pyftpdlib.authorizers import DummyAuthorizer
@@ -272,8 +288,11 @@ func testFTPServer(t *testing.T, s ftpServer) {
 		"sources: { peer: { location: %q, %s, timeout: 20s, connections: 3 } }\ndestinations: { back: { location: %q, %[2]s, timeout: 20s } }\n",
 		location+"tree", keys, location+"back")})
 	out, err := g.Command(t.Context(), "pull", "peer")
-	if err != nil {
+	if err = reported(err, s.unread...); err != nil {
 		t.Fatal(err)
+	}
+	for _, name := range s.unread {
+		delete(want, "/"+name)
 	}
 	id := strings.TrimSpace(out)
 	plakar := proctest.NewPlakar(t, g.Store, g.PassFile)
@@ -287,23 +306,50 @@ func testFTPServer(t *testing.T, s ftpServer) {
 	if diff := cmp.Diff(want, ftpDescribe(t, local, s)); diff != "" {
 		t.Errorf("pulled and restored (-want +got):\n%s", diff)
 	}
-	if again, err := g.Command(t.Context(), "pull", "--quiet", "peer"); err != nil || strings.TrimSpace(again) != id {
+	again, err := g.Command(t.Context(), "pull", "--quiet", "peer")
+	if reported(err, s.unread...) != nil || strings.TrimSpace(again) != id {
 		t.Errorf("nothing has changed: %q, %v; want %s", again, err, id)
 	}
-	if _, err := g.Command(t.Context(), "restore", "peer", "--to", "back", "--verify"); err != nil {
-		t.Fatal(err)
+	_, err = g.Command(t.Context(), "restore", "peer", "--to", "back", "--verify")
+	back := ftpDescribe(t, filepath.Join(root, "back"), s)
+	var named []string
+	if s.renamed != "" {
+		named = []string{s.renamed}
+		delete(want, "/"+s.renamed)
+		delete(back, "/"+strings.TrimSpace(s.renamed)+"_")
 	}
-	if diff := cmp.Diff(want, ftpDescribe(t, filepath.Join(root, "back"), s)); diff != "" {
+	if err = reported(err, named...); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(want, back); diff != "" {
 		t.Errorf("restored to the server (-want +got):\n%s", diff)
 	}
 }
 
-// ftpTree makes a tree and describes it. It has what all servers carry: no links.
+// reported returns the error of a command that has not named just the paths that it is to name.
+func reported(err error, paths ...string) error {
+	if len(paths) == 0 {
+		return err
+	}
+	count := fmt.Sprintf("\n%d problems:\n", len(paths))
+	if err == nil || !strings.Contains(err.Error(), count) {
+		return fmt.Errorf("%d paths are to be reported: %w", len(paths), err)
+	}
+	for _, p := range paths {
+		if !strings.Contains(err.Error(), "/"+strings.TrimRight(p, "\xff\xfe\xe4 ")) { // as far as it is shown as it is
+			return fmt.Errorf("%q is to be reported: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// ftpTree makes a tree of what a server carries and describes it.
 func ftpTree(t *testing.T, dir string, s ftpServer) map[string]string {
 	t.Helper()
 	tree := []planted{
 		{"empty", 0, 0o644}, {"one", 1, 0o604}, {"with blanks  in it", 5000, 0o644}, {"a/b/c/deep", 100, 0o755},
 		{"a/ünï", 10, 0o644}, {"large", 5<<20 + 7, 0o644}, {"-rw-r--r--", 3, 0o644},
+		{latin, 20, 0o604}, {oddBytes, 21, 0o604}, {" lead", 22, 0o604}, {trailing, 23, 0o604},
 	}
 	for i := range 40 { // more than there are connections: transfers are prepared
 		tree = append(tree, planted{fmt.Sprintf("many/%02d", i), 100 + i, 0o644})
@@ -311,6 +357,13 @@ func ftpTree(t *testing.T, dir string, s ftpServer) map[string]string {
 	plant(t, dir, newRand(11), time.Date(2024, 2, 3, 4, 5, 6, 0, time.UTC), tree)
 	if err := os.Mkdir(filepath.Join(dir, "a", "nothing"), 0o755); err != nil {
 		t.Fatal(err)
+	}
+	if s.links {
+		for name, target := range map[string]string{"link": "/tree/a/b", "a/nowhere": "/not/there"} {
+			if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	return ftpDescribe(t, dir, s)
 }
@@ -331,6 +384,12 @@ func ftpDescribe(t *testing.T, dir string, s ftpServer) map[string]string {
 		switch info.Mode().Type() {
 		case fs.ModeDir:
 			line.WriteString("directory")
+		case fs.ModeSymlink:
+			target, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			line.WriteString("link to " + target)
 		default:
 			data, err := os.ReadFile(path)
 			if err != nil {
