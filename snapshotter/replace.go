@@ -438,7 +438,7 @@ func (r *scrubbing) damagedStill(ctx context.Context, id ID) (bool, error) {
 		return false, fmt.Errorf("some of the damage to the store %w", ErrUnread)
 	}
 	for k, cause := range r.unread {
-		if r.damage[k] != nil {
+		if r.isDamaged(k) {
 			return false, fmt.Errorf("%s %x %w: %w", kindOf(k), k.mac[:], ErrUnread, cause)
 		}
 	}

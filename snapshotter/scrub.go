@@ -34,7 +34,7 @@ const (
 	// scrubAtOnce is up to how many packfiles of a store that is new to scrubs are read by the first
 	// run. Those of a larger one are spread over the time.
 	scrubAtOnce = 64
-	// damageMost is how many damaged files are kept.
+	// damageMost is how many damaged files are kept with what is known of them. Of others there is what they are.
 	damageMost = 1000
 	// unreadMost is how many files of one run may be unreadable before it gives up.
 	unreadMost = 16
@@ -89,6 +89,8 @@ type ScrubConfig struct {
 	AtOnce   int
 	Now      func() time.Time  // nil: time.Now
 	Progress func(ScrubReport) // is told now and then; may be nil
+
+	damageMost int // 0: damageMost
 }
 
 // ScrubReport is what a run has done.
@@ -160,6 +162,7 @@ func (s *Snapshotter) openScrub(cfg ScrubConfig) (r *scrubbing, end func() error
 	}
 	cfg.Every = cmp.Or(cfg.Every, DefaultScrubEvery)
 	cfg.Scope = cmp.Or(cfg.Scope, ScrubDue)
+	cfg.damageMost = cmp.Or(cfg.damageMost, damageMost)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -191,7 +194,6 @@ func (s *Snapshotter) openScrub(cfg ScrubConfig) (r *scrubbing, end func() error
 		r.state = ScrubState{Store: s.store.ID()}
 	}
 	r.state.Every = cfg.Every.String()
-	r.more = r.state.More > 0
 	for i := range r.state.Damage {
 		d := r.state.Damage[i]
 		r.damage[keyOfDamage(&d)] = &d
@@ -199,6 +201,7 @@ func (s *Snapshotter) openScrub(cfg ScrubConfig) (r *scrubbing, end func() error
 	if r.ledger, err = openLedger(cfg.Dir, s.store.ID()); err != nil {
 		return nil, nil, errors.Join(err, alone.Unlock())
 	}
+	r.more = r.state.More > 0 && !r.ledger.any(suspect)
 	return r, func() error { return errors.Join(r.ledger.close(), alone.Unlock()) }, nil
 }
 
@@ -222,7 +225,7 @@ type scrubbing struct {
 	gaveUp map[ID]error
 	// before are the files that were there before something was made in place of a snapshot.
 	before map[ID]map[ledgerKey]time.Time
-	more   bool // there was damage, before this run, beyond what is kept
+	more   bool // there was damage, before this run, of which is not known what files it is in
 }
 
 // damaged is what was found damaged in a file.
@@ -461,10 +464,15 @@ func (r *scrubbing) verified(k ledgerKey) time.Time {
 	return r.since(k)
 }
 
+// isDamaged reports whether a file is known to be damaged, by this run or an earlier one.
+func (r *scrubbing) isDamaged(k ledgerKey) bool {
+	return r.damage[k] != nil || r.ledger.at[k].when == suspect
+}
+
 // since is verified, and of what was there before the first scrub, when that was.
 func (r *scrubbing) since(k ledgerKey) time.Time {
 	e, ok := r.ledger.at[k]
-	if t := time.Unix(0, e.when); ok && !t.After(r.cfg.Now().Add(time.Minute)) {
+	if t := time.Unix(0, e.when); ok && e.when != suspect && !t.After(r.cfg.Now().Add(time.Minute)) {
 		return t
 	}
 	return time.Time{}
@@ -494,7 +502,7 @@ func (r *scrubbing) plan(ctx context.Context) ([]ledgerKey, error) {
 	for k := range files {
 		total += r.size(k)
 		switch at := r.since(k); {
-		case r.damage[k] != nil:
+		case r.isDamaged(k):
 			damaged = append(damaged, k)
 		case at.IsZero():
 			fresh = append(fresh, k)
@@ -502,9 +510,12 @@ func (r *scrubbing) plan(ctx context.Context) ([]ledgerKey, error) {
 			old = append(old, k)
 		}
 	}
-	for k := range r.ledger.at {
-		// What was there and is not told of any more is looked at; for a state that is damage.
-		if _, ok := files[k]; !ok && k.kind == ledgerState && r.damage[k] == nil {
+	for k, e := range r.ledger.at {
+		switch _, ok := files[k]; {
+		case ok, r.damage[k] != nil:
+		case e.when == suspect:
+			damaged = append(damaged, k)
+		case k.kind == ledgerState: // what was there and is not told of any more is looked at; that is damage
 			fresh = append(fresh, k)
 		}
 	}
@@ -586,6 +597,9 @@ func (r *scrubbing) verify(ctx context.Context, k ledgerKey) error {
 		r.damaged(k, bad)
 		if e.size == 0 {
 			e.size = r.size(k)
+		}
+		if len(r.damage) > r.cfg.damageMost { // which of them are kept changes with what is found
+			e.when = suspect
 		}
 		if err := r.save(ctx); err != nil { // before it counts as read back
 			return err
@@ -708,20 +722,47 @@ func (r *scrubbing) save(ctx context.Context) error {
 			r.state.Oldest = at.UTC()
 		}
 	}
-	r.state.Damage, r.state.More = nil, 0
-	keys := slices.SortedFunc(maps.Keys(r.damage), func(a, b ledgerKey) int {
-		return cmp.Or(r.damage[a].Found.Compare(r.damage[b].Found), cmp.Compare(a.kind, b.kind), slices.Compare(a.mac[:], b.mac[:]))
-	})
-	for _, k := range keys {
-		if len(r.state.Damage) == damageMost {
-			r.state.More++
-			continue
-		}
-		r.state.Damage = append(r.state.Damage, *r.damage[k])
+	if err := r.saveDamage(); err != nil {
+		return err
 	}
 	r.s.Distrust(&r.state)
 	r.saved = time.Now()
 	return writeScrubState(r.cfg.Dir, &r.state)
+}
+
+// saveDamage puts what is damaged into the state, as far as there is room, and the rest into the ledger.
+func (r *scrubbing) saveDamage() error {
+	r.state.Damage, r.state.More, r.state.suspects = nil, 0, nil
+	keys := slices.SortedFunc(maps.Keys(r.damage), func(a, b ledgerKey) int {
+		if a == configKey() || b == configKey() { // which has no row in the ledger
+			return cmp.Compare(a.kind, b.kind)
+		}
+		return cmp.Or(r.damage[a].Found.Compare(r.damage[b].Found), cmp.Compare(a.kind, b.kind), slices.Compare(a.mac[:], b.mac[:]))
+	})
+	for _, k := range keys {
+		if len(r.state.Damage) < r.cfg.damageMost {
+			r.state.Damage = append(r.state.Damage, *r.damage[k])
+			continue
+		}
+		r.state.More++
+		if r.ledger.at[k].when != suspect { // before the state is written that does not name it
+			if err := r.ledger.put(k, ledgerEntry{suspect, r.size(k)}); err != nil {
+				return err
+			}
+		}
+	}
+	for k, e := range r.ledger.at {
+		if e.when != suspect {
+			continue
+		}
+		if r.damage[k] == nil {
+			r.state.More++
+		}
+		if k.kind == ledgerPackfile {
+			r.state.suspects = append(r.state.suspects, k.mac)
+		}
+	}
+	return nil
 }
 
 // finish finds out what the damage concerns, and writes down what is known.

@@ -13,7 +13,7 @@ import (
 
 // mended notes that a file is as it was written.
 func (r *scrubbing) mended(k ledgerKey) {
-	if r.damage[k] == nil {
+	if !r.isDamaged(k) {
 		return
 	}
 	delete(r.damage, k)
@@ -44,6 +44,9 @@ func (s *Snapshotter) Distrust(st *ScrubState) {
 		if k := keyOfDamage(&st.Damage[i]); k.kind == ledgerPackfile {
 			packfiles[k.mac] = struct{}{}
 		}
+	}
+	for _, mac := range st.suspects {
+		packfiles[mac] = struct{}{}
 	}
 	s.store.Distrust(packfiles)
 }
@@ -100,6 +103,11 @@ func (r *scrubbing) concerns(ctx context.Context) error {
 		if k.kind == ledgerPackfile && d.Blobs == 0 && !r.found[k].around {
 			r.s.log.Info("damage concerns nothing that a snapshot uses", "packfile", d.File, "damage", d.Text)
 			delete(r.damage, k)
+			if e := r.ledger.at[k]; e.when == suspect {
+				if err := r.ledger.put(k, ledgerEntry{r.cfg.Now().UnixNano(), e.size}); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	clear(r.found)

@@ -39,12 +39,15 @@ const (
 )
 
 type ledgerEntry struct {
-	when int64 // nanoseconds; 0: it is gone
+	when int64 // nanoseconds; 0: it is gone; 1: suspect
 	size int64
 }
 
 // unread is the size of what has not been read back yet; when is the time of the first scrub.
 const unread = -1
+
+// suspect is the time of what was damaged when it was read back: there may be nothing else that says so.
+const suspect = 1
 
 const (
 	ledgerMagic = "snapgate verified 1\n"
@@ -139,6 +142,16 @@ func (l *ledger) put(k ledgerKey, e ledgerEntry) error {
 	return nil
 }
 
+// any reports whether anything has a time.
+func (l *ledger) any(when int64) bool {
+	for _, e := range l.at {
+		if e.when == when {
+			return true
+		}
+	}
+	return false
+}
+
 func (l *ledger) close() error { return errors.Join(l.f.Sync(), l.f.Close()) }
 
 // ScrubState is what scrubs of a store have left: what is damaged, and how far they are.
@@ -161,9 +174,14 @@ type ScrubState struct {
 
 	Repaired      time.Time `json:"repaired,omitzero"`        // when a scrub has repaired something last
 	RepairedFiles int       `json:"repaired_files,omitempty"` // how many files it was
+
+	suspects []objects.MAC // damaged packfiles that Damage may not name
 }
 
-// Damaged counts damaged packfiles, states, and blobs that snapshots use.
+// Sound reports whether no damage is known.
+func (s *ScrubState) Sound() bool { return len(s.Damage) == 0 && s.More == 0 }
+
+// Damaged counts damaged packfiles, states, and blobs that snapshots use, as far as Damage has them.
 func (s *ScrubState) Damaged() (packfiles, states, blobs int) {
 	for i := range s.Damage {
 		d := &s.Damage[i]
@@ -190,10 +208,31 @@ func ReadScrubState(dir string) (st ScrubState, err error) {
 	if err == nil {
 		err = json.Unmarshal(data, &st)
 	}
+	if err == nil && st.More > 0 {
+		st.suspects, err = readSuspects(dir, st.Store)
+	}
 	if err != nil {
 		return ScrubState{}, fmt.Errorf("what is known of the store's files: %w", err)
 	}
 	return st, nil
+}
+
+// readSuspects lists the packfiles that a ledger calls damaged.
+func readSuspects(dir, storeID string) (macs []objects.MAC, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, ledgerName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	l := &ledger{at: make(map[ledgerKey]ledgerEntry)}
+	if rest, ok := bytes.CutPrefix(data, ledgerHead(storeID)); ok {
+		l.load(rest)
+	}
+	for k, e := range l.at {
+		if e.when == suspect && k.kind == ledgerPackfile {
+			macs = append(macs, k.mac)
+		}
+	}
+	return macs, nil
 }
 
 func writeScrubState(dir string, st *ScrubState) error {

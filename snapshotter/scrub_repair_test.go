@@ -208,6 +208,63 @@ func TestDamagedIsStoredAgain(t *testing.T) {
 	}
 }
 
+// TestManyDamaged damages more packfiles than are kept with what is known of them: none is forgotten, by no run and no
+// process, until all are repaired.
+func TestManyDamaged(t *testing.T) {
+	const most, damaged = 2, 5
+	k := newScrubRig(t)
+	for len(k.files("packfiles")) < damaged {
+		k.last = k.commit(k.last, put("/more", file(30, fmt.Sprint(len(k.files("packfiles"))))))
+	}
+	k.scrub(snapshotter.ScrubAll)
+	from, _ := k.fileCopy()
+	k.forget()
+	for _, path := range k.files("packfiles")[:damaged] {
+		change(t, path, func(data []byte) []byte { return data[:len(data)/2] })
+	}
+	run := func(scope snapshotter.ScrubScope, repair bool) snapshotter.ScrubReport {
+		t.Helper()
+		cfg := k.config(scope)
+		snapshotter.SetDamageMost(&cfg, most)
+		cfg.Progress = func(rep snapshotter.ScrubReport) {
+			if scope != snapshotter.ScrubAll && rep.State.Sound() {
+				t.Errorf("scope %s: nothing is damaged with %d files left", scope, rep.Left)
+			}
+		}
+		if cfg.Repair = repair; repair {
+			cfg.From = from
+		}
+		rep, err := k.Scrub(t.Context(), cfg)
+		if err != nil {
+			t.Fatalf("scope %s: %v", scope, err)
+		}
+		return rep
+	}
+	for _, scope := range []snapshotter.ScrubScope{snapshotter.ScrubAll, snapshotter.ScrubNew, snapshotter.ScrubDamaged} {
+		rep := run(scope, false)
+		if len(rep.State.Damage) != most || rep.State.More != damaged-most || rep.Mended != 0 {
+			t.Errorf("scope %s: %d damaged and %d more, %d mended", scope, len(rep.State.Damage), rep.State.More, rep.Mended)
+		}
+		if n := len(k.store.Distrusted()); n != damaged {
+			t.Errorf("scope %s: %d packfiles are distrusted, want %d", scope, n, damaged)
+		}
+		st, err := snapshotter.ReadScrubState(k.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Distrust(&st) // what a process knows that begins
+		if n := len(k.store.Distrusted()); n != damaged {
+			t.Errorf("scope %s: %d packfiles are distrusted after a start, want %d", scope, n, damaged)
+		}
+	}
+	rep := run(snapshotter.ScrubDamaged, true)
+	k.sound(rep)
+	if rep.Repaired != damaged || rep.Mended != damaged || len(k.store.Distrusted()) != 0 {
+		t.Errorf("%d repaired, %d mended, %d distrusted", rep.Repaired, rep.Mended, len(k.store.Distrusted()))
+	}
+	k.sound(run(snapshotter.ScrubAll, false))
+}
+
 // TestRepairFromLocalCopies: metadata come back from what the gateway keeps of them.
 func TestRepairFromLocalCopies(t *testing.T) {
 	k := newScrubRig(t)

@@ -79,8 +79,8 @@ func (k *scrubRig) scrub(scope snapshotter.ScrubScope) snapshotter.ScrubReport {
 // sound fails the test unless nothing is known to be damaged.
 func (k *scrubRig) sound(rep snapshotter.ScrubReport) {
 	k.t.Helper()
-	if len(rep.State.Damage) > 0 {
-		k.t.Errorf("damage: %+v", rep.State.Damage)
+	if !rep.State.Sound() {
+		k.t.Errorf("damage: %+v and %d more", rep.State.Damage, rep.State.More)
 	}
 }
 

@@ -66,5 +66,5 @@ func (s *serving) verifyStore(ctx context.Context, cfg *config.Config, plan jobP
 	if damage := damageText(&rep.State); damage != "" {
 		summary += "; " + damage
 	}
-	return jobs.Outcome{Partial: len(rep.State.Damage) > 0, Summary: summary}, err
+	return jobs.Outcome{Partial: !rep.State.Sound(), Summary: summary}, err
 }

@@ -98,7 +98,7 @@ func (s *serving) scrub(ctx context.Context, sc snapshotter.ScrubConfig) (snapsh
 	if errors.Is(err, snapshotter.ErrScrubbing) || rep.State.Store == "" {
 		return rep, err
 	}
-	if _, unread := s.verifying.get(); unread != nil && err != nil && len(rep.State.Damage) == 0 {
+	if _, unread := s.verifying.get(); unread != nil && err != nil && rep.State.Sound() {
 		return rep, err // that nothing is damaged it does not say
 	}
 	s.verifying.set(&rep.State, nil)
@@ -162,7 +162,7 @@ func (s *serving) alarmOfDamage(store string, st *snapshotter.ScrubState) {
 
 // damageText says in a line what is damaged; "" when nothing is.
 func damageText(st *snapshotter.ScrubState) string {
-	if len(st.Damage) == 0 {
+	if st.Sound() {
 		return ""
 	}
 	packfiles, states, blobs := st.Damaged()
@@ -175,6 +175,13 @@ func damageText(st *snapshotter.ScrubState) string {
 	}
 	if packfiles+states < len(st.Damage) {
 		parts = append(parts, "the configuration")
+	}
+	switch more := uint64(st.More); {
+	case more == 0:
+	case len(parts) == 0:
+		parts = append(parts, count(more, "file", "files"))
+	default:
+		parts = append(parts, count(more, "more file", "more files"))
 	}
 	text := "damaged in the store: " + strings.Join(parts, ", ")
 	if blobs > 0 {
@@ -203,7 +210,7 @@ func (s *serving) verifyJob(cfg *config.Config) func(context.Context) (jobs.Outc
 		sc.Progress = func(rep snapshotter.ScrubReport) { at.Store(&rep) }
 		rep, err := s.scrub(ctx, sc)
 		through := err == nil || errors.Is(err, snapshotter.ErrUnread)
-		if through && (len(rep.State.Damage) > 0 || s.snapshots.Doubled()) && cfg.Verify.RepairFrom != "" {
+		if through && (!rep.State.Sound() || s.snapshots.Doubled()) && cfg.Verify.RepairFrom != "" {
 			sc.Scope, sc.Repair = snapshotter.ScrubDamaged, true
 			mended, rerr := scrubFrom(ctx, cfg, cfg.Verify.RepairFrom, s.log, sc, s.scrub)
 			err = errors.Join(err, rerr)
@@ -222,7 +229,7 @@ func (s *serving) verifyJob(cfg *config.Config) func(context.Context) (jobs.Outc
 		if damage := damageText(&rep.State); damage != "" {
 			summary += "; " + damage
 		}
-		return jobs.Outcome{Partial: len(rep.State.Damage) > 0, Summary: summary}, err
+		return jobs.Outcome{Partial: !rep.State.Sound(), Summary: summary}, err
 	}
 }
 

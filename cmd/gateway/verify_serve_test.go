@@ -220,3 +220,17 @@ func TestUnreadGoesOn(t *testing.T) {
 		t.Errorf("alarms (-want +got):\n%s", d)
 	}
 }
+
+// Damage is said also when nothing is known but that it is there.
+func TestDamageText(t *testing.T) {
+	one := []snapshotter.Damage{{Kind: snapshotter.DamagedPackfile}}
+	for want, st := range map[string]snapshotter.ScrubState{
+		"":                              {},
+		"damaged in the store: 3 files": {More: 3},
+		"damaged in the store: 1 packfile, 1 more file": {Damage: one, More: 1},
+	} {
+		if got := damageText(&st); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
