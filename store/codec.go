@@ -254,3 +254,19 @@ func (c *codec) stream(rd io.Reader) (io.Reader, error) {
 	}
 	return rd, nil
 }
+
+// unstream decodes as kloset does, in any form. What it returns is to be closed in place of rd.
+func (c *codec) unstream(rd io.ReadCloser) (io.ReadCloser, error) {
+	var err error
+	if c.key != nil {
+		if rd, err = encryption.DecryptStream(c.encryption, c.key, rd); err != nil {
+			return nil, fmt.Errorf("decrypt: %w", err)
+		}
+	}
+	if c.compression != nil {
+		if rd, err = compression.InflateStream(c.compression.Algorithm, rd); err != nil {
+			return nil, fmt.Errorf("decompress: %w", err)
+		}
+	}
+	return rd, nil
+}

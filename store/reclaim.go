@@ -1,12 +1,14 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"slices"
@@ -18,6 +20,7 @@ import (
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository/state"
 	"github.com/PlakarKorp/kloset/resources"
+	"github.com/PlakarKorp/kloset/versioning"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/snapgate/gateway/store/internal/backend"
@@ -247,6 +250,26 @@ func (s *Store) readFacts(ctx context.Context, id objects.MAC) (*factCollector, 
 	if err != nil {
 		return nil, objects.NilMac, Unavailable("read state", err)
 	}
+	return factsFrom(id, rd, version)
+}
+
+// factsOf is readFacts of what CopyOfState has read.
+func (s *Store) factsOf(id objects.MAC, raw []byte) (*factCollector, objects.MAC, error) {
+	version, rd, err := storage.Deserialize(s.repo.GetMACHasher(), resources.RT_STATE, io.NopCloser(bytes.NewReader(raw)))
+	if err == nil && !versioning.IsCompatibleWithCurrentVersion(resources.RT_STATE, version) {
+		err = fmt.Errorf("it is of version %s: %w", version, errors.ErrUnsupported)
+	}
+	if err == nil {
+		rd, err = s.codec.unstream(rd)
+	}
+	if err != nil {
+		return nil, objects.NilMac, fmt.Errorf("read copy of state %x: %w", id[:4], err)
+	}
+	return factsFrom(id, rd, version)
+}
+
+// factsFrom is readFacts of a state that is decoded. It closes rd.
+func factsFrom(id objects.MAC, rd io.ReadCloser, version versioning.Version) (*factCollector, objects.MAC, error) {
 	c := new(factCollector)
 	st, err := stateFromStream(rd, version, c)
 	if err := errors.Join(err, rd.Close()); err != nil {

@@ -328,7 +328,7 @@ func (s *Store) CopyOfState(ctx context.Context, id objects.MAC, from *Store) ([
 // the index here knows of it, or, when that is nothing, from the packfiles that no state tells of. What
 // is made anew says in addition all that is known to be removed, so that nothing comes back that the
 // state had removed. It needs a lock on the store.
-func (s *Store) RestoreState(ctx context.Context, id objects.MAC, raw []byte) error {
+func (s *Store) RestoreState(ctx context.Context, id objects.MAC, raw []byte) (err error) {
 	if raw == nil {
 		return s.remakeState(ctx, id)
 	}
@@ -336,35 +336,44 @@ func (s *Store) RestoreState(ctx context.Context, id objects.MAC, raw []byte) er
 	if err != nil {
 		return err
 	}
+	back, lost, err := s.lateAnswers(id, raw)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			s.resumed = time.Time{} // the next Reconcile goes on
+		}
+	}()
+	// Once the state is there nothing else says that it is to be answered.
+	if err := s.noteTurn(noteTurns, slices.Concat(back, lost)); err != nil {
+		return err
+	}
 	if err := s.putFile(ctx, name, raw); err != nil {
 		return err
 	}
-	return s.answerLate(ctx, id)
+	if err := s.uncolour(ctx, back, objects.NilMac); err != nil {
+		return err
+	}
+	return s.colour(ctx, nil, lost)
 }
 
-// answerLate answers a state that could not be read for a while: what came after it was said to those that could be.
-func (s *Store) answerLate(ctx context.Context, id objects.MAC) error {
+// lateAnswers returns of which packfiles a state is to be answered that could not be read for a while, since what came
+// after it was said to those that could be: that they are back, and that they are missing.
+func (s *Store) lateAnswers(id objects.MAC, raw []byte) (back, lost []objects.MAC, err error) {
 	known, err := s.placesBy("SELECT payload FROM states WHERE mac = ?", hex.EncodeToString(id[:]))
 	if err != nil || len(known) == 0 { // then it is answered by Reconcile, when it is taken over
-		return err
+		return nil, nil, err
 	}
-	t, err := s.turnOf(ctx, id)
+	c, _, err := s.factsOf(id, raw)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	back, err := s.plainOf(t.coloured)
-	if err == nil {
-		err = s.uncolour(ctx, back, objects.NilMac)
+	if back, err = s.plainOf(c.coloured); err != nil || len(c.Freed) == 0 {
+		return back, nil, err
 	}
-	if err != nil || len(t.freed) == 0 {
-		return err
-	}
-	lost, err := s.LostPackfiles()
-	if err != nil {
-		return err
-	}
-	lost = slices.DeleteFunc(lost, func(mac objects.MAC) bool { return !slices.Contains(t.freed, mac) })
-	return s.colour(ctx, nil, lost)
+	lost, err = s.LostPackfiles()
+	return back, slices.DeleteFunc(lost, func(mac objects.MAC) bool { return !slices.Contains(c.Freed, mac) }), err
 }
 
 func (s *Store) remakeState(ctx context.Context, id objects.MAC) error {

@@ -180,7 +180,7 @@ func (s *Store) answer(ctx context.Context, macs []objects.MAC, left func([]turn
 	if len(macs) == 0 {
 		return nil
 	}
-	if err := s.noteTurn("INSERT OR IGNORE INTO snapgate_turn (mac) VALUES (?)", macs); err != nil {
+	if err := s.noteTurn(noteTurns, macs); err != nil {
 		return err
 	}
 	all, whole, err := s.turns(ctx)
@@ -193,8 +193,14 @@ func (s *Store) answer(ctx context.Context, macs []objects.MAC, left func([]turn
 	return s.noteTurn("DELETE FROM snapgate_turn WHERE mac = ?", macs)
 }
 
+// noteTurns notes packfiles in turnTable.
+const noteTurns = "INSERT OR IGNORE INTO snapgate_turn (mac) VALUES (?)"
+
 // noteTurn runs a statement of turnTable for packfiles.
 func (s *Store) noteTurn(stmt string, macs []objects.MAC) (err error) {
+	if len(macs) == 0 {
+		return nil
+	}
 	db, err := s.openIndex()
 	if err != nil {
 		return err

@@ -501,6 +501,71 @@ func TestAnswersLate(t *testing.T) {
 	}
 }
 
+// TestLateAnswerCutOff: a state is put back from a copy, and the answer to it cannot be written. It is, by the next
+// attempt or by the next process.
+func TestLateAnswerCutOff(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart=%t", restart), func(t *testing.T) {
+			c := newComesAndGoes(t)
+			c.some = 6
+			faults := storetest.NewFaultFS()
+			cfg := storetest.Config(c.dir)
+			cfg.CacheDir, cfg.KeepDir, cfg.Create, cfg.Disk = t.TempDir(), "", false, faults
+			open := func() *store.Store {
+				s, err := store.Open(t.Context(), cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s
+			}
+			s := open()
+			defer func() {
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			c.move(c.path, c.away)
+			said := c.reconcile(s, true)
+			for _, missing := range []bool{false, true} {
+				from, to, step := c.away, c.path, "back"
+				if missing {
+					from, to, step = c.path, c.away, "missing again"
+				}
+				was, asked := c.spoil(said[0]), said[0]
+				c.move(from, to)
+				c.reconcile(s, missing)
+				written := 0
+				faults.Fail(func(op storetest.Op, path string) error {
+					if op != storetest.OpRename || !strings.Contains(path, "/states/") {
+						return nil
+					}
+					if written++; written > 1 {
+						return syscall.EIO
+					}
+					return nil
+				})
+				if err := s.RestoreState(t.Context(), asked, was); !errors.Is(err, store.ErrUnavailable) || written != 2 {
+					t.Fatalf("%s: an answer that cannot be written: %v, after %d states", step, err, written)
+				}
+				faults.Fail(nil)
+				if restart {
+					if err := s.Close(); err != nil {
+						t.Fatal(err)
+					}
+					s = open()
+				}
+				if said = c.reconcile(s, missing); len(said) != 1 || c.parent(said[0]) != asked {
+					t.Fatalf("%s: %d states after the error", step, len(said))
+				}
+				if ids := c.reconcile(s, missing); len(ids) != 0 {
+					t.Errorf("%s: %d more states", step, len(ids))
+				}
+				c.everybody(step, !missing)
+			}
+		})
+	}
+}
+
 // spoil cuts a state off, and returns it as it was.
 func (c *comesAndGoes) spoil(id objects.MAC) (was []byte) {
 	c.t.Helper()
