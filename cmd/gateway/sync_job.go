@@ -49,28 +49,28 @@ func (l *syncLog) planned(_ snapshotter.CopyPlan, copier *snapshotter.Copier) {
 
 func (l *syncLog) checked(s snapshotter.Snapshot, err error) {
 	if err != nil {
-		l.fail("copy cannot be read back", s, err)
+		l.copied(s, err)
 		return
 	}
 	l.log.Info("copy of a run before read back", "snapshot", s.ID.String(), "share", s.Share)
 }
 
-func (l *syncLog) fail(message string, s snapshotter.Snapshot, err error) {
-	l.mu.Lock()
-	l.failed++
-	l.mu.Unlock()
-	l.log.Error(message, "snapshot", s.ID.String(), "share", s.Share, "err", err)
-}
-
 func (l *syncLog) copying(snapshotter.Snapshot) {}
 
 func (l *syncLog) copied(s snapshotter.Snapshot, err error) {
+	if errors.Is(err, snapshotter.ErrNoSnapshot) {
+		return // somebody has removed it meanwhile
+	}
+	if err != nil {
+		l.mu.Lock()
+		l.failed++
+		l.mu.Unlock()
+	}
 	switch {
-	case errors.Is(err, snapshotter.ErrNoSnapshot): // somebody has removed it meanwhile
 	case errors.Is(err, snapshotter.ErrNotRead):
-		l.fail("copy cannot be read back", s, err)
+		l.log.Error("copy cannot be read back", "snapshot", s.ID.String(), "share", s.Share, "err", err)
 	case err != nil:
-		l.fail("snapshot not copied", s, err)
+		l.log.Error("snapshot not copied", "snapshot", s.ID.String(), "share", s.Share, "err", err)
 	default:
 		l.log.Debug("snapshot copied", "snapshot", s.ID.String(), "share", s.Share)
 	}
