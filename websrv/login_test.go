@@ -1,10 +1,11 @@
 package websrv
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,9 +104,54 @@ func TestCookies(t *testing.T) {
 	case !found.HttpOnly || found.SameSite != http.SameSiteStrictMode || found.Path != "/" || found.Domain != "" || len(found.Value) != 43:
 		t.Errorf("cookie %v", found)
 	}
-	v := &viewer{secure: true}
-	if name := v.cookieName(httptest.NewRequest(http.MethodGet, "/", nil), "snapgate"); name != "__Host-snapgate" {
-		t.Errorf("with TLS the cookie is %q", name)
+}
+
+// Where TLS ends here, with no proxy before it, cookies are for this host alone and for TLS, when they are set and when they
+// are taken back; browsers refuse others of such a name. A cookie that a plain connection may have set does not count.
+func TestCookiesOverTLS(t *testing.T) {
+	cert := certificate(t, "gateway")
+	s := startSite(t, func(c *Config) {
+		c.TLS = func() *tls.Config {
+			return &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12}
+		}
+	})
+	over := func() *browser {
+		b := s.browser()
+		b.base = "https://" + s.addr
+		b.client.Transport.(*http.Transport).TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
+		return b
+	}
+	values := map[string]string{}
+	fit := func(a answer, names ...string) {
+		t.Helper()
+		var got []string
+		for _, c := range (&http.Response{Header: a.header}).Cookies() {
+			got, values[c.Name] = append(got, c.Name), c.Value
+			if !c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != "/" || c.Domain != "" {
+				t.Errorf("cookie %v", c)
+			}
+		}
+		if !slices.Equal(got, names) {
+			t.Errorf("cookies %q, want %q", got, names)
+		}
+	}
+	b := over()
+	page := b.get("/login")
+	fit(page, "__Host-snapgate-form")
+	if sts := page.header.Get("Strict-Transport-Security"); sts == "" {
+		t.Error("no Strict-Transport-Security")
+	}
+	fit(b.post("/login", "user", "alice", "password", "alice's"), "__Host-snapgate", "__Host-snapgate-form")
+	value := values["__Host-snapgate"]
+	contains(t, b.want("/"), "alice")
+	for name, want := range map[string]int{"snapgate": http.StatusSeeOther, "__Host-snapgate": http.StatusOK} {
+		if a := over().get("/", "Cookie", name+"="+value); a.status != want {
+			t.Errorf("with the value as %s: %d, want %d", name, a.status, want)
+		}
+	}
+	fit(b.post("/logout"), "__Host-snapgate")
+	if a := b.get("/"); a.status != http.StatusSeeOther {
+		t.Errorf("after the logout: %d", a.status)
 	}
 }
 
