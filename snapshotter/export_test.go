@@ -71,6 +71,17 @@ func (s *Snapshotter) Stock(ctx context.Context, changes iter.Seq2[Change, error
 	return s.store.Ingest(a.id)
 }
 
+// TakeStock takes note of what is missing from the store, as a commit does before it begins.
+func (s *Snapshotter) TakeStock(ctx context.Context) error {
+	s.write.Lock()
+	defer s.write.Unlock()
+	lock, err := s.store.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.takeStock(ctx), lock.Unlock())
+}
+
 // Contents describes all that a snapshot holds, so that two that hold the same are equal:
 // what each of its indexes has under each key, and the summary of its root.
 func (s *Snapshotter) Contents(id ID) (map[string]string, error) {

@@ -366,7 +366,7 @@ func (r *scrubbing) explain() {
 // read back. So at every moment one of both is there that is as good as can be. It returns how many were
 // replaced.
 func (r *scrubbing) settle(ctx context.Context) (n int, err error) {
-	there, err := r.s.store.Snapshots()
+	there, err := r.s.due()
 	if err != nil {
 		return 0, err
 	}
@@ -467,8 +467,18 @@ func (s *Snapshotter) readable(id ID) bool {
 
 // listed reports whether a snapshot is in the store and was not removed, whether it can be read or not.
 func (s *Snapshotter) listed(id ID) (bool, error) {
-	there, err := s.store.Snapshots()
+	there, err := s.due()
 	return slices.Contains(there, objects.MAC(id)), err
+}
+
+// due lists the snapshots that should be there: also those whose packfile is missing, which nobody else lists.
+func (s *Snapshotter) due() ([]objects.MAC, error) {
+	ids, err := s.store.Snapshots()
+	if err != nil {
+		return nil, err
+	}
+	lost, err := s.store.LostSnapshots()
+	return append(ids, lost...), err
 }
 
 // Doubled reports whether there is a snapshot beside one that was made in its place, as a run leaves them that

@@ -1,6 +1,7 @@
 package snapshotter_test
 
 import (
+	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/resources"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
@@ -113,41 +116,87 @@ func (k *scrubRig) replaced(from *snapshotter.Snapshotter, was []snapshotter.Sna
 	k.sound(k.scrub(snapshotter.ScrubAll))
 }
 
-// TestReplace damages the headers of snapshots, and cuts packfiles of metadata off: the snapshots are made
-// anew of their copies, the newest too, and nobody who knows them by their old ids is worse off.
+// packfileOf is where the header of a snapshot is.
+func (k *scrubRig) packfileOf(id snapshotter.ID) string {
+	k.t.Helper()
+	places, err := k.store.PlacesOf(resources.RT_SNAPSHOT, objects.MAC(id))
+	if err != nil || len(places) != 1 {
+		k.t.Fatalf("the header of %s is in %v, %v", id, places, err)
+	}
+	name := hex.EncodeToString(places[0].Packfile[:])
+	return filepath.Join(k.root, "packfiles", name[:2], name)
+}
+
+// lose takes away the packfiles with the metadata of snapshots.
+func (k *scrubRig) lose(ids ...snapshotter.ID) {
+	k.t.Helper()
+	for _, id := range ids {
+		change(k.t, k.packfileOf(id), func([]byte) []byte { return nil })
+	}
+}
+
+// noteLoss has this process take note of what is missing, as whoever commits does.
+func (k *scrubRig) noteLoss() {
+	k.t.Helper()
+	if err := k.TakeStock(k.t.Context()); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// TestReplace damages the headers of snapshots, cuts packfiles of metadata off and takes them away: the
+// snapshots are made anew of their copies, the newest too, and nobody who knows them by their old ids is worse off.
 func TestReplace(t *testing.T) {
-	for name, spoil := range map[string]func(k *scrubRig){
-		"headers": func(k *scrubRig) {
+	for name, spoil := range map[string]func(k *scrubRig, all []snapshotter.ID){
+		"headers": func(k *scrubRig, _ []snapshotter.ID) {
 			for _, x := range k.regions() {
 				if x.what == "snapshot" {
 					change(t, x.path, flip(8*x.from+100))
 				}
 			}
 		},
-		"nodes": func(k *scrubRig) {
+		"nodes": func(k *scrubRig, _ []snapshotter.ID) {
 			for _, x := range k.regions() {
 				if strings.Contains(x.what, "node") || strings.Contains(x.what, "btree") {
 					change(t, x.path, flip(8*x.from+100))
 				}
 			}
 		},
-		"cut off": func(k *scrubRig) {
+		"cut off": func(k *scrubRig, _ []snapshotter.ID) {
 			for _, x := range k.regions() {
 				if x.what == "snapshot" {
 					change(t, x.path, func(data []byte) []byte { return data[:len(data)/3] })
 				}
 			}
 		},
+		"missing":       func(k *scrubRig, all []snapshotter.ID) { k.lose(all...) },
+		"first missing": func(k *scrubRig, all []snapshotter.ID) { k.lose(all[2]) },
+		// From then on no list has them.
+		"missing and noted": func(k *scrubRig, all []snapshotter.ID) {
+			k.lose(all...)
+			k.noteLoss()
+		},
+		"newest missing and noted": func(k *scrubRig, all []snapshotter.ID) {
+			k.lose(all[0])
+			k.noteLoss()
+		},
+		"missing at the start": func(k *scrubRig, all []snapshotter.ID) {
+			k.lose(all...)
+			k.Snapshotter = newSnapshotter(k.t, k.store)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k, from, was := newReplaceRig(t)
-			spoil(k)
+			all := make([]snapshotter.ID, len(was))
+			for i := range was {
+				all[i] = was[i].ID
+			}
+			spoil(k, all)
 			if rep := k.scrub(snapshotter.ScrubAll); len(rep.State.Damage) == 0 {
 				t.Fatal("there is no damage")
 			}
 			rep := k.repair(from)
 			// Nodes that are made anew may be the very bytes that are damaged: then nothing else is needed.
-			if n := len(rep.Replaced); n == 0 && name == "cut off" || n != 3 && name == "headers" {
+			if n := len(rep.Replaced); n == 0 && name != "nodes" || n != 3 && (name == "headers" || strings.HasPrefix(name, "missing")) {
 				t.Errorf("replaced %v", rep.Replaced)
 			}
 			k.replaced(from, was, rep)

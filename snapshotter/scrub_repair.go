@@ -233,8 +233,11 @@ func (r *scrubbing) restow(ctx context.Context, mac objects.MAC) error {
 			left = append(left, p)
 		}
 	}
-	if f.blind || len(left) > 0 {
+	switch {
+	case len(left) > 0:
 		return fmt.Errorf("%d of its blobs are nowhere else: %s", len(left), f.why(left))
+	case f.blind:
+		return errors.New("what snapshots need of it cannot be told while parts of them cannot be read")
 	}
 	s := r.s
 	s.enter()

@@ -155,7 +155,7 @@ func (u *useSearch) unreadable() error {
 	if u.blind {
 		return nil // nothing was read yet
 	}
-	ids, err := u.s.store.Snapshots()
+	ids, err := u.s.due()
 	if err != nil {
 		return err
 	}
