@@ -3,16 +3,23 @@
 package peers
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dustin/go-humanize"
 
 	"github.com/snapgate/gateway/internal/proctest"
 )
@@ -40,6 +47,7 @@ func plakarRows() []plakarRow {
 		{"`restore` brings back the tree", plakarRestore},
 		{"`diff` tells two snapshots apart", plakarDiff},
 		{"`ls`, `locate`, `diff` and `check` say what the gateway's `ls`, `find`, `diff` and `check` say", plakarViews},
+		{"`check` of a damaged store finds the snapshots damaged that the gateway's `check` does", plakarDamage},
 		{"`backup` into the same store: the gateway shows that snapshot, read-only, in a share that has its machine's name", plakarBackup},
 	}
 }
@@ -69,18 +77,26 @@ func (e *plakarEnv) prepare() error {
 		id   *string
 	}{{&e.oldData, &e.older}, {&e.newData, &e.new}} {
 		_, *step.data = e.remote("sub/f", 200_000)
-		out, err := e.g.Command(e.t.Context(), "snapshot", "main")
+		id, err := e.commit()
 		if err != nil {
 			return err
 		}
-		lines := strings.Split(strings.TrimSpace(out), "\n")
-		if id := lines[len(lines)-1]; len(id) == 64 {
-			*step.id = id[:8]
-		} else {
-			return fmt.Errorf("gateway snapshot prints %q, want an id alone on the last line", lines[len(lines)-1])
-		}
+		*step.id = id[:8]
 	}
 	return nil
+}
+
+// commit makes a snapshot of main.
+func (e *plakarEnv) commit() (id string, err error) {
+	out, err := e.g.Command(e.t.Context(), "snapshot", "main")
+	if err != nil {
+		return "", err
+	}
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if id = lines[len(lines)-1]; len(id) != 64 {
+		return "", fmt.Errorf("gateway snapshot prints %q, want an id alone on the last line", id)
+	}
+	return id, nil
 }
 
 func plakarLs(e *plakarEnv) error {
@@ -138,25 +154,28 @@ func plakarDiff(e *plakarEnv) error {
 
 // views are two snapshots of a tree of their own.
 func (e *plakarEnv) views() (was, now string, err error) {
-	commit := func() string {
-		out, cerr := e.g.Command(e.t.Context(), "snapshot", "main")
-		err = errors.Join(err, cerr)
-		lines := strings.Split(strings.TrimSpace(out), "\n")
-		return lines[len(lines)-1]
-	}
 	for _, dir := range []string{"views", "views/sub", "views/empty"} {
 		err = errors.Join(err, e.see.Mkdir(path.Join(e.dir, dir)))
 	}
 	for _, name := range []string{"views/same", "views/with space.txt", "views/sub/gone.txt", "views/sub/other"} {
 		e.remote(name, 1000)
 	}
-	err = errors.Join(err, e.see.Symlink("same", path.Join(e.dir, "views/link")))
-	was = commit()
+	err = errors.Join(err, e.see.Symlink("same", path.Join(e.dir, "views/link")),
+		e.see.Chmod(path.Join(e.dir, "views/same"), 0o600), e.see.Chmod(path.Join(e.dir, "views/empty"), 0o711))
+	if err != nil {
+		return "", "", err
+	}
+	if was, err = e.commit(); err != nil {
+		return "", "", err
+	}
 	gone, _ := e.remote("views/sub/gone.txt", 0)
 	e.remote("views/sub/other", 2000)
 	e.remote("views/new.txt", 10)
-	err = errors.Join(err, e.see.Remove(gone))
-	return was, commit(), err
+	if err := e.see.Remove(gone); err != nil {
+		return "", "", err
+	}
+	now, err = e.commit()
+	return was, now, err
 }
 
 // named lists the paths that the text of a command names, sorted.
@@ -167,6 +186,44 @@ func named(out string, of *regexp.Regexp) []string {
 	}
 	slices.Sort(list)
 	return list
+}
+
+// plakarLine is what plakar's ls tells of each entry: its time, mode, size, path and target.
+var plakarLine = regexp.MustCompile(`(?m)^(\S+Z) (\S+) +\S+ +\S+ +(\S+ \S+) (/plakar/views.*)$`)
+
+// listed has, sorted, what plakar's ls tells of the entries, and what the gateway's tells in plakar's form.
+func listed(theirs, ours string) (want, got []string, err error) {
+	for _, m := range plakarLine.FindAllStringSubmatch(theirs, -1) {
+		want = append(want, strings.Join(m[1:], " "))
+	}
+	for dec := json.NewDecoder(strings.NewReader(ours)); ; {
+		var f struct {
+			Path, Kind, Mode, Target string
+			Size                     uint64
+			MTime                    time.Time
+		}
+		switch err := dec.Decode(&f); {
+		case errors.Is(err, io.EOF):
+			slices.Sort(want)
+			slices.Sort(got)
+			return want, got, nil
+		case err != nil:
+			return nil, nil, err
+		}
+		bits, err := strconv.ParseUint(f.Mode, 8, 32)
+		if err != nil {
+			return nil, nil, err
+		}
+		mode := fs.FileMode(bits)
+		switch f.Kind {
+		case "directory":
+			mode |= fs.ModeDir
+		case "link":
+			mode |= fs.ModeSymlink
+			f.Path += " -> " + f.Target
+		}
+		got = append(got, fmt.Sprintf("%s %s %s %s", f.MTime.UTC().Format(time.RFC3339), mode, humanize.IBytes(f.Size), f.Path))
+	}
 }
 
 // plakarViews compares what plakar says of two snapshots with what the gateway says.
@@ -205,11 +262,75 @@ func plakarViews(e *plakarEnv) error {
 		if !slices.Equal(want, got) || len(got) < x.least {
 			return fmt.Errorf("%s: plakar %q, gateway %q\n%s\n%s", x.ours[0], want, got, theirs, ours)
 		}
+		if x.ours[0] != "ls" {
+			continue
+		}
+		if want, got, err = listed(theirs, ours); err != nil || !slices.Equal(want, got) || len(got) < x.least {
+			return fmt.Errorf("ls: plakar %q, gateway %q, %w\n%s\n%s", want, got, err, theirs, ours)
+		}
 	}
 	if _, err := e.g.Command(e.t.Context(), "check", was, now); err != nil {
 		return err
 	}
 	return e.plakar.Check(e.t.Context(), was[:8], now[:8])
+}
+
+// plakarDamage flips a bit of a content that the newest snapshot alone has, in a copy of the store, and compares what
+// both find damaged in that.
+func plakarDamage(e *plakarEnv) error {
+	packfiles := func(store string) []string {
+		list, err := filepath.Glob(filepath.Join(store, "packfiles", "*", "*"))
+		if err != nil || len(list) == 0 {
+			e.t.Errorf("packfiles: %q, %v", list, err)
+		}
+		return list
+	}
+	before := packfiles(e.g.Store)
+	e.remote("large", 3<<20)
+	last, err := e.commit()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(e.local, "damaged")
+	if err := os.CopyFS(dir, os.DirFS(e.g.Store)); err != nil {
+		return err
+	}
+	fresh := slices.DeleteFunc(packfiles(dir), func(path string) bool {
+		return slices.ContainsFunc(before, func(old string) bool { return filepath.Base(old) == filepath.Base(path) })
+	})
+	if err := proctest.FlipLargest(fresh); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(e.g.Config)
+	if err != nil {
+		return err
+	}
+	g := *e.g
+	g.Config = filepath.Join(e.g.Dir, "copy.yaml")
+	config := strings.NewReplacer("data_dir: ./data", "data_dir: ./copy", "fs://./data/store", "fs://"+dir).Replace(string(text))
+	if err := os.WriteFile(g.Config, []byte(config), 0o600); err != nil {
+		return err
+	}
+	ours, err := g.Command(e.t.Context(), "check", "--json", e.older, e.new, last)
+	if err == nil {
+		return fmt.Errorf("gateway check finds no damage\n%s", ours)
+	}
+	found := regexp.MustCompile(`(?m)^{"snapshot":"([0-9a-f]{8}).*?"result":"(.*?)"`).FindAllStringSubmatch(ours, -1)
+	got := make(map[string]string)
+	for _, m := range found {
+		got[m[1]] = m[2]
+	}
+	if want := map[string]string{e.older: "good", e.new: "good", last[:8]: "damaged"}; !maps.Equal(got, want) {
+		return fmt.Errorf("gateway check: got %v, want %v\n%s, %w", got, want, ours, err)
+	}
+	plakar := e.plakar.At(dir)
+	if err := plakar.Check(e.t.Context(), e.older, e.new); err != nil {
+		return err
+	}
+	if _, err := plakar.Run(e.t.Context(), "check", last[:8]); err == nil || !strings.Contains(err.Error(), "check failed for 1 snapshot") {
+		return fmt.Errorf("plakar check of %s: %w, want damage", last[:8], err)
+	}
+	return nil
 }
 
 // showLimit is how long the gateway may take to notice what others did in its store.

@@ -71,6 +71,13 @@ func (p *Plakar) startCached(tb testing.TB, socket string) {
 	}
 }
 
+// At is plakar on another store of the same passphrase.
+func (p *Plakar) At(store string) *Plakar {
+	other := *p
+	other.store = store
+	return &other
+}
+
 func (p *Plakar) env() []string { return []string{"HOME=" + filepath.Join(p.dir, "home"), "TERM=dumb"} }
 
 func (p *Plakar) run(ctx context.Context, args ...string) (Result, error) {
