@@ -2,8 +2,10 @@ package browser
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net/url"
@@ -477,6 +479,7 @@ func TestPages(t *testing.T) {
 	b.click(`main form button`)
 	b.wants("The file was restored.", "this is the first letter.")
 	b.check("restored")
+	b.ill(s, sftp)
 	if status := b.load("a missing page", chromedp.Navigate(b.base+"/view/nothing")); status != 404 {
 		t.Errorf("a missing page: status %d", status)
 	}
@@ -488,6 +491,52 @@ func TestPages(t *testing.T) {
 	b.click(`.out button`)
 	b.wants("Sign in")
 	b.quiet()
+}
+
+// ill makes a job fail and damages the store, and has the pages looked at that tell of it.
+func (b *tab) ill(s *site, sftp *proctest.SFTP) {
+	b.t.Helper()
+	if out, err := s.Command(b.t.Context(), "jobs", "run", "nas"); err == nil {
+		b.t.Fatalf("the job has not failed: %s", out)
+	}
+	content := make([]byte, 2<<20) // whose packfile is the largest
+	_, _ = rand.Read(content)      // never fails
+	f, err := sftp.Create("/docs/scan.tiff")
+	if err == nil {
+		_, err = f.Write(content)
+		err = errors.Join(err, f.Close())
+	}
+	if err == nil {
+		_, err = s.Command(b.t.Context(), "snapshot", "main")
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	packfiles, err := filepath.Glob(filepath.Join(s.Store, "packfiles", "*", "*"))
+	if err == nil {
+		err = proctest.FlipLargest(packfiles)
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	// A run that has begun by itself is waited for.
+	var out string
+	_, err = proctest.Wait(b.ctx, time.Minute, func() bool {
+		out, _ = s.Command(b.t.Context(), "scrub", "--all") // it fails
+		return strings.Contains(out, "main:/docs/scan.tiff")
+	})
+	if err != nil {
+		b.t.Fatalf("no damage was found: %v\n%s", err, out)
+	}
+	b.click(`a[href="/"]`)
+	b.wants("Alarms", "nas", "pulling has failed", "damaged in the store: 1 packfile", "for one\ngateway scrub --damaged names")
+	b.check("overview-ill")
+	b.click(`main a[href="/verification"]`)
+	b.wants("There is damage in this store.", "packfile", "/docs/scan.tiff", "content, 2.0 MiB, in 1 snapshot", "gateway scrub --repair")
+	b.check("verification-damage")
+	b.goTo("/activity")
+	b.wants("Alarms", "failed", "1 in a row")
+	b.check("activity-ill")
 }
 
 // TestKeyboard signs in, looks for a file, restores it and signs out without a mouse.
