@@ -450,14 +450,29 @@ func (v *verification) check(ctx context.Context, id ID) error {
 		return err
 	}
 	id = r.snap.ID
-	snap, err := snapshot.Load(v.s.repo, objects.MAC(id))
+	parallel := cores()
+	if background.Is(ctx) {
+		parallel = 1 // what kloset starts is not in the background
+	}
+	repo, done, err := v.s.store.Afresh(ctx, parallel)
 	if err != nil {
 		return readError("snapshot "+id.String(), err)
+	}
+	defer done()
+	ended := func(err error) error {
+		if ctx.Err() != nil { // which kloset takes for damage
+			err = ctx.Err()
+		}
+		return err
+	}
+	snap, err := snapshot.Load(repo, objects.MAC(id))
+	if err != nil {
+		return ended(readError("snapshot "+id.String(), err))
 	}
 	defer snap.Close()
 	snap.SetCheckCache(v.cache)
 	if err := snap.Check("/", &snapshot.CheckOptions{}); err != nil {
-		return fmt.Errorf("check snapshot %s: %w", id, err)
+		return fmt.Errorf("check snapshot %s: %w", id, ended(err))
 	}
 	return nil
 }

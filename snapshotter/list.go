@@ -58,6 +58,26 @@ func (s *Snapshotter) Refresh(ctx context.Context) error {
 	return s.refresh(ctx)
 }
 
+// CatchUp is Refresh that does not wait for a commit while there is nothing to take over.
+func (s *Snapshotter) CatchUp(ctx context.Context) error {
+	if s.write.TryLock() {
+		defer s.write.Unlock()
+		return s.refresh(ctx)
+	}
+	if there, err := s.store.StatesBeside(ctx); err == nil {
+		s.mu.RLock()
+		same := s.loaded && len(there) == len(s.states)
+		for i := 0; same && i < len(there); i++ {
+			_, same = s.states[there[i]]
+		}
+		s.mu.RUnlock()
+		if same {
+			return nil
+		}
+	}
+	return s.Refresh(ctx)
+}
+
 // refresh needs s.write.
 func (s *Snapshotter) refresh(ctx context.Context) error {
 	if err := s.store.Refresh(ctx); err != nil {

@@ -6,10 +6,13 @@ import (
 	"iter"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/snapgate/gateway/internal/background"
 )
 
 // ordered calls work for each item, several at a time, and each for what comes of them, in the
-// order of the items. At most parallel items are begun and not yet taken.
+// order of the items. At most parallel items are begun and not yet taken. Work is done in the background
+// if ctx says so.
 func ordered[In, Out any](ctx context.Context, parallel int, items iter.Seq2[In, error], work func(context.Context, In) (Out, error), each func(Out) error) error {
 	type result struct {
 		out Out
@@ -19,10 +22,16 @@ func ordered[In, Out any](ctx context.Context, parallel int, items iter.Seq2[In,
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
+	type task struct {
+		item In
+		done chan result
+	}
 	queue := make(chan chan result, parallel)
+	tasks := make(chan task, parallel)
 	slots := make(chan struct{}, parallel)
 	group.Go(func() error {
 		defer close(queue)
+		defer close(tasks)
 		for item, err := range items {
 			if err != nil {
 				return err
@@ -32,16 +41,23 @@ func ordered[In, Out any](ctx context.Context, parallel int, items iter.Seq2[In,
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			done := make(chan result, 1)
-			queue <- done // has room for all that have a slot
-			group.Go(func() error {
-				out, err := work(ctx, item)
-				done <- result{out, err}
-				return nil
-			})
+			t := task{item, make(chan result, 1)}
+			queue <- t.done // these have room for all that have a slot
+			tasks <- t
 		}
 		return nil
 	})
+	for range parallel {
+		group.Go(func() error {
+			background.Within(ctx, func() {
+				for t := range tasks {
+					out, err := work(ctx, t.item)
+					t.done <- result{out, err}
+				}
+			})
+			return nil
+		})
+	}
 	err := func() error {
 		for done := range queue {
 			r := <-done

@@ -98,8 +98,9 @@ type Store struct {
 	resumed    time.Time    // the writer's: when answers were completed that were begun; see turnTable
 
 	mu      sync.Mutex
-	wrapped []byte // guarded by mu: the configuration as the store has it
-	swept   bool   // guarded by mu: leftovers in the store were removed
+	wrapped []byte    // guarded by mu: the configuration as the store has it
+	swept   bool      // guarded by mu: leftovers in the store were removed
+	spare   []*afresh // guarded by mu: what Afresh has made, and nobody uses
 	created bool
 }
 
@@ -427,6 +428,15 @@ func (s *Store) Available(ctx context.Context) error {
 // somebody has written to it.
 func (s *Store) States(ctx context.Context) ([]objects.MAC, error) {
 	ids, err := s.conn.List(ctx, storage.StorageResourceState)
+	if err != nil {
+		return nil, Unavailable("list states", err)
+	}
+	return ids, nil
+}
+
+// StatesBeside is States for whoever is not the writer, whose calls it may overlap.
+func (s *Store) StatesBeside(ctx context.Context) ([]objects.MAC, error) {
+	ids, err := s.conn.connector.List(ctx, storage.StorageResourceState)
 	if err != nil {
 		return nil, Unavailable("list states", err)
 	}

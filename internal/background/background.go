@@ -8,6 +8,27 @@
 // anyway: a quarter of a core is left when somebody else wants all of it.
 package background
 
+import "context"
+
 // Do runs f in the background and waits for it. f has a thread of its own: handing something
 // over to it, or by it, takes 5 to 10 µs, which is long for ordinary goroutines.
 func Do(f func()) { do(f) }
+
+// within is the key of a context in which work is done in the background.
+type within struct{}
+
+// With returns a context in which Within does work in the background.
+func With(ctx context.Context) context.Context { return context.WithValue(ctx, within{}, true) }
+
+// Within runs f and waits for it: in the background if ctx is one of With. It is for goroutines that
+// work for somebody who may be there himself: what a goroutine starts is not in the background with it.
+func Within(ctx context.Context, f func()) {
+	if Is(ctx) {
+		Do(f)
+		return
+	}
+	f()
+}
+
+// Is reports whether ctx is one of With.
+func Is(ctx context.Context) bool { return ctx.Value(within{}) != nil }

@@ -1,0 +1,81 @@
+package snapshotter_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/snapgate/gateway/internal/background"
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+// TestCatchUp: whoever asks what is in the store waits for a commit only if there is something that it
+// keeps him from taking over.
+func TestCatchUp(t *testing.T) {
+	var inside func()
+	st := storetest.New(t)
+	r := &rig{t: t, store: st, Snapshotter: newSnapshotter(t, st, func(c *snapshotter.Config) {
+		c.Failpoint = func(name string) {
+			if name == snapshotter.FailCommitEntries && inside != nil {
+				inside()
+			}
+		}
+	})}
+	first := r.commit(snapshotter.ID{}, baseTree().all()...)
+	other := &rig{t: t, store: storetest.Open(t, otherConfig(st)), n: 10}
+	other.Snapshotter = newSnapshotter(t, other.store)
+	caughtUp := func() <-chan error {
+		done := make(chan error, 1)
+		go func() { done <- r.CatchUp(t.Context()) }()
+		return done
+	}
+
+	inside = func() {
+		select {
+		case err := <-caughtUp():
+			if err != nil {
+				t.Errorf("beside a commit: %v", err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Error("it waits for a commit although there is nothing to take over")
+		}
+	}
+	second := r.commit(first, put("/new", file(20, "new")))
+
+	var theirs snapshotter.ID
+	var waiting <-chan error
+	inside = func() {
+		theirs = other.commit(snapshotter.ID{}, put("/theirs", file(1, "theirs")))
+		waiting = caughtUp()
+	}
+	third := r.commit(second, put("/new", file(21, "newer")))
+	if err := <-waiting; err != nil {
+		t.Error(err)
+	}
+	got := listed(t, r.Snapshotter)
+	for _, id := range []snapshotter.ID{first, second, third, theirs} {
+		if !slices.Contains(got, id) {
+			t.Errorf("%s is not listed", id)
+		}
+	}
+}
+
+// TestCheckEnds: a check whose context has ended reads nothing more, and says nothing of damage.
+func TestCheckEnds(t *testing.T) {
+	r := newRig(t)
+	id := r.commit(snapshotter.ID{}, baseTree().all()...)
+	for in, ctx := range map[string]context.Context{"the foreground": t.Context(), "the background": background.With(t.Context())} {
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		if err := r.Check(ended, id); !errors.Is(err, context.Canceled) || errors.Is(err, store.ErrDamaged) {
+			t.Errorf("in %s: got %v, want %v", in, err, context.Canceled)
+		}
+		if err := r.Check(ctx, id); err != nil {
+			t.Errorf("in %s: %v", in, err)
+		}
+	}
+}
