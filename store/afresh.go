@@ -34,7 +34,7 @@ func (s *Store) Afresh(ctx context.Context, parallel int) (repo *repository.Repo
 	}, nil
 }
 
-// takeAfresh takes a view that nobody uses, or makes one: kloset cannot close its handle on the index.
+// takeAfresh takes a view that nobody uses, or makes one, with a handle of its own on the index.
 func (s *Store) takeAfresh() (*afresh, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -58,7 +58,7 @@ func TestAfresh(t *testing.T) {
 		t.Errorf("when its context has ended: got %v, want %v", err, context.Canceled)
 	}
 	free()
-	for range 3 { // each costs a descriptor for good
+	for range 3 { // each has a handle on the index, so they are used again
 		again, free, err := s.Afresh(t.Context(), 1)
 		if err != nil || again.AppContext().Err() != nil {
 			t.Errorf("again: %v, %v", err, again.AppContext().Err())

@@ -241,7 +241,14 @@ func (s *Store) openIndex() (*sqlite.SQLiteCache, error) {
 
 // closeIndex closes all handles on the index that last.
 func (s *Store) closeIndex() error {
-	return errors.Join(s.locator.close(), s.ingester.close(), closeRepository(s.repo))
+	err := errors.Join(s.locator.close(), s.ingester.close(), closeRepository(s.repo))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.spare {
+		err = errors.Join(err, closeRepository(a.repo))
+	}
+	s.spare = nil
+	return err
 }
 
 // closeRepository closes kloset's handle on the index. kloset has no call for that: its own Close does nothing,

@@ -66,6 +66,8 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 		rep := s.answerAckAlarm(ctx, req)
 		s.events.answered("operator_ack_alarm", req.Kind+" "+req.Subject, &rep)
 		return rep
+	case control.OpView:
+		return s.answerView(ctx, req.View, send)
 	case control.OpPins, control.OpPins + control.OfStore:
 		return s.answerPins(ctx, req, send)
 	case control.OpPin, control.OpUnpin, control.OpPin + control.OfStore, control.OpUnpin + control.OfStore:

@@ -16,15 +16,15 @@ func (p *program) catCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cat SNAP:PATH...",
 		Short: "Print files of a snapshot",
-		Long: `Prints the bytes of files, one after the other, as they are. It reads the store itself, with and
-without a running gateway, and changes nothing. A symbolic link is not followed.
+		Long: `Prints the bytes of files, one after the other, as they are. The running gateway does it, if there
+is one; else the store is read. It changes nothing. A symbolic link is not followed.
 
 ` + snapWords,
 		Example: `  gateway cat -c /etc/gateway.yaml main:/etc/hosts
   gateway cat "main@3 hours ago:/db/dump.sql.gz" | gunzip | less`,
 		Args: arguments(1, 1000),
 		RunE: func(c *cobra.Command, args []string) error {
-			return p.look(c.Context(), "cat", f, func(ctx context.Context, v *viewing) error {
+			return p.look(c, args, f, func(ctx context.Context, v *viewing) error {
 				for _, ref := range args {
 					if err := v.cat(ctx, ref); err != nil {
 						return err

@@ -27,8 +27,8 @@ func (p *program) checkCommand() *cobra.Command {
 		Use:   "check [SNAP]...",
 		Short: "Check snapshots",
 		Long: `Reads snapshots, or all, and compares every index, entry, object and chunk with its checksum, as
-plakar check does; what several snapshots have in common is read once. It works beside a running
-gateway, takes no lock and changes nothing. It goes on after a snapshot that is damaged, names the
+plakar check does; what several snapshots have in common is read once. The running gateway does it,
+if there is one. It takes no lock and changes nothing. It goes on after a snapshot that is damaged, names the
 files that are, and its exit status is 1 then.
 
 With --sample it reads all directories, and the bytes of a part of the files, which each call
@@ -48,7 +48,7 @@ and seconds.`,
 			if err := ck.parse(args); err != nil {
 				return usageError(c, err)
 			}
-			return p.look(c.Context(), "check", &ck.viewFlags, func(ctx context.Context, v *viewing) error { return ck.run(ctx, v, args) })
+			return p.look(c, args, &ck.viewFlags, func(ctx context.Context, v *viewing) error { return ck.run(ctx, v, args) })
 		},
 	}
 	f := c.Flags()
@@ -107,7 +107,7 @@ func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) erro
 	if ck.part > 0 && !ck.asJSON {
 		_, _ = fmt.Fprintf(v.p.stderr, "read the bytes of %s, %s\n", count(total.Files, "file", "files"), bytesText(int64(total.Bytes)))
 	}
-	lost, err := ck.unlisted(v, args)
+	lost, err := ck.unlisted(ctx, v, args)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) erro
 
 // unlisted names the snapshots that nothing is known of but that there are such: their headers
 // cannot be read. It does so when all are checked.
-func (ck *checkCommand) unlisted(v *viewing, args []string) (n int, err error) {
+func (ck *checkCommand) unlisted(ctx context.Context, v *viewing, args []string) (n int, err error) {
 	if len(args) > 0 || ck.share != "" {
 		return 0, nil
 	}
@@ -134,6 +134,9 @@ func (ck *checkCommand) unlisted(v *viewing, args []string) (n int, err error) {
 	for _, id := range ids {
 		if known[snapshotter.ID(id)] {
 			continue
+		}
+		if s, err := v.snaps.Snapshot(ctx, snapshotter.ID(id)); err == nil && s.ID == snapshotter.ID(id) {
+			continue // it was made meanwhile
 		}
 		n++
 		l := &checkLine{Snapshot: snapshotter.ID(id).String(), Result: "damaged", Error: "its header, or an index of it, cannot be read"}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +27,9 @@ type program struct {
 	clocks          func() retention.Reading // of tests; nil: the machine's
 	leaveOutDamaged bool                     // serve: go on without uploads whose spooled bytes are damaged
 
+	zone   *time.Location // in which times are read and shown by what looks into snapshots; nil: the machine's
+	served *served        // of a command that a running gateway runs for somebody; else nil
+
 	cheapKDF bool // tests: stores are created with a weak and quick key derivation
 }
 
@@ -34,16 +38,27 @@ const defaultConfigFile = "config.yaml"
 
 // run runs the command that args name and returns the exit status.
 func (p *program) run(ctx context.Context, args []string) int {
-	root := p.root()
-	root.SetArgs(args)
-	root.SetIn(p.stdin)
-	root.SetOut(p.stdout)
-	root.SetErr(p.stderr)
-	err := root.ExecuteContext(ctx)
+	err := p.execute(ctx, p.root(), args)
 	if err == nil {
 		return statusOK
 	}
 	return p.report(err)
+}
+
+func (p *program) execute(ctx context.Context, root *cobra.Command, args []string) error {
+	root.SetArgs(args)
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	return root.ExecuteContext(ctx)
+}
+
+// now is the time, in the zone in which times are read and shown.
+func (p *program) now() time.Time {
+	if p.zone == nil {
+		return time.Now()
+	}
+	return time.Now().In(p.zone)
 }
 
 func (p *program) root() *cobra.Command {
@@ -75,15 +90,9 @@ not as it should be.`,
 		p.hooksCommand(),
 		p.snapshotCommand(),
 		p.snapshotsCommand(),
-		p.infoCommand(),
-		p.lsCommand(),
-		p.treeCommand(),
-		p.catCommand(),
-		p.getCommand(),
-		p.findCommand(),
-		p.historyCommand(),
-		p.diffCommand(),
-		p.checkCommand(),
+	)
+	root.AddCommand(p.viewCommands()...)
+	root.AddCommand(
 		p.importCommand(),
 		p.pullCommand(),
 		p.jobsCommand(),
@@ -100,6 +109,21 @@ not as it should be.`,
 	needsCommand(root)
 	root.SetHelpCommand(helpCommand(root))
 	return root
+}
+
+// viewCommands are the commands that look into snapshots.
+func (p *program) viewCommands() []*cobra.Command {
+	return []*cobra.Command{
+		p.infoCommand(),
+		p.lsCommand(),
+		p.treeCommand(),
+		p.catCommand(),
+		p.getCommand(),
+		p.findCommand(),
+		p.historyCommand(),
+		p.diffCommand(),
+		p.checkCommand(),
+	}
 }
 
 // helpCommand is cobra's, but for failing when there is no such command.

@@ -35,8 +35,8 @@ func (p *program) diffCommand() *cobra.Command {
 		Short: "Compare two snapshots",
 		Long: `Lists what differs between two snapshots at a PATH and below it: + is in the second alone, - in the
 first alone, M has other bytes, and m other attributes. The times of directories do not count.
-It reads the store itself, with and without a running gateway; directories that are the same are
-not read.
+Directories that are the same are not read. The running gateway does it, if there is one; else the
+store is read.
 
 ` + snapWords + ` It may also stand behind one SNAP, or both.
 
@@ -47,7 +47,7 @@ is an object with path, change (added, removed, changed, attributes), was and no
   gateway diff --text "fw01@3 days ago" fw01 /config.xml`,
 		Args: arguments(2, 3),
 		RunE: func(c *cobra.Command, args []string) error {
-			return p.look(c.Context(), "diff", &d.viewFlags, func(ctx context.Context, v *viewing) error { return d.run(ctx, v, args) })
+			return p.look(c, args, &d.viewFlags, func(ctx context.Context, v *viewing) error { return d.run(ctx, v, args) })
 		},
 	}
 	c.Flags().BoolVar(&d.text, "text", false, "show the lines of text files that differ")
@@ -116,8 +116,13 @@ type diffLine struct {
 func (d *diffCommand) print(ctx context.Context, v *viewing, views [2]*snapshotter.View, x snapshotter.Difference, change string) error {
 	lines := ""
 	if d.text && change != snapshotter.Attributes {
-		var err error
-		if lines, err = d.lines(ctx, views, x); err != nil {
+		leave, err := v.p.takeText(ctx)
+		if err != nil {
+			return err
+		}
+		lines, err = d.lines(ctx, views, x)
+		leave()
+		if err != nil {
 			return err
 		}
 	}

@@ -64,12 +64,21 @@ var (
 	errPartial = errors.New("some files were left out")
 )
 
+// exitError is the exit status of a command that the running gateway has run; what it had to say was
+// printed.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
 // report prints an error as "gateway: what: why" and "hint: what to try", and returns the
 // exit status.
 func (p *program) report(err error) int {
 	var list config.Errors
 	var u *usage
+	var exit exitError
 	switch {
+	case errors.As(err, &exit):
+		return int(exit)
 	case errors.Is(err, errNoCommand):
 		return statusUsage
 	case errors.Is(err, errPartial), errors.Is(err, errUnhealthy):

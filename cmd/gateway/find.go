@@ -29,8 +29,8 @@ func (p *program) findCommand() *cobra.Command {
 		Short: "Find files in a snapshot, or when they came and went",
 		Long: `Finds what is below PATH and has a name that one of the GLOBs matches, or all. A GLOB with a slash
 is matched with the whole path, another with the name alone; *, ?, [abc], {one,other} are as in a
-shell, and ** stands for any directories. It reads the store itself, with and without a running
-gateway: names and content types are looked up in the snapshot's indexes.
+shell, and ** stands for any directories. Names and content types are looked up in the snapshot's
+indexes. The running gateway does it, if there is one; else the store is read.
 
 ` + snapWords + `
 
@@ -47,11 +47,11 @@ snapshot and time in front with --all.`,
   gateway find --all main '/docs/**/report*.pdf'`,
 		Args: arguments(1, 1000),
 		RunE: func(c *cobra.Command, args []string) error {
-			q, err := f.query(args[1:], time.Now())
+			q, err := f.query(args[1:], p.now())
 			if err != nil {
 				return usageError(c, err)
 			}
-			return p.look(c.Context(), "find", &f.viewFlags, func(ctx context.Context, v *viewing) error { return f.run(ctx, v, args[0], q) })
+			return p.look(c, args, &f.viewFlags, func(ctx context.Context, v *viewing) error { return f.run(ctx, v, args[0], q) })
 		},
 	}
 	fl := c.Flags()

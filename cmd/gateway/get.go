@@ -30,7 +30,7 @@ func (p *program) getCommand() *cobra.Command {
 		Use:   "get SNAP[:PATH] [DEST]",
 		Short: "Write a file or a directory of a snapshot to this machine",
 		Long: `Writes a file, or a directory with all that is in it, to this machine, with modes and times. It
-reads the store itself, with and without a running gateway.
+reads the store itself, with and without a running gateway, but for --tar, which that does.
 
 What lies in a directory comes to lie directly in DEST, which is made when it is missing; without
 DEST in a directory of its own name, here. A file is written to DEST, or into it when DEST is a
@@ -55,7 +55,9 @@ are lines with type "kept" and path, and one with type "summary", report and sna
 			if err := g.check(p, args); err != nil {
 				return usageError(c, err)
 			}
-			return p.look(c.Context(), "get", &g.viewFlags, func(ctx context.Context, v *viewing) error { return g.run(ctx, v, args) })
+			// Files are written by whoever calls it; a zip archive has the names of all in memory.
+			g.alone = !g.tar
+			return p.look(c, args, &g.viewFlags, func(ctx context.Context, v *viewing) error { return g.run(ctx, v, args) })
 		},
 	}
 	f := c.Flags()

@@ -20,8 +20,8 @@ func (p *program) historyCommand() *cobra.Command {
 		Long: `Lists every version of a file that snapshots of a share or source have, the newest first: the
 first snapshot that has it, size, time and hash, and in how many snapshots it is. Other attributes
 than the bytes (or the target of a link) make no version. With SHARE@TIME, or with another SNAP
-than a share, it ends with that snapshot. It reads the store itself, with and without a running
-gateway.
+than a share, it ends with that snapshot. The running gateway does it, if there is one; else the
+store is read.
 
 With --json every version is a line with snapshot and time (of the first snapshot that has it),
 size, hash, share, path, kind, mtime, mode, content_type, target, last and last_time (the last
@@ -33,7 +33,7 @@ Exit status 3: snapshots could not be read; they are named on standard error.`,
   gateway history --json fw01:/config.xml | jq -r '[.time, .size, .hash] | @tsv'`,
 		Args: arguments(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return p.look(c.Context(), "history", f, func(ctx context.Context, v *viewing) error { return v.history(ctx, args[0]) })
+			return p.look(c, args, f, func(ctx context.Context, v *viewing) error { return v.history(ctx, args[0]) })
 		},
 	}
 	f.add(c)

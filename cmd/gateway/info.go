@@ -20,7 +20,7 @@ func (p *program) infoCommand() *cobra.Command {
 		Short: "Describe a snapshot, or a file in it",
 		Long: `Describes a snapshot: what it is of, what it holds, what made it, and what could not be captured.
 With PATH it describes one file or directory; hash is the store's own, which is the same for the
-same bytes and for no others. It reads the store itself, with and without a running gateway.
+same bytes and for no others. The running gateway does it, if there is one; else the store is read.
 
 ` + snapWords + `
 
@@ -33,7 +33,7 @@ prints, and snapshot, hash, files, directories and total (bytes) below a directo
   gateway info main:/etc/hosts`,
 		Args: arguments(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return p.look(c.Context(), "info", f, func(ctx context.Context, v *viewing) error { return v.info(ctx, args[0], verbose) })
+			return p.look(c, args, f, func(ctx context.Context, v *viewing) error { return v.info(ctx, args[0], verbose) })
 		},
 	}
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, fmt.Sprintf("name all that could not be captured, not the first %d", shownProblems))

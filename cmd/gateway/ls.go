@@ -23,7 +23,7 @@ func (p *program) lsCommand() *cobra.Command {
 		Use:   "ls SNAP[:PATH]",
 		Short: "List a directory of a snapshot",
 		Long: `Lists what a snapshot has in a directory, or the one file that PATH is, in byte order of the
-names. It reads the store itself, with and without a running gateway, and changes nothing.
+names. The running gateway does it, if there is one; else the store is read. It changes nothing.
 
 ` + snapWords + `
 
@@ -36,7 +36,7 @@ UTF-8 has its bytes in path_base64 as well.`,
   gateway ls -R --json 3f2a61c0 | jq -r 'select(.size > 1e9) | .path'`,
 		Args: arguments(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return p.look(c.Context(), "ls", &l.viewFlags, func(ctx context.Context, v *viewing) error { return l.run(ctx, v, args[0]) })
+			return p.look(c, args, &l.viewFlags, func(ctx context.Context, v *viewing) error { return l.run(ctx, v, args[0]) })
 		},
 	}
 	c.Flags().BoolVarP(&l.long, "long", "l", false, "with modes, owners, sizes and times")

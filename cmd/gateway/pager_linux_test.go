@@ -5,16 +5,42 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/internal/proctest"
 )
 
 // TestPager checks that a pager shows what is printed on a terminal, as PAGER says, and nowhere
-// else.
+// else; what the running gateway prints, too.
 func TestPager(t *testing.T) {
 	t.Parallel()
-	_, gateway := importedShare(t, map[string]string{"tree/a": "a"})
+	dir, gateway := importedShare(t, map[string]string{"tree/a": "a"})
+	testPager(t, gateway)
+
+	server := gateway("serve")
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { // before t.Context ends, which kills it
+		if err := errors.Join(server.Process.Signal(syscall.SIGTERM), server.Wait()); err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := proctest.Wait(t.Context(), readyLimit, func() bool {
+		_, err := control.Call(t.Context(), filepath.Join(dir, "data"), control.Request{Op: control.OpPing}, nil)
+		return err == nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	testPager(t, gateway)
+}
+
+func testPager(t *testing.T, gateway func(args ...string) *exec.Cmd) {
+	t.Helper()
 	list := func(pager, command string) *exec.Cmd {
 		cmd := gateway(strings.Fields(command)...)
 		cmd.Env = append(os.Environ(), "PAGER="+pager, "LESS=FRX", "LV=-c")

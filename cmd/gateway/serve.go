@@ -83,6 +83,7 @@ type serving struct {
 	expect      atomic.Pointer[config.Expect]
 	maintenance snapshotter.MaintainConfig // but for the grace period
 	progress    jobProgress
+	views       *viewServing
 	verifying   verifying
 	keys        []ssh.Signer
 
@@ -249,6 +250,7 @@ func (s *serving) openServers(ctx context.Context) error {
 		}
 	}
 	s.warnOfCertificates()
+	s.views = newViewServing(s.cfg)
 	s.control, err = control.Listen(s.cfg.DataDir, s.log)
 	return err
 }

@@ -24,8 +24,8 @@ func (p *program) treeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "tree SNAP[:PATH]",
 		Short: "Draw a directory of a snapshot as a tree",
-		Long: `Draws what a snapshot has in a directory and below it. It reads the store itself, with and
-without a running gateway, and changes nothing.
+		Long: `Draws what a snapshot has in a directory and below it. The running gateway does it, if there is
+one; else the store is read. It changes nothing.
 
 ` + snapWords + `
 
@@ -37,7 +37,7 @@ With --json every line is an object as of gateway ls -R.`,
 			if c.Flags().Changed("level") && t.depth < 1 {
 				return usageError(c, errors.New("--level is 1 at least"))
 			}
-			return p.look(c.Context(), "tree", &t.viewFlags, func(ctx context.Context, v *viewing) error { return t.run(ctx, v, args[0]) })
+			return p.look(c, args, &t.viewFlags, func(ctx context.Context, v *viewing) error { return t.run(ctx, v, args[0]) })
 		},
 	}
 	c.Flags().IntVarP(&t.depth, "level", "L", 0, "show so many levels")

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/cmd/gateway/internal/snapref"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
@@ -40,6 +41,7 @@ type viewFlags struct {
 	asJSON, noPager bool
 	store           string
 	endAtOnce       bool // by a signal, not when the work is at a point where it can end
+	alone           bool // it is no matter for the running gateway
 }
 
 func (f *viewFlags) add(c *cobra.Command) {
@@ -49,11 +51,11 @@ func (f *viewFlags) add(c *cobra.Command) {
 }
 
 func (f *viewFlags) addStore(c *cobra.Command) {
-	c.Flags().StringVar(&f.store, "store", "", "look into the store of that `NAME`, in place of the gateway's own")
+	c.Flags().StringVar(&f.store, "store", "", "look into the store of that `NAME`, in place of the gateway's own; it is opened here")
 }
 
-// viewing is a command that looks into snapshots: the store, which it has opened itself, and
-// where it prints to.
+// viewing is a command that looks into snapshots: the store, which it has opened itself or which the
+// running gateway has, and where it prints to.
 type viewing struct {
 	p      *program
 	flags  *viewFlags
@@ -63,12 +65,24 @@ type viewing struct {
 	list   []snapshotter.Snapshot // all, newest first
 	out    *bufio.Writer
 	asJSON *json.Encoder
-	now    time.Time
+	now    time.Time // in the zone in which times are read and shown
 }
 
-// look opens the store for a command that reads it, beside whatever else uses it, and prints
-// what do prints, on a terminal by a pager.
-func (p *program) look(ctx context.Context, name string, f *viewFlags, do func(context.Context, *viewing) error) error {
+func (p *program) newViewing(f *viewFlags, cfg *config.Config, st *store.Store, snaps *snapshotter.Snapshotter, list []snapshotter.Snapshot, w io.Writer) *viewing {
+	v := &viewing{p: p, flags: f, cfg: cfg, store: st, snaps: snaps, list: list, out: bufio.NewWriterSize(w, 64<<10), now: p.now()}
+	v.asJSON = json.NewEncoder(v.out)
+	v.asJSON.SetEscapeHTML(false)
+	return v
+}
+
+// look does what a command does that reads snapshots, and prints what do prints, on a terminal by a
+// pager. The running gateway does it, if there is one and it is its store; else the store is opened,
+// beside whatever else uses it.
+func (p *program) look(c *cobra.Command, args []string, f *viewFlags, do func(context.Context, *viewing) error) error {
+	ctx, name := c.Context(), c.Name()
+	if p.served != nil {
+		return p.lookServed(ctx, name, f, do)
+	}
 	cfg, err := p.load()
 	if err != nil {
 		return err
@@ -79,11 +93,32 @@ func (p *program) look(ctx context.Context, name string, f *viewFlags, do func(c
 		defer stop()
 		context.AfterFunc(ctx, stop) // another signal ends it at once
 	}
-	var stores []string
-	if f.store != "" {
-		stores = []string{f.store}
+	asked, err := p.askRunning(ctx, cfg, f, commandLine(c, args))
+	if asked == nil {
+		return err
 	}
-	err = p.readStore(ctx, stores, func(ctx context.Context, st *store.Store, snaps *snapshotter.Snapshotter) (err error) {
+	err = p.lookAlone(ctx, cfg, f, do)
+	switch {
+	case errors.Is(err, config.ErrPassphrase):
+		err = &hintedError{err: err, hint: hintOfPassphrase(f, asked)}
+	case err != nil && ctx.Err() != nil:
+		err = errors.New("interrupted")
+	case err == nil:
+		return nil
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// lookAlone opens the store for a command.
+func (p *program) lookAlone(ctx context.Context, cfg *config.Config, f *viewFlags, do func(context.Context, *viewing) error) error {
+	named := &cfg.Store
+	if f.store != "" {
+		var err error
+		if named, err = namedStore(cfg, f.store); err != nil {
+			return err
+		}
+	}
+	return storeError(named, readConfigured(ctx, cfg, named, func(ctx context.Context, st *store.Store, snaps *snapshotter.Snapshotter) error {
 		list, err := snaps.Snapshots(ctx, "")
 		if err != nil {
 			return err
@@ -92,9 +127,7 @@ func (p *program) look(ctx context.Context, name string, f *viewFlags, do func(c
 		if err != nil {
 			return err
 		}
-		v := &viewing{p: p, flags: f, cfg: cfg, store: st, snaps: snaps, list: list, out: bufio.NewWriterSize(w, 64<<10), now: time.Now()}
-		v.asJSON = json.NewEncoder(v.out)
-		v.asJSON.SetEscapeHTML(false)
+		v := p.newViewing(f, cfg, st, snaps, list, w)
 		err = do(ctx, v)
 		switch ferr := v.out.Flush(); {
 		case errors.Is(ferr, syscall.EPIPE): // the pager was left
@@ -103,16 +136,22 @@ func (p *program) look(ctx context.Context, name string, f *viewFlags, do func(c
 			err = ferr
 		}
 		return errors.Join(err, end())
-	})
+	}))
+}
+
+// hintOfPassphrase says what to do about a passphrase that is not to be had, when asked is why the
+// running gateway has not done it.
+func hintOfPassphrase(f *viewFlags, asked error) string {
+	const own = "run it with the environment that the store's passphrase_env or passphrase_command needs"
 	switch {
-	case errors.Is(err, config.ErrPassphrase):
-		err = &hintedError{err: err, hint: "this command opens the store itself, and a running gateway does not give its passphrase away: run it as the gateway's user, with the environment that store.passphrase_env or passphrase_command needs"}
-	case err != nil && ctx.Err() != nil:
-		err = errors.New("interrupted")
-	case err == nil:
-		return nil
+	case f.store != "":
+		return "with --store this command opens the store itself: " + own
+	case f.alone:
+		return "this command opens the store itself, and a running gateway does not give its passphrase away: " + own
+	case errors.Is(asked, control.ErrNoServer):
+		return "no gateway is running that has it: start it, or " + own
 	}
-	return fmt.Errorf("%s: %w", name, err)
+	return fmt.Sprintf("the running gateway, which has it, was asked in vain (%v): run it as the gateway's user, and with the same configuration and version; or %s", asked, own)
 }
 
 // find finds the snapshot, and the path in it, that are meant.
@@ -190,7 +229,7 @@ func lineages(cfg *config.Config) func(share string) snapshotter.Lineage {
 const timeLayout = "2006-01-02 15:04:05"
 
 // when is a time as people read it, in their zone.
-func (v *viewing) when(t time.Time) string { return t.Local().Format(timeLayout) }
+func (v *viewing) when(t time.Time) string { return t.In(v.now.Location()).Format(timeLayout) }
 
 // entries lists a directory in byte order of the names.
 func entries(ctx context.Context, view *snapshotter.View, dir string) iter.Seq2[snapshotter.Entry, error] {

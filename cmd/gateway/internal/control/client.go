@@ -1,11 +1,11 @@
 package control
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"path/filepath"
@@ -42,14 +42,15 @@ func call(c net.Conn, req Request, each func(Reply) error) (Reply, error) {
 	if err := json.NewEncoder(c).Encode(req); err != nil {
 		return Reply{}, fmt.Errorf("ask the gateway: %w", err)
 	}
-	lines := bufio.NewScanner(c)
-	lines.Buffer(nil, maxLine)
-	for lines.Scan() {
-		var rep Reply
-		if err := json.Unmarshal(lines.Bytes(), &rep); err != nil {
-			return Reply{}, fmt.Errorf("answer of the gateway: %w", err)
+	lines := newReplies(c)
+	for {
+		rep, err := lines.next()
+		if errors.Is(err, io.EOF) {
+			err = errors.New("it ended before it had answered")
 		}
 		switch {
+		case err != nil:
+			return Reply{}, fmt.Errorf("answer of the gateway: %w", err)
 		case rep.Done && rep.Error != "":
 			return rep, &RemoteError{Msg: rep.Error, Hint: rep.Hint}
 		case rep.Done:
@@ -60,11 +61,6 @@ func call(c net.Conn, req Request, each func(Reply) error) (Reply, error) {
 			}
 		}
 	}
-	err := lines.Err()
-	if err == nil {
-		err = errors.New("it ended before it had answered")
-	}
-	return Reply{}, fmt.Errorf("answer of the gateway: %w", err)
 }
 
 func dial(ctx context.Context, dataDir string) (net.Conn, error) {

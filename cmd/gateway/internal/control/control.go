@@ -36,6 +36,7 @@ const (
 	OpHooks     = "hooks"     // list the hooks
 	OpAlarms    = "alarms"    // list the alarms
 	OpAckAlarm  = "ack-alarm" // acknowledge the alarm Kind of Subject
+	OpView      = "view"      // run View, a command that looks into snapshots
 )
 
 // OfStore ends the name of OpPrune, OpPin, OpUnpin or OpPins in Store, which is another store than the
@@ -66,6 +67,7 @@ type Request struct {
 	Accept  bool     `json:"accept,omitempty"` // of OpScrub: states that are missing were removed
 	Kind    string   `json:"kind,omitempty"`
 	Subject string   `json:"subject,omitempty"`
+	View    *View    `json:"view,omitempty"`
 }
 
 // Reply is one line of an answer. The last line has Done set; Error is set in it when the
@@ -89,6 +91,8 @@ type Reply struct {
 	Pin      *Pin      `json:"pin,omitempty"`      // one of a list
 	Alarm    *Alarm    `json:"alarm,omitempty"`    // one of a list or status
 	Hook     *Hook     `json:"hook,omitempty"`     // one of a list
+	Output   *Output   `json:"output,omitempty"`   // of OpView, as it comes
+	Exit     *int      `json:"exit,omitempty"`     // of OpView, in the last line: the exit status of a command that was run
 }
 
 // Retained is what retention says of a snapshot, as `gateway prune --json` prints it.

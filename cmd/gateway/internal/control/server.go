@@ -111,11 +111,19 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn, handle Handler) err
 	defer func() { <-gone }()
 	defer func() { _ = c.Close() }() // before waiting: it wakes the read
 
+	var broken error // an output was cut off: what came behind would pass for the rest of it
 	send := func(rep Reply) error {
+		if broken != nil {
+			return broken
+		}
+		if rep.Output != nil {
+			broken = sendOutput(ctx, c, rep)
+			return broken
+		}
 		if err := c.SetWriteDeadline(time.Now().Add(requestTimeout)); err != nil {
 			return err
 		}
-		return json.NewEncoder(c).Encode(rep)
+		return writeReply(c, rep)
 	}
 	var req Request
 	if err := json.Unmarshal(line, &req); err != nil {
@@ -124,4 +132,23 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn, handle Handler) err
 	rep := handle(ctx, req, send)
 	rep.Done = true
 	return send(rep)
+}
+
+// sendOutput waits for the client for as long as it is there: somebody may be reading what is
+// printed, page by page.
+func sendOutput(ctx context.Context, c *net.UnixConn, rep Reply) error {
+	if err := c.SetWriteDeadline(time.Time{}); err != nil {
+		return err
+	}
+	woken := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(woken)
+		_ = c.SetWriteDeadline(time.Now()) // a connection that is closed wakes by itself
+	})
+	defer func() {
+		if !stop() {
+			<-woken // or it would cut the next line off, too
+		}
+	}()
+	return writeReply(c, rep)
 }
