@@ -501,11 +501,12 @@ func TestAnswersLate(t *testing.T) {
 	}
 }
 
-// TestLateAnswerCutOff: a state is put back from a copy, and the answer to it cannot be written. It is, by the next
-// attempt or by the next process.
+// TestLateAnswerCutOff: a state is put back from a copy, and the answer to it cannot be written, or not even be begun. It
+// is, by the next attempt or by the next process.
 func TestLateAnswerCutOff(t *testing.T) {
-	for _, restart := range []bool{false, true} {
-		t.Run(fmt.Sprintf("restart=%t", restart), func(t *testing.T) {
+	for i := range 4 {
+		restart, begun := i%2 == 1, i/2 == 1
+		t.Run(fmt.Sprintf("restart=%t,begun=%t", restart, begun), func(t *testing.T) {
 			c := newComesAndGoes(t)
 			c.some = 6
 			faults := storetest.NewFaultFS()
@@ -536,18 +537,24 @@ func TestLateAnswerCutOff(t *testing.T) {
 				c.reconcile(s, missing)
 				written := 0
 				faults.Fail(func(op storetest.Op, path string) error {
-					if op != storetest.OpRename || !strings.Contains(path, "/states/") {
+					if !strings.Contains(path, "/states/") {
 						return nil
 					}
-					if written++; written > 1 {
+					if op == storetest.OpRename {
+						written++
+					}
+					if begun && written > 1 || !begun && op == storetest.OpSyncDir {
 						return syscall.EIO
 					}
 					return nil
 				})
-				if err := s.RestoreState(t.Context(), asked, was); !errors.Is(err, store.ErrUnavailable) || written != 2 {
+				if err := s.RestoreState(t.Context(), asked, was); !errors.Is(err, store.ErrUnavailable) || begun != (written > 1) {
 					t.Fatalf("%s: an answer that cannot be written: %v, after %d states", step, err, written)
 				}
 				faults.Fail(nil)
+				if _, err := s.VerifyState(t.Context(), asked, nil); err != nil {
+					t.Fatal(err)
+				}
 				if restart {
 					if err := s.Close(); err != nil {
 						t.Fatal(err)
