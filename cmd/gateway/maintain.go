@@ -20,6 +20,7 @@ import (
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/internal/audit"
 	"github.com/snapgate/gateway/internal/jobs"
+	"github.com/snapgate/gateway/internal/retention"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
 )
@@ -173,7 +174,10 @@ func (s *serving) answerMaintain(ctx context.Context, req control.Request) (*con
 	if mc.Grace, err = time.ParseDuration(req.Grace); err != nil {
 		return nil, fmt.Errorf("maintain: grace period: %w", err)
 	}
-	rep, err := s.snapshots.Maintain(ctx, mc)
+	var rep snapshotter.MaintainReport
+	if err = s.trustClock(ctx, mc.Grace); err == nil {
+		rep, err = s.snapshots.Maintain(ctx, mc)
+	}
 	s.logMaintain(rep, req.DryRun, err)
 	s.events.maintained(byOperator, config.DefaultStore, req.DryRun, rep, err)
 	return describeMaintain(config.DefaultStore, req.DryRun, rep), err
@@ -182,13 +186,43 @@ func (s *serving) answerMaintain(ctx context.Context, req control.Request) (*con
 // maintainJob maintains the store of the gateway beside what else it does.
 func (s *serving) maintainJob(cfg *config.Config) func(context.Context) (jobs.Outcome, error) {
 	return func(ctx context.Context) (jobs.Outcome, error) {
-		rep, err := s.snapshots.Maintain(ctx, maintainConfig(cfg, &cfg.Store))
+		mc := maintainConfig(cfg, &cfg.Store)
+		if err := s.trustClock(ctx, mc.Grace); err != nil {
+			return jobs.Outcome{}, err
+		}
+		rep, err := s.snapshots.Maintain(ctx, mc)
 		s.logMaintain(rep, false, nil) // an error is logged with the job
 		s.events.maintained(bySchedule, cfg.Store.Name, false, rep, err)
 		if err != nil && (worthRetrying(err) || errors.Is(err, snapshotter.ErrMaintaining)) {
 			err = jobs.Retry(err)
 		}
 		return jobs.Outcome{Summary: summarizeMaintain(describeMaintain(cfg.Store.Name, false, rep))}, err
+	}
+}
+
+// trustClock is an error while the clock is ahead of the time that has passed by as much as maintenance leaves alone
+// what is of no use: to it, everything would have waited for long enough. Where time is not observed nothing says so.
+func (s *serving) trustClock(ctx context.Context, grace time.Duration) error {
+	if !s.timeMatters() {
+		return nil
+	}
+	c, err := s.keeper.observed(ctx)
+	if err != nil {
+		err = fmt.Errorf("maintain: the time that has passed: %w", err)
+		if worthRetrying(err) {
+			err = jobs.Retry(err)
+		}
+		return err
+	}
+	e := retention.Evidence{Clock: *c}
+	ahead := e.Ahead()
+	if ahead < max(grace, clockNoted) {
+		return nil
+	}
+	return &hintedError{
+		err: fmt.Errorf("maintain: the clock is %s ahead of the time that retention has seen pass (%s), and what is of no use is left alone for %s",
+			inDays(ahead), stamp(e.Now()), grace),
+		hint: "if the clock is right, run once: gateway prune --confirm-clock",
 	}
 }
 

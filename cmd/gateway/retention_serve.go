@@ -127,11 +127,14 @@ func (s *serving) observing(ctx context.Context) {
 }
 
 // timeMatters reports whether what has passed decides of anything: not while everything is kept, in all stores,
-// and no backup is expected at times.
+// none is maintained at times, and no backup is expected at times.
 func (s *serving) timeMatters() bool {
-	stores := s.inForce.Load().Stores
-	for i := range stores {
-		if stores[i].Upkeep.Retention.Removes() {
+	cfg := s.inForce.Load()
+	if cfg.Maintenance.Schedule.Times != nil {
+		return true
+	}
+	for i := range cfg.Stores {
+		if u := &cfg.Stores[i].Upkeep; u.Retention.Removes() || u.Maintenance.Schedule.Times != nil {
 			return true
 		}
 	}

@@ -43,7 +43,11 @@ func (s *serving) pruneStore(ctx context.Context, cfg *config.Config, plan jobPl
 }
 
 func (s *serving) maintainStore(ctx context.Context, cfg *config.Config, plan jobPlan) (jobs.Outcome, error) {
-	rep, err := maintainOpened(ctx, cfg, plan.store, maintainConfig(cfg, plan.store), s.log.With("store", plan.store.Name))
+	mc := maintainConfig(cfg, plan.store)
+	if err := s.trustClock(ctx, mc.Grace); err != nil {
+		return jobs.Outcome{}, err
+	}
+	rep, err := maintainOpened(ctx, cfg, plan.store, mc, s.log.With("store", plan.store.Name))
 	s.events.maintained(bySchedule, plan.store.Name, false, rep, err)
 	return jobs.Outcome{Summary: summarizeMaintain(describeMaintain(plan.store.Name, false, rep))}, err
 }
