@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/pkg/sftp"
-
 	"github.com/snapgate/gateway/internal/sshclient"
 	"github.com/snapgate/gateway/store/internal/backend"
 )
@@ -79,17 +77,17 @@ func connectSFTP(at location, cfg SFTP, token string, log *slog.Logger) (b backe
 type sftpDialer struct{ *sshclient.Dialer }
 
 // Dial implements backend.SFTPDialer.
-func (d sftpDialer) Dial(ctx context.Context) (*sftp.Client, func() error, error) {
+func (d sftpDialer) Dial(ctx context.Context) (*backend.SFTPLink, error) {
 	conn, err := d.Dialer.Dial(ctx)
 	if err != nil {
-		return nil, nil, &dialError{err}
+		return nil, &dialError{err}
 	}
 	client, err := conn.SFTP(ctx)
 	if err != nil {
 		_ = conn.Close() // it has failed
-		return nil, nil, &dialError{err}
+		return nil, &dialError{err}
 	}
-	return client, conn.Close, nil
+	return &backend.SFTPLink{Client: client, HangUp: conn.Close, Heard: conn.Heard}, nil
 }
 
 // dialError is why there is no connection. It hides what its causes are: a file of a key that

@@ -22,6 +22,7 @@ type Client struct {
 	root   net.Conn      // the outermost TCP connection
 	hops   []*ssh.Client // jump hosts, then the server
 	guard  *guardedConn  // of the last hop
+	heard  hearing       // of the sessions of SFTP
 
 	ended chan struct{}
 	tasks tasks
@@ -169,6 +170,9 @@ func (c *Client) keepAlive() {
 	}
 }
 
+// Heard is when something came last in a session of SFTP: a server that is alive otherwise does not count.
+func (c *Client) Heard() time.Time { return c.heard.last() }
+
 // SFTP starts a session of SFTP with Config.SFTP: a channel of the connection, or a process
 // of ssh. Closing it ends the session only. When ctx ends, or the login's time limit is
 // over, before the server has answered, the whole native connection is closed: there is no
@@ -192,7 +196,7 @@ func (c *Client) SFTP(ctx context.Context) (*sftp.Client, error) {
 	s, err := c.openSession()
 	if err == nil {
 		var client *sftp.Client
-		if client, err = sftp.NewClientPipe(s, s, c.d.cfg.SFTP...); err == nil {
+		if client, err = sftp.NewClientPipe(c.heard.from(s), s, c.d.cfg.SFTP...); err == nil {
 			return client, nil
 		}
 		err = s.explain(err)

@@ -127,7 +127,7 @@ func (c *Client) startProcess(ctx context.Context) (*sftp.Client, error) {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, p.kill)
-	client, err := sftp.NewClientPipe(p, p, c.d.cfg.SFTP...)
+	client, err := sftp.NewClientPipe(c.heard.from(p), p, c.d.cfg.SFTP...)
 	ended := !stop()
 	if err == nil && !ended {
 		p.running.Store(true)

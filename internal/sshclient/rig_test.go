@@ -317,8 +317,12 @@ func works(t *testing.T, c *Client) {
 	if err != nil {
 		t.Fatalf("%v\nhint: %s", err, HintOf(err))
 	}
+	was := c.Heard()
 	if _, err := client.ReadDir("/"); err != nil {
 		t.Fatal(err)
+	}
+	if !c.Heard().After(was) {
+		t.Error("what the server has said was not heard")
 	}
 	if err := client.Close(); err != nil {
 		t.Errorf("closing a session: %v", err)

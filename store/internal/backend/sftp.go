@@ -40,9 +40,18 @@ const (
 
 // SFTPDialer opens connections to an SFTP server.
 type SFTPDialer interface {
-	// Dial opens a connection. hangUp ends it at once, whatever is under way on it. Errors:
-	// ErrLogin; no error may be one of package fs, which would pass for one of a file.
-	Dial(ctx context.Context) (client *sftp.Client, hangUp func() error, err error)
+	// Dial opens a connection. Errors: ErrLogin; no error may be one of package fs, which would pass for
+	// one of a file.
+	Dial(ctx context.Context) (*SFTPLink, error)
+}
+
+// SFTPLink is a connection to an SFTP server.
+type SFTPLink struct {
+	Client *sftp.Client
+	// HangUp ends it at once, whatever is under way on it.
+	HangUp func() error
+	// Heard is when a byte came from the server last. It is called at any time.
+	Heard func() time.Time
 }
 
 // SFTPConfig says how a directory on an SFTP server is reached.
@@ -52,7 +61,7 @@ type SFTPConfig struct {
 	Token  string // marks temporary files of this installation; see NewLocal
 
 	Connections int           // at most; 0: 4
-	Timeout     time.Duration // how long a request may stand still; 0: 30 s
+	Timeout     time.Duration // how long a connection may stand still on which there are requests; 0: 30 s
 	Retries     int           // of what can be repeated; 0: 3
 }
 
@@ -90,10 +99,10 @@ func (s *SFTP) Close() error {
 	var errs []error
 	for _, c := range s.conns {
 		c.mu.Lock()
-		if c.hangUp != nil {
-			errs = append(errs, c.hangUp())
+		if c.link != nil {
+			errs = append(errs, c.link.HangUp())
 		}
-		c.client, c.hangUp = nil, nil
+		c.link = nil
 		c.mu.Unlock()
 	}
 	return errors.Join(errs...)
@@ -103,10 +112,9 @@ func (s *SFTP) Close() error {
 type sftpConn struct {
 	dialing sync.Mutex // held while connecting: others wait for it
 
-	mu     sync.Mutex
-	client *sftp.Client // guarded by mu: nil when there is none
-	hangUp func() error // guarded by mu
-	users  int          // guarded by mu
+	mu    sync.Mutex
+	link  *SFTPLink // guarded by mu: nil when there is none
+	users int       // guarded by mu
 }
 
 // errBroken says that a connection could not be made, or broke.
@@ -145,7 +153,7 @@ func (s *SFTP) callOnce(ctx context.Context, conn *sftpConn, fn func(c *sftp.Cli
 	}
 	conn.use(1)
 	defer conn.use(-1)
-	client, err := conn.open(ctx, s.cfg.Dialer)
+	link, err := conn.open(ctx, s.cfg.Dialer)
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -153,14 +161,65 @@ func (s *SFTP) callOnce(ctx context.Context, conn *sftpConn, fn func(c *sftp.Cli
 		return fmt.Errorf("%w: %w", errBroken, err)
 	}
 	// There is no other way to end a request than to end the connection.
-	watch := time.AfterFunc(s.cfg.Timeout, func() { conn.drop(client) })
-	defer watch.Stop()
-	err = fn(client, func() { watch.Reset(s.cfg.Timeout) })
+	w := &sftpWatch{limit: s.cfg.Timeout, conn: conn, link: link}
+	w.begin()
+	defer w.end()
+	err = fn(link.Client, w.begin)
 	if isBroken(err) {
-		conn.drop(client)
+		conn.drop(link)
 		return fmt.Errorf("%w: %w", errBroken, err)
 	}
 	return err
+}
+
+// sftpWatch drops a connection when nothing has moved for the time that a call may stand still: neither the call, nor
+// anything that has come from the server, since the answers to all calls come one after the other, over a line that may be
+// slow.
+type sftpWatch struct {
+	limit time.Duration
+	conn  *sftpConn
+	link  *SFTPLink
+
+	mu    sync.Mutex  // guards what follows
+	timer *time.Timer // nil before the beginning
+	ended bool
+}
+
+// begin begins anew: the call moves.
+func (w *sftpWatch) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.ended:
+	case w.timer == nil:
+		w.timer = time.AfterFunc(w.limit, w.look)
+	default:
+		w.timer.Reset(w.limit)
+	}
+}
+
+func (w *sftpWatch) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	w.timer.Stop()
+}
+
+func (w *sftpWatch) look() {
+	if !w.moves() {
+		w.conn.drop(w.link)
+	}
+}
+
+// moves reports whether there is no reason to drop the connection, and has it looked at again as long as the call goes on.
+func (w *sftpWatch) moves() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	left := w.limit - time.Since(w.link.Heard())
+	if !w.ended && left > 0 {
+		w.timer.Reset(left)
+	}
+	return w.ended || left > 0
 }
 
 // isBroken reports whether an error is not an answer of the server.
@@ -199,39 +258,47 @@ func (c *sftpConn) use(n int) {
 	c.users += n
 }
 
-func (c *sftpConn) current() *sftp.Client {
+func (c *sftpConn) current() *SFTPLink {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.client
+	return c.link
 }
 
-// open returns the client, connecting when there is none.
-func (c *sftpConn) open(ctx context.Context, dialer SFTPDialer) (*sftp.Client, error) {
-	if client := c.current(); client != nil {
-		return client, nil
+// client is that of the connection; nil when there is none.
+func (c *sftpConn) client() *sftp.Client {
+	if link := c.current(); link != nil {
+		return link.Client
+	}
+	return nil
+}
+
+// open returns the connection, and makes it when there is none.
+func (c *sftpConn) open(ctx context.Context, dialer SFTPDialer) (*SFTPLink, error) {
+	if link := c.current(); link != nil {
+		return link, nil
 	}
 	c.dialing.Lock()
 	defer c.dialing.Unlock()
-	if client := c.current(); client != nil {
-		return client, nil
+	if link := c.current(); link != nil {
+		return link, nil
 	}
-	client, hangUp, err := dialer.Dial(ctx)
+	link, err := dialer.Dial(ctx)
 	if err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.client, c.hangUp = client, hangUp
-	return client, nil
+	c.link = link
+	return link, nil
 }
 
 // drop ends a connection that is of no use any more.
-func (c *sftpConn) drop(client *sftp.Client) {
+func (c *sftpConn) drop(link *SFTPLink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.client == client && client != nil {
-		_ = c.hangUp() // it is broken
-		c.client, c.hangUp = nil, nil
+	if c.link == link {
+		_ = link.HangUp() // it is broken
+		c.link = nil
 	}
 }
 
@@ -266,7 +333,7 @@ type sftpReader struct {
 }
 
 func (r *sftpReader) pick() *sftpConn {
-	if r.file == nil || r.conn.current() != r.client {
+	if r.file == nil || r.conn.client() != r.client {
 		r.conn, r.file = r.s.leastUsed(), nil
 	}
 	return r.conn
@@ -350,7 +417,7 @@ func (r *sftpReader) Read(p []byte) (int, error) {
 }
 
 func (r *sftpReader) Close() error {
-	if r.file == nil || r.conn.current() != r.client {
+	if r.file == nil || r.conn.client() != r.client {
 		return nil
 	}
 	f := r.file

@@ -49,13 +49,13 @@ func newPipeDialer(t *testing.T) *pipeDialer {
 	return d
 }
 
-func (d *pipeDialer) Dial(context.Context) (*sftp.Client, func() error, error) {
+func (d *pipeDialer) Dial(context.Context) (*backend.SFTPLink, error) {
 	d.mu.Lock()
 	refuse, limit, down := d.refuse, d.limit, d.down
 	d.dials++
 	d.mu.Unlock()
 	if refuse {
-		return nil, nil, errNoServer
+		return nil, errNoServer
 	}
 	near, far := net.Pipe()
 	d.mu.Lock()
@@ -63,7 +63,7 @@ func (d *pipeDialer) Dial(context.Context) (*sftp.Client, func() error, error) {
 	d.mu.Unlock()
 	server, err := sftp.NewServer(&limitedConn{Conn: far, stall: &d.stall, up: limit, down: down})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	d.wg.Go(func() {
 		_ = server.Serve() // it ends with the connection
@@ -72,9 +72,9 @@ func (d *pipeDialer) Dial(context.Context) (*sftp.Client, func() error, error) {
 	})
 	client, err := sftp.NewClientPipe(near, &channelWriter{near, d})
 	if err != nil {
-		return nil, nil, errors.Join(err, near.Close())
+		return nil, errors.Join(err, near.Close())
 	}
-	return client, near.Close, nil
+	return &backend.SFTPLink{Client: client, HangUp: near.Close, Heard: func() time.Time { return time.Time{} }}, nil
 }
 
 // hangUp ends all connections from the server's side.
@@ -301,9 +301,9 @@ func TestSFTPSweep(t *testing.T) {
 // lockedOut is a dialer of a server that does not let us in.
 type lockedOut struct{ dials atomic.Int32 }
 
-func (d *lockedOut) Dial(context.Context) (*sftp.Client, func() error, error) {
+func (d *lockedOut) Dial(context.Context) (*backend.SFTPLink, error) {
 	d.dials.Add(1)
-	return nil, nil, backend.ErrLogin
+	return nil, backend.ErrLogin
 }
 
 // TestSFTPLogin has a login fail, which is not repeated: that may get us banned.

@@ -35,18 +35,18 @@ func newOpenSSH(t *testing.T, args ...string) *openSSH {
 	return nil
 }
 
-func (d *openSSH) Dial(context.Context) (*sftp.Client, func() error, error) {
+func (d *openSSH) Dial(context.Context) (*backend.SFTPLink, error) {
 	cmd := exec.Command(d.server, d.args...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	hangUp := func() error {
 		err := cmd.Process.Kill()
@@ -55,9 +55,9 @@ func (d *openSSH) Dial(context.Context) (*sftp.Client, func() error, error) {
 	}
 	client, err := sftp.NewClientPipe(out, in)
 	if err != nil {
-		return nil, nil, errors.Join(err, hangUp())
+		return nil, errors.Join(err, hangUp())
 	}
-	return client, hangUp, nil
+	return &backend.SFTPLink{Client: client, HangUp: hangUp, Heard: func() time.Time { return time.Time{} }}, nil
 }
 
 func (d *openSSH) open(t *testing.T, root string) *backend.SFTP {
