@@ -122,19 +122,19 @@ func (u *upload) putOp(ctx context.Context, f *File) (*op, error) {
 	u.meta.Unlock()
 	o := f.session.op(opPut)
 	o.name, o.attr, o.content, o.upload = u.name(), attr, c, u
-	o.noReplace = u.exclusive
 	o.parents = o.name.Parent() == u.root
-	may := u.mayPublish(ctx, f.session.principal.Perms)
+	may := u.mayPublish(ctx, o, f.session.principal.Perms)
 	o.check = func(t *tree) error { return u.inherit(ctx, t, o, may(t)) }
 	return o, nil
 }
 
 // mayPublish decides, against the tree that the version goes into, whether the principal
-// may put it there: the name may have been taken since the upload was opened. mu is held.
-func (u *upload) mayPublish(ctx context.Context, perms Perm) func(t *tree) error {
+// may put it there: the name may have been taken, and the upload renamed, since it was opened. mu is held.
+func (u *upload) mayPublish(ctx context.Context, o *op, perms Perm) func(t *tree) error {
 	over := u.over
 	return func(t *tree) error {
-		name := u.name()
+		name, exclusive := u.goesTo()
+		o.noReplace = exclusive
 		n, err := t.existing(ctx, name)
 		switch {
 		case err != nil:
@@ -147,7 +147,7 @@ func (u *upload) mayPublish(ctx context.Context, perms Perm) func(t *tree) error
 			return nil
 		case n.typ == TypeDir:
 			return errKind("close", name, KindIsDir)
-		case !u.exclusive && !perms.allows(actOverwrite, false):
+		case !exclusive && !perms.allows(actOverwrite, false):
 			return errKind("close", name, KindPermission)
 		}
 		return nil

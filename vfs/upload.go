@@ -46,7 +46,7 @@ type upload struct {
 	user      string
 	started   time.Time
 	onto      bool // above a complete file, which it follows when that is renamed; changed with table.mu held
-	exclusive bool // publishes under a free name only; changed with table.mu held
+	exclusive bool // publishes under a free name only; guarded by table.mu
 	resent    bool // its principal has published the name since it was opened; guarded by table.mu
 
 	owner    atomic.Pointer[Session] // changed with mu held

@@ -50,6 +50,13 @@ func (u *upload) name() Name {
 	return u.at
 }
 
+// goesTo returns where the upload would be published now, and whether the name must be free.
+func (u *upload) goesTo() (at Name, exclusive bool) {
+	u.table.mu.Lock()
+	defer u.table.mu.Unlock()
+	return u.at, u.exclusive
+}
+
 // add registers an open upload at its name. An exclusive one is refused while another
 // exclusive one is open there, and one that goes on with a partial when somebody else does
 // already or has given it up: then its spool file is not, or not for long, its own.
@@ -213,7 +220,7 @@ func (t *uploads) moveOne(u *upload, to Name, over bool) error {
 		return errKind("rename", to, KindBusy)
 	}
 	if t.take(u) {
-		u.at, u.resent = to, false
+		u.at, u.resent, u.exclusive = to, false, false // a rename may replace what is there
 		t.open[to] = append(slices.Clone(t.open[to]), u)
 		if over {
 			u.rewrites.Store(true)
