@@ -345,6 +345,9 @@ func (u *upload) keep(ctx context.Context) error {
 		if !u.appends() {
 			u.tear(ctx)
 		}
+		if u.file.Lost() {
+			return u.leave(u.keepRecorded())
+		}
 		// The journal does not take it. It can be resumed until the process ends.
 		if id := u.spoolID(); id != 0 {
 			p := u.partial(u.name())
@@ -353,6 +356,19 @@ func (u *upload) keep(ctx context.Context) error {
 		}
 		return u.leave(joinClose(err, u.file.Close()))
 	}
+}
+
+// keepRecorded ends an upload whose spool file could not be flushed: no more of it is kept than a checkpoint
+// has, which was flushed before.
+func (u *upload) keepRecorded() error {
+	for _, p := range u.share.uploads.partials() {
+		if p.spool == u.spoolID() {
+			p.doubtful = u.doubtful
+			u.share.uploads.put(p)
+			return u.file.Close()
+		}
+	}
+	return u.discard()
 }
 
 // tear notes that the upload does not become the file that its name has, and that the principal must

@@ -31,6 +31,7 @@ type File struct {
 	mem    []byte // the content while in memory; gaps are zero
 	disk   *body  // nil while in memory
 	err    error  // after a failed write or sync: what every later one returns
+	lost   bool   // a sync has failed
 	closed bool
 	memory int64 // what counts in Spool.Bytes for memory
 
@@ -361,10 +362,21 @@ func (f *File) Sync(force bool) error {
 	}
 	f.s.cfg.Failpoint(FailBeforeSync)
 	if err := b.file.Sync(); err != nil {
+		f.mu.Lock()
+		f.lost = true
+		f.mu.Unlock()
 		return f.poison(err)
 	}
 	f.s.cfg.Failpoint(FailAfterSync)
 	return nil
+}
+
+// Lost reports whether a Sync has failed: what was written since the last one that has not may be gone
+// without that a later one, after a Reopen, would tell.
+func (f *File) Lost() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lost
 }
 
 // ID is the number of the spool file, 0 while the content is in memory only.
