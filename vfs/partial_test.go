@@ -6,6 +6,7 @@ import (
 
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/internal/disk/disktest"
+	"github.com/snapgate/gateway/vfs/internal/journal"
 )
 
 // A rename that replaces says that the upload may: that it was opened for a free name is over then.
@@ -42,5 +43,64 @@ func TestNothingIsResumedThatCouldNotBeFlushed(t *testing.T) {
 				wantSpoolFreed(t, testShare(t, sys))
 			}
 		})
+	}
+}
+
+// failpoint makes a system call, in the failpoint of a name, the function that is armed, once.
+func failpoint(name string) (armed chan<- func(), change func(c *Config)) {
+	ch := make(chan func(), 1)
+	return ch, func(c *Config) {
+		c.Failpoint = func(at string) {
+			if at != name {
+				return
+			}
+			select {
+			case f := <-ch:
+				f()
+			default:
+			}
+		}
+	}
+}
+
+// A rename that fails at last takes nothing along but what it had moved.
+func TestRenameThatCannotBeJournalled(t *testing.T) {
+	faulty := disktest.NewFaulty(disk.OS{})
+	armed, change := failpoint(journal.FailBeforeSync)
+	sys, _ := fullTestSystem(t, func(c *Config) { c.Disk = faulty }, change)
+	v, other := visit(t, sys, "u", PermFull, "/"), visit(t, sys, "other", PermFull, "/")
+	v.put("/a", "a")
+	v.put("/f", "old")
+	commitShare(t, testShare(t, sys)) // else the rename is preceded by a seal
+	var f *File
+	armed <- func() { f = other.open("/f", OpenWrite|OpenTruncate) }
+	faulty.Add(disktest.Fault{Ops: disktest.OpSync, Path: "*.wal*", Err: syscall.EIO, Times: 1})
+	wantKind(t, "rename", v.Rename(t.Context(), "/a", "/f", true), KindDisk)
+	other.write(f, 0, "new")
+	other.close(f)
+	want(t, "the file that was opened", v.get("/f"), "new")
+	want(t, "the file that was to be renamed", v.get("/a"), "a")
+}
+
+// Partials that a renamed directory met are there again when the rename has failed, with their bytes.
+func TestPartialsOfARenameThatCannotBeJournalled(t *testing.T) {
+	faulty := disktest.NewFaulty(disk.OS{})
+	armed, change := failpoint(journal.FailBeforeSync)
+	sys, _ := fullTestSystem(t, func(c *Config) { c.Disk = faulty }, change)
+	v := visit(t, sys, "u", PermFull, "/")
+	for i, dir := range []string{"/a", "/b"} {
+		v.mkdir(dir)
+		f := v.open(dir+"/x", OpenWrite|OpenCreate)
+		v.write(f, 0, big("x")[i:])
+		wantNil(t, "abort", f.Abort())
+	}
+	s := testShare(t, sys)
+	armed <- func() { wantNil(t, "sweep", s.sweep()) }
+	faulty.Add(disktest.Fault{Ops: disktest.OpSync, Path: "*.wal*", Err: syscall.EIO, Times: 1})
+	wantKind(t, "rename", v.Rename(t.Context(), "/a", "/b", true), KindDisk)
+	for i, path := range []string{"/a/x", "/b/x"} {
+		want(t, path, v.size(path), int64(100_000-i))
+		v.close(v.open(path, OpenResume))
+		want(t, path+" resumed", v.get(path) == big("x")[i:], true)
 	}
 }

@@ -232,7 +232,7 @@ func (s *share) replay(ctx context.Context, t *tree, ops []replayed, lenient boo
 		case opPut:
 			s.uploads.published(o.user, o.name, o.content.spool)
 		case opRename:
-			s.uploads.move(o.name, o.to)
+			s.uploads.settleMove(s.uploads.move(o.name, o.to))
 		}
 		s.uploads.mend(o)
 		if uint64(r.pos) <= s.ledger.last.upTo {

@@ -100,7 +100,7 @@ type stage struct {
 	version uint64
 	ops     []*op
 	reqs    []*request // reqs[i] waits for ops[i]; nil when nobody does
-	moves   [][2]Name  // renames that the upload table has followed
+	moves   []*moved   // what has followed its renames
 	sync    bool
 }
 
@@ -252,8 +252,7 @@ func (s *share) applyTo(st *stage, o *op, r *request) error {
 	}
 	if o.kind == opRename {
 		s.uploads.leave(o.name)
-		s.uploads.move(o.name, o.to)
-		st.moves = append(st.moves, [2]Name{o.name, o.to})
+		st.moves = append(st.moves, s.uploads.move(o.name, o.to))
 	}
 	st.add(t, o, r)
 	return nil
@@ -357,8 +356,8 @@ func (s *share) flush(st *stage) {
 	if err != nil {
 		s.seq.lost = append(s.seq.lost, s.seq.unsynced...)
 		s.seq.unsynced = nil
-		for i := len(st.moves) - 1; i >= 0; i-- {
-			s.uploads.move(st.moves[i][1], st.moves[i][0])
+		for _, m := range slices.Backward(st.moves) {
+			s.uploads.moveBack(m)
 		}
 		for i, r := range st.reqs {
 			st.ops[i].doubtful = true
@@ -391,6 +390,9 @@ func (s *share) publish(st *stage, first uint64) {
 	s.seq.free = append(s.seq.free, s.doubtful...)
 	s.doubtful = nil
 	s.mu.Unlock()
+	for _, m := range st.moves {
+		s.uploads.settleMove(m)
+	}
 	s.seq.version = st.version
 	s.live.Store(st.tree)
 	s.claims.mu.Unlock()

@@ -166,41 +166,115 @@ func (t *uploads) openBelow(dir Name) bool {
 	return false
 }
 
-// move is called by the sequencer when a rename takes effect, and with swapped arguments
-// when it could not be journalled: uploads and partials below from follow. What is at
-// from itself follows when it is an upload that was opened on the file that moves; an
-// upload of a name that was free is about the name, and stays.
-func (t *uploads) move(from, to Name) {
+// moved is what has followed a rename, so that it can be taken back.
+type moved struct {
+	uploads  []movedUpload
+	lost     []*upload // were above the file that was replaced
+	parts    []movedPart
+	replaced []partial // had the names of parts
+}
+
+type movedUpload struct {
+	u        *upload
+	from, to Name
+}
+
+type movedPart struct {
+	was partial
+	to  Name
+}
+
+// move is called by the sequencer when a rename is accepted: uploads and partials below from follow. What is
+// at from itself follows when it is an upload that was opened on the file that moves; an upload of a name that
+// was free is about the name, and stays. Then either settleMove or moveBack is called.
+func (t *uploads) move(from, to Name) *moved {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var moving []*upload
+	m := &moved{}
 	for name, list := range t.open {
 		for _, u := range list {
 			if name.HasPrefix(from) && (name != from || u.onto) {
-				moving = append(moving, u)
+				m.uploads = append(m.uploads, movedUpload{u, name, name.Rebase(from, to)})
 			}
 		}
 	}
 	for _, u := range t.open[to] {
-		u.onto = false // its file is gone: it is about the name now
+		if u.onto {
+			u.onto = false // its file is gone: it is about the name now
+			m.lost = append(m.lost, u)
+		}
 	}
-	for _, u := range moving {
-		t.take(u)
-		u.at = u.at.Rebase(from, to)
-		t.open[u.at] = append(slices.Clone(t.open[u.at]), u)
+	for _, f := range m.uploads {
+		t.place(f.u, f.to)
 	}
-	var parts []partial
 	for k, p := range t.parts {
 		if k.name != from && k.name.HasPrefix(from) {
 			delete(t.parts, k)
-			p.name = k.name.Rebase(from, to)
-			parts = append(parts, p)
+			m.parts = append(m.parts, movedPart{p, k.name.Rebase(from, to)})
 		}
 	}
-	for _, p := range parts {
-		k := partKey{p.user, p.name}
-		t.orphan(k, p.spool)
+	for _, f := range m.parts {
+		k := partKey{f.was.user, f.to}
+		if old, ok := t.parts[k]; ok {
+			m.replaced = append(m.replaced, old)
+		}
+		p := f.was
+		p.name = f.to
 		t.parts[k] = p
+	}
+	return m
+}
+
+// place gives an open upload another name; false when it has ended. mu is held.
+func (t *uploads) place(u *upload, to Name) bool {
+	if !t.take(u) {
+		return false
+	}
+	u.at = to
+	t.open[to] = append(slices.Clone(t.open[to]), u)
+	return true
+}
+
+// settleMove is called once a rename has happened: what its partials have met is gone.
+func (t *uploads) settleMove(m *moved) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range m.replaced {
+		if p.spool != 0 {
+			t.orphans[p.spool] = true // unless another partial has it: sweep looks
+		}
+	}
+}
+
+// moveBack is called when a rename could not be journalled: what has followed it goes back, but for what has
+// got another name since, and nothing else does.
+func (t *uploads) moveBack(m *moved) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, f := range m.uploads {
+		if f.u.at == f.to {
+			t.place(f.u, f.from)
+		}
+	}
+	for _, u := range m.lost {
+		u.onto = true
+	}
+	for _, f := range m.parts {
+		k := partKey{f.was.user, f.to}
+		if p, ok := t.parts[k]; !ok || p.spool != f.was.spool {
+			continue
+		}
+		delete(t.parts, k)
+		back := partKey{f.was.user, f.was.name}
+		t.orphan(back, f.was.spool)
+		t.parts[back] = f.was
+	}
+	for _, p := range m.replaced {
+		if k := (partKey{p.user, p.name}); t.parts[k].spool == 0 {
+			t.parts[k] = p
+		} else {
+			t.orphans[p.spool] = true
+		}
 	}
 }
 
@@ -219,9 +293,8 @@ func (t *uploads) moveOne(u *upload, to Name, over bool) error {
 	if t.isLeaving(to) {
 		return errKind("rename", to, KindBusy)
 	}
-	if t.take(u) {
-		u.at, u.resent, u.exclusive = to, false, false // a rename may replace what is there
-		t.open[to] = append(slices.Clone(t.open[to]), u)
+	if t.place(u, to) {
+		u.resent, u.exclusive = false, false // a rename may replace what is there
 		if over {
 			u.rewrites.Store(true)
 			u.noted.Store(false) // if at all, of another name
