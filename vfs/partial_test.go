@@ -7,6 +7,7 @@ import (
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/internal/disk/disktest"
 	"github.com/snapgate/gateway/vfs/internal/journal"
+	"github.com/snapgate/gateway/vfs/internal/spool"
 )
 
 // A rename that replaces says that the upload may: that it was opened for a free name is over then.
@@ -103,4 +104,29 @@ func TestPartialsOfARenameThatCannotBeJournalled(t *testing.T) {
 		v.close(v.open(path, OpenResume))
 		want(t, path+" resumed", v.get(path) == big("x")[i:], true)
 	}
+}
+
+// A checkpoint that has begun before an fsync and ends after it does not take back what that has said.
+func TestFsyncBesideACheckpoint(t *testing.T) {
+	dir, repo := t.TempDir(), newMemRepository()
+	armed, change := failpoint(spool.FailAfterSync)
+	sys := openTestSystem(t, dir, repo, change)
+	defer func() { closeSystem(t, sys) }()
+	v := visit(t, sys, "u", PermFull, "/")
+	f := v.open("/f", OpenWrite|OpenCreate)
+	v.write(f, 0, big("a"))
+	synced := make(chan struct{})
+	armed <- func() { // in the checkpoint
+		defer close(synced)
+		v.write(f, 100_001, big("b"))
+		wantNil(t, "fsync", f.Sync(t.Context()))
+	}
+	f.up.savedAt.Store(0) // one is due
+	v.write(f, 100_000, "+")
+	<-synced
+	f.up.background.Wait()
+	crash(t, sys)
+	sys = openTestSystem(t, dir, repo)
+	v = visit(t, sys, "u", PermFull, "/")
+	want(t, "size of the partial", v.size("/f"), 200_001)
 }

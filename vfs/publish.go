@@ -86,6 +86,7 @@ func (u *upload) goOn(c *content) {
 	u.written.Store(0)
 	u.unsaved.Store(0)
 	u.saved.Store(0)
+	u.newest = partial{}
 	u.spoolNo.Store(0)
 	u.rewrites.Store(false)
 	u.noted.Store(false)
@@ -509,7 +510,8 @@ func cutExtents(xs []spool.Extent, size int64) []spool.Extent {
 }
 
 // record journals what there is of the upload as a partial. Unless always is set, it is
-// errComplete when a complete file has the name. flush waits for the disk.
+// errComplete when a complete file has the name. flush waits for the disk. Of two that run at a time, the one
+// that comes last does not take back what the other has recorded.
 func (u *upload) record(ctx context.Context, always, flush bool) error {
 	// What is described must not be more than what is synced, so describe first.
 	p := u.partial(Name{})
@@ -519,24 +521,29 @@ func (u *upload) record(ctx context.Context, always, flush bool) error {
 	p.spool = u.file.ID()
 	o := &op{kind: opPartial, user: u.user, partial: &p, flush: flush}
 	o.check = func(t *tree) error {
-		o.partial.name = u.name() // here, so that no rename can come in between
-		if always {
-			return nil
+		name := u.name() // here, so that no rename can come in between
+		if !always {
+			if n, err := t.lookup(ctx, name); err == nil && n.typ == TypeFile {
+				return errComplete
+			}
 		}
-		if n, err := t.lookup(ctx, o.partial.name); err == nil && n.typ == TypeFile {
-			return errComplete
+		if p.size < u.newest.size {
+			p = u.newest
 		}
+		p.name = name
+		u.newest = p
+		u.saved.Store(p.size)
 		return nil
 	}
 	if err := u.share.do(ctx, o); err != nil {
 		return err
 	}
-	u.saved.Store(p.size)
 	return u.share.sweep()
 }
 
 // resave replaces the journalled partial after a truncation; mu is held for writing.
 func (u *upload) resave(ctx context.Context) error {
+	u.newest = partial{}
 	if u.prefix() > 0 && len(u.file.Extents()) > 0 {
 		return u.record(ctx, true, true)
 	}

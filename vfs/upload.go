@@ -55,7 +55,7 @@ type upload struct {
 	replaced int64                   // size of the file that it replaces; guarded by share.claims.mu
 	claimed  int64                   // of the quota; likewise
 	unsaved  atomic.Int64            // of them, since the last checkpoint
-	saved    atomic.Int64            // size of the partial that is journalled
+	saved    atomic.Int64            // size of the partial that is journalled, or was to be
 	quiet    atomic.Int64            // Unix nanoseconds of the last write
 	savedAt  atomic.Int64            // Unix nanoseconds of the last checkpoint, of the start at first
 	spoolNo  atomic.Uint64           // the spool file, 0 while there is none on disk
@@ -77,6 +77,9 @@ type upload struct {
 	base    uploadBase
 	done    *content // once published
 	over    *seen    // all that it may be published over; nil: whatever is there
+	// newest is the partial that was journalled last. The sequencer has it while a record is under way, which
+	// mu is held for, or background waited for; who holds mu for writing has it else.
+	newest partial
 	// doubtful says that its publication has failed, and that the journal may hold it.
 	doubtful bool
 
