@@ -130,3 +130,63 @@ func TestFsyncBesideACheckpoint(t *testing.T) {
 	v = visit(t, sys, "u", PermFull, "/")
 	want(t, "size of the partial", v.size("/f"), 200_001)
 }
+
+// Who goes on with an upload of a new file, whose name somebody else has taken meanwhile, is not let put a tail
+// behind another's head.
+func TestResumeAfterAnotherHasPublished(t *testing.T) {
+	for name, cutOff := range map[string]bool{"cut off": true, "line is broken": false} {
+		t.Run(name, func(t *testing.T) {
+			sys, _ := fullTestSystem(t)
+			alice, bob := visit(t, sys, "alice", PermFull, "/"), visit(t, sys, "bob", PermFull, "/")
+			f := alice.open("/f", OpenWrite|OpenCreate)
+			alice.write(f, 0, big("a"))
+			if cutOff {
+				wantNil(t, "abort", f.Abort())
+			}
+			bob.put("/f", "bob's")
+			again := visit(t, sys, "alice", PermFull, "/")
+			_, err := again.Open(t.Context(), "/f", OpenWrite|OpenResume, AttrSet{})
+			wantKind(t, "APPE", err, KindTorn)
+			f = again.open("/f", OpenWrite)
+			_, err = f.WriteAt([]byte("tail"), 5)
+			wantKind(t, "reput", err, KindTorn)
+			wantNil(t, "abort", f.Abort())
+			want(t, "bob's file", bob.get("/f"), "bob's")
+			f = bob.open("/f", OpenWrite|OpenResume)
+			bob.write(f, 5, " own")
+			bob.close(f)
+			again.put("/f", "alice's")
+			f = again.open("/f", OpenWrite|OpenResume)
+			again.write(f, 7, " own")
+			again.close(f)
+			want(t, "after she has sent it again", bob.get("/f"), "alice's own")
+		})
+	}
+}
+
+// A partial is over when its user puts something else at its name.
+func TestPartialIsReplaced(t *testing.T) {
+	for name, replace := range map[string]func(v visitor) error{
+		"by a rename": func(v visitor) error { return v.Rename(v.t.Context(), "/new", "/x", true) },
+		"by a link":   func(v visitor) error { return v.Link(v.t.Context(), "/new", "/x") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, repo := t.TempDir(), newMemRepository()
+			sys := openTestSystem(t, dir, repo)
+			defer func() { closeSystem(t, sys) }()
+			v := visit(t, sys, "u", PermFull, "/")
+			f := v.open("/x", OpenWrite|OpenCreate)
+			v.write(f, 0, big("a"))
+			wantNil(t, "abort", f.Abort())
+			v.put("/new", "new")
+			wantNil(t, "replace", replace(v))
+			wantNil(t, "remove", v.Remove(t.Context(), "/x"))
+			for _, when := range []string{"running", "after a crash"} {
+				want(t, "size, "+when, v.size("/x"), -1)
+				crash(t, sys)
+				sys = openTestSystem(t, dir, repo)
+				v = visit(t, sys, "u", PermFull, "/")
+			}
+		})
+	}
+}

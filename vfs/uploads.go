@@ -332,6 +332,12 @@ func (t *uploads) published(user string, name Name, id spool.ID) {
 	t.orphan(k, id)
 	delete(t.parts, k)
 	t.mended(k)
+	for _, u := range t.open[name] {
+		if u.user != user && !u.onto { // it was of a free name, and is an overwrite from now on
+			u.rewrites.Store(true)
+			u.noted.Store(false)
+		}
+	}
 	if id == 0 {
 		return
 	}
@@ -432,10 +438,13 @@ func (t *uploads) mend(o *op) {
 		}
 		maps.Copy(t.cut, moved)
 	}
-	delete(t.cut, partKey{o.user, name})
+	k := partKey{o.user, name}
+	delete(t.cut, k)
 	if o.kind == opRemove {
 		return
 	}
+	t.orphan(k, 0)
+	delete(t.parts, k)
 	for _, u := range t.open[name] {
 		// One that has come with the file that was renamed is still about that.
 		u.resent = u.resent || u.user == o.user && !u.onto
@@ -443,13 +452,17 @@ func (t *uploads) mend(o *op) {
 }
 
 // torn reports, of a name that a complete file has, whether the principal's last overwrite of it was cut off
-// a while ago, or is under way in another session than that of owner: its line may have broken.
-// since is when it was cut off, or something was refused for it last; zero when it is under way.
+// a while ago, or is under way in another session than that of owner: its line may have broken. An upload of the
+// principal's that was cut off before somebody else has published the name counts as one.
+// since is when it was cut off, or something was refused for it last; zero when that is not to be noted.
 func (t *uploads) torn(user string, owner *Session, name Name, now time.Time) (torn bool, since time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if at, ok := t.cut[partKey{user, name}]; ok && now.Sub(at) < cutMemory {
 		return true, at
+	}
+	if p, ok := t.parts[partKey{user, name}]; ok && len(p.extents) > 0 && p.extents[0].Off == 0 {
+		return true, time.Time{}
 	}
 	under := slices.ContainsFunc(t.open[name], func(u *upload) bool {
 		return u.user == user && u.rewrites.Load() && !u.resent && u.owner.Load() != owner
