@@ -305,6 +305,9 @@ func (s *Session) resume(ctx context.Context, f *File, p *place) (done bool, err
 	u := newUpload(sh, user)
 	u.root, u.changed = p.mount.Root, true
 	if u.file, err = sh.spool.Reopen(part.spool, part.size, part.extents); err != nil {
+		if !isDamage(&spoolError{err}) {
+			return false, err // the process is in trouble, not the bytes
+		}
 		// Its bytes are gone or damaged. This open fails, since the client may count on
 		// them; the next one starts anew.
 		return false, joinClose(err, sh.giveUp(ctx, part))

@@ -190,3 +190,22 @@ func TestPartialIsReplaced(t *testing.T) {
 		})
 	}
 }
+
+// That a partial cannot be opened now does not end it.
+func TestPartialThatCannotBeOpenedNow(t *testing.T) {
+	faulty := disktest.NewFaulty(disk.OS{})
+	sys, _ := fullTestSystem(t, func(c *Config) { c.Disk = faulty })
+	v := visit(t, sys, "u", PermFull, "/")
+	f := v.open("/f", OpenWrite|OpenCreate)
+	v.write(f, 0, big("a"))
+	wantNil(t, "abort", f.Abort())
+	faulty.Add(disktest.Fault{Ops: disktest.OpOpen, Path: "*.spool", Err: syscall.EMFILE, Times: 1})
+	_, err := v.Open(t.Context(), "/f", OpenResume, AttrSet{})
+	wantKind(t, "resume", err, KindDisk)
+	want(t, "failed", faulty.Hits(), 1)
+	want(t, "size", v.size("/f"), 100_000)
+	f = v.open("/f", OpenResume)
+	v.write(f, 100_000, "!")
+	v.close(f)
+	want(t, "content", v.get("/f") == big("a")+"!", true)
+}
