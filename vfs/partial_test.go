@@ -3,9 +3,12 @@ package vfs
 import (
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/internal/disk/disktest"
+	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/vfs/internal/journal"
 	"github.com/snapgate/gateway/vfs/internal/spool"
 )
@@ -208,4 +211,47 @@ func TestPartialThatCannotBeOpenedNow(t *testing.T) {
 	v.write(f, 100_000, "!")
 	v.close(f)
 	want(t, "content", v.get("/f") == big("a")+"!", true)
+}
+
+// The journal learns of an overwrite also when no write comes that could tell it, or when it has not taken it at first.
+func TestOverwriteIsNotedWithoutAWrite(t *testing.T) {
+	for name, fails := range map[string]int{"silent": 0, "not taken at first": 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir, repo, faulty := t.TempDir(), newMemRepository(), disktest.NewFaulty(disk.OS{})
+				sys := openTestSystem(t, dir, repo, func(c *Config) { c.Disk = faulty })
+				defer func() { closeSystem(t, sys) }()
+				v := visit(t, sys, "u", PermFull, "/")
+				v.put("/f", "old")
+				v.open("/f", OpenWrite|OpenTruncate)
+				if fails > 0 {
+					faulty.Add(disktest.Fault{Ops: disktest.OpWrite, Path: "*.wal*", Err: syscall.EIO, Times: fails})
+				}
+				<-time.After(3 * noteAfter)
+				synctest.Wait()
+				want(t, "failed", faulty.Hits(), fails)
+				faulty.Clear()
+				crash(t, sys)
+				sys = openTestSystem(t, dir, repo)
+				v = visit(t, sys, "u", PermFull, "/")
+				_, err := v.Open(t.Context(), "/f", OpenWrite|OpenResume, AttrSet{})
+				wantKind(t, "resume", err, KindTorn)
+			})
+		})
+	}
+}
+
+// While nobody can say whether a complete file has the name, one may have it.
+func TestTornWhileTheStoreIsAway(t *testing.T) {
+	sys, repo := fullTestSystem(t)
+	v := visit(t, sys, "u", PermFull, "/")
+	v.mkdir("/d")
+	v.put("/d/f", "old")
+	commitShare(t, testShare(t, sys))
+	f := v.open("/d/f", OpenWrite|OpenTruncate)
+	repo.FailIndex(snapshotter.ErrUnavailable)
+	wantNil(t, "abort", f.Abort())
+	repo.FailIndex(nil)
+	_, err := v.Open(t.Context(), "/d/f", OpenWrite|OpenResume, AttrSet{})
+	wantKind(t, "resume", err, KindTorn)
 }

@@ -336,6 +336,9 @@ func (u *upload) keep(ctx context.Context) error {
 	}
 	switch err := u.record(ctx, false, false); {
 	case err == nil:
+		if u.rewrites.Load() {
+			u.tear(ctx) // perhaps it was not known that a complete file has the name
+		}
 		return u.leave(u.file.Close())
 	case errors.Is(err, errComplete):
 		if !u.appends() {
@@ -383,7 +386,7 @@ func (u *upload) tear(ctx context.Context) {
 		return
 	}
 	name := u.name()
-	if n, err := u.share.current().lookup(ctx, name); err == nil && n.typ == TypeFile {
+	if has, err := u.share.current().hasFile(ctx, name); has || err != nil {
 		u.share.uploads.tear(u.user, name, time.Now())
 	}
 }
@@ -398,12 +401,27 @@ func (u *upload) journalTorn(ctx context.Context) error {
 	o := &op{kind: opTorn, user: u.user}
 	o.check = func(t *tree) error {
 		o.name = u.name()
-		if n, err := t.lookup(ctx, o.name); err != nil || n.typ != TypeFile || u.table.overtaken(u) {
+		if u.table.overtaken(u) {
 			return errNotTorn
 		}
-		return nil
+		if has, err := t.hasFile(ctx, o.name); has || err != nil {
+			return err
+		}
+		return errNotTorn
 	}
 	return u.share.do(ctx, o)
+}
+
+// hasFile reports whether a complete file has the name. An error says that it is not known.
+func (t *tree) hasFile(ctx context.Context, name Name) (bool, error) {
+	n, err := t.lookup(ctx, name)
+	if err == nil {
+		return n.typ == TypeFile, nil
+	}
+	if k := KindOf(err); k == KindNotExist || k == KindNotDir {
+		return false, nil
+	}
+	return false, err
 }
 
 // whole notes, for an upload that repeats what the name has, that nothing is torn there. When the journal does
@@ -442,6 +460,8 @@ func (s *share) torn(ctx context.Context, user string, owner *Session, name Name
 func (u *upload) note() {
 	if err := u.journalTorn(context.Background()); err != nil && !errors.Is(err, errNotTorn) {
 		u.share.log.Warn("note of an overwrite", "share", u.share.name, "err", err)
+		u.unnoted.Store(true)
+		u.noteSoon()
 	}
 }
 

@@ -62,6 +62,8 @@ type upload struct {
 	saving   atomic.Bool             // a checkpoint is under way
 	rewrites atomic.Bool             // it does not only add to the end of a complete file that has its name
 	noted    atomic.Bool             // the journal says so, or is about to
+	unnoted  atomic.Bool             // that has failed
+	late     *time.Timer             // calls noteLate; set by uploads.add, reset by noteSoon
 
 	background sync.WaitGroup // the checkpoint; started with mu held for reading
 
@@ -292,6 +294,25 @@ func (u *upload) writeAt(f *File, p []byte, off int64) (int, error) {
 func (u *upload) noteDue() bool {
 	return u.rewrites.Load() && !u.noted.Load() && u.over == nil && (u.spoolNo.Load() != 0 || time.Since(u.started) >= noteAfter)
 }
+
+// noteLate notes an overwrite of which no write has told the journal, as none has come since, or the journal has
+// not taken it.
+func (u *upload) noteLate() {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	if u.state != uploadOpen {
+		return
+	}
+	if u.unnoted.Swap(false) {
+		u.noted.Store(false)
+	}
+	if u.noteDue() && u.noted.CompareAndSwap(false, true) {
+		u.background.Go(u.note)
+	}
+}
+
+// noteSoon lets noteLate look in a while.
+func (u *upload) noteSoon() { u.late.Reset(noteAfter) }
 
 // checkpointDue reports whether enough was written, or long enough ago, to be worth a
 // disk flush. What is in memory only needs none: it is quickly sent again.

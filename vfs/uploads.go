@@ -73,6 +73,7 @@ func (t *uploads) add(u *upload, at Name) error {
 		return errLeaving
 	}
 	u.table, u.at = t, at
+	u.late = time.AfterFunc(noteAfter, u.noteLate)
 	t.open[at] = append(t.open[at], u)
 	return nil
 }
@@ -81,6 +82,9 @@ func (t *uploads) add(u *upload, at Name) error {
 func (t *uploads) remove(u *upload) {
 	t.mu.Lock()
 	had := t.take(u)
+	if had {
+		u.late.Stop()
+	}
 	idle := t.idle
 	if len(t.open) > 0 {
 		idle = nil
@@ -298,6 +302,7 @@ func (t *uploads) moveOne(u *upload, to Name, over bool) error {
 		if over {
 			u.rewrites.Store(true)
 			u.noted.Store(false) // if at all, of another name
+			u.noteSoon()
 		}
 	}
 	return nil
@@ -336,6 +341,7 @@ func (t *uploads) published(user string, name Name, id spool.ID) {
 		if u.user != user && !u.onto { // it was of a free name, and is an overwrite from now on
 			u.rewrites.Store(true)
 			u.noted.Store(false)
+			u.noteSoon()
 		}
 	}
 	if id == 0 {
