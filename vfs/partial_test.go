@@ -255,3 +255,27 @@ func TestTornWhileTheStoreIsAway(t *testing.T) {
 	_, err := v.Open(t.Context(), "/d/f", OpenWrite|OpenResume, AttrSet{})
 	wantKind(t, "resume", err, KindTorn)
 }
+
+// An upload that gets another name while it is open is no partial of its old one.
+func TestPartialOfARenamedUpload(t *testing.T) {
+	dir, repo := t.TempDir(), newMemRepository()
+	sys := openTestSystem(t, dir, repo)
+	defer func() { closeSystem(t, sys) }()
+	v := visit(t, sys, "u", PermFull, "/")
+	f := v.open("/f.part", OpenWrite|OpenCreate)
+	v.write(f, 0, big("a"))
+	wantNil(t, "fsync", f.Sync(t.Context()))
+	wantNil(t, "rename", v.Rename(t.Context(), "/f.part", "/f", false))
+	v.write(f, 100_000, "+")
+	wantNil(t, "abort", f.Abort())
+	for _, when := range []string{"running", "after a crash"} {
+		want(t, "size under the old name, "+when, v.size("/f.part"), -1)
+		want(t, "size under the new name, "+when, v.size("/f"), 100_001)
+		crash(t, sys)
+		sys = openTestSystem(t, dir, repo)
+		v = visit(t, sys, "u", PermFull, "/")
+	}
+	f = v.open("/f", OpenResume)
+	v.close(f)
+	want(t, "content", v.get("/f") == big("a")+"+", true)
+}

@@ -309,13 +309,23 @@ func (t *uploads) moveOne(u *upload, to Name, over bool) error {
 }
 
 // put records a partial, from the journal or of a handle. The spool file of one that it
-// replaces becomes an orphan.
+// replaces becomes an orphan; a record of the same one under another name is older than a rename.
 func (t *uploads) put(p partial) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	k := partKey{p.user, p.name}
 	t.orphan(k, p.spool)
+	t.dropParts(p.spool)
 	t.parts[k] = p
+}
+
+// dropParts forgets the partials of a spool file, which is not an orphan; mu is held.
+func (t *uploads) dropParts(id spool.ID) {
+	if id == 0 {
+		return
+	}
+	maps.DeleteFunc(t.parts, func(_ partKey, p partial) bool { return p.spool == id })
+	delete(t.orphans, id)
 }
 
 // gone forgets a partial; its spool file becomes an orphan.
@@ -344,15 +354,7 @@ func (t *uploads) published(user string, name Name, id spool.ID) {
 			u.noteSoon()
 		}
 	}
-	if id == 0 {
-		return
-	}
-	for k, p := range t.parts {
-		if p.spool == id { // the record is older than a rename of the upload
-			delete(t.parts, k)
-		}
-	}
-	delete(t.orphans, id)
+	t.dropParts(id) // a record may be older than a rename of the upload
 }
 
 const (
