@@ -68,7 +68,7 @@ type op struct {
 	noReplace bool
 	// parents makes missing parent directories (a mount's root, import).
 	parents bool
-	// flush makes an opPartial, opPartialGone or opSetattr durable before it is acknowledged.
+	// flush makes an opPartial, opPartialGone, opTorn or opSetattr durable before it is acknowledged.
 	flush bool
 	// doubtful, once it has failed, says that the journal may hold its record all the same,
 	// until another record is written.

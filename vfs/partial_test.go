@@ -279,3 +279,16 @@ func TestPartialOfARenamedUpload(t *testing.T) {
 	v.close(f)
 	want(t, "content", v.get("/f") == big("a")+"+", true)
 }
+
+// That a line has broken in an overwrite is durable when the upload has ended: its principal may be back at once.
+func TestTornIsDurable(t *testing.T) {
+	sys, _ := fullTestSystem(t)
+	s := testShare(t, sys)
+	v := visit(t, sys, "u", PermFull, "/")
+	v.put("/f", "old")
+	f := v.open("/f", OpenWrite|OpenTruncate)
+	v.write(f, 0, "new")
+	wantNil(t, "abort", f.Abort())
+	wantNil(t, "exec", s.exec(t.Context(), func() error { want(t, "unsynced", len(s.seq.unsynced), 0); return nil }))
+	want(t, "noted", s.uploads.isCut("u", mustName(t, "/f")), true)
+}

@@ -381,7 +381,7 @@ func (u *upload) tear(ctx context.Context) {
 	if u.over != nil {
 		return // what it was for looks before it tries again
 	}
-	err := u.journalTorn(ctx)
+	err := u.journalTorn(ctx, true)
 	if err == nil || errors.Is(err, errNotTorn) {
 		return
 	}
@@ -396,9 +396,9 @@ func (u *upload) tear(ctx context.Context) {
 var errNotTorn = errors.New("nothing is torn")
 
 // journalTorn records that the file at the upload's name is being overwritten, or was about to be. It
-// becomes durable with the next flush.
-func (u *upload) journalTorn(ctx context.Context) error {
-	o := &op{kind: opTorn, user: u.user}
+// becomes durable with the next flush; flush waits for that.
+func (u *upload) journalTorn(ctx context.Context, flush bool) error {
+	o := &op{kind: opTorn, user: u.user, flush: flush}
 	o.check = func(t *tree) error {
 		o.name = u.name()
 		if u.table.overtaken(u) {
@@ -458,7 +458,7 @@ func (s *share) torn(ctx context.Context, user string, owner *Session, name Name
 
 // note is journalTorn for the case that the process dies.
 func (u *upload) note() {
-	if err := u.journalTorn(context.Background()); err != nil && !errors.Is(err, errNotTorn) {
+	if err := u.journalTorn(context.Background(), false); err != nil && !errors.Is(err, errNotTorn) {
 		u.share.log.Warn("note of an overwrite", "share", u.share.name, "err", err)
 		u.unnoted.Store(true)
 		u.noteSoon()
