@@ -64,6 +64,8 @@ type op struct {
 	// upload, on opPut, gives the name at the moment of publication (a directory above
 	// may have been renamed since the open).
 	upload *upload
+	// onto, on opTorn, says that the upload goes with the file when that is renamed.
+	onto bool
 	// noReplace refuses opRename, opLink and opPut when the target exists.
 	noReplace bool
 	// parents makes missing parent directories (a mount's root, import).

@@ -1,6 +1,8 @@
 package vfs
 
 import (
+	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -291,4 +293,36 @@ func TestTornIsDurable(t *testing.T) {
 	wantNil(t, "abort", f.Abort())
 	wantNil(t, "exec", s.exec(t.Context(), func() error { want(t, "unsynced", len(s.seq.unsynced), 0); return nil }))
 	want(t, "noted", s.uploads.isCut("u", mustName(t, "/f")), true)
+}
+
+// A file that is renamed while its overwrite is cut off is torn under its new name.
+func TestTornInTheBatchOfItsRename(t *testing.T) {
+	dir, repo := t.TempDir(), newMemRepository()
+	sys := openTestSystem(t, dir, repo)
+	defer func() { closeSystem(t, sys) }()
+	s := testShare(t, sys)
+	v := visit(t, sys, "u", PermFull, "/")
+	v.put("/a", "old")
+	f := v.open("/a", OpenWrite|OpenTruncate)
+	var wg sync.WaitGroup
+	wantNil(t, "exec", s.exec(t.Context(), func() error { // in the sequencer: what comes now is one batch
+		for i, do := range []func() error{
+			func() error { return v.Rename(t.Context(), "/a", "/f", false) },
+			f.Abort,
+		} {
+			wg.Go(func() { wantNil(t, "in the batch", do()) })
+			for len(s.requests) <= i {
+				runtime.Gosched()
+			}
+		}
+		return nil
+	}))
+	wg.Wait()
+	for _, when := range []string{"running", "after a crash"} {
+		_, err := v.Open(t.Context(), "/f", OpenWrite|OpenResume, AttrSet{})
+		wantKind(t, "resume, "+when, err, KindTorn)
+		crash(t, sys)
+		sys = openTestSystem(t, dir, repo)
+		v = visit(t, sys, "u", PermFull, "/")
+	}
 }

@@ -404,6 +404,7 @@ func (u *upload) journalTorn(ctx context.Context, flush bool) error {
 		if u.table.overtaken(u) {
 			return errNotTorn
 		}
+		o.onto = u.table.follows(u)
 		if has, err := t.hasFile(ctx, o.name); has || err != nil {
 			return err
 		}

@@ -131,7 +131,7 @@ func (st *stage) mends(torn *op) bool {
 		if o.kind == opPut || o.kind == opWhole {
 			at = o.name
 		}
-		if o.user == torn.user && at == name {
+		if o.user == torn.user && at == name && !(o.kind == opRename && torn.onto) {
 			return true
 		}
 		if o.kind == opRename {

@@ -454,8 +454,14 @@ func (t *uploads) mend(o *op) {
 	t.orphan(k, 0)
 	delete(t.parts, k)
 	for _, u := range t.open[name] {
-		// One that has come with the file that was renamed is still about that.
-		u.resent = u.resent || u.user == o.user && !u.onto
+		switch {
+		case u.user != o.user:
+		case u.onto: // it has come with the file that was renamed, and is still about that
+			u.noted.Store(false)
+			u.noteSoon()
+		default:
+			u.resent = true
+		}
 	}
 }
 
@@ -484,6 +490,13 @@ func (t *uploads) isCut(user string, name Name) bool {
 	defer t.mu.Unlock()
 	_, ok := t.cut[partKey{user, name}]
 	return ok
+}
+
+// follows reports whether an upload goes with the file at its name when that is renamed.
+func (t *uploads) follows(u *upload) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return u.onto
 }
 
 // overtaken reports whether the principal of an upload has published its name since that was opened.
