@@ -326,3 +326,22 @@ func TestTornInTheBatchOfItsRename(t *testing.T) {
 		v = visit(t, sys, "u", PermFull, "/")
 	}
 }
+
+// While a directory is being renamed, what is known of cut-off overwrites below counts for handles that were
+// opened before.
+func TestTornWhileRenamed(t *testing.T) {
+	armed, change := failpoint(journal.FailBeforeSync)
+	sys, _ := fullTestSystem(t, change)
+	v := visit(t, sys, "u", PermFull, "/")
+	v.mkdir("/d")
+	v.put("/d/f", "0123456789")
+	wantNil(t, "abort", v.open("/d/f", OpenWrite|OpenTruncate).Abort())
+	f := v.open("/d/f", OpenWrite)
+	var err error
+	armed <- func() { _, err = f.WriteAt([]byte("tail"), 10) }
+	wantNil(t, "rename", v.Rename(t.Context(), "/d", "/e", false))
+	wantKind(t, "write", err, KindTorn)
+	_, err = f.WriteAt([]byte("tail"), 10)
+	wantKind(t, "write after it", err, KindTorn)
+	wantNil(t, "abort", f.Abort())
+}

@@ -252,6 +252,7 @@ func (s *share) applyTo(st *stage, o *op, r *request) error {
 	}
 	if o.kind == opRename {
 		s.uploads.leave(o.name)
+		s.uploads.departs(o)
 		st.moves = append(st.moves, s.uploads.move(o.name, o.to))
 	}
 	st.add(t, o, r)

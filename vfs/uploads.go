@@ -21,6 +21,7 @@ type uploads struct {
 	orphans map[spool.ID]bool     // spool files of partials that were given up
 	cut     map[partKey]time.Time // overwrites that were cut off, or are under way, while the old version stays
 	leaving []Name                // directories that a batch under way renames or removes
+	moving  []*op                 // the renames of a batch under way, which uploads have followed and cut has not
 	idle    func()                // called without mu when the last open upload has ended; may be nil
 }
 
@@ -148,11 +149,37 @@ func (t *uploads) leave(dir Name) bool {
 	return !t.openBelow(dir)
 }
 
+// departs is called by the sequencer when it accepts a rename: until arrived is called, what is known of the
+// overwrites of what moves is still under the old name.
+func (t *uploads) departs(o *op) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.moving = append(t.moving, o)
+}
+
 // arrived is called by the sequencer when its batch has become visible, or has failed.
 func (t *uploads) arrived() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.leaving = t.leaving[:0]
+	clear(t.moving)
+	t.moving = t.moving[:0]
+}
+
+// cutAt returns when the principal's overwrite of what has a name was cut off, by the name that it has once
+// the renames of the batch under way have happened; mu is held.
+func (t *uploads) cutAt(user string, name Name) (time.Time, bool) {
+	at, ok := t.cut[partKey{user, name}]
+	for _, o := range slices.Backward(t.moving) {
+		if ok || o.to == name && o.user == user {
+			break // what its principal renames itself is not torn by that
+		}
+		if name.HasPrefix(o.to) {
+			name = name.Rebase(o.to, o.name)
+			at, ok = t.cut[partKey{user, name}]
+		}
+	}
+	return at, ok
 }
 
 // isLeaving reports whether a directory above name is about to go; mu is held.
@@ -472,7 +499,7 @@ func (t *uploads) mend(o *op) {
 func (t *uploads) torn(user string, owner *Session, name Name, now time.Time) (torn bool, since time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if at, ok := t.cut[partKey{user, name}]; ok && now.Sub(at) < cutMemory {
+	if at, ok := t.cutAt(user, name); ok && now.Sub(at) < cutMemory {
 		return true, at
 	}
 	if p, ok := t.parts[partKey{user, name}]; ok && len(p.extents) > 0 && p.extents[0].Off == 0 {
@@ -488,7 +515,7 @@ func (t *uploads) torn(user string, owner *Session, name Name, now time.Time) (t
 func (t *uploads) isCut(user string, name Name) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, ok := t.cut[partKey{user, name}]
+	_, ok := t.cutAt(user, name)
 	return ok
 }
 
