@@ -464,11 +464,6 @@ func (r *scrubbing) verified(k ledgerKey) time.Time {
 	return r.since(k)
 }
 
-// isDamaged reports whether a file is known to be damaged, by this run or an earlier one.
-func (r *scrubbing) isDamaged(k ledgerKey) bool {
-	return r.damage[k] != nil || r.ledger.at[k].when == suspect
-}
-
 // since is verified, and of what was there before the first scrub, when that was.
 func (r *scrubbing) since(k ledgerKey) time.Time {
 	e, ok := r.ledger.at[k]
@@ -728,41 +723,6 @@ func (r *scrubbing) save(ctx context.Context) error {
 	r.s.Distrust(&r.state)
 	r.saved = time.Now()
 	return writeScrubState(r.cfg.Dir, &r.state)
-}
-
-// saveDamage puts what is damaged into the state, as far as there is room, and the rest into the ledger.
-func (r *scrubbing) saveDamage() error {
-	r.state.Damage, r.state.More, r.state.suspects = nil, 0, nil
-	keys := slices.SortedFunc(maps.Keys(r.damage), func(a, b ledgerKey) int {
-		if a == configKey() || b == configKey() { // which has no row in the ledger
-			return cmp.Compare(a.kind, b.kind)
-		}
-		return cmp.Or(r.damage[a].Found.Compare(r.damage[b].Found), cmp.Compare(a.kind, b.kind), slices.Compare(a.mac[:], b.mac[:]))
-	})
-	for _, k := range keys {
-		if len(r.state.Damage) < r.cfg.damageMost {
-			r.state.Damage = append(r.state.Damage, *r.damage[k])
-			continue
-		}
-		r.state.More++
-		if r.ledger.at[k].when != suspect { // before the state is written that does not name it
-			if err := r.ledger.put(k, ledgerEntry{suspect, r.size(k)}); err != nil {
-				return err
-			}
-		}
-	}
-	for k, e := range r.ledger.at {
-		if e.when != suspect {
-			continue
-		}
-		if r.damage[k] == nil {
-			r.state.More++
-		}
-		if k.kind == ledgerPackfile {
-			r.state.suspects = append(r.state.suspects, k.mac)
-		}
-	}
-	return nil
 }
 
 // finish finds out what the damage concerns, and writes down what is known.

@@ -1,6 +1,7 @@
 package snapshotter
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"maps"
@@ -10,6 +11,11 @@ import (
 
 	"github.com/snapgate/gateway/store"
 )
+
+// isDamaged reports whether a file is known to be damaged, by this run or an earlier one.
+func (r *scrubbing) isDamaged(k ledgerKey) bool {
+	return r.damage[k] != nil || r.ledger.at[k].when == suspect
+}
 
 // mended notes that a file is as it was written.
 func (r *scrubbing) mended(k ledgerKey) {
@@ -34,6 +40,41 @@ func (r *scrubbing) damaged(k ledgerKey, bad damaged) {
 	}
 	d.Text, d.Blobs = bad.text, len(bad.blobs)
 	r.found[k] = bad
+}
+
+// saveDamage puts what is damaged into the state, as far as there is room, and the rest into the ledger.
+func (r *scrubbing) saveDamage() error {
+	r.state.Damage, r.state.More, r.state.suspects = nil, 0, nil
+	keys := slices.SortedFunc(maps.Keys(r.damage), func(a, b ledgerKey) int {
+		if a == configKey() || b == configKey() { // which has no row in the ledger
+			return cmp.Compare(a.kind, b.kind)
+		}
+		return cmp.Or(r.damage[a].Found.Compare(r.damage[b].Found), cmp.Compare(a.kind, b.kind), slices.Compare(a.mac[:], b.mac[:]))
+	})
+	for _, k := range keys {
+		if len(r.state.Damage) < r.cfg.damageMost {
+			r.state.Damage = append(r.state.Damage, *r.damage[k])
+			continue
+		}
+		r.state.More++
+		if r.ledger.at[k].when != suspect { // before the state is written that does not name it
+			if err := r.ledger.put(k, ledgerEntry{suspect, r.size(k)}); err != nil {
+				return err
+			}
+		}
+	}
+	for k, e := range r.ledger.at {
+		if e.when != suspect {
+			continue
+		}
+		if r.damage[k] == nil {
+			r.state.More++
+		}
+		if k.kind == ledgerPackfile {
+			r.state.suspects = append(r.state.suspects, k.mac)
+		}
+	}
+	return nil
 }
 
 // Distrust has stored again, from now on, what is uploaded and is only in packfiles that st calls
