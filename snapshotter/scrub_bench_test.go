@@ -16,7 +16,7 @@ import (
 func BenchmarkScrub(b *testing.B) {
 	n := viewFiles(b)
 	k := newScrubRig(b)
-	c := &benchCommits{rig: k.rig, b: b, n: n, perDir: 100, version: 90_000_000}
+	c := &benchCommits{rig: k.rig, perDir: 100}
 	c.commitSeq(b, snapshotter.ID{}, benchTree(n, c.perDir))
 	measure := func(name string, f func(b *testing.B) snapshotter.ScrubReport) {
 		b.Run(name, func(b *testing.B) {
