@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -34,6 +36,56 @@ func (unsynced) MkdirAll(path string, perm fs.FileMode) error { return os.MkdirA
 type unsyncedFile struct{ disk.File }
 
 func (unsyncedFile) Sync() error { return nil }
+
+// syncedBy is a disk whose flushes are done by a function.
+type syncedBy struct {
+	disk.FS
+	sync func() error
+}
+
+func (s syncedBy) OpenFile(path string, flag int, perm fs.FileMode) (disk.File, error) {
+	f, err := s.FS.OpenFile(path, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return syncedByFile{f, s.sync}, nil
+}
+
+type syncedByFile struct {
+	disk.File
+	sync func() error
+}
+
+func (f syncedByFile) Sync() error { return f.sync() }
+
+// TestFailedSyncBesideAnother: the system tells one flush of a file that it has failed, and the next one nothing.
+func TestFailedSyncBesideAnother(t *testing.T) {
+	modes(t, func(t *testing.T, cfg spool.Config) {
+		for range 50 {
+			var f *spool.File
+			var told atomic.Bool
+			other := make(chan error, 1)
+			cfg.Disk, cfg.InlineBytes = syncedBy{disk.OS{}, func() error {
+				if told.Swap(true) {
+					return nil
+				}
+				go func() { other <- f.Sync(true) }()
+				runtime.Gosched() // it may wait for this one, or not
+				return syscall.EIO
+			}}, 0
+			cfg.Dir = t.TempDir()
+			s := open(t, cfg)
+			f = s.Create()
+			write(t, f, pattern(10000, 1), 0)
+			if err, other := f.Sync(true), <-other; !errors.Is(err, syscall.EIO) || !errors.Is(other, syscall.EIO) {
+				t.Fatalf("got %v and %v, want EIO for both", err, other)
+			}
+			if err := f.Discard(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
 
 // TestPoisoned: after a failed write or sync no later sync may claim success.
 func TestPoisoned(t *testing.T) {

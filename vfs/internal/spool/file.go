@@ -38,6 +38,9 @@ type File struct {
 	hashMu sync.Mutex
 	hash   *prefixHash  // nil while in memory
 	cuts   atomic.Int64 // how often the spool file was cut; changed with hashMu held
+
+	// flush is held while the spool file is synced: the system tells one caller only that a flush has failed.
+	flush sync.Mutex
 }
 
 // WriteAt writes at any offset; p is not kept. Gaps read as zeros and are not extents. A
@@ -348,6 +351,17 @@ func (f *File) Inline() (data []byte, ok bool) {
 // is set); for an inline file without force it does nothing. Writes that have not
 // returned yet are not covered.
 func (f *File) Sync(force bool) error {
+	synced, err := f.sync(force)
+	if synced {
+		f.s.cfg.Failpoint(FailAfterSync)
+	}
+	return err
+}
+
+// sync is Sync. It reports whether there was something to sync.
+func (f *File) sync(force bool) (bool, error) {
+	f.flush.Lock()
+	defer f.flush.Unlock()
 	f.mu.Lock()
 	err := f.usable()
 	if err == nil && f.disk == nil && (force || f.size > int64(f.s.cfg.InlineBytes)) {
@@ -358,17 +372,16 @@ func (f *File) Sync(force bool) error {
 	b := f.disk
 	f.mu.Unlock()
 	if err != nil || b == nil {
-		return err
+		return false, err
 	}
 	f.s.cfg.Failpoint(FailBeforeSync)
 	if err := b.file.Sync(); err != nil {
 		f.mu.Lock()
 		f.lost = true
 		f.mu.Unlock()
-		return f.poison(err)
+		return false, f.poison(err)
 	}
-	f.s.cfg.Failpoint(FailAfterSync)
-	return nil
+	return true, nil
 }
 
 // Lost reports whether a Sync has failed: what was written since the last one that has not may be gone
