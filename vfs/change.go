@@ -265,7 +265,7 @@ func (s *Session) renameUpload(ctx context.Context, src, dst *place, replace boo
 	case !dst.absent && !s.principal.Perms.allows(actReplace, false):
 		return errKind("rename", src.name, KindPermission)
 	case open != nil:
-		return sh.uploads.moveOne(open, dst.dir, !dst.absent)
+		return sh.uploads.moveOne(open, dst.dir, !dst.absent, replace)
 	case !dst.absent:
 		return errKind("rename", src.name, KindExist) // nobody could reach it there
 	}

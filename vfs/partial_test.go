@@ -27,6 +27,54 @@ func TestExclusiveUploadRenamedOverAFile(t *testing.T) {
 	want(t, "content", v.get("/f"), "new")
 }
 
+// One that was renamed so that it replaces nothing replaces nothing later.
+func TestExclusiveUploadRenamedReplacesNothing(t *testing.T) {
+	sys, _ := fullTestSystem(t)
+	v, other := visit(t, sys, "u", PermFull, "/"), visit(t, sys, "other", PermFull, "/")
+	f := v.open("/t", OpenCreate|OpenExclusive)
+	v.write(f, 0, "new")
+	wantNil(t, "rename", v.Rename(t.Context(), "/t", "/f", false))
+	other.put("/f", "other's")
+	wantKind(t, "close", f.Close(), KindExist)
+	want(t, "content", v.get("/f"), "other's")
+}
+
+// Who sends all of a file again may go on behind it: what was cut off before is of no use any more.
+func TestFileThatIsThereIsSentAgainWhole(t *testing.T) {
+	dir, repo, timeout := t.TempDir(), newMemRepository(), 50*time.Millisecond
+	stored := func(c *Config) {
+		c.Shares[0].When, c.Shares[0].AckStored, c.Shares[0].AckTimeout = WhenClose, true, timeout
+	}
+	sys := openTestSystem(t, dir, repo, stored)
+	defer func() { closeSystem(t, sys) }()
+	v, other := visit(t, sys, "u", PermFull, "/"), visit(t, sys, "other", PermFull, "/")
+	f := v.open("/f", OpenWrite|OpenCreate)
+	v.write(f, 0, big("a"))
+	wantNil(t, "abort", f.Abort())
+	gate := repo.Block()
+	f = other.open("/f", OpenWrite|OpenCreate)
+	other.write(f, 0, big("a"))
+	wantKind(t, "close", f.Close(), KindTimeout) // so that who sends it again makes no other version
+	gate.Release()
+	s := testShare(t, sys)
+	commitShare(t, s)
+	timeout = time.Minute
+	s.cfg.Store(&ShareConfig{Name: "s", When: WhenClose, AckStored: true, AckTimeout: timeout, MaxPending: 10})
+	_, err := v.Open(t.Context(), "/f", OpenWrite|OpenResume, AttrSet{})
+	wantKind(t, "resume", err, KindTorn)
+	v.put("/f", big("a"))
+	for range 2 {
+		f, err := v.Open(t.Context(), "/f", OpenWrite|OpenResume, AttrSet{})
+		wantNil(t, "resume", err)
+		if err == nil {
+			wantNil(t, "close", f.Close())
+		}
+		crash(t, sys)
+		sys = openTestSystem(t, dir, repo, stored)
+		v = visit(t, sys, "u", PermFull, "/")
+	}
+}
+
 // A disk tells only once that it has lost what was written: nothing goes on behind bytes that could not be
 // flushed, but what a checkpoint has flushed before stays.
 func TestNothingIsResumedThatCouldNotBeFlushed(t *testing.T) {
@@ -39,6 +87,7 @@ func TestNothingIsResumedThatCouldNotBeFlushed(t *testing.T) {
 			v.write(f, 0, big("a"))
 			if flushed > 0 {
 				wantNil(t, "fsync", f.Sync(t.Context()))
+				f.up.savedAt.Store(time.Now().UnixNano()) // no other checkpoint is due
 				v.write(f, flushed, big("b"))
 			}
 			faulty.Add(disktest.Fault{Ops: disktest.OpSync, Path: "*.spool", Err: syscall.EIO, Times: 1})
@@ -46,6 +95,10 @@ func TestNothingIsResumedThatCouldNotBeFlushed(t *testing.T) {
 			want(t, "failed", faulty.Hits(), 1)
 			want(t, "size of the partial", v.size("/f"), flushed)
 			if flushed < 0 {
+				g := v.open("/g", OpenWrite|OpenCreate)
+				v.write(g, 0, big("a"))
+				faulty.Add(disktest.Fault{Ops: disktest.OpSync, Path: "*.spool", Err: syscall.EIO, Times: 1})
+				wantKind(t, "abort", g.Abort(), KindDisk)
 				wantSpoolFreed(t, testShare(t, sys))
 			}
 		})
@@ -217,19 +270,30 @@ func TestPartialThatCannotBeOpenedNow(t *testing.T) {
 
 // The journal learns of an overwrite also when no write comes that could tell it, or when it has not taken it at first.
 func TestOverwriteIsNotedWithoutAWrite(t *testing.T) {
-	for name, fails := range map[string]int{"silent": 0, "not taken at first": 1} {
-		t.Run(name, func(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		fails int
+		late  bool // the truncation is a request of its own, later
+	}{{name: "silent"}, {name: "not taken at first", fails: 1}, {name: "cut later", late: true}} {
+		fails := tt.fails
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				dir, repo, faulty := t.TempDir(), newMemRepository(), disktest.NewFaulty(disk.OS{})
 				sys := openTestSystem(t, dir, repo, func(c *Config) { c.Disk = faulty })
 				defer func() { closeSystem(t, sys) }()
 				v := visit(t, sys, "u", PermFull, "/")
 				v.put("/f", "old")
-				v.open("/f", OpenWrite|OpenTruncate)
+				if tt.late {
+					f := v.open("/f", OpenWrite)
+					<-time.After(2 * noteAfter)
+					wantNil(t, "truncate", f.SetAttr(t.Context(), AttrSet{Size: new(int64)}))
+				} else {
+					v.open("/f", OpenWrite|OpenTruncate)
+				}
 				if fails > 0 {
 					faulty.Add(disktest.Fault{Ops: disktest.OpWrite, Path: "*.wal*", Err: syscall.EIO, Times: fails})
 				}
-				<-time.After(3 * noteAfter)
+				<-time.After(3*noteAfter)
 				synctest.Wait()
 				want(t, "failed", faulty.Hits(), fails)
 				faulty.Clear()
@@ -243,9 +307,11 @@ func TestOverwriteIsNotedWithoutAWrite(t *testing.T) {
 	}
 }
 
-// While nobody can say whether a complete file has the name, one may have it.
+// While nobody can say whether a complete file has the name, one may have it. That lasts.
 func TestTornWhileTheStoreIsAway(t *testing.T) {
-	sys, repo := fullTestSystem(t)
+	dir, repo := t.TempDir(), newMemRepository()
+	sys := openTestSystem(t, dir, repo)
+	defer func() { closeSystem(t, sys) }()
 	v := visit(t, sys, "u", PermFull, "/")
 	v.mkdir("/d")
 	v.put("/d/f", "old")
@@ -254,8 +320,13 @@ func TestTornWhileTheStoreIsAway(t *testing.T) {
 	repo.FailIndex(snapshotter.ErrUnavailable)
 	wantNil(t, "abort", f.Abort())
 	repo.FailIndex(nil)
-	_, err := v.Open(t.Context(), "/d/f", OpenWrite|OpenResume, AttrSet{})
-	wantKind(t, "resume", err, KindTorn)
+	for range 2 {
+		_, err := v.Open(t.Context(), "/d/f", OpenWrite|OpenResume, AttrSet{})
+		wantKind(t, "resume", err, KindTorn)
+		crash(t, sys)
+		sys = openTestSystem(t, dir, repo)
+		v = visit(t, sys, "u", PermFull, "/")
+	}
 }
 
 // An upload that gets another name while it is open is no partial of its old one.

@@ -135,7 +135,7 @@ func (u *upload) mayPublish(ctx context.Context, o *op, perms Perm) func(t *tree
 	over := u.over
 	return func(t *tree) error {
 		name, exclusive := u.goesTo()
-		o.noReplace = exclusive
+		o.name, o.noReplace = name, exclusive // what is checked is what is done
 		n, err := t.existing(ctx, name)
 		switch {
 		case err != nil:
@@ -350,7 +350,7 @@ func (u *upload) keep(ctx context.Context) error {
 			u.tear(ctx)
 		}
 		if u.file.Lost() {
-			return u.leave(u.keepRecorded())
+			return u.leave(joinClose(err, u.keepRecorded()))
 		}
 		// The journal does not take it. It can be resumed until the process ends.
 		if id := u.spoolID(); id != 0 {
@@ -366,7 +366,7 @@ func (u *upload) keep(ctx context.Context) error {
 // has, which was flushed before.
 func (u *upload) keepRecorded() error {
 	for _, p := range u.share.uploads.partials() {
-		if p.spool == u.spoolID() {
+		if p.spool == u.spoolID() && p.size <= u.prefix() { // else it was cut since
 			p.doubtful = u.doubtful
 			u.share.uploads.put(p)
 			return u.file.Close()
@@ -405,10 +405,10 @@ func (u *upload) journalTorn(ctx context.Context, flush bool) error {
 			return errNotTorn
 		}
 		o.onto = u.table.follows(u)
-		if has, err := t.hasFile(ctx, o.name); has || err != nil {
-			return err
+		if has, err := t.hasFile(ctx, o.name); !has && err == nil {
+			return errNotTorn
 		}
-		return errNotTorn
+		return nil // while nobody can say whether a complete file has the name, one may have it
 	}
 	return u.share.do(ctx, o)
 }
@@ -459,11 +459,15 @@ func (s *share) torn(ctx context.Context, user string, owner *Session, name Name
 
 // note is journalTorn for the case that the process dies.
 func (u *upload) note() {
-	if err := u.journalTorn(context.Background(), false); err != nil && !errors.Is(err, errNotTorn) {
-		u.share.log.Warn("note of an overwrite", "share", u.share.name, "err", err)
-		u.unnoted.Store(true)
-		u.noteSoon()
+	err := u.journalTorn(context.Background(), false)
+	if err == nil || errors.Is(err, errNotTorn) {
+		u.unnoted.Store(false)
+		return
 	}
+	if !u.unnoted.Swap(true) {
+		u.share.log.Warn("note of an overwrite", "share", u.share.name, "err", err)
+	}
+	u.late.Reset(noteRetry)
 }
 
 // appends reports whether the upload only adds to the end of the version below: a client
@@ -548,7 +552,7 @@ func (u *upload) record(ctx context.Context, always, flush bool) error {
 				return errComplete
 			}
 		}
-		if p.size < u.newest.size {
+		if p.size < u.newest.size || p.size == u.newest.size && covered(p.extents) < covered(u.newest.extents) {
 			p = u.newest
 		}
 		p.name = name
@@ -560,6 +564,14 @@ func (u *upload) record(ctx context.Context, always, flush bool) error {
 		return err
 	}
 	return u.share.sweep()
+}
+
+// covered is how many bytes extents have.
+func covered(xs []spool.Extent) (n int64) {
+	for _, x := range xs {
+		n += x.Len
+	}
+	return n
 }
 
 // resave replaces the journalled partial after a truncation; mu is held for writing.

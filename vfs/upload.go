@@ -21,6 +21,8 @@ const (
 	checkpointEvery = 3 * time.Second
 	// noteAfter is how long a small overwrite may take before the journal is told of it.
 	noteAfter = time.Second
+	// noteRetry is when it is told again of one that it has not taken.
+	noteRetry = 10 * time.Second
 	// deadAfter is how long a handle must have been quiet for another session of the same
 	// principal to see its upload as a partial: a client that reconnects after its line
 	// broke asks for the size long before the server learns that the old line is dead.
@@ -303,7 +305,7 @@ func (u *upload) noteLate() {
 	if u.state != uploadOpen {
 		return
 	}
-	if u.unnoted.Swap(false) {
+	if u.unnoted.Load() {
 		u.noted.Store(false)
 	}
 	if u.noteDue() && u.noted.CompareAndSwap(false, true) {
@@ -388,6 +390,7 @@ func (u *upload) truncate(ctx context.Context, f *File, size int64) error {
 	if size < u.base.limit {
 		u.base.limit = size
 		u.rewrites.Store(true)
+		u.noteSoon()
 	}
 	u.size.Store(size)
 	u.claimAtMost(size)

@@ -317,15 +317,16 @@ func (t *uploads) settle(u *upload, onto bool) {
 	u.onto, u.exclusive, u.resent = onto, false, false
 }
 
-// moveOne renames an open upload by itself; over says that a complete file has the new name.
-func (t *uploads) moveOne(u *upload, to Name, over bool) error {
+// moveOne renames an open upload by itself. over says that a complete file has the new name, replace that it may be
+// replaced, also by a name that is taken later.
+func (t *uploads) moveOne(u *upload, to Name, over, replace bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.isLeaving(to) {
 		return errKind("rename", to, KindBusy)
 	}
 	if t.place(u, to) {
-		u.resent, u.exclusive = false, false // a rename may replace what is there
+		u.resent, u.exclusive = false, u.exclusive && !replace
 		if over {
 			u.rewrites.Store(true)
 			u.noted.Store(false) // if at all, of another name
@@ -419,7 +420,10 @@ func (t *uploads) tear(user string, name Name, at time.Time) {
 func (t *uploads) whole(user string, name Name) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.mended(partKey{user, name})
+	k := partKey{user, name}
+	t.orphan(k, 0)
+	delete(t.parts, k)
+	t.mended(k)
 }
 
 // mended is whole with mu held.
