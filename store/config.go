@@ -28,6 +28,10 @@ const (
 	// maxConfigBytes bounds what is read of a configuration; it is some hundred bytes.
 	maxConfigBytes = 1 << 20
 
+	// touchSlack is how much more memory than it takes is prepared for a derivation, since small allocations may
+	// take the beginning of that.
+	touchSlack = 4 << 20
+
 	// keySize is the only key size that kloset's ciphers and hashes take.
 	keySize = 32
 
@@ -124,7 +128,7 @@ func deriveKey(p *encryption.KDFParams, passphrase []byte) ([]byte, error) {
 	// Argon2id leaves 256 MiB behind that the process will not need again.
 	defer debug.FreeOSMemory()
 	if a := p.Argon2idParams; a != nil {
-		touch(int(a.Memory) << 10)
+		touch(int(a.Memory)<<10 + touchSlack)
 	}
 	return encryption.DeriveKey(*p, passphrase)
 }

@@ -97,9 +97,11 @@ func (l *Lock) withdraw() error {
 }
 
 func (l *Lock) remove() error {
-	err := l.s.conn.Delete(context.Background(), storage.StorageResourceLock, l.id)
-	l.s.conn.own(l.id, false)
-	return Unavailable("remove lock", ignoreNotExist(err))
+	err := ignoreNotExist(l.s.conn.Delete(context.Background(), storage.StorageResourceLock, l.id))
+	if err == nil { // else it stays known as one of ours, which nobody here waits for
+		l.s.conn.own(l.id, false)
+	}
+	return Unavailable("remove lock", err)
 }
 
 func (l *Lock) refresh() {

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -293,6 +294,7 @@ func TestLockStays(t *testing.T) {
 		{name: "writing only seems to fail", put: syscall.ETIMEDOUT},
 		{name: "writing seems to fail, and removing fails", put: syscall.ETIMEDOUT, remove: syscall.EIO, stays: true, dropped: 1},
 		{name: "writing a shared one only seems to fail", shared: true, put: syscall.ETIMEDOUT},
+		{name: "writing a shared one seems to fail, and removing fails", shared: true, put: syscall.ETIMEDOUT, remove: syscall.EIO, stays: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -344,6 +346,19 @@ func TestLockStays(t *testing.T) {
 			}
 			if err != nil {
 				t.Errorf("the other store: %v", err)
+			}
+			if tt.shared && tt.stays { // it is in nobody's way here
+				if lock, err = s.LockExclusively(t.Context()); err == nil {
+					err = lock.Unlock()
+				}
+				if err != nil {
+					t.Errorf("alone: %v", err)
+				}
+				for _, left := range locks() {
+					if err := os.Remove(left); err != nil {
+						t.Fatal(err)
+					}
+				}
 			}
 			lock, err = s.Lock(t.Context())
 			if err != nil {

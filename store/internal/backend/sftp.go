@@ -30,6 +30,8 @@ const (
 	defaultSFTPRetries = 3
 	// sftpPause is how long to wait before another connection is tried; it doubles.
 	sftpPause = 200 * time.Millisecond
+	// unansweredLimits is how many time limits a call may go without moving itself, while others on its connection do.
+	unansweredLimits = 60
 )
 
 // The extensions of OpenSSH that a store is better with.
@@ -68,7 +70,7 @@ type SFTPConfig struct {
 // SFTP is a Backend in a directory of an SFTP server, with the layout of plakar's connector. A
 // file is written to a temporary name in the same directory, a lock in that of the store, synced and
 // renamed over the other, where the server can do so. On one without posix-rename@openssh.com the other
-// moves aside meanwhile (see makeRoom): Get and Stat find it there, List does not. One without
+// moves aside meanwhile (see makeRoom): Get finds it there, and Stat, but for locks; List does not. One without
 // fsync@openssh.com keeps its own time.
 type SFTP struct {
 	cfg       SFTPConfig
@@ -182,6 +184,7 @@ type sftpWatch struct {
 
 	mu    sync.Mutex  // guards what follows
 	timer *time.Timer // nil before the beginning
+	moved time.Time   // when the call did
 	ended bool
 }
 
@@ -189,6 +192,7 @@ type sftpWatch struct {
 func (w *sftpWatch) begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.moved = time.Now()
 	switch {
 	case w.ended:
 	case w.timer == nil:
@@ -215,7 +219,11 @@ func (w *sftpWatch) look() {
 func (w *sftpWatch) moves() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	left := w.limit - time.Since(w.link.Heard())
+	still := time.Since(w.moved)
+	left := w.limit - min(still, time.Since(w.link.Heard()))
+	if still >= unansweredLimits*w.limit { // a server may answer others, and never this one
+		left = 0
+	}
 	if !w.ended && left > 0 {
 		w.timer.Reset(left)
 	}
@@ -427,8 +435,12 @@ func (r *sftpReader) Close() error {
 
 // Stat implements Files.
 func (s *SFTP) Stat(ctx context.Context, name string) (info Info, err error) {
+	find := s.either
+	if dirOf(name) == LocksDir {
+		find = s.named
+	}
 	err = s.call(ctx, true, func(c *sftp.Client, _ func()) error {
-		return s.either(c, name, func(path string) error {
+		return find(c, name, func(path string) error {
 			fi, err := c.Stat(path)
 			if err == nil {
 				info = Info{Name: name, Size: fi.Size(), ModTime: fi.ModTime()}

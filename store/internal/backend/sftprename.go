@@ -70,7 +70,11 @@ func (s *SFTP) makeRoom(c *sftp.Client, tmp, name string, refused error) error {
 		}
 		return err
 	}
-	return c.Remove(s.path(aside))
+	// The name is taken. What stays aside is older, and left to the next Put or Sweep.
+	if err := c.Remove(s.path(aside)); isBroken(err) {
+		return err
+	}
+	return nil
 }
 
 // lostOr returns err when it says that the connection is lost, refused otherwise.
@@ -88,10 +92,16 @@ func (s *SFTP) putBack(c *sftp.Client, name string) error {
 	aside := s.path(asideName(name))
 	_, err := c.Lstat(s.path(name))
 	switch {
+	case err == nil && replaces(c):
+		return nil // somebody's own: no file of ours is aside on such a server
 	case err == nil:
 		err = c.Remove(aside)
 	case errors.Is(err, fs.ErrNotExist):
-		err = c.Rename(aside, s.path(name))
+		if err = c.Rename(aside, s.path(name)); err != nil && !isBroken(err) {
+			if _, lerr := c.Lstat(s.path(name)); lerr == nil {
+				err = nil // somebody has taken the name meanwhile
+			}
+		}
 	}
 	return ignoreNotExist(err)
 }
@@ -107,5 +117,16 @@ func (s *SFTP) either(c *sftp.Client, name string, fn func(path string) error) e
 	if err := fn(s.path(asideName(name))); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	return fn(s.path(name))
+}
+
+// named calls fn with the path of a lock. One that is aside is in no list, so that others may have ignored it.
+func (s *SFTP) named(c *sftp.Client, name string, fn func(path string) error) error {
+	err := fn(s.path(name))
+	if replaces(c) || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s.replacing.Lock() // held over a request: it may be being replaced just now, by ourselves
+	defer s.replacing.Unlock()
 	return fn(s.path(name))
 }
