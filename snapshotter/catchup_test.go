@@ -30,7 +30,7 @@ func TestCatchUp(t *testing.T) {
 	other.Snapshotter = newSnapshotter(t, other.store)
 	caughtUp := func() <-chan error {
 		done := make(chan error, 1)
-		go func() { done <- r.CatchUp(t.Context()) }()
+		go func() { done <- r.CatchUp(t.Context(), 0) }()
 		return done
 	}
 
@@ -50,6 +50,14 @@ func TestCatchUp(t *testing.T) {
 	var waiting <-chan error
 	inside = func() {
 		theirs = other.commit(snapshotter.ID{}, put("/theirs", file(1, "theirs")))
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := r.CatchUp(ended, 0); !errors.Is(err, context.Canceled) {
+			t.Errorf("who gives up: %v", err)
+		}
+		if err := r.CatchUp(t.Context(), time.Nanosecond); !errors.Is(err, snapshotter.ErrBusy) {
+			t.Errorf("who has no patience: %v", err)
+		}
 		waiting = caughtUp()
 	}
 	third := r.commit(second, put("/new", file(21, "newer")))

@@ -300,13 +300,19 @@ func (e *early) lose(macs []objects.MAC, live map[objects.MAC]struct{}) {
 	defer e.mu.Unlock()
 	gone := make(map[objects.MAC]struct{}) // a new one: has looks into the old one
 	maps.Copy(gone, e.gone)
+	fresh := false
 	for _, mac := range macs {
-		if _, ok := live[mac]; !ok {
-			gone[mac] = struct{}{}
+		if _, ok := live[mac]; ok {
+			continue
+		}
+		if _, known := gone[mac]; !known {
+			gone[mac], fresh = struct{}{}, true
 		}
 	}
 	e.gone = gone
-	e.losses, e.loss = e.losses+1, errEarlyGone
+	if fresh { // of the others has knows, since they were lost
+		e.losses, e.loss = e.losses+1, errEarlyGone
+	}
 }
 
 // copyTo copies what a batch has in live packfiles to the delta of a state.

@@ -58,24 +58,50 @@ func (s *Snapshotter) Refresh(ctx context.Context) error {
 	return s.refresh(ctx)
 }
 
-// CatchUp is Refresh that does not wait for a commit while there is nothing to take over.
-func (s *Snapshotter) CatchUp(ctx context.Context) error {
+// The pause between two looks of CatchUp; it doubles from the first to the other.
+const (
+	catchUpPause     = 20 * time.Millisecond
+	catchUpPauseMost = time.Second
+)
+
+// CatchUp is Refresh that does not wait for a commit while there is nothing to take over; else for as long as
+// patience, or without an end for 0. Errors: ErrBusy when the commit goes on; that of ctx.
+func (s *Snapshotter) CatchUp(ctx context.Context, patience time.Duration) error {
+	began := time.Now()
+	for pause := catchUpPause; ; pause = min(2*pause, catchUpPauseMost) {
+		if done, err := s.tryCatchUp(ctx); done || err != nil {
+			return err
+		}
+		if patience > 0 && time.Since(began) >= patience {
+			return fmt.Errorf("%w: this process writes to it", ErrBusy)
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+// tryCatchUp is one look of CatchUp. It reports whether all is taken over.
+func (s *Snapshotter) tryCatchUp(ctx context.Context) (bool, error) {
 	if s.write.TryLock() {
 		defer s.write.Unlock()
-		return s.refresh(ctx)
+		return true, s.refresh(ctx)
 	}
-	if there, err := s.store.StatesBeside(ctx); err == nil {
-		s.mu.RLock()
-		same := s.loaded && len(there) == len(s.states)
-		for i := 0; same && i < len(there); i++ {
-			_, same = s.states[there[i]]
-		}
-		s.mu.RUnlock()
-		if same {
-			return nil
+	there, err := s.store.StatesBeside(ctx)
+	if err != nil {
+		return false, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if !s.loaded || len(there) != len(s.states) {
+		return false, nil
+	}
+	for _, id := range there {
+		if _, ok := s.states[id]; !ok {
+			return false, nil
 		}
 	}
-	return s.Refresh(ctx)
+	return true, nil
 }
 
 // refresh needs s.write.

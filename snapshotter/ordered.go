@@ -3,7 +3,9 @@ package snapshotter
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
+	"runtime/debug"
 
 	"golang.org/x/sync/errgroup"
 
@@ -12,7 +14,7 @@ import (
 
 // ordered calls work for each item, several at a time, and each for what comes of them, in the
 // order of the items. At most parallel items are begun and not yet taken. Work is done in the background
-// if ctx says so.
+// if ctx says so. A panic of it is an error.
 func ordered[In, Out any](ctx context.Context, parallel int, items iter.Seq2[In, error], work func(context.Context, In) (Out, error), each func(Out) error) error {
 	type result struct {
 		out Out
@@ -47,12 +49,20 @@ func ordered[In, Out any](ctx context.Context, parallel int, items iter.Seq2[In,
 		}
 		return nil
 	})
+	do := func(item In) (r result) {
+		defer func() {
+			if p := recover(); p != nil { // whoever looks into a damaged store must not end a gateway
+				r.err = fmt.Errorf("internal error: %v\n%s", p, debug.Stack())
+			}
+		}()
+		r.out, r.err = work(ctx, item)
+		return r
+	}
 	for range parallel {
 		group.Go(func() error {
 			background.Within(ctx, func() {
 				for t := range tasks {
-					out, err := work(ctx, t.item)
-					t.done <- result{out, err}
+					t.done <- do(t.item)
 				}
 			})
 			return nil

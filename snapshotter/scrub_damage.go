@@ -51,6 +51,7 @@ func (r *scrubbing) saveDamage() error {
 		}
 		return cmp.Or(r.damage[a].Found.Compare(r.damage[b].Found), cmp.Compare(a.kind, b.kind), slices.Compare(a.mac[:], b.mac[:]))
 	})
+	put := false
 	for _, k := range keys {
 		if len(r.state.Damage) < r.cfg.damageMost {
 			r.state.Damage = append(r.state.Damage, *r.damage[k])
@@ -61,6 +62,12 @@ func (r *scrubbing) saveDamage() error {
 			if err := r.ledger.put(k, ledgerEntry{suspect, r.size(k)}); err != nil {
 				return err
 			}
+			put = true
+		}
+	}
+	if put {
+		if err := r.ledger.sync(); err != nil {
+			return err
 		}
 	}
 	for k, e := range r.ledger.at {

@@ -152,6 +152,9 @@ func (l *ledger) any(when int64) bool {
 	return false
 }
 
+// sync makes what was put survive a power loss.
+func (l *ledger) sync() error { return l.f.Sync() }
+
 func (l *ledger) close() error { return errors.Join(l.f.Sync(), l.f.Close()) }
 
 // ScrubState is what scrubs of a store have left: what is damaged, and how far they are.
