@@ -214,7 +214,7 @@ func (ck *checkCommand) check(ctx context.Context, v *viewing, checker *snapshot
 	}
 	if l.Result != "good" {
 		// What maintenance takes away of a snapshot that was removed meanwhile is no damage.
-		if err := v.snaps.Refresh(ctx); err != nil {
+		if err := v.snaps.CatchUp(ctx, 0); err != nil {
 			return nil, err
 		}
 		if _, err := v.snaps.Snapshot(ctx, s.ID); errors.Is(err, snapshotter.ErrNoSnapshot) {

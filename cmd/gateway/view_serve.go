@@ -52,7 +52,13 @@ type served struct {
 
 // answerView runs a command that looks into snapshots, as the one who asks would do it himself. What
 // it cannot run is refused with an error: then he does.
-func (s *serving) answerView(ctx context.Context, view *control.View, send func(control.Reply) error) control.Reply {
+func (s *serving) answerView(ctx context.Context, view *control.View, send func(control.Reply) error) (rep control.Reply) {
+	defer func() {
+		if r := recover(); r != nil { // the gateway goes on
+			s.log.Error("a command has failed", "panic", r, "stack", string(debug.Stack()))
+			rep = control.Reply{Error: fmt.Sprintf("internal error: %v", r)}
+		}
+	}()
 	if view == nil || len(view.Args) == 0 {
 		return control.Reply{Error: "malformed request"}
 	}
@@ -124,13 +130,20 @@ func (w outputWriter) Write(data []byte) (n int, err error) {
 	return n, nil
 }
 
+// catchUpLimit is how long a command waits for a commit, to take over what others have stored. Then it reads the
+// store itself.
+const catchUpLimit = 5 * time.Second
+
 // lookServed does what a command does in the running gateway. Those who upload go first.
 func (p *program) lookServed(ctx context.Context, name string, f *viewFlags, do func(context.Context, *viewing) error) (err error) {
 	sv := p.served
 	if f.alone || f.store != "" {
 		return &usage{err: fmt.Errorf("%s: it is no matter for the running gateway", name)}
 	}
-	if err := sv.snaps.CatchUp(ctx); err != nil {
+	switch err := sv.snaps.CatchUp(ctx, catchUpLimit); {
+	case errors.Is(err, snapshotter.ErrBusy):
+		return &usage{err: fmt.Errorf("%s: what others have stored cannot be taken over before a commit has ended", name)}
+	case err != nil:
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	list, err := sv.snaps.Snapshots(ctx, "")
@@ -140,7 +153,7 @@ func (p *program) lookServed(ctx context.Context, name string, f *viewFlags, do 
 	v := p.newViewing(f, sv.cfg, sv.store, sv.snaps, list, p.stdout)
 	background.Do(func() {
 		defer func() {
-			if r := recover(); r != nil { // the gateway goes on, whatever a command does
+			if r := recover(); r != nil { // the gateway goes on, whatever a command does; but for what kloset starts
 				sv.log.Error("a command has failed", "command", name, "panic", r, "stack", string(debug.Stack()))
 				err = fmt.Errorf("the running gateway: internal error: %v", r)
 			}

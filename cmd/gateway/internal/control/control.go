@@ -226,3 +226,6 @@ func reach(dataDir string, fn func(dir string) error) error {
 
 // requestTimeout is how long a client may take to send its request, and to take a line.
 const requestTimeout = 30 * time.Second
+
+// shutdownPatience is how long a shutdown waits for a client to take the line that says so.
+const shutdownPatience = time.Second

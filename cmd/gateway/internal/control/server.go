@@ -24,6 +24,8 @@ type Server struct {
 	ln   *net.UnixListener
 	path string
 	log  *slog.Logger
+	// patience is how long a client may take to take a line that is no output.
+	patience time.Duration
 }
 
 // Listen makes the socket in dataDir with mode 0600, in the place of one that a gateway
@@ -55,7 +57,7 @@ func Listen(dataDir string, log *slog.Logger) (*Server, error) {
 		}
 		return nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
-	return &Server{ln: ln, path: path, log: log}, nil
+	return &Server{ln: ln, path: path, log: log, patience: requestTimeout}, nil
 }
 
 // Serve answers requests until ctx ends; then it removes the socket, takes back the
@@ -116,11 +118,15 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn, handle Handler) err
 		if broken != nil {
 			return broken
 		}
-		if rep.Output != nil {
+		if rep.Output != nil || rep.Exit != nil { // what was printed before may not have been read yet
 			broken = sendOutput(ctx, c, rep)
 			return broken
 		}
-		if err := c.SetWriteDeadline(time.Now().Add(requestTimeout)); err != nil {
+		patience := s.patience
+		if ctx.Err() != nil {
+			patience = min(patience, shutdownPatience)
+		}
+		if err := c.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 			return err
 		}
 		return writeReply(c, rep)
@@ -134,8 +140,8 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn, handle Handler) err
 	return send(rep)
 }
 
-// sendOutput waits for the client for as long as it is there: somebody may be reading what is
-// printed, page by page.
+// sendOutput waits for the client for as long as it is there, also with the exit status behind the output: somebody may
+// be reading what is printed, page by page.
 func sendOutput(ctx context.Context, c *net.UnixConn, rep Reply) error {
 	if err := c.SetWriteDeadline(time.Time{}); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // What a command prints comes as it is, in its order.
@@ -117,5 +118,34 @@ func TestOutputNotRead(t *testing.T) {
 			t.Errorf("leaves %v: %v", leaves, err)
 		}
 		_ = c.Close() // it may be closed
+	}
+}
+
+// TestExitNotRead: what has been printed may not have been read yet when the exit status is sent. That waits, too.
+func TestExitNotRead(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Listen(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.patience = -time.Second // nothing may be late
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	exit := 3
+	go func() {
+		ended <- s.Serve(ctx, func(_ context.Context, _ Request, send func(Reply) error) Reply {
+			if err := send(Reply{Output: &Output{Stream: Stdout, Data: []byte("all")}}); err != nil {
+				t.Error(err)
+			}
+			return Reply{Exit: &exit}
+		})
+	}()
+	rep, err := Call(t.Context(), dir, Request{Op: OpView}, func(Reply) error { return nil })
+	if err != nil || rep.Exit == nil || *rep.Exit != exit {
+		t.Errorf("got %+v, %v", rep, err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
