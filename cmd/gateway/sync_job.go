@@ -25,6 +25,9 @@ func (s *serving) syncJob(cfg *config.Config, job *config.Sync) func(context.Con
 		report := &syncLog{log: log}
 		defer s.progress.watch(job.Name, report.summary)()
 		err := run.run(ctx, report)
+		if err == nil {
+			err = report.unreadable(job)
+		}
 		if err != nil && worthRetrying(err) {
 			err = jobs.Retry(err)
 		}
@@ -39,6 +42,7 @@ type syncLog struct {
 	mu     sync.Mutex          // guards what follows
 	copier *snapshotter.Copier // nil before there is a plan
 	failed int
+	unread int // of them, the copies that cannot be read back
 }
 
 func (l *syncLog) planned(_ snapshotter.CopyPlan, copier *snapshotter.Copier) {
@@ -64,6 +68,9 @@ func (l *syncLog) copied(s snapshotter.Snapshot, err error) {
 	if err != nil {
 		l.mu.Lock()
 		l.failed++
+		if errors.Is(err, snapshotter.ErrNotRead) {
+			l.unread++
+		}
 		l.mu.Unlock()
 	}
 	switch {
@@ -77,6 +84,20 @@ func (l *syncLog) copied(s snapshotter.Snapshot, err error) {
 }
 
 func (l *syncLog) finished() {}
+
+// unreadable says that there are copies that cannot be read back: a run that has met one has failed. Damage of the source has an
+// alarm of its own.
+func (l *syncLog) unreadable(job *config.Sync) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.unread == 0 {
+		return nil
+	}
+	return &hintedError{
+		err:  fmt.Errorf("sync: %s in %s cannot be read back", count(uint64(l.unread), "copy", "copies"), job.To),
+		hint: fmt.Sprintf("gateway scrub --repair --from %s %s mends what it finds damaged", job.From, job.To),
+	}
+}
 
 // summary says in one line what was done so far.
 func (l *syncLog) summary() string {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
@@ -149,17 +150,23 @@ func (s *syncRun) copy(ctx context.Context, target *snapshotter.Snapshotter, bou
 	if s.job.Verify {
 		notes = &unread{filepath.Join(s.dir(), "unread")}
 	}
-	if err := notes.check(ctx, copier, target, out); err != nil {
-		return err
-	}
-	if len(plan.Missing) == 0 {
-		return nil
-	}
-	within, finish, err := bound.guard(ctx)
+	old, err := notes.list()
 	if err != nil {
 		return err
 	}
-	return finish(copyAll(within, copier, plan.Missing, notes, out))
+	old = slices.DeleteFunc(old, func(id snapshotter.ID) bool { // those of this run are read when they are copied
+		return slices.ContainsFunc(plan.Missing, func(snap snapshotter.Snapshot) bool { return snap.ID == id })
+	})
+	if len(plan.Missing) > 0 {
+		within, finish, err := bound.guard(ctx)
+		if err != nil {
+			return err
+		}
+		if err := finish(copyAll(within, copier, plan.Missing, notes, out)); err != nil {
+			return err
+		}
+	}
+	return notes.check(ctx, old, copier, target, out) // at the end: what is new does not wait for it
 }
 
 // copyAll copies snapshots one after the other.

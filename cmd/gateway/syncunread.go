@@ -55,13 +55,9 @@ func (u *unread) list() (ids []snapshotter.ID, err error) {
 	return ids, nil
 }
 
-// check reads back the copies that are noted. Those that cannot be read stay noted, so that every run says so
+// check reads back copies that are noted. Those that cannot be read stay noted, so that every run says so
 // until they are repaired or removed.
-func (u *unread) check(ctx context.Context, copier *snapshotter.Copier, target *snapshotter.Snapshotter, out syncReporter) error {
-	ids, err := u.list()
-	if err != nil {
-		return err
-	}
+func (u *unread) check(ctx context.Context, ids []snapshotter.ID, copier *snapshotter.Copier, target *snapshotter.Snapshotter, out syncReporter) error {
 	for _, id := range ids {
 		snap, err := target.Snapshot(ctx, id)
 		if err == nil {
