@@ -156,6 +156,15 @@ func (f *files) copyTo(dir string) {
 // more.
 func description(t *testing.T, dir string) map[string]string {
 	t.Helper()
+	out, err := described(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// described is description of a directory that may change meanwhile.
+func described(dir string) (map[string]string, error) {
 	out := map[string]string{}
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || path == dir { // a destination that was there keeps its attributes
@@ -183,10 +192,7 @@ func description(t *testing.T, dir string) map[string]string {
 		out[strings.TrimPrefix(path, dir+"/")] = text
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return out, err
 }
 
 // differences says in what got differs from want.

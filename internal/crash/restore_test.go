@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/snapgate/gateway/internal/proctest"
 )
 
 // restoreCrash is a snapshot that is restored, to the local disk, to sshd and to an FTP server, by runs that
@@ -148,7 +150,19 @@ func (r *restoreCrash) survived(dir string, before, want map[string]string, how 
 	if _, err := os.Lstat(dir); err != nil {
 		return 0
 	}
-	for name, is := range description(r.t, dir) {
+	// A server may still be doing what it was sent before the client died: two looks have to agree.
+	var left map[string]string
+	if _, err := proctest.Wait(r.t.Context(), commandLimit, func() bool {
+		was := left
+		var err error
+		if left, err = described(dir); err != nil {
+			left = nil
+		}
+		return was != nil && left != nil && maps.Equal(was, left)
+	}); err != nil {
+		r.t.Fatalf("%s: the destination does not come to rest: %v", how, err)
+	}
+	for name, is := range left {
 		base := filepath.Base(name)
 		switch {
 		case strings.HasPrefix(is, "d"), strings.HasPrefix(base, ".") && strings.HasSuffix(base, ".part"),
