@@ -222,7 +222,7 @@ func (f *FTP) Rename(ctx context.Context, from, to string) error {
 	err = f.rename(ctx, conn.s, strings.TrimSuffix(full, to)+from, full, to, stop)
 	if err == nil && changeable(to) {
 		if _, lerr := f.lstat(ctx, conn.s, to, full); lerr != nil && KindOf(lerr) == KindNotFound {
-			err = failf("rename", to, KindName, "the server has given it another name")
+			err = failf("rename", to, KindName, "the server has given it another name, and may have replaced a file of that name")
 		}
 	}
 	if cause := ctx.Err(); err != nil && cause != nil {

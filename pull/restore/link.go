@@ -67,7 +67,11 @@ func (r *run) settleLink(ctx context.Context, dst string, e snapshotter.Entry, o
 	if want == (pull.Attributes{}) || r.DryRun || r.Overwrite == Never {
 		return nil
 	}
-	return r.setAttributes(ctx, dst, pull.Symlink, want)
+	err := r.setAttributes(ctx, dst, pull.Symlink, want)
+	if err != nil && !want.HasOwner && pull.KindOf(err) == pull.KindPermission {
+		return nil // it is somebody else's, and leads where it is to
+	}
+	return err
 }
 
 // leadsTo reports whether what is there is a symbolic link with a target.
