@@ -293,7 +293,7 @@ func TestOverwriteIsNotedWithoutAWrite(t *testing.T) {
 				if fails > 0 {
 					faulty.Add(disktest.Fault{Ops: disktest.OpWrite, Path: "*.wal*", Err: syscall.EIO, Times: fails})
 				}
-				<-time.After(3 * noteAfter)
+				<-time.After(noteRetry + 3*noteAfter)
 				synctest.Wait()
 				want(t, "failed", faulty.Hits(), fails)
 				faulty.Clear()
