@@ -251,6 +251,37 @@ func empty(t *testing.T, dir string) {
 	}
 }
 
+// TestPullParts pulls one large file over loopback, beside what that is made of: fetching it with OpenSSH's sftp, and
+// storing it from the local disk. Both keep two cores busy, so no pull takes less than their sum there.
+func TestPullParts(t *testing.T) {
+	size := int64(128 << 20)
+	if full() {
+		size = 1 << 30
+	}
+	s := sshd(t, disk)
+	dir := filepath.Join(s.dir, "one")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "large")
+	random(t, file, size, 1)
+	near := s.sshSettings(links(t, s)[0], dir)
+	local := fmt.Sprintf("{ location: %q }", "fs://"+dir)
+	var pull, fetch, store times
+	for range rounds {
+		far, here := puller(t, near, near), puller(t, local, near)
+		syscall.Sync()
+		pull = append(pull, seconds(func() { command(t, far, "pull", "--quiet", "peer") }))
+		syscall.Sync()
+		fetch = append(fetch, seconds(func() { s.sftp(t, "get "+file+" /dev/null") }))
+		syscall.Sync()
+		store = append(store, seconds(func() { command(t, here, "pull", "--quiet", "peer") }))
+	}
+	parts := fetch.median() + store.median()
+	tell(t, "pull of %d MiB, loopback: %.2f s; sftp get %.2f s, pull from the local disk %.2f s, together %.2f of it",
+		size>>20, pull.median(), fetch.median(), store.median(), parts/pull.median())
+}
+
 // command runs a command of a gateway to its end.
 func command(t *testing.T, g *proctest.Gateway, args ...string) {
 	t.Helper()
