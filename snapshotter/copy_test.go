@@ -502,14 +502,7 @@ func TestCopyOfDamaged(t *testing.T) {
 		if _, ok := known[name]; ok {
 			continue
 		}
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = f.WriteAt([]byte("spoilt"), 2<<20)
-		if err = errors.Join(err, f.Close()); err != nil {
-			t.Fatal(err)
-		}
+		spoil(t, name)
 	}
 	c := copier(t, from, to, false)
 	if err := c.Copy(t.Context(), good); err != nil {
@@ -526,6 +519,19 @@ func TestCopyOfDamaged(t *testing.T) {
 	same(t, from, to, good)
 }
 
+// spoil writes into the middle of a packfile of more than 2 MiB.
+func spoil(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt([]byte("spoilt"), 2<<20)
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestCopyNotReadBack: a copy that cannot be read is there, and stays one that cannot be read. A target
 // that is away says nothing of it.
 func TestCopyNotReadBack(t *testing.T) {
@@ -540,14 +546,7 @@ func TestCopyNotReadBack(t *testing.T) {
 		if size < 3<<20 {
 			continue
 		}
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = f.WriteAt([]byte("spoilt"), 2<<20)
-		if err = errors.Join(err, f.Close()); err != nil {
-			t.Fatal(err)
-		}
+		spoil(t, name)
 	}
 	next := from.commit(big, put("/other", file(61, "other")))
 	for range 2 { // runs

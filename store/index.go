@@ -116,17 +116,9 @@ func (s *Store) Snapshots() (ids []objects.MAC, err error) {
 
 // LostSnapshots lists the snapshots that Snapshots does not list because the packfiles with their headers are
 // missing: as of the last Refresh and Reconcile, without those that somebody has removed.
-func (s *Store) LostSnapshots() (ids []objects.MAC, err error) {
-	db, err := s.openIndex()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	if _, err := db.Exec(lostTable); err != nil {
-		return nil, s.indexError(err)
-	}
+func (s *Store) LostSnapshots() ([]objects.MAC, error) {
 	typ := int(resources.RT_SNAPSHOT)
-	return s.macs(db, `SELECT DISTINCT mac FROM deltas WHERE type = ? AND packfile IN (SELECT mac FROM snapgate_lost)
+	return s.lostMACs(`SELECT DISTINCT mac FROM deltas WHERE type = ? AND packfile IN (SELECT mac FROM snapgate_lost)
 		AND mac NOT IN (SELECT mac FROM deltas WHERE type = ? AND packfile IN (SELECT mac FROM packfiles))
 		AND mac NOT IN (SELECT mac FROM deleteds WHERE type = ?)`, typ, typ, typ)
 }

@@ -214,7 +214,12 @@ func (s *Store) times(query string, args []any, parse func([]byte) (objects.MAC,
 }
 
 // LostPackfiles returns the packfiles that are missing from the store, as of the last Reconcile.
-func (s *Store) LostPackfiles() (lost []objects.MAC, err error) {
+func (s *Store) LostPackfiles() ([]objects.MAC, error) {
+	return s.lostMACs("SELECT mac FROM snapgate_lost")
+}
+
+// lostMACs is macs for a query that may ask for missing packfiles, of an index of its own.
+func (s *Store) lostMACs(query string, args ...any) (ids []objects.MAC, err error) {
 	db, err := s.openIndex()
 	if err != nil {
 		return nil, err
@@ -223,7 +228,7 @@ func (s *Store) LostPackfiles() (lost []objects.MAC, err error) {
 	if _, err := db.Exec(lostTable); err != nil {
 		return nil, s.indexError(err)
 	}
-	return s.macs(db, "SELECT mac FROM snapgate_lost")
+	return s.macs(db, query, args...)
 }
 
 // StateFacts is what a state says of snapshots, and of packfiles.

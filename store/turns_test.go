@@ -294,6 +294,21 @@ func TestStaleListing(t *testing.T) {
 	c.everybody("back", true)
 }
 
+// onFaultyDisk returns what opens the store by a disk that can be made to fail, each time with the same cache.
+func (c *comesAndGoes) onFaultyDisk() (*storetest.FaultFS, func() *store.Store) {
+	faults := storetest.NewFaultFS()
+	cfg := storetest.Config(c.dir)
+	cfg.CacheDir, cfg.KeepDir, cfg.Create, cfg.Disk = c.t.TempDir(), "", false, faults
+	return faults, func() *store.Store {
+		c.t.Helper()
+		s, err := store.Open(c.t.Context(), cfg)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		return s
+	}
+}
+
 // TestAnswersCutOff: two states are to be answered, and the second answer cannot be written. It is, by the next attempt or
 // by the next process, although the first one says all that the index needs to know.
 func TestAnswersCutOff(t *testing.T) {
@@ -301,16 +316,7 @@ func TestAnswersCutOff(t *testing.T) {
 		t.Run(fmt.Sprintf("restart=%t", restart), func(t *testing.T) {
 			c := newComesAndGoes(t)
 			c.some = 6
-			faults := storetest.NewFaultFS()
-			cfg := storetest.Config(c.dir)
-			cfg.CacheDir, cfg.KeepDir, cfg.Create, cfg.Disk = t.TempDir(), "", false, faults
-			open := func() *store.Store {
-				s, err := store.Open(t.Context(), cfg)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return s
-			}
+			faults, open := c.onFaultyDisk()
 			s := open()
 			defer func() {
 				if err := s.Close(); err != nil {
@@ -509,16 +515,7 @@ func TestLateAnswerCutOff(t *testing.T) {
 		t.Run(fmt.Sprintf("restart=%t,begun=%t", restart, begun), func(t *testing.T) {
 			c := newComesAndGoes(t)
 			c.some = 6
-			faults := storetest.NewFaultFS()
-			cfg := storetest.Config(c.dir)
-			cfg.CacheDir, cfg.KeepDir, cfg.Create, cfg.Disk = t.TempDir(), "", false, faults
-			open := func() *store.Store {
-				s, err := store.Open(t.Context(), cfg)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return s
-			}
+			faults, open := c.onFaultyDisk()
 			s := open()
 			defer func() {
 				if err := s.Close(); err != nil {
