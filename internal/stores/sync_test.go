@@ -32,16 +32,25 @@ func testServeSync(t *testing.T, r *rig) {
 		r.must(r.put(fmt.Sprintf("/file%d", i), size))
 	}
 	r.commit()
+	left := make(map[string]bool) // packfiles that runs which were cut off have left
 	for i, after := range []string{"300ms", "800ms", "1500ms"} {
 		r.kill(after)
 		r.must(r.put(fmt.Sprintf("/later%d", i), 5<<20))
 		r.commit()
+		r.unfinished(left) // by now the server has done what it was asked before
 	}
 	// The server goes away in the middle.
-	timer := time.AfterFunc(500*time.Millisecond, func() { r.proxy.Set(proctest.Trouble{Reset: true}) })
+	gone := make(chan struct{})
+	timer := time.AfterFunc(500*time.Millisecond, func() {
+		defer close(gone)
+		r.proxy.Set(proctest.Trouble{Reset: true})
+	})
 	out, err := r.Command(t.Context(), "sync", "--to", "offsite")
-	timer.Stop()
+	if !timer.Stop() {
+		<-gone
+	}
 	r.proxy.Set(proctest.Trouble{})
+	r.unfinished(left)
 	if err != nil && (!strings.Contains(err.Error(), "unavailable") || !strings.Contains(err.Error(), "hint: ")) {
 		t.Errorf("sync while the server goes away: %v\n%s", err, out)
 	}
@@ -56,7 +65,7 @@ func testServeSync(t *testing.T, r *rig) {
 	before, err := r.Command(t.Context(), "snapshots")
 	r.must(err)
 	r.must(r.Stop())
-	r.scrubbed()
+	r.scrubbed(left)
 	r.check()
 
 	// The first store is lost, and data_dir with it.
@@ -83,6 +92,23 @@ func (r *rig) kill(after string) {
 	timer := time.AfterFunc(wait, func() { _ = cmd.Process.Kill() })
 	_ = cmd.Wait() // killed: its status says nothing
 	timer.Stop()
+}
+
+// unfinished notes the packfiles of a run that was cut off. They are newer than all states, as a state comes after
+// what it tells of; no later run knows of them, and a scrub leaves them to maintenance.
+func (r *rig) unfinished(left map[string]bool) {
+	r.t.Helper()
+	var newest time.Time
+	for _, path := range r.list("states") {
+		if t := stat(r, path).ModTime(); t.After(newest) {
+			newest = t
+		}
+	}
+	for _, path := range r.list("packfiles") {
+		if stat(r, path).ModTime().After(newest) {
+			left[path] = true
+		}
+	}
 }
 
 // restored has stock plakar restore a snapshot and compares it with what was acknowledged.
