@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/PlakarKorp/kloset/caching/sqlite"
 	"github.com/PlakarKorp/kloset/objects"
@@ -15,12 +16,33 @@ import (
 )
 
 // locator looks blobs up in kloset's index: kloset itself tells nobody where they are, only
-// what they hold, decoded at a quarter of the speed. Safe for concurrent use.
+// what they hold, decoded at a quarter of the speed. Safe for concurrent use: each of its handles
+// answers one question at a time.
 type locator struct {
+	asked   atomic.Uint64
+	handles [locators]locatorHandle
+}
+
+// locatorHandle is a handle of a locator, which is opened when it is needed.
+type locatorHandle struct {
 	mu   sync.Mutex // guards the rest; held while it is opened
 	db   *sqlite.SQLiteCache
 	find *sql.Stmt
 }
+
+const (
+	// locators is how many handles a locator has: most of what a small blob costs is the look-up.
+	locators = 2
+	// locateMany is after how many look-ups all handles on the index, kloset's as well, let go of the pages
+	// that they have in memory.
+	//
+	// SQLite is built so that all handles of a process have one bound together, the sum of theirs. Whoever
+	// has as many pages as it may takes the oldest page of any other for the next. The other, which has fewer
+	// than it may, is given a new one, and when that makes too many together it is taken away again after each
+	// question: every look-up reads all of its pages anew, at eight times the cost (BenchmarkHas). Nothing but
+	// letting go of all pages ends that.
+	locateMany = 1 << 14
+)
 
 const (
 	// lasting are the places of a blob whose packfile is known and not about to be removed.
@@ -32,11 +54,19 @@ const (
 )
 
 // open readies the look-up; it must be closed before the index is made anew.
-func (l *locator) open(s *Store) (*sql.Stmt, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.find != nil {
-		return l.find, nil
+func (l *locator) open(s *Store) (err error) {
+	for i := range l.handles {
+		_, herr := l.handles[i].open(s)
+		err = errors.Join(err, herr)
+	}
+	return err
+}
+
+func (h *locatorHandle) open(s *Store) (*sql.Stmt, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.find != nil {
+		return h.find, nil
 	}
 	db, err := s.openIndex()
 	if err != nil {
@@ -46,28 +76,49 @@ func (l *locator) open(s *Store) (*sql.Stmt, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	l.db, l.find = db, find
+	h.db, h.find = db, find
 	return find, nil
 }
 
 // locate returns the index's entry of a blob; the error is sql.ErrNoRows when there is none.
 func (l *locator) locate(s *Store, typ resources.Type, mac objects.MAC) (payload []byte, err error) {
-	find, err := l.open(s)
+	n := l.asked.Add(1)
+	h := &l.handles[n%locators]
+	find, err := h.open(s)
 	if err != nil {
 		return nil, err
+	}
+	if n%locateMany == 0 {
+		h.shrink()
 	}
 	err = find.QueryRow(int(resources.RT_PACKFILE), int(typ), hex.EncodeToString(mac[:])).Scan(&payload)
 	return payload, err
 }
 
-func (l *locator) close() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.db == nil {
+// shrink has all handles on the index let go of their pages.
+func (h *locatorHandle) shrink() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.db != nil {
+		_, _ = h.db.Exec("PRAGMA shrink_memory") // when it fails look-ups are slow
+	}
+}
+
+func (l *locator) close() (err error) {
+	for i := range l.handles {
+		err = errors.Join(err, l.handles[i].close())
+	}
+	return err
+}
+
+func (h *locatorHandle) close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.db == nil {
 		return nil
 	}
-	err := errors.Join(l.find.Close(), l.db.Close())
-	l.db, l.find = nil, nil
+	err := errors.Join(h.find.Close(), h.db.Close())
+	h.db, h.find = nil, nil
 	return err
 }
 

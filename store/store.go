@@ -325,7 +325,7 @@ func (s *Store) open(ctx context.Context, mirrorBytes int64) (err error) {
 	}
 	// Here rather than when it is first needed, so that it does not have to be found
 	// descriptors for in the middle of something else.
-	defer func() { _, _ = s.locator.open(s) }() // Blob does without it, too
+	defer func() { _ = s.locator.open(s) }() // Blob does without it, too
 	err = s.Refresh(ctx)
 	if err == nil || errors.Is(err, ErrUnavailable) || s.tolerant && s.reachable(ctx) == nil {
 		return nil
