@@ -187,25 +187,24 @@ func (u *useSearch) objects(ctx context.Context) error {
 	if !u.types[resources.RT_CHUNK] {
 		return nil
 	}
-	var cause error
-	err := u.s.store.EachPlace(ctx, func(p store.Place) {
-		if p.Type == resources.RT_OBJECT && ctx.Err() == nil && cause == nil {
-			cause = u.chunks(ctx, p.Blob)
-		}
+	return u.s.store.EachBlob(ctx, resources.RT_OBJECT, func(mac objects.MAC, data []byte, err error) error {
+		return u.chunks(ctx, mac, data, err)
 	})
-	return errors.Join(cause, err)
 }
 
-// chunks finds out which chunks of an object are damaged.
-func (u *useSearch) chunks(ctx context.Context, mac objects.MAC) error {
+// chunks finds out which chunks of an object are damaged; err is why it cannot be read.
+func (u *useSearch) chunks(ctx context.Context, mac objects.MAC, data []byte, err error) error {
 	if blobs := u.objs[mac]; len(blobs) > 0 && blobs[len(blobs)-1].Type == resources.RT_CHUNK {
 		return nil // it is in several places
 	}
-	obj, err := u.s.object(mac)
-	if errors.Is(err, store.ErrUnavailable) {
+	if err != nil && errors.Is(readError("object", err), store.ErrUnavailable) {
 		if err := u.s.store.Available(ctx); err != nil && !errors.Is(err, store.ErrDamaged) {
 			return err
 		}
+	}
+	var obj *objects.Object
+	if err == nil {
+		obj, err = objects.NewObjectFromBytes(data)
 	}
 	if err != nil {
 		u.dark[mac] = struct{}{}

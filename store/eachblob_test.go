@@ -1,0 +1,80 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/resources"
+
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+// TestEachBlob reads the blobs of several packfiles, small ones and some that are too long to be read with others,
+// of which two are damaged, and one of these is in another packfile as well.
+func TestEachBlob(t *testing.T) {
+	dir := t.TempDir()
+	s := storetest.Open(t, storetest.Config(dir))
+	held := make(map[objects.MAC][]byte)
+	put := func(list ...[]byte) []objects.MAC {
+		blobs, _ := putBlobs(t, s, list...)
+		for i, blob := range blobs {
+			held[blob] = list[i]
+		}
+		return blobs
+	}
+	large := func(n int) []byte { return bytes.Repeat([]byte{byte(n)}, 3<<20) }
+	twice := []byte("in two packfiles")
+	put([]byte("alone"))
+	put(large(1), []byte("between"), large(2), large(3))
+	before, err := filepath.Glob(filepath.Join(dir, "store", "packfiles", "*", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := put(twice, []byte("in one"))[1]
+	after, err := filepath.Glob(filepath.Join(dir, "store", "packfiles", "*", "*"))
+	if err != nil || len(after) != len(before)+1 {
+		t.Fatalf("packfiles: %q before, %q after, %v", before, after, err)
+	}
+	for _, path := range after {
+		if !slices.Contains(before, path) {
+			if err := os.Truncate(path, 40); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	put([]byte("beside"), twice)
+	delete(held, lost)
+
+	for _, parts := range []uint64{1, 3} {
+		t.Run(fmt.Sprintf("%d parts", parts), func(t *testing.T) {
+			s := reopened(t, s)
+			seen := make(map[objects.MAC]bool)
+			err := s.EachBlobInParts(t.Context(), resources.RT_CHUNK, parts, func(blob objects.MAC, data []byte, err error) error {
+				seen[blob] = true
+				if want := held[blob]; (err != nil) != (blob == lost) || err == nil && !bytes.Equal(data, want) {
+					t.Errorf("%x: %d bytes, want %d, %v", blob[:4], len(data), len(want), err)
+				}
+				return nil
+			})
+			if err != nil || len(seen) != len(held)+1 {
+				t.Errorf("%d blobs, want %d, %v", len(seen), len(held)+1, err)
+			}
+		})
+	}
+	stop := errors.New("stop")
+	if err := s.EachBlob(t.Context(), resources.RT_CHUNK, func(objects.MAC, []byte, error) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("stopped by its caller: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.EachBlob(ctx, resources.RT_CHUNK, func(objects.MAC, []byte, error) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("stopped by its context: %v", err)
+	}
+}
