@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/snapgate/gateway/internal/acceptor"
 )
 
 // dataPort is where the next data connection comes from or goes to.
@@ -53,9 +55,15 @@ func listenPassive(ctx context.Context, local netip.Addr, ports PortRange) (*net
 	return nil, err
 }
 
+// passiveListener is a listener of TCP.
+type passiveListener interface {
+	net.Listener
+	SetDeadline(t time.Time) error
+}
+
 // passivePort waits for the client to connect.
 type passivePort struct {
-	ln      *net.TCPListener
+	ln      passiveListener
 	peer    netip.Addr // zero: from anywhere
 	timeout time.Duration
 	log     *slog.Logger
@@ -69,7 +77,7 @@ func (p *passivePort) open(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	for {
-		nc, err := p.ln.Accept()
+		nc, err := acceptor.Accept(ctx, p.ln, p.log)
 		if err != nil {
 			return nil, err
 		}

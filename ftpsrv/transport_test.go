@@ -3,8 +3,51 @@ package ftpsrv
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
 	"testing"
+	"time"
+
+	"github.com/snapgate/gateway/internal/acceptor/acceptortest"
 )
+
+// A passive port waits for its client while the process has no descriptors for the connection, and no
+// longer than it should.
+func TestPassiveAcceptFails(t *testing.T) {
+	for name, timeout := range map[string]time.Duration{"client comes": time.Hour, "no client": time.Microsecond} {
+		t.Run(name, func(t *testing.T) {
+			ln, err := listenPassive(t.Context(), netip.MustParseAddr("127.0.0.1"), PortRange{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := &passivePort{ln: &failingPassive{acceptortest.Failing{Listener: ln}, ln}, timeout: timeout, log: slog.New(slog.DiscardHandler)}
+			if timeout == time.Hour {
+				c, err := net.Dial("tcp", ln.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+			}
+			nc, err := p.open(t.Context())
+			if err == nil {
+				_ = nc.Close()
+			}
+			if timeout == time.Hour && err != nil || timeout != time.Hour && !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("open: %v", err)
+			}
+		})
+	}
+}
+
+type failingPassive struct {
+	acceptortest.Failing
+	tcp *net.TCPListener
+}
+
+func (f *failingPassive) SetDeadline(at time.Time) error { return f.tcp.SetDeadline(at) }
 
 // Every way to make the two connections carries a file there and back.
 func TestTransfers(t *testing.T) {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/snapgate/gateway/internal/acceptor"
 )
 
 // Config configures a Server. Healthy, Ready and Logger are needed.
@@ -106,7 +108,7 @@ func New(cfg Config) (*Server, error) {
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = s.http.Close() }) // wakes Accept, which tells
 	defer stop()
-	ln = &limited{Listener: ln, server: s}
+	ln = newLimited(ln, s)
 	if s.cfg.TLS != nil {
 		ln = tls.NewListener(ln, &tls.Config{
 			MinVersion: tls.VersionTLS12,
@@ -223,11 +225,28 @@ func text(w http.ResponseWriter, status int, lines ...string) {
 type limited struct {
 	net.Listener
 	server *Server
+	accept func() (net.Conn, error)
+	cancel context.CancelFunc // ends what accept waits out
+}
+
+func newLimited(ln net.Listener, s *Server) *limited {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &limited{
+		Listener: ln, server: s, cancel: cancel,
+		// http.Server takes what it does not know as temporary for the end, as when the kernel has no buffers.
+		accept: func() (net.Conn, error) { return acceptor.Accept(ctx, ln, s.cfg.Logger) },
+	}
+}
+
+// Close implements net.Listener.
+func (l *limited) Close() error {
+	l.cancel()
+	return l.Listener.Close()
 }
 
 func (l *limited) Accept() (net.Conn, error) {
 	for {
-		c, err := l.Listener.Accept()
+		c, err := l.accept()
 		if err != nil {
 			return nil, err
 		}

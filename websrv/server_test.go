@@ -26,6 +26,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/snapgate/gateway/internal/acceptor/acceptortest"
 	"github.com/snapgate/gateway/internal/logtest"
 )
 
@@ -255,6 +256,26 @@ func TestConnectionLimit(t *testing.T) {
 		if !<-came {
 			t.Errorf("busy connection %d was closed", i+1)
 		}
+	}
+}
+
+// A process that has run out of descriptors, or of buffers, serves again when it has some.
+func TestAcceptFails(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(good())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(t.Context(), &acceptortest.Failing{Listener: ln}) }()
+	if status, body, _ := ask(t, ln.Addr().String(), http.MethodGet, "/healthz", ""); status != http.StatusOK {
+		t.Errorf("%d %q", status, body)
+	}
+	if err := errors.Join(s.Shutdown(t.Context()), <-ended); err != nil {
+		t.Error(err)
 	}
 }
 

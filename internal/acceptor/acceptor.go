@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,14 +94,11 @@ func (a *Acceptor) Serve(ctx context.Context, ln net.Listener, start func(Accept
 	defer stop()
 	var conns sync.WaitGroup
 	defer conns.Wait()
-	var delay time.Duration
 	for {
-		nc, err := ln.Accept()
+		nc, err := Accept(ctx, ln, a.cfg.Logger)
 		switch {
 		case err == nil:
-			delay = 0
 			a.accept(ctx, nc, &conns, start)
-			continue
 		case ctx.Err() != nil:
 			cancel()
 			return nil
@@ -109,15 +107,30 @@ func (a *Acceptor) Serve(ctx context.Context, ln net.Listener, start func(Accept
 			defer cancel()
 			conns.Wait()
 			return nil
-		case errors.Is(err, net.ErrClosed):
+		default:
 			cancel()
 			return fmt.Errorf("%s: accept: %w", a.cfg.Name, err)
 		}
+	}
+}
+
+// Accept accepts one connection on ln. An error that may pass, as when there are no descriptors left, is
+// logged and waited out, however often it comes: it must not end a server. Accept returns only those that
+// do not pass: net.ErrClosed, os.ErrDeadlineExceeded of a deadline of ln, and ctx's error when ctx ends
+// while it waits; the end of ctx does not wake ln. It may be called from several goroutines.
+func Accept(ctx context.Context, ln net.Listener, log *slog.Logger) (net.Conn, error) {
+	var delay time.Duration
+	for {
+		nc, err := ln.Accept()
+		if err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+			return nc, err
+		}
 		delay = min(max(2*delay, minAcceptDelay), maxAcceptDelay)
-		a.cfg.Logger.Warn("cannot accept a connection", "err", err, "retry_in", delay)
+		log.Warn("cannot accept a connection", "err", err, "retry_in", delay)
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
 }

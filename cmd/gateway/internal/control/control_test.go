@@ -12,14 +12,19 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/snapgate/gateway/internal/acceptor/acceptortest"
 )
 
 // serve runs a server on dir until the test ends.
-func serve(t *testing.T, dir string, handle Handler) {
+func serve(t *testing.T, dir string, handle Handler, change ...func(*Server)) {
 	t.Helper()
 	s, err := Listen(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range change {
+		f(s)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -105,6 +110,16 @@ func TestNoServer(t *testing.T) {
 	serve(t, dir, echo)
 	if _, err := Call(t.Context(), dir, Request{Op: OpPing}, nil); err != nil {
 		t.Errorf("in the place of a stale socket: %v", err)
+	}
+}
+
+// A process that has run out of descriptors goes on when it has some again: an end of this server
+// would be the end of all.
+func TestAcceptFails(t *testing.T) {
+	dir := t.TempDir()
+	serve(t, dir, echo, func(s *Server) { s.ln = &acceptortest.Failing{Listener: s.ln} })
+	if rep, err := Call(t.Context(), dir, Request{Op: OpPing}, nil); err != nil || rep.ID != OpPing+" " {
+		t.Errorf("got %+v, %v", rep, err)
 	}
 }
 

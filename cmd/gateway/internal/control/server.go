@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/snapgate/gateway/internal/acceptor"
 )
 
 // Handler answers a request. It may call send for lines before the last, which is what it
@@ -21,7 +23,7 @@ type Handler func(ctx context.Context, req Request, send func(Reply) error) Repl
 
 // Server answers on the socket.
 type Server struct {
-	ln   *net.UnixListener
+	ln   net.Listener
 	path string
 	log  *slog.Logger
 	// patience is how long a client may take to take a line that is no output.
@@ -68,7 +70,8 @@ func (s *Server) Serve(ctx context.Context, handle Handler) error {
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	for {
-		c, err := s.ln.AcceptUnix()
+		// Who asks for the status must not end what clients upload, whatever accepting him is refused for.
+		c, err := acceptor.Accept(ctx, s.ln, s.log)
 		if err != nil {
 			rerr := os.Remove(s.path)
 			if ctx.Err() != nil {
@@ -88,7 +91,7 @@ func (s *Server) Serve(ctx context.Context, handle Handler) error {
 func (s *Server) Close() error { return errors.Join(s.ln.Close(), os.Remove(s.path)) }
 
 // serve answers the one request of a connection.
-func (s *Server) serve(ctx context.Context, c *net.UnixConn, handle Handler) error {
+func (s *Server) serve(ctx context.Context, c net.Conn, handle Handler) error {
 	defer func() { _ = c.Close() }() // the client has its answer, or is gone
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -142,7 +145,7 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn, handle Handler) err
 
 // sendOutput waits for the client for as long as it is there, also with the exit status behind the output: somebody may
 // be reading what is printed, page by page.
-func sendOutput(ctx context.Context, c *net.UnixConn, rep Reply) error {
+func sendOutput(ctx context.Context, c net.Conn, rep Reply) error {
 	if err := c.SetWriteDeadline(time.Time{}); err != nil {
 		return err
 	}
