@@ -54,6 +54,8 @@ type Config struct {
 	// Tolerant opens a store also when states of it are damaged, and takes the copy in KeepDir for
 	// a configuration that is: for repairs.
 	Tolerant bool
+	// NoSweep leaves in the store what writes have left behind that did not end: for who only reads.
+	NoSweep bool
 	// CheapKDF makes a created store's key derivation fast and weak: for tests.
 	CheapKDF bool
 }
@@ -99,7 +101,7 @@ type Store struct {
 
 	mu      sync.Mutex
 	wrapped []byte    // guarded by mu: the configuration as the store has it
-	swept   bool      // guarded by mu: leftovers in the store were removed
+	swept   bool      // guarded by mu: leftovers in the store were removed, or are to stay
 	spare   []*afresh // guarded by mu: what Afresh has made, and nobody uses
 	created bool
 }
@@ -118,7 +120,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Passphrase == nil && !cfg.Plaintext {
 		return nil, fmt.Errorf("open store: %w: none given", ErrWrongPassphrase)
 	}
-	s := &Store{at: at, fsys: cfg.Disk, keepDir: cfg.KeepDir, tolerant: cfg.Tolerant, log: cfg.Logger}
+	s := &Store{at: at, fsys: cfg.Disk, keepDir: cfg.KeepDir, tolerant: cfg.Tolerant, log: cfg.Logger, swept: cfg.NoSweep}
 	if s.fsys == nil {
 		s.fsys = disk.OS{}
 	}

@@ -159,7 +159,7 @@ func scrubAlone(ctx context.Context, cfg *config.Config, named *config.Store, sc
 		return rep, err
 	}
 	opened := cfg.StoreConfigOf(named, log, false)
-	opened.Tolerant = true
+	opened.Tolerant, opened.NoSweep = true, !sc.Repair
 	if !sc.Repair || named != &cfg.Store {
 		// The gateway that may be started meanwhile has its own; but in that are its copies of metadata.
 		opened.CacheDir = filepath.Join(sc.Dir, "cache")

@@ -117,7 +117,7 @@ func (p *program) readStore(ctx context.Context, args []string, read func(contex
 
 func readConfigured(ctx context.Context, cfg *config.Config, named *config.Store, read func(context.Context, *store.Store, *snapshotter.Snapshotter) error) (err error) {
 	sc := cfg.StoreConfigOf(named, slog.New(slog.DiscardHandler), false)
-	sc.CacheDir, sc.KeepDir = "", ""
+	sc.CacheDir, sc.KeepDir, sc.NoSweep = "", "", true
 	st, err := store.Open(ctx, sc)
 	if err != nil {
 		return err

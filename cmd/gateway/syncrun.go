@@ -106,7 +106,7 @@ func (s *syncRun) lock() (unlock func() error, err error) {
 	return lock.Unlock, nil
 }
 
-// open opens a store beside whatever else uses it.
+// open opens a store beside whatever else uses it; one that is not to be created is only read.
 func (s *syncRun) open(ctx context.Context, named *config.Store, create bool, use func(*snapshotter.Snapshotter, *store.Store)) (end func() error, err error) {
 	point, err := failpoint()
 	if err != nil {
@@ -115,6 +115,7 @@ func (s *syncRun) open(ctx context.Context, named *config.Store, create bool, us
 	sc := s.cfg.StoreConfigOf(named, s.log, create)
 	// The gateway has a cache of its own store.
 	sc.CacheDir, sc.CheapKDF = filepath.Join(s.cfg.DataDir, "stores", named.Name, "cache"), s.cheapKDF
+	sc.NoSweep = !create
 	st, err := store.Open(ctx, sc)
 	if err != nil {
 		return nil, err

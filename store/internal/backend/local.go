@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/PlakarKorp/kloset/reading"
@@ -280,7 +281,7 @@ func (l *Local) checkEmptyBuckets(dir string) error {
 }
 
 // Sweep removes temporary files that nobody is writing any more: this installation's own
-// (it has just started, and its token is its own), and anybody's that are old.
+// (it has just started, and its token is its own), and anybody's that are old; see leftovers.
 func (l *Local) Sweep(ctx context.Context, now time.Time) error {
 	dirs := []string{""}
 	for _, dir := range []string{PackfilesDir, StatesDir} {
@@ -290,10 +291,14 @@ func (l *Local) Sweep(ctx context.Context, now time.Time) error {
 		}
 	}
 	own := tmpPrefix + l.token + "-"
+	var others leftovers
 	var errs []error
 	for _, dir := range dirs {
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if fi, err := l.StatDir(dir); err == nil { // when a file was last made there, renamed or removed
+			others.note(fi.ModTime())
 		}
 		entries, err := l.ReadDir(dir)
 		if err != nil {
@@ -304,14 +309,62 @@ func (l *Local) Sweep(ctx context.Context, now time.Time) error {
 			if !e.Type().IsRegular() || !strings.HasPrefix(e.Name(), tmpPrefix) {
 				continue
 			}
-			if !strings.HasPrefix(e.Name(), own) {
-				fi, err := e.Info()
-				if err != nil || now.Sub(fi.ModTime()) < tmpMaxAge {
-					continue
-				}
+			name := dir + "/" + e.Name()
+			if strings.HasPrefix(e.Name(), own) {
+				errs = append(errs, ignoreNotExist(l.fsys.Remove(l.path(name))))
+			} else if fi, err := e.Info(); err == nil {
+				others.add(name, fi.ModTime())
 			}
-			errs = append(errs, ignoreNotExist(l.fsys.Remove(l.path(dir+"/"+e.Name()))))
 		}
 	}
+	for _, name := range others.old(now) {
+		errs = append(errs, ignoreNotExist(l.fsys.Remove(l.path(name))))
+	}
 	return errors.Join(errs...)
+}
+
+// leftovers are others' temporary files that a Sweep finds: one that is old nobody is writing any more. The
+// times are of the clock of the machine that they are on, which may be hours behind ours; whatever else was
+// written there tells how late it is at least. The zero value is ready; safe for concurrent use.
+type leftovers struct {
+	mu     sync.Mutex
+	newest time.Time  // guarded by mu
+	found  []leftover // guarded by mu
+}
+
+type leftover struct {
+	name    string
+	written time.Time // last
+}
+
+// note takes account of a time by that clock.
+func (l *leftovers) note(at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at.After(l.newest) {
+		l.newest = at
+	}
+}
+
+// add adds a temporary file that was last written to at a time.
+func (l *leftovers) add(name string, written time.Time) {
+	l.note(written)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.found = append(l.found, leftover{name, written})
+}
+
+// old returns the names of those that are old; now is by our clock.
+func (l *leftovers) old(now time.Time) (names []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.newest.Before(now) {
+		now = l.newest
+	}
+	for _, f := range l.found {
+		if now.Sub(f.written) >= tmpMaxAge {
+			names = append(names, f.name)
+		}
+	}
+	return names
 }

@@ -333,7 +333,7 @@ func (s *S3) Create(ctx context.Context) error {
 
 // Sweep implements Backend: it gives up uploads in parts that nobody goes on with. They cost
 // money and are listed nowhere else. Which are this installation's own is not known, so all
-// have their time.
+// have their time. That is the server's; it refuses who signs by a clock that is 15 minutes off.
 func (s *S3) Sweep(ctx context.Context, now time.Time) error {
 	var errs []error
 	for upload := range s.core.ListIncompleteUploads(ctx, s.cfg.Bucket, s.prefix, true) {

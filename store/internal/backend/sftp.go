@@ -580,16 +580,32 @@ func (s *SFTP) checkVacant(ctx context.Context) error {
 // Sweep implements Backend: see Local. Files that are aside get their names again.
 func (s *SFTP) Sweep(ctx context.Context, now time.Time) error {
 	own := tmpPrefix + s.cfg.Token + "-"
-	return ignoreNotExist(s.walk(ctx, "", func(name string, fi os.FileInfo) error {
+	remove := func(name string) error {
+		return s.call(ctx, true, func(c *sftp.Client, _ func()) error { return ignoreNotExist(c.Remove(s.path(name))) })
+	}
+	var others leftovers
+	err := s.walk(ctx, "", func(name string, fi os.FileInfo) error {
+		others.note(fi.ModTime())
 		if of, aside := ofAside(name); aside {
 			return s.call(ctx, true, func(c *sftp.Client, _ func()) error { return s.putBack(c, of) })
 		}
-		base := path.Base(name)
-		if !strings.HasPrefix(base, tmpPrefix) || !strings.HasPrefix(base, own) && now.Sub(fi.ModTime()) < tmpMaxAge {
-			return nil
+		switch base := path.Base(name); {
+		case strings.HasPrefix(base, own):
+			return remove(name)
+		case strings.HasPrefix(base, tmpPrefix):
+			others.add(name, fi.ModTime())
 		}
-		return s.call(ctx, true, func(c *sftp.Client, _ func()) error { return ignoreNotExist(c.Remove(s.path(name))) })
-	}))
+		return nil
+	})
+	if err != nil {
+		return ignoreNotExist(err)
+	}
+	for _, name := range others.old(now) {
+		if err := remove(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *SFTP) tmpName(dir string) string {

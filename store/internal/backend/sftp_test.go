@@ -293,9 +293,6 @@ func TestSFTPSweep(t *testing.T) {
 	if err := b.Sweep(t.Context(), time.Now()); err != nil || there(own) || !there(others) {
 		t.Errorf("Sweep: %v, own there: %v, others' there: %v", err, there(own), there(others))
 	}
-	if err := b.Sweep(t.Context(), time.Now().Add(2*time.Hour)); err != nil || there(others) {
-		t.Errorf("Sweep: %v, others' there: %v", err, there(others))
-	}
 }
 
 // lockedOut is a dialer of a server that does not let us in.
