@@ -219,8 +219,12 @@ func (c *Copier) copy(ctx context.Context, src *record) error {
 	if c.there(&src.snap) != nil {
 		return nil
 	}
-	if removed, err := c.deleted(&src.snap); removed || err != nil {
-		return errors.Join(err, ErrRemoved)
+	removed, err := c.deleted(&src.snap)
+	if err != nil {
+		return fmt.Errorf("target: %w", err)
+	}
+	if removed {
+		return ErrRemoved
 	}
 	base := c.base(src)
 	damage, err := to.reconcile(ctx, base)

@@ -340,6 +340,32 @@ func TestCopyRefusals(t *testing.T) {
 	}
 }
 
+// TestCopyWithoutIndex has the target's index fail, as it does when the disk of its cache is full: that says
+// nothing of the snapshot.
+func TestCopyWithoutIndex(t *testing.T) {
+	var cache string
+	from, to := newRig(t), newRig(t, func(cfg *store.Config) { cache = cfg.CacheDir })
+	id := from.commit(snapshotter.ID{}, baseTree().all()...)
+	c := copier(t, from, to, false)
+	found, err := filepath.Glob(filepath.Join(cache, "*", "store", "*", "state.db"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("the index is %q, %v", found, err)
+	}
+	index := found[0]
+	if err := errors.Join(os.Rename(index, index+".aside"), os.Mkdir(index, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	err = c.Copy(t.Context(), id)
+	if errors.Is(err, snapshotter.ErrRemoved) || !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "target: ") {
+		t.Errorf("got %v, want that the target's index cannot be read", err)
+	}
+	if err := errors.Join(os.Remove(index), os.Rename(index+".aside", index)); err != nil {
+		t.Fatal(err)
+	}
+	copyAll(t, c)
+	same(t, from, to, id)
+}
+
 func TestCopySubset(t *testing.T) {
 	from, to := newRig(t), newRig(t)
 	ids := copyHistory(from)
