@@ -193,14 +193,14 @@ func (s *Store) lockAge(ctx context.Context, own *objects.MAC, id objects.MAC) (
 	}
 	now, err := s.files.Stat(ctx, lockName(*own))
 	if err != nil {
-		return 0, Unavailable("look for lock", err)
+		return 0, s.conn.unavailable("look for lock", err)
 	}
 	fi, err := s.files.Stat(ctx, lockName(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return repository.LOCK_TTL, nil
 	}
 	if err != nil {
-		return 0, Unavailable("look for lock", err)
+		return 0, s.conn.unavailable("look for lock", err)
 	}
 	return now.ModTime.Sub(fi.ModTime), nil
 }

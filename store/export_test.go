@@ -100,6 +100,21 @@ func (f *unsureFiles) Put(ctx context.Context, name string, rd io.Reader) (n int
 	return n, err
 }
 
+// FailLookAtLocks has a store fail to look at locks, other than by reading them.
+func FailLookAtLocks(s *Store, err error) { s.files = &blindFiles{s.files, err} }
+
+type blindFiles struct {
+	backend.Backend
+	err error
+}
+
+func (f *blindFiles) Stat(ctx context.Context, name string) (backend.Info, error) {
+	if strings.HasPrefix(name, backend.LocksDir+"/") {
+		return backend.Info{}, f.err
+	}
+	return f.Backend.Stat(ctx, name)
+}
+
 // IndexedStates returns the states that the index of a store was made from.
 func IndexedStates(s *Store) (map[objects.MAC]struct{}, error) { return s.indexedStates() }
 

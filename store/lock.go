@@ -63,7 +63,7 @@ func (s *Store) Lock(ctx context.Context) (l *Lock, err error) {
 func (l *Lock) Valid() error {
 	_, err := l.s.files.Stat(context.Background(), lockName(l.id))
 	if ignoreNotExist(err) != nil {
-		return Unavailable("look for lock", err)
+		return l.s.conn.unavailable("look for lock", err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -210,9 +210,12 @@ func (s *Store) readLock(id objects.MAC) (*repository.Lock, error) {
 		}
 		return nil, Unavailable("read lock", err)
 	}
-	fi, serr := s.files.Stat(context.Background(), lockName(id))
-	if serr != nil {
-		return nil, serr
+	fi, err := s.files.Stat(context.Background(), lockName(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, s.conn.unavailable("look for lock", err)
 	}
 	return &repository.Lock{Timestamp: fi.ModTime, Hostname: "unknown", Exclusive: true}, nil
 }

@@ -5,7 +5,9 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -277,6 +279,40 @@ func TestExclusiveLockLeftBehind(t *testing.T) {
 	}
 	if err := lock.Unlock(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLockUnreadable has a lock in the store that says nothing, and cannot be looked at: a store that does not answer is
+// unavailable, and one that has the lock no more is not.
+func TestLockUnreadable(t *testing.T) {
+	lost := errors.New("connection lost")
+	for name, tt := range map[string]struct{ look, want error }{
+		"looking fails": {lost, store.ErrUnavailable},
+		"it is gone":    {&fs.PathError{Op: "stat", Path: "lock", Err: fs.ErrNotExist}, nil},
+	} {
+		for kind, take := range map[string]func(*store.Store, context.Context) (*store.Lock, error){
+			"shared": (*store.Store).Lock, "exclusive": (*store.Store).LockExclusively,
+		} {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				dir := t.TempDir()
+				s := storetest.Open(t, storetest.Config(dir))
+				id := objects.RandomMAC()
+				if err := os.WriteFile(filepath.Join(dir, "store", "locks", hex.EncodeToString(id[:])), []byte("torn"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				store.FailLookAtLocks(s, tt.look)
+				lock, err := take(s, t.Context())
+				if !errors.Is(err, tt.want) || tt.want != nil && !errors.Is(err, tt.look) {
+					t.Errorf("got %v, want %v", err, tt.want)
+				}
+				if err == nil {
+					err = lock.Unlock()
+				}
+				if err != nil && tt.want == nil {
+					t.Error(err)
+				}
+			})
+		}
 	}
 }
 
