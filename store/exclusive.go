@@ -143,6 +143,9 @@ func (s *Store) LockExclusively(ctx context.Context) (l *Lock, err error) {
 // checkAlone looks for locks of any kind beside our own, if there is one.
 func (s *Store) checkAlone(ctx context.Context, own *objects.MAC) error {
 	ids, err := s.conn.connector.List(ctx, storage.StorageResourceLock)
+	if own == nil && errors.Is(err, fs.ErrNotExist) {
+		return nil // a copy of a store may lack the directory while it is empty; whoever puts a lock makes it
+	}
 	if err != nil {
 		return Unavailable("list locks", err)
 	}

@@ -553,6 +553,39 @@ func TestLock(t *testing.T) {
 	}
 }
 
+// TestLockWithoutDirectory takes locks on a copy of a store that lacks the directory of locks, which is empty
+// in the store. Without the store there is none to be had, and nothing is made.
+func TestLockWithoutDirectory(t *testing.T) {
+	for name, take := range map[string]func(*store.Store, context.Context) (*store.Lock, error){
+		"shared": (*store.Store).Lock, "exclusive": (*store.Store).LockExclusively,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := storetest.Open(t, storetest.Config(dir))
+			locks := filepath.Join(dir, "store", "locks")
+			if err := os.Remove(locks); err != nil {
+				t.Fatal(err)
+			}
+			lock, err := take(s, t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(lock.Valid(), lock.Unlock()); err != nil {
+				t.Error(err)
+			}
+			if err := errors.Join(os.Remove(locks), os.Rename(filepath.Join(dir, "store", "CONFIG"), filepath.Join(dir, "CONFIG"))); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := take(s, t.Context()); !errors.Is(err, store.ErrUnavailable) {
+				t.Errorf("without a store: got %v, want %v", err, store.ErrUnavailable)
+			}
+			if _, err := os.Stat(locks); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the directory was made without a store: %v", err)
+			}
+		})
+	}
+}
+
 func TestUnreadableLockHoldsForItsLife(t *testing.T) {
 	dir := t.TempDir()
 	s := storetest.Open(t, storetest.Config(dir))

@@ -63,12 +63,7 @@ func (l *Local) Put(ctx context.Context, name string, rd io.Reader) (int64, erro
 	}
 	n, err := l.write(tmp, rd, true)
 	if errors.Is(err, fs.ErrNotExist) && n == 0 { // of opening tmp: nothing has been read
-		// Stores are created with all their buckets, but copying one may drop empty
-		// directories. The store itself must be there: nothing is made in a mount point.
-		if _, err := os.Stat(l.path(ConfigName)); err != nil {
-			return 0, err
-		}
-		if err := disk.MkdirDurable(l.fsys, l.path(dir), 0o700); err != nil {
+		if err := l.remake(dir); err != nil {
 			return 0, err
 		}
 		n, err = l.write(tmp, rd, true)
@@ -89,6 +84,15 @@ func (l *Local) Put(ctx context.Context, name string, rd io.Reader) (int64, erro
 		err = errors.Join(err, ignoreNotExist(l.fsys.Remove(l.path(name))))
 	}
 	return n, err
+}
+
+// remake makes a directory that is missing: stores are created with all of theirs, but copying one may drop those that
+// are empty. The store itself must be there: nothing is made in a mount point.
+func (l *Local) remake(dir string) error {
+	if _, err := os.Stat(l.path(ConfigName)); err != nil {
+		return err
+	}
+	return disk.MkdirDurable(l.fsys, l.path(dir), 0o700)
 }
 
 // write copies rd to a new file and removes it again when that fails. n counts what was
@@ -139,7 +143,13 @@ func (l *Local) putLock(name string, rd io.Reader) (int64, error) {
 	if err != nil {
 		return n, err
 	}
-	if err := l.fsys.Rename(tmp, l.path(name)); err != nil {
+	err = l.fsys.Rename(tmp, l.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = l.remake(LocksDir); err == nil {
+			err = l.fsys.Rename(tmp, l.path(name))
+		}
+	}
+	if err != nil {
 		return n, errors.Join(err, ignoreNotExist(l.fsys.Remove(tmp)))
 	}
 	return n, nil
