@@ -42,7 +42,7 @@ func (s *Snapshotter) NewChecker() (*Checker, error) {
 // Close releases what the Checker has in memory.
 func (c *Checker) Close() error { return c.v.close() }
 
-// Check is Snapshotter.Check.
+// Check is Snapshotter.Check. After an error of reading it may be called again for the same snapshot.
 func (c *Checker) Check(ctx context.Context, id ID) error { return c.v.check(ctx, id) }
 
 // Sampled is what Sample has read.
@@ -61,21 +61,25 @@ type Damaged struct {
 
 // Sample reads all directories of a snapshot, and the bytes of a part of its files, from 0 to 1,
 // chosen at random, and compares them with their MACs. It goes on after what is damaged. Errors:
-// ErrUnavailable, ErrNoSnapshot, and what makes it impossible to find the files at all.
+// ErrUnavailable, with ErrUnread when the store can be reached and does not give what it has; ErrNoSnapshot; and what makes
+// it impossible to find the files at all.
 func (c *Checker) Sample(ctx context.Context, id ID, part float64) (Sampled, error) {
 	s := c.v.s
 	v, err := s.View(ctx, id)
 	if err != nil {
-		return Sampled{}, err
+		return Sampled{}, s.asDamage(ctx, err)
 	}
 	x := &sampling{c: c, v: v, part: part}
 	err = ordered(ctx, searchParallel(), x.files(ctx), x.check, func(d Damaged) error {
 		if d.Err != nil {
-			return x.damaged(d.Path, d.Err)
+			return x.damaged(ctx, d.Path, d.Err)
 		}
 		return nil
 	})
 	if err != nil {
+		if err = s.asDamage(ctx, err); errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+			err = s.unread(ctx, err)
+		}
 		err = fmt.Errorf("check snapshot %s: %w", id, err)
 	}
 	return x.out, err
@@ -96,8 +100,8 @@ type sampledFile struct {
 	err  error
 }
 
-func (x *sampling) damaged(path string, err error) error {
-	if errors.Is(err, ErrUnavailable) {
+func (x *sampling) damaged(ctx context.Context, path string, err error) error {
+	if err = x.c.v.s.asDamage(ctx, err); errors.Is(err, ErrUnavailable) {
 		return err
 	}
 	if len(x.out.Damaged) == damagedMost {

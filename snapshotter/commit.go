@@ -444,6 +444,8 @@ func newVerification(s *Snapshotter) (*verification, error) {
 
 func (v *verification) close() error { return v.cache.Close() }
 
+// check reads a snapshot, from the store. Errors: ErrNoSnapshot; ErrUnavailable, with ErrUnread when the store can be
+// reached all the same, which says nothing of what it holds; that of ctx. All others are damage.
 func (v *verification) check(ctx context.Context, id ID) error {
 	r, err := v.s.record(ctx, id)
 	if err != nil {
@@ -458,21 +460,68 @@ func (v *verification) check(ctx context.Context, id ID) error {
 	if err != nil {
 		return readError("snapshot "+id.String(), err)
 	}
-	defer done()
-	ended := func(err error) error {
-		if ctx.Err() != nil { // which kloset takes for damage
-			err = ctx.Err()
+	err = v.checkBy(repo, id)
+	unread := done()
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil: // which kloset takes for damage
+		err = ctx.Err()
+	case unread != nil: // likewise
+		err = errors.Join(v.s.unread(ctx, unread), v.forget())
+	default:
+		if away := v.s.away(ctx); away != nil {
+			err = errors.Join(away, v.forget())
 		}
-		return err
 	}
+	return fmt.Errorf("check snapshot %s: %w", id, err)
+}
+
+func (v *verification) checkBy(repo *repository.Repository, id ID) error {
 	snap, err := snapshot.Load(repo, objects.MAC(id))
 	if err != nil {
-		return ended(readError("snapshot "+id.String(), err))
+		return fmt.Errorf("%w: header: %w", store.ErrDamaged, err)
 	}
 	defer snap.Close()
 	snap.SetCheckCache(v.cache)
-	if err := snap.Check("/", &snapshot.CheckOptions{}); err != nil {
-		return fmt.Errorf("check snapshot %s: %w", id, ended(err))
+	return snap.Check("/", &snapshot.CheckOptions{})
+}
+
+// forget forgets what was found: kloset would take it for damaged the next time.
+func (v *verification) forget() error {
+	fresh, err := newVerification(v.s)
+	if err != nil {
+		return err
+	}
+	err = v.cache.Close()
+	v.cache = fresh.cache
+	return err
+}
+
+// away says why the store cannot be reached; nil when it can, also with a configuration that is damaged.
+func (s *Snapshotter) away(ctx context.Context) error {
+	if err := s.store.Available(ctx); err != nil && !errors.Is(err, store.ErrDamaged) {
+		return err
 	}
 	return nil
+}
+
+// unread tells a store that is away from one of which something could not be read: ErrUnread.
+func (s *Snapshotter) unread(ctx context.Context, err error) error {
+	if away := s.away(ctx); away != nil {
+		return away
+	}
+	return fmt.Errorf("%w: %w", ErrUnread, err)
+}
+
+// asDamage is for whoever proves what the store holds: that something is missing from a store which is there is damage to
+// them, and to others it is as if the store were away.
+func (s *Snapshotter) asDamage(ctx context.Context, err error) error {
+	if ctx.Err() != nil || !isLost(err) && !errors.Is(err, repository.ErrPackfileNotFound) {
+		return err
+	}
+	if away := s.away(ctx); away != nil {
+		return away
+	}
+	return fmt.Errorf("%w: a part of it is missing", store.ErrDamaged)
 }

@@ -161,7 +161,7 @@ func (c *Copier) Plan(ctx context.Context, want func(Snapshot) bool) (CopyPlan, 
 //
 // Errors: ErrNoSnapshot, ErrSourceDamaged and ErrRemoved concern this snapshot alone, and so
 // does ErrNotRead. ErrBusy while another process maintains the target. ErrUnavailable for
-// either store.
+// either store; with ErrUnread, the target is there and has not given a part of the copy, which is to be read again.
 func (c *Copier) Copy(ctx context.Context, id ID) error {
 	src, err := c.from.record(ctx, id)
 	if err != nil {
@@ -181,7 +181,7 @@ func (c *Copier) Copy(ctx context.Context, id ID) error {
 
 // Check reads back a copy that the target has already, by a Copier that verifies: a run that has ended
 // between a copy and its check leaves one that nobody has read. Errors: ErrNoSnapshot, when the target has
-// none, ErrNotRead, ErrUnavailable for the target.
+// none, ErrNotRead, ErrUnavailable for the target, with ErrUnread as Copy has it.
 func (c *Copier) Check(ctx context.Context, id ID) error {
 	if c.verify == nil {
 		return errors.New("check: the copier does not verify")
@@ -195,14 +195,14 @@ func (c *Copier) Check(ctx context.Context, id ID) error {
 	return nil
 }
 
-// readBack reads a copy. ErrNotRead is not for a target that is away.
+// readBack reads a copy. ErrNotRead is not for a target that is away, or was for a moment.
 func (c *Copier) readBack(ctx context.Context, id ID) error {
 	err := c.verify.check(ctx, id)
-	if err == nil || ctx.Err() != nil {
+	switch {
+	case err == nil || ctx.Err() != nil:
 		return err
-	}
-	if aerr := c.to.store.Available(ctx); aerr != nil {
-		return fmt.Errorf("target: %w", errors.Join(aerr, err))
+	case errors.Is(err, ErrUnavailable), errors.Is(err, store.ErrReplaced):
+		return fmt.Errorf("target: %w", err)
 	}
 	return fmt.Errorf("%w: %w", ErrNotRead, err)
 }

@@ -52,7 +52,7 @@ const (
 var ErrScrubbing = errors.New("the store is being scrubbed already")
 
 // ErrUnread means that files could not be read, of a store that can be reached: a line that is bad, or a
-// server whose disk is. That says nothing of what they hold. What else there is was read.
+// server whose disk is. That says nothing of what they hold. Scrubs have read what else there is.
 var ErrUnread = errors.New("could not be read")
 
 // ScrubScope says what a scrub reads back.

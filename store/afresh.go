@@ -2,9 +2,14 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"sync"
 
+	"github.com/PlakarKorp/kloset/connectors/storage"
 	"github.com/PlakarKorp/kloset/kcontext"
+	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
 )
 
@@ -12,13 +17,16 @@ import (
 type afresh struct {
 	kctx *kcontext.KContext
 	repo *repository.Repository
+	conn *provingConn
 }
 
 // Afresh returns kloset's view of the store, as of the last Refresh, for whoever is to prove what is in
 // it: all of it is read from the store, metadata too, which otherwise may come from local copies; and
 // it ends with ctx, which kloset's own does not. kloset does with it so many things at a time. done
-// must be called when it is not used any more. Safe for concurrent use.
-func (s *Store) Afresh(ctx context.Context, parallel int) (repo *repository.Repository, done func(), err error) {
+// must be called when it is not used any more. It returns the first error of reading from a store that is elsewhere, an
+// ErrUnavailable, or nil: kloset says of what it could not read no more than that it is missing. What is missing is no such error.
+// Safe for concurrent use.
+func (s *Store) Afresh(ctx context.Context, parallel int) (repo *repository.Repository, done func() error, err error) {
 	a, err := s.takeAfresh()
 	if err != nil {
 		return nil, nil, err
@@ -26,11 +34,14 @@ func (s *Store) Afresh(ctx context.Context, parallel int) (repo *repository.Repo
 	// Nobody else has it, so nobody reads these.
 	a.kctx.Context, a.kctx.Cancel = context.WithCancelCause(ctx)
 	a.kctx.MaxConcurrency = parallel
-	return a.repo, func() {
+	a.conn.begin()
+	return a.repo, func() error {
 		a.kctx.Cancel(nil)
+		unread := a.conn.failed()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.spare = append(s.spare, a)
+		return unread
 	}, nil
 }
 
@@ -44,10 +55,64 @@ func (s *Store) takeAfresh() (*afresh, error) {
 		return a, nil
 	}
 	// A connection without a mirror.
-	a := &afresh{kctx: kcontext.NewKContextFrom(s.kctx)}
+	a := &afresh{kctx: kcontext.NewKContextFrom(s.kctx), conn: &provingConn{conn: &conn{connector: s.conn.connector}}}
 	var err error
-	if a.repo, err = repository.NewNoRebuild(a.kctx, s.key, &conn{connector: s.conn.connector}, s.sound, true); err != nil {
+	if a.repo, err = repository.NewNoRebuild(a.kctx, s.key, a.conn, s.sound, true); err != nil {
 		return nil, fmt.Errorf("open repository: %w", s.CacheError(err))
 	}
 	return a, nil
+}
+
+// provingConn is a conn that remembers that something could not be read.
+type provingConn struct {
+	*conn
+
+	mu  sync.Mutex
+	err error // guarded by mu: the first one
+}
+
+// begin forgets what was.
+func (c *provingConn) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = nil
+}
+
+func (c *provingConn) failed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// note takes note of an error of reading.
+func (c *provingConn) note(err error) {
+	if !errors.Is(err, ErrUnavailable) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = err
+	}
+}
+
+// Get implements storage.Store.
+func (c *provingConn) Get(ctx context.Context, res storage.StorageResource, mac objects.MAC, rg *storage.Range) (io.ReadCloser, error) {
+	rd, err := c.conn.Get(ctx, res, mac, rg)
+	if err != nil {
+		c.note(err)
+		return nil, err
+	}
+	return &provingReader{rd, c}, nil
+}
+
+type provingReader struct {
+	io.ReadCloser
+	c *provingConn
+}
+
+func (r *provingReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	r.c.note(err)
+	return n, err
 }

@@ -51,19 +51,21 @@ func TestAfresh(t *testing.T) {
 		if n := again.AppContext().MaxConcurrency; n != 3 {
 			t.Errorf("%d things at a time, want 3", n)
 		}
-		free()
+		_ = free()
 	}
 	cancel()
 	if _, err := repo.GetPackfile(mac); repo.AppContext().Err() == nil || !errors.Is(err, context.Canceled) {
 		t.Errorf("when its context has ended: got %v, want %v", err, context.Canceled)
 	}
-	free()
+	if err := free(); err != nil {
+		t.Errorf("what is missing, and a context that has ended, is no error of reading: %v", err)
+	}
 	for range 3 { // each has a handle on the index, so they are used again
 		again, free, err := s.Afresh(t.Context(), 1)
 		if err != nil || again.AppContext().Err() != nil {
 			t.Errorf("again: %v, %v", err, again.AppContext().Err())
 		}
-		free()
+		_ = free()
 	}
 	if n := len(s.spare); n != 2 {
 		t.Errorf("%d views, want 2", n)

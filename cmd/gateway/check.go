@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,15 +30,15 @@ func (p *program) checkCommand() *cobra.Command {
 		Long: `Reads snapshots, or all, and compares every index, entry, object and chunk with its checksum, as
 plakar check does; what several snapshots have in common is read once. The running gateway does it,
 if there is one. It takes no lock and changes nothing. It goes on after a snapshot that is damaged, names the
-files that are, and its exit status is 1 then.
+files that are, and its exit status is 1 then, as when something could not be read.
 
 With --sample it reads all directories, and the bytes of a part of the files, which each call
 chooses anew: 5% every day reads in a month what most of the store holds.
 
 ` + snapWords + `
 
-With --json every line is an object with snapshot, time, share, result (good, damaged, or
-removed, of one that was removed meanwhile), error,
+With --json every line is an object with snapshot, time, share, result (good, damaged, unread, of one that
+a store elsewhere did not give, which says nothing of what it holds, or removed, of one that was removed meanwhile), error,
 damaged (path and text of each file, up to 1,000), files and bytes (that were read, with --sample)
 and seconds.`,
 		Example: `  gateway check -c /etc/gateway.yaml main
@@ -87,10 +88,13 @@ func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) erro
 	}
 	defer checker.Close()
 	damaged := 0
+	var unread error // the first
 	var total snapshotter.Sampled
 	for _, s := range list {
 		l, err := ck.check(ctx, v, checker, s)
-		if err != nil {
+		if errors.Is(err, snapshotter.ErrUnread) {
+			unread = cmp.Or(unread, err)
+		} else if err != nil {
 			return err
 		}
 		if l.Result == "damaged" {
@@ -114,7 +118,7 @@ func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) erro
 	if n := damaged + lost; n > 0 {
 		return fmt.Errorf("%d of %s: %w", n, count(uint64(len(list)+lost), "snapshot", "snapshots"), store.ErrDamaged)
 	}
-	return nil
+	return unread
 }
 
 // unlisted names the snapshots that nothing is known of but that there are such: their headers
@@ -179,7 +183,7 @@ type checkLine struct {
 	Snapshot string    `json:"snapshot"`
 	Time     string    `json:"time"`
 	Share    string    `json:"share"`
-	Result   string    `json:"result"` // good, damaged or removed
+	Result   string    `json:"result"` // good, damaged, unread or removed
 	Error    string    `json:"error,omitempty"`
 	Damaged  []problem `json:"damaged,omitempty"`
 	More     uint64    `json:"more_damaged,omitempty"`
@@ -188,6 +192,8 @@ type checkLine struct {
 	Seconds  float64   `json:"seconds"`
 }
 
+// check checks a snapshot. With ErrUnread, of a store that can be reached, it says so of the snapshot, too: others may
+// be read.
 func (ck *checkCommand) check(ctx context.Context, v *viewing, checker *snapshotter.Checker, s snapshotter.Snapshot) (*checkLine, error) {
 	l := &checkLine{Snapshot: s.ID.String(), Time: stamp(s.Time), Share: s.Share, Result: "good"}
 	began := time.Now()
@@ -205,6 +211,8 @@ func (ck *checkCommand) check(ctx context.Context, v *viewing, checker *snapshot
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
+	case errors.Is(err, snapshotter.ErrUnread):
+		l.Result, l.Error = "unread", err.Error()
 	case errors.Is(err, store.ErrUnavailable):
 		return nil, err
 	case err != nil:
@@ -226,6 +234,9 @@ func (ck *checkCommand) check(ctx context.Context, v *viewing, checker *snapshot
 		l.Damaged = append(l.Damaged, problem{Path: text{d.Path}, PathBase64: bytesOf(d.Path), Text: strings.ToValidUTF8(d.Err.Error(), "\uFFFD")})
 	}
 	l.More = sampled.More
+	if l.Result == "unread" {
+		return l, err
+	}
 	return l, nil
 }
 

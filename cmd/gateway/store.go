@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -181,15 +182,19 @@ func (p *program) storeCheck(ctx context.Context, _ *store.Store, snaps *snapsho
 	}
 	defer checker.Close()
 	damaged := 0
+	var unread error // the first
 	for _, s := range list {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("store check: %w", err)
 		}
 		verdict := "good"
-		if err := checker.Check(ctx, s.ID); err != nil {
-			if errors.Is(err, store.ErrUnavailable) {
-				return fmt.Errorf("store check: %w", err)
-			}
+		switch err := checker.Check(ctx, s.ID); {
+		case errors.Is(err, snapshotter.ErrUnread):
+			unread = cmp.Or(unread, err)
+			verdict = "unread: " + printable(err.Error())
+		case errors.Is(err, store.ErrUnavailable):
+			return fmt.Errorf("store check: %w", err)
+		case err != nil:
 			damaged++
 			verdict = "damaged: " + printable(err.Error())
 		}
@@ -199,6 +204,9 @@ func (p *program) storeCheck(ctx context.Context, _ *store.Store, snaps *snapsho
 	}
 	if damaged > 0 {
 		return fmt.Errorf("store check: %d of %d snapshots: %w", damaged, len(list), store.ErrDamaged)
+	}
+	if unread != nil {
+		return fmt.Errorf("store check: %w", unread)
 	}
 	return nil
 }

@@ -74,6 +74,8 @@ func (l *syncLog) copied(s snapshotter.Snapshot, err error) {
 		l.mu.Unlock()
 	}
 	switch {
+	case errors.Is(err, snapshotter.ErrUnread): // which the next run looks at again
+		l.log.Warn("copy could not be read back", "snapshot", s.ID.String(), "share", s.Share, "err", err)
 	case errors.Is(err, snapshotter.ErrNotRead):
 		l.log.Error("copy cannot be read back", "snapshot", s.ID.String(), "share", s.Share, "err", err)
 	case err != nil:

@@ -111,7 +111,7 @@ func (o *syncOutput) checked(s snapshotter.Snapshot, err error) {
 func (o *syncOutput) fail(s snapshotter.Snapshot, err error) {
 	what := "not copied"
 	o.failed++
-	if errors.Is(err, snapshotter.ErrNotRead) {
+	if errors.Is(err, snapshotter.ErrNotRead) || errors.Is(err, snapshotter.ErrUnread) {
 		what = "not read back"
 		o.unread++
 	}

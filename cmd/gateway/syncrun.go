@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -163,15 +164,16 @@ func (s *syncRun) copy(ctx context.Context, target *snapshotter.Snapshotter, bou
 		if err != nil {
 			return err
 		}
-		if err := finish(copyAll(within, copier, plan.Missing, notes, out)); err != nil {
+		if err = finish(copyAll(within, copier, plan.Missing, notes, out)); err != nil && !errors.Is(err, snapshotter.ErrUnread) {
 			return err
 		}
 	}
-	return notes.check(ctx, old, copier, target, out) // at the end: what is new does not wait for it
+	return cmp.Or(notes.check(ctx, old, copier, target, out), err) // at the end: what is new does not wait for it
 }
 
-// copyAll copies snapshots one after the other.
-func copyAll(ctx context.Context, copier *snapshotter.Copier, missing []snapshotter.Snapshot, notes *unread, out syncReporter) error {
+// copyAll copies snapshots one after the other. The error is ErrUnread when all were copied, and one could not be read
+// back that the next run is to read again.
+func copyAll(ctx context.Context, copier *snapshotter.Copier, missing []snapshotter.Snapshot, notes *unread, out syncReporter) (first error) {
 	for _, snap := range missing {
 		if err := notes.note(snap.ID); err != nil {
 			return err
@@ -182,20 +184,24 @@ func copyAll(ctx context.Context, copier *snapshotter.Copier, missing []snapshot
 			return err
 		}
 		out.copied(snap, err)
-		if errors.Is(err, snapshotter.ErrNotRead) {
+		switch {
+		case errors.Is(err, snapshotter.ErrUnread):
+			first = cmp.Or(first, err)
+			continue
+		case errors.Is(err, snapshotter.ErrNotRead):
 			continue
 		}
 		if err := notes.drop(snap.ID); err != nil {
 			return err
 		}
 	}
-	return nil
+	return first
 }
 
 // concernsOne reports whether an error of copying a snapshot is no reason not to copy others.
 func concernsOne(err error) bool {
 	for _, kind := range []error{
-		snapshotter.ErrSourceDamaged, snapshotter.ErrNoSnapshot, snapshotter.ErrRemoved, snapshotter.ErrNotRead,
+		snapshotter.ErrSourceDamaged, snapshotter.ErrNoSnapshot, snapshotter.ErrRemoved, snapshotter.ErrNotRead, snapshotter.ErrUnread,
 	} {
 		if errors.Is(err, kind) {
 			return true

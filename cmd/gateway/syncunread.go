@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -56,15 +57,18 @@ func (u *unread) list() (ids []snapshotter.ID, err error) {
 }
 
 // check reads back copies that are noted. Those that cannot be read stay noted, so that every run says so
-// until they are repaired or removed.
-func (u *unread) check(ctx context.Context, ids []snapshotter.ID, copier *snapshotter.Copier, target *snapshotter.Snapshotter, out syncReporter) error {
+// until they are repaired or removed. The error is ErrUnread when that is so because the store did not give them.
+func (u *unread) check(ctx context.Context, ids []snapshotter.ID, copier *snapshotter.Copier, target *snapshotter.Snapshotter, out syncReporter) (first error) {
 	for _, id := range ids {
 		snap, err := target.Snapshot(ctx, id)
 		if err == nil {
 			err = copier.Check(ctx, id)
 		}
 		gone := errors.Is(err, snapshotter.ErrNoSnapshot) // never copied, or removed since
-		if err != nil && !gone && !errors.Is(err, snapshotter.ErrNotRead) {
+		switch {
+		case errors.Is(err, snapshotter.ErrUnread):
+			first = cmp.Or(first, err)
+		case err != nil && !gone && !errors.Is(err, snapshotter.ErrNotRead):
 			return err
 		}
 		if !gone {
@@ -76,5 +80,5 @@ func (u *unread) check(ctx context.Context, ids []snapshotter.ID, copier *snapsh
 			}
 		}
 	}
-	return nil
+	return first
 }

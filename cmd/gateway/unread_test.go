@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+// openSnapshots opens a store, and what is in it.
+func openSnapshots(t *testing.T, st *store.Store) *snapshotter.Snapshotter {
+	t.Helper()
+	snaps, err := snapshotter.New(t.Context(), snapshotter.Config{Store: st})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = snaps.Close() })
+	return snaps
+}
+
+// twoSnapshots makes two snapshots with nothing in them, and returns them, the newest first.
+func twoSnapshots(t *testing.T, snaps *snapshotter.Snapshotter) []snapshotter.Snapshot {
+	t.Helper()
+	var base snapshotter.ID
+	for n := range uint64(2) {
+		m := snapshotter.Meta{Share: "main", ShareID: "s", GatewayID: "g", Sequence: n + 1, Parent: base, Time: time.Unix(int64(n), 0)}
+		dir := snapshotter.Change{Path: "/", Kind: snapshotter.Dir, Attr: snapshotter.Attr{Mode: 0o755, ModTime: m.Time}, Version: n + 1}
+		var changes iter.Seq2[snapshotter.Change, error] = func(yield func(snapshotter.Change, error) bool) { yield(dir, nil) }
+		var err error
+		if base, err = snaps.Commit(t.Context(), base, changes, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := snaps.Snapshots(t.Context(), "")
+	if err != nil || len(list) != 2 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	return list
+}
+
+func failPackfiles(name string) error {
+	if strings.HasPrefix(name, "packfiles/") {
+		return errors.New("the disk does not answer")
+	}
+	return nil
+}
+
+// TestCheckUnread: a check says of each snapshot that its store did not give that it is unread, calls none of them damaged, and
+// ends as when the store is unavailable.
+func TestCheckUnread(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	st := storetest.New(t, srv.Use)
+	snaps := openSnapshots(t, st)
+	list := twoSnapshots(t, snaps)
+	srv.FailReads(failPackfiles)
+	checks := map[string]func(context.Context, *program, io.Writer) error{
+		"check": func(ctx context.Context, p *program, out io.Writer) error {
+			ck := new(checkCommand)
+			return ck.run(ctx, p.newViewing(&ck.viewFlags, new(config.Config), st, snaps, list, out), nil)
+		},
+		"store check": func(ctx context.Context, p *program, _ io.Writer) error { return p.storeCheck(ctx, st, snaps) },
+	}
+	for name, check := range checks {
+		var out strings.Builder
+		err := check(t.Context(), &program{stdout: &out, stderr: io.Discard}, &out)
+		if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrDamaged) || !strings.Contains(hintFor(err), "is the server") {
+			t.Errorf("%s: got %v (%s), want %v", name, err, hintFor(err), store.ErrUnavailable)
+		}
+		if text := out.String(); strings.Count(text, " unread: ") != 2 || strings.Contains(text, "damaged") {
+			t.Errorf("%s prints %q, want two that are unread", name, text)
+		}
+	}
+}
+
+// TestSyncUnread: copies that the target did not give do not keep others from being made, and are read by the next run.
+func TestSyncUnread(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	from, to := openSnapshots(t, storetest.New(t)), openSnapshots(t, storetest.New(t, srv.Use))
+	list := twoSnapshots(t, from)
+	copier, err := snapshotter.NewCopier(snapshotter.CopierConfig{From: from, To: to, Verify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer copier.Close()
+	out := &syncLog{log: slog.New(slog.DiscardHandler)}
+	notes := &unread{filepath.Join(t.TempDir(), "unread")}
+	srv.FailReads(failPackfiles)
+	if err := copyAll(t.Context(), copier, list, notes, out); !errors.Is(err, snapshotter.ErrUnread) || !worthRetrying(err) {
+		t.Errorf("copies: got %v, want %v, and a retry", err, snapshotter.ErrUnread)
+	}
+	noted, err := notes.list()
+	if err != nil || len(noted) != 2 {
+		t.Fatalf("noted: %v, %v, want both", noted, err)
+	}
+	if err := notes.check(t.Context(), noted, copier, to, out); !errors.Is(err, snapshotter.ErrUnread) {
+		t.Errorf("read again: got %v, want %v", err, snapshotter.ErrUnread)
+	}
+	if err := out.unreadable(&config.Sync{To: "offsite"}); err != nil {
+		t.Errorf("copies are called unreadable: %v", err)
+	}
+	srv.FailReads(nil)
+	if err := notes.check(t.Context(), noted, copier, to, out); err != nil {
+		t.Error(err)
+	}
+	if noted, err := notes.list(); err != nil || len(noted) > 0 {
+		t.Errorf("noted when they were read: %v, %v", noted, err)
+	}
+}

@@ -1,0 +1,205 @@
+package storetest
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/pkg/sftp"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/snapgate/gateway/store"
+)
+
+// SFTPServer is an SFTP server in this process for stores that are elsewhere. Its files are in memory. It ends with the
+// test. Safe for concurrent use.
+type SFTPServer struct {
+	tb       testing.TB
+	config   *ssh.ServerConfig
+	handlers sftp.Handlers
+	addr     string
+	password string // the file of it
+	fail     atomic.Pointer[func(name string) error]
+	tasks    sync.WaitGroup
+
+	mu    sync.Mutex
+	conns []net.Conn // guarded by mu
+}
+
+// sftpRoot is where the store is.
+const sftpRoot = "/store"
+
+// ServeSFTP starts a server.
+func ServeSFTP(tb testing.TB) *SFTPServer {
+	tb.Helper()
+	s := &SFTPServer{tb: tb, handlers: sftp.InMemHandler(), password: filepath.Join(tb.TempDir(), "password")}
+	s.handlers.FileGet = failingReads{s.handlers.FileGet, s}
+	s.handlers.FileCmd = withoutModes{s.handlers.FileCmd.(sftp.PosixRenameFileCmder)}
+	s.config = &ssh.ServerConfig{PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, nil }}
+	signer, err := ssh.NewSignerFromKey(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize)))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s.config.AddHostKey(signer)
+	if err := os.WriteFile(s.password, []byte("secret\n"), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s.addr = ln.Addr().String()
+	s.tasks.Go(func() { s.accept(ln) })
+	tb.Cleanup(func() {
+		_ = ln.Close()
+		s.mu.Lock()
+		for _, c := range s.conns {
+			_ = c.Close()
+		}
+		s.mu.Unlock()
+		s.tasks.Wait()
+	})
+	return s
+}
+
+// Use is an option of New: the store is on the server.
+func (s *SFTPServer) Use(cfg *store.Config) {
+	cfg.Location = "sftp://user@" + s.addr + sftpRoot
+	cfg.SFTP = store.SFTP{PasswordFile: s.password, HostKey: "insecure", ConfigFile: os.DevNull}
+}
+
+// FailReads sets what decides whether reading a file of the store fails, whose name is as in the store; nil lets everything
+// be read.
+func (s *SFTPServer) FailReads(fail func(name string) error) {
+	if fail == nil {
+		s.fail.Store(nil)
+		return
+	}
+	s.fail.Store(&fail)
+}
+
+// Files lists the files of the store below a directory of it, in order.
+func (s *SFTPServer) Files(dir string) (names []string) {
+	s.tb.Helper()
+	req := sftp.NewRequest("List", sftpRoot+"/"+dir)
+	lister, err := s.handlers.FileList.Filelist(req)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	for at := int64(0); ; {
+		list := make([]os.FileInfo, 100)
+		n, err := lister.ListAt(list, at)
+		for _, fi := range list[:n] {
+			if name := dir + "/" + fi.Name(); fi.IsDir() {
+				names = append(names, s.Files(name)...)
+			} else {
+				names = append(names, name)
+			}
+		}
+		at += int64(n)
+		if err != nil || n == 0 {
+			slices.Sort(names)
+			return names
+		}
+	}
+}
+
+// Remove removes a file of the store.
+func (s *SFTPServer) Remove(name string) {
+	s.tb.Helper()
+	if err := s.handlers.FileCmd.Filecmd(sftp.NewRequest("Remove", sftpRoot+"/"+name)); err != nil {
+		s.tb.Fatal(err)
+	}
+}
+
+func (s *SFTPServer) accept(ln net.Listener) {
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		s.conns = append(s.conns, conn)
+		s.mu.Unlock()
+		s.tasks.Go(func() {
+			defer conn.Close()
+			s.serve(conn)
+		})
+	}
+}
+
+func (s *SFTPServer) serve(conn net.Conn) {
+	sc, chans, reqs, err := ssh.NewServerConn(conn, s.config)
+	if err != nil {
+		return
+	}
+	defer sc.Close()
+	s.tasks.Go(func() { ssh.DiscardRequests(reqs) })
+	for nc := range chans {
+		ch, in, err := nc.Accept()
+		if err != nil {
+			return
+		}
+		s.tasks.Go(func() {
+			for req := range in {
+				_ = req.Reply(req.Type == "subsystem", nil)
+				if req.Type != "subsystem" {
+					continue
+				}
+				s.tasks.Go(func() {
+					defer ch.Close()
+					_ = sftp.NewRequestServer(ch, s.handlers).Serve() // it ends with the connection
+				})
+			}
+		})
+	}
+}
+
+// withoutModes takes modes of directories, too, which pkg/sftp's files in memory refuse.
+type withoutModes struct{ sftp.PosixRenameFileCmder }
+
+// Filecmd implements sftp.FileCmder.
+func (w withoutModes) Filecmd(r *sftp.Request) error {
+	if r.Method == "Setstat" && !r.AttrFlags().Size {
+		return nil
+	}
+	return w.PosixRenameFileCmder.Filecmd(r)
+}
+
+// failingReads reads files, unless that is to fail.
+type failingReads struct {
+	sftp.FileReader
+	s *SFTPServer
+}
+
+// Fileread implements sftp.FileReader.
+func (f failingReads) Fileread(r *sftp.Request) (io.ReaderAt, error) {
+	rd, err := f.FileReader.Fileread(r)
+	if err != nil {
+		return nil, err
+	}
+	return failingReader{rd, f.s, strings.TrimPrefix(r.Filepath, sftpRoot+"/")}, nil
+}
+
+type failingReader struct {
+	io.ReaderAt
+	s    *SFTPServer
+	name string
+}
+
+func (r failingReader) ReadAt(p []byte, off int64) (int, error) {
+	if fail := r.s.fail.Load(); fail != nil {
+		if err := (*fail)(r.name); err != nil {
+			return 0, err
+		}
+	}
+	return r.ReaderAt.ReadAt(p, off)
+}
