@@ -154,14 +154,16 @@ func (r *scrubbing) repairFile(ctx context.Context, k ledgerKey) error {
 			return r.restocked(ctx, st.RestorePackfile(ctx, k.mac, raw))
 		})
 	}
-	if !errors.Is(err, store.ErrNoCopy) {
+	if !errors.Is(err, store.ErrNoCopy) && !errors.Is(err, ErrUnavailable) {
 		return err
 	}
+	unread := err // with ErrUnavailable: what there is here may do
 	m, err := st.MendPackfile(ctx, k.mac)
 	if err != nil {
 		return err
 	}
 	f := r.newFinder(ctx, k.mac, m.Lacks)
+	f.note(unread)
 	left, err := m.Fill(ctx, f.find)
 	missing := r.damage[k].Text == missingText
 	if err == nil {
@@ -174,13 +176,13 @@ func (r *scrubbing) repairFile(ctx context.Context, k ledgerKey) error {
 			return r.restocked(ctx, m.Write(ctx))
 		})
 	}
-	if err == nil && missing && len(left) > 0 {
+	switch {
+	case err != nil || len(left) == 0:
+		return err
+	case missing && f.unread == nil: // otherwise it may come back as it was
 		return r.restow(ctx, k.mac)
 	}
-	if err == nil && len(left) > 0 {
-		err = fmt.Errorf("%d of its blobs are nowhere else: %s", len(left), f.why(left))
-	}
-	return err
+	return f.lacks(left)
 }
 
 func (r *scrubbing) repairState(ctx context.Context, id objects.MAC) error {
@@ -235,7 +237,7 @@ func (r *scrubbing) restow(ctx context.Context, mac objects.MAC) error {
 	}
 	switch {
 	case len(left) > 0:
-		return fmt.Errorf("%d of its blobs are nowhere else: %s", len(left), f.why(left))
+		return f.lacks(left)
 	case f.blind:
 		return errors.New("what snapshots need of it cannot be told while parts of them cannot be read")
 	}
@@ -298,6 +300,8 @@ type finder struct {
 	only map[store.BlobID]struct{}
 	got  map[store.BlobID][]byte
 	seen map[seenAt]error
+	// unread is why a place could not be read where blobs may be; nil when all could.
+	unread error
 }
 
 // seenAt is a part of a snapshot that a finder has looked at.
@@ -319,17 +323,27 @@ func (r *scrubbing) newFinder(ctx context.Context, pack objects.MAC, lacks []sto
 	return f
 }
 
-// why says in what cases a repair ends here.
-func (f *finder) why(left []store.Place) string {
+// lacks says of what a repair was not possible, and why.
+func (f *finder) lacks(left []store.Place) error {
 	kinds := make(map[string]bool)
 	for _, p := range left {
 		kinds[p.Type.String()] = true
 	}
 	text := strings.Join(slices.Sorted(maps.Keys(kinds)), ", ")
-	if f.r.cfg.From == nil {
-		return text + "; no store to repair from is named"
+	switch {
+	case f.unread != nil: // not wrapped: other files can be repaired
+		return fmt.Errorf("%d of its blobs were not found: %s; where they may be could not be read, and the next repair looks there again: %s", len(left), text, f.unread.Error())
+	case f.r.cfg.From == nil:
+		text += "; no store to repair from is named"
 	}
-	return text
+	return fmt.Errorf("%d of its blobs are nowhere else: %s", len(left), text)
+}
+
+// note takes note of an error of looking for a blob.
+func (f *finder) note(err error) {
+	if errors.Is(err, ErrUnavailable) {
+		f.unread = err
+	}
 }
 
 // find returns what a blob holds: from another packfile, from another copy of the store, or from a
@@ -339,10 +353,12 @@ func (f *finder) find(p store.Place) ([]byte, error) {
 		return nil, err
 	}
 	s, b := f.r.s, store.BlobID{Type: p.Type, MAC: p.Blob}
-	if data, err := s.store.BlobElsewhere(p.Type, p.Blob, f.pack); err == nil {
+	data, err := s.store.BlobElsewhere(p.Type, p.Blob, f.pack)
+	if err == nil {
 		delete(f.only, b)
 		return data, nil
 	}
+	f.note(err)
 	from := f.r.cfg.From
 	if from == nil {
 		return nil, store.ErrNoCopy
@@ -351,6 +367,9 @@ func (f *finder) find(p store.Place) ([]byte, error) {
 		data, err := from.blob(p.Type, p.Blob)
 		if err == nil && p.Type != resources.RT_SNAPSHOT && p.Type != resources.RT_SIGNATURE && s.repo.ComputeMAC(data) != p.Blob {
 			err = store.ErrDamaged
+		}
+		if err != nil {
+			f.note(from.asDamage(f.ctx, err))
 		}
 		return data, err
 	}
@@ -361,6 +380,7 @@ func (f *finder) find(p store.Place) ([]byte, error) {
 	for _, l := range f.at[b] {
 		if err := f.look(l, p.Type); err != nil {
 			errs = append(errs, err)
+			f.note(from.asDamage(f.ctx, err))
 		}
 		if data, ok := f.take(b); ok {
 			return data, nil

@@ -164,6 +164,34 @@ func TestRepairOfStateWhileCopyIsAway(t *testing.T) {
 	k.whole()
 }
 
+// TestRepairWhileCopyIsAway: a copy of the files that cannot be read may have what is damaged or missing, so a repair does not
+// say that nobody has it, and the next one does the rest.
+func TestRepairWhileCopyIsAway(t *testing.T) {
+	for name, spoil := range map[string]func([]byte) []byte{"damaged": middle, "missing": func([]byte) []byte { return nil }} {
+		t.Run(name, func(t *testing.T) {
+			k := newScrubRig(t)
+			from, root := k.fileCopy()
+			k.forget()
+			change(t, k.content(1<<20), spoil)
+			if rep := k.scrub(snapshotter.ScrubAll); len(rep.State.Damage) != 1 {
+				t.Fatalf("%+v", rep.State.Damage)
+			}
+			if err := os.Rename(root, root+".away"); err != nil {
+				t.Fatal(err)
+			}
+			rep := k.repair(from)
+			if d := rep.State.Damage; len(d) != 1 || !strings.Contains(d[0].Repair, "could not be read, and the next repair looks there again: ") {
+				t.Errorf("from a copy that is away: %+v", d)
+			}
+			if err := os.Rename(root+".away", root); err != nil {
+				t.Fatal(err)
+			}
+			k.sound(k.repair(from))
+			k.whole()
+		})
+	}
+}
+
 // TestDamagedIsStoredAgain: content that is damaged in the store is not taken for stored when it is
 // uploaded again. From then on earlier snapshots have it as well, and a repair takes it from there.
 func TestDamagedIsStoredAgain(t *testing.T) {

@@ -284,8 +284,17 @@ func TestScrubContentOfDamagedObject(t *testing.T) {
 	}
 }
 
-// spoilContent flips a bit in the middle of the largest packfile of about a size.
+// spoilContent flips a bit in the middle of a packfile of about a size.
 func (k *scrubRig) spoilContent(_ string, size int64) (undo func()) {
+	k.t.Helper()
+	return change(k.t, k.content(size), middle)
+}
+
+// middle flips a bit in the middle.
+func middle(data []byte) []byte { return flip(4 * len(data))(data) }
+
+// content is the first packfile of about a size.
+func (k *scrubRig) content(size int64) string {
 	k.t.Helper()
 	for _, path := range k.files("packfiles") {
 		fi, err := os.Stat(path)
@@ -293,11 +302,11 @@ func (k *scrubRig) spoilContent(_ string, size int64) (undo func()) {
 			k.t.Fatal(err)
 		}
 		if fi.Size() > size && fi.Size() < size+size/4 {
-			return change(k.t, path, flip(int(fi.Size())*4))
+			return path
 		}
 	}
 	k.t.Fatalf("no packfile of about %d bytes", size)
-	return nil
+	return ""
 }
 
 // TestScrubFindsFiles takes files of the store away, cuts them off and changes them.

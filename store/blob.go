@@ -191,7 +191,8 @@ func (s *Store) fastBlob(typ resources.Type, mac objects.MAC) ([]byte, bool) {
 	if err != nil {
 		return nil, false
 	}
-	return s.blobAt(typ, mac, payload)
+	data, err := s.blobAt(typ, mac, payload)
+	return data, err == nil
 }
 
 // blobAnywhere reads a blob at whichever place it is sound. That may be in packfiles which are about
@@ -204,18 +205,19 @@ func (s *Store) blobAnywhere(typ resources.Type, mac objects.MAC) ([]byte, bool)
 		return nil, false
 	}
 	for _, payload := range payloads {
-		if data, ok := s.blobAt(typ, mac, payload); ok {
+		if data, err := s.blobAt(typ, mac, payload); err == nil {
 			return data, true
 		}
 	}
 	return nil, false
 }
 
-// blobAt reads a blob at a place that the index tells.
-func (s *Store) blobAt(typ resources.Type, mac objects.MAC, payload []byte) ([]byte, bool) {
+// blobAt reads a blob at a place that the index tells. Errors: ErrUnavailable when the place could not be read; others say
+// that the blob is not there, or not sound.
+func (s *Store) blobAt(typ resources.Type, mac objects.MAC, payload []byte) ([]byte, error) {
 	delta, err := state.DeltaEntryFromBytes(payload)
 	if err != nil {
-		return nil, false
+		return nil, err
 	}
 	buf := s.encoded.Get().(*[]byte)
 	defer s.encoded.Put(buf)
@@ -227,11 +229,14 @@ func (s *Store) blobAt(typ resources.Type, mac objects.MAC, payload []byte) ([]b
 		*buf = encoded
 	}
 	if err != nil {
-		return nil, false
+		return nil, err
 	}
 	data, err := s.codec.decode(encoded)
-	if err != nil || typ != resources.RT_SNAPSHOT && s.repo.ComputeMAC(data) != mac { // a snapshot's is a name
-		return nil, false
+	if err != nil {
+		return nil, err
 	}
-	return data, true
+	if typ != resources.RT_SNAPSHOT && s.repo.ComputeMAC(data) != mac { // a snapshot's is a name
+		return nil, ErrDamaged
+	}
+	return data, nil
 }

@@ -28,8 +28,8 @@ import (
 var ErrNoCopy = errors.New("there is no sound copy of it")
 
 // CopyOfPackfile reads a packfile as it was, byte for byte: from the copies of metadata that are kept
-// here, or from another copy of this store. The error is ErrNoCopy when there is none that is sound.
-// It takes the time that the other place takes, and needs no lock. from may be nil.
+// here, or from another copy of this store. The error is ErrNoCopy when there is none that is sound, and ErrUnavailable
+// when nobody knows, as the other copy cannot be read now. It takes the time that the other place takes, and needs no lock. from may be nil.
 func (s *Store) CopyOfPackfile(ctx context.Context, mac objects.MAC, from *Store) ([]byte, error) {
 	if s.conn.mirror != nil {
 		if rd, err := s.conn.mirror.reopen(mac); err == nil {
@@ -44,6 +44,9 @@ func (s *Store) CopyOfPackfile(ctx context.Context, mac objects.MAC, from *Store
 	}
 	raw, err := from.readFile(ctx, storage.StorageResourcePackfile, mac, verifyMost, nil)
 	if err != nil {
+		if _, berr := from.blame(ctx, err); berr != nil {
+			return nil, fmt.Errorf("copy of the store: %w", berr)
+		}
 		return nil, errors.Join(ErrNoCopy, err)
 	}
 	if !s.soundPackfile(mac, raw) {
@@ -278,22 +281,28 @@ func (s *Store) assemble(blobs []byte, places []Place) ([]byte, error) {
 	return io.ReadAll(rd)
 }
 
-// BlobElsewhere reads a blob from another packfile than one.
+// BlobElsewhere reads a blob from another packfile than one. Errors: ErrNoCopy; ErrUnavailable when there is a place that
+// could not be read.
 func (s *Store) BlobElsewhere(typ resources.Type, mac, not objects.MAC) ([]byte, error) {
 	payloads, err := s.places(typ, mac)
 	if err != nil {
 		return nil, err
 	}
+	unread := ErrNoCopy
 	for _, payload := range payloads {
 		at, err := placeFrom(payload)
 		if err != nil || at.Packfile == not {
 			continue
 		}
-		if data, ok := s.blobAt(typ, mac, payload); ok {
+		data, err := s.blobAt(typ, mac, payload)
+		if err == nil {
 			return data, nil
 		}
+		if errors.Is(err, ErrUnavailable) {
+			unread = err
+		}
 	}
-	return nil, ErrNoCopy
+	return nil, unread
 }
 
 // RestoreConfig puts the configuration back as it was when the store was opened.

@@ -112,6 +112,40 @@ func TestVerifyElsewhere(t *testing.T) {
 	}
 }
 
+// TestCopyUnread tells a copy that cannot be read now from one that there is not.
+func TestCopyUnread(t *testing.T) {
+	s, mac, path, data := onePackfile(t)
+	copied := t.TempDir()
+	if err := os.CopyFS(filepath.Join(copied, "store"), os.DirFS(filepath.Dir(filepath.Dir(filepath.Dir(path))))); err != nil {
+		t.Fatal(err)
+	}
+	from := storetest.Open(t, storetest.Config(copied))
+	store.BadSector{At: 100, Err: io.ErrUnexpectedEOF}.Use(from, true)
+	if _, err := s.CopyOfPackfile(t.Context(), mac, from); !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrNoCopy) {
+		t.Errorf("a line that is cut: got %v, want %v", err, store.ErrUnavailable)
+	}
+	from = storetest.Open(t, storetest.Config(copied))
+	if err := os.Remove(filepath.Join(copied, "store", "packfiles", filepath.Base(filepath.Dir(path)), filepath.Base(path))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CopyOfPackfile(t.Context(), mac, from); !errors.Is(err, store.ErrNoCopy) || errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("a copy that is missing: got %v, want %v", err, store.ErrNoCopy)
+	}
+
+	// The same blob in another packfile of the same store.
+	for blob, content := range data {
+		putBlobs(t, s, content)
+		if got, err := s.BlobElsewhere(resources.RT_CHUNK, blob, mac); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("elsewhere: %d bytes, %v", len(got), err)
+		}
+		store.BadSector{At: 100, Err: io.ErrUnexpectedEOF}.Use(s, true)
+		if _, err := s.BlobElsewhere(resources.RT_CHUNK, blob, mac); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("elsewhere, and the line is cut: got %v, want %v", err, store.ErrUnavailable)
+		}
+		break
+	}
+}
+
 // TestDoubtful has a blob in a damaged packfile, and beside it in one that is sound: that counts until
 // it is to be removed.
 func TestDoubtful(t *testing.T) {
