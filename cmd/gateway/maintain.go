@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os/signal"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/internal/audit"
+	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/internal/jobs"
 	"github.com/snapgate/gateway/internal/retention"
 	"github.com/snapgate/gateway/snapshotter"
@@ -100,6 +102,9 @@ func (p *program) maintainSomehow(ctx context.Context, cfg *config.Config, named
 	mc.DryRun = f.dryRun
 	if f.graceSet {
 		mc.Grace = f.grace
+	}
+	if err := p.trustClock(cfg, mc.Grace); err != nil {
+		return nil, err
 	}
 	var level slog.LevelVar
 	log := p.logger(cfg, &level)
@@ -203,7 +208,7 @@ func (s *serving) maintainJob(cfg *config.Config) func(context.Context) (jobs.Ou
 // trustClock is an error while the clock is ahead of the time that has passed by as much as maintenance leaves alone
 // what is of no use: to it, everything would have waited for long enough. Where time is not observed nothing says so.
 func (s *serving) trustClock(ctx context.Context, grace time.Duration) error {
-	if !s.timeMatters() {
+	if !timeMatters(s.inForce.Load()) {
 		return nil
 	}
 	c, err := s.keeper.observed(ctx)
@@ -214,7 +219,29 @@ func (s *serving) trustClock(ctx context.Context, grace time.Duration) error {
 		}
 		return err
 	}
-	e := retention.Evidence{Clock: *c}
+	return aheadError(&retention.Evidence{Clock: *c}, grace)
+}
+
+// trustClock is that of the running gateway for a command that maintains a store itself. It goes by what was observed until
+// now, which it does not write: that is for who holds data_dir.
+func (p *program) trustClock(cfg *config.Config, grace time.Duration) error {
+	if !timeMatters(cfg) {
+		return nil
+	}
+	var e retention.Evidence
+	k := &keeper{dir: retentionDirOf(cfg, &cfg.Store), disk: disk.OS{}}
+	switch err := k.readFile(clockName, &e.Clock); {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && !e.Started():
+		return nil // it was never observed
+	case err != nil:
+		return fmt.Errorf("maintain: the time that has passed: %w", err)
+	}
+	e.Observe(p.clocksOrMachine()())
+	return aheadError(&e, grace)
+}
+
+// aheadError is an error when the clock is ahead by the grace period.
+func aheadError(e *retention.Evidence, grace time.Duration) error {
 	ahead := e.Ahead()
 	if ahead < max(grace, clockNoted) {
 		return nil

@@ -115,7 +115,7 @@ func (s *serving) observing(ctx context.Context) {
 	tick := time.NewTicker(observeInterval)
 	defer tick.Stop()
 	for {
-		if s.timeMatters() {
+		if timeMatters(s.inForce.Load()) {
 			s.observe(ctx)
 		}
 		select {
@@ -127,9 +127,8 @@ func (s *serving) observing(ctx context.Context) {
 }
 
 // timeMatters reports whether what has passed decides of anything: not while everything is kept, in all stores,
-// none is maintained at times, and no backup is expected at times.
-func (s *serving) timeMatters() bool {
-	cfg := s.inForce.Load()
+// none is maintained at times, and no backup is expected at times. Only then is it observed.
+func timeMatters(cfg *config.Config) bool {
 	if cfg.Maintenance.Schedule.Times != nil {
 		return true
 	}
@@ -138,7 +137,7 @@ func (s *serving) timeMatters() bool {
 			return true
 		}
 	}
-	return s.keeper.policies.Load().Removes() || s.expect.Load().HasTimes()
+	return cfg.Retention.Removes() || cfg.Expect.HasTimes()
 }
 
 // observe has retention look at the time and at the snapshots.
