@@ -99,6 +99,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("HASH", cheapHash())
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("PASSPHRASE", "from the environment")
+			env.Setenv("GORACE", os.Getenv("GORACE"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
