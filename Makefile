@@ -168,9 +168,9 @@ scale: $(BIN)/gateway ## upload, commit, list, kill and restart a share of FILES
 	GOGC=50 FILES=$(FILES) $(GO) test -v -count 1 -tags soak -timeout 5h -run '^TestScale(Stored)?$$' ./snapshotter
 
 .PHONY: bench-views
-bench-views: $(BIN)/gateway ## search, compare and scrub a share of FILES files, follow a file through 1,000 snapshots, in pages and by commands as well
+bench-views: $(BIN)/gateway ## search, compare, scrub and maintain a share of FILES files, follow a file through 1,000 snapshots, in pages and by commands as well
 	FILES=$(FILES) $(GO) test -count 1 -tags soak -timeout 2h -run '^$$' -bench '^BenchmarkSearch$$' -benchtime 5x ./snapshotter
-	FILES=$(FILES) $(GO) test -count 1 -tags soak -timeout 2h -run '^$$' -bench '^BenchmarkScrub$$' -benchtime 1x ./snapshotter
+	FILES=$(FILES) $(GO) test -count 1 -tags soak -timeout 2h -run '^$$' -bench '^Benchmark(Scrub|Maintain)$$' -benchtime 1x ./snapshotter
 	$(GO) test -count 1 -tags soak -timeout 2h -run '^$$' -bench '^Benchmark(History|ColdOpen)$$' -benchtime 5x ./snapshotter
 	FILES=$(FILES) $(GO) test -v -count 1 -tags soak -timeout 2h -run '^TestScale$$' ./websrv
 	$(GO) test -v -count 1 -tags bench -timeout 2h -run '^TestView$$' ./internal/bench
