@@ -131,7 +131,7 @@ faults: $(REPORT) $(BIN)/gateway $(BIN)/plakar ## run a gateway on disks that fi
 .PHONY: stores
 stores: $(REPORT) $(BIN)/gateway $(BIN)/plakar $(BIN)/versitygw ## run stores and gateways with a real S3 server and sshd
 	@mkdir -p $(OUT)/counts
-	$(REPORT) -out $(OUT)/counts/stores.json -- -count 1 -tags stores -run 'S3|Serve|Kill|Away|Refused' -timeout 20m ./store/internal/backend ./internal/stores ./pull/restore
+	$(REPORT) -out $(OUT)/counts/stores.json -- -count 1 -tags stores -run 'S3|Serve|Kill|Away|Refused' -parallel 3 -timeout 20m ./internal/stores ./store/internal/backend ./pull/restore
 
 .PHONY: peers-update
 peers-update: $(BIN)/gateway $(BIN)/plakar ## the same, and write docs/PEERS.md

@@ -25,6 +25,9 @@ const startLimit = 90 * time.Second
 // stopLimit is how long a gateway may take to end after SIGTERM; it commits in that time.
 const stopLimit = 60 * time.Second
 
+// commandLimit bounds one command. Those that wait for a store that hangs may take most of a minute.
+const commandLimit = 2 * time.Minute
+
 // User is an account of a test gateway.
 type User struct {
 	Name        string
@@ -116,7 +119,11 @@ func copyProgram(tb testing.TB, from, to string) {
 	tb.Helper()
 	data, err := os.ReadFile(from)
 	if err == nil {
+		// A process that another test starts meanwhile would have the file open for a moment, and nothing that is
+		// open for writing can be run (golang/go#22315).
+		syscall.ForkLock.RLock()
 		err = os.WriteFile(to, data, 0o700)
+		syscall.ForkLock.RUnlock()
 	}
 	if err != nil {
 		tb.Fatal(err)
@@ -271,7 +278,7 @@ func (g *Gateway) Stop() error {
 // Command runs another gateway command on the same configuration, "snapshot" with share
 // "main" for example, and returns its standard output.
 func (g *Gateway) Command(ctx context.Context, command string, args ...string) (string, error) {
-	res, err := Run(ctx, time.Minute, "", nil, g.binary, append([]string{command, "-c", g.Config}, args...)...)
+	res, err := Run(ctx, commandLimit, "", nil, g.binary, append([]string{command, "-c", g.Config}, args...)...)
 	if err == nil && res.Status != 0 {
 		err = fmt.Errorf("gateway %s: status %d\n%s", command, res.Status, res.Tail())
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
@@ -77,14 +78,27 @@ func shortDir(tb testing.TB, parent string) string {
 	return dir
 }
 
-// FreePort finds a TCP port of 127.0.0.1 that nothing listens on.
+// FreePort finds a TCP port of 127.0.0.1 that nothing listens on. No other call, of this process or of
+// another one, returns it until the test ends, though nothing may listen there for a while.
 func FreePort(tb testing.TB) int {
 	tb.Helper()
-	port, err := PickPort()
-	if err != nil {
-		tb.Fatal(err)
+	for {
+		port, err := PickPort()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if runtime.GOOS != "linux" { // which alone has names of sockets that are no files
+			return port
+		}
+		taken, err := net.Listen("unix", fmt.Sprintf("@snapgate-port-%d", port))
+		if err == nil {
+			tb.Cleanup(func() { _ = taken.Close() })
+			return port
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			tb.Fatal(err)
+		}
 	}
-	return port
 }
 
 // PickPort finds such a port, outside of the range that systems take the ports of outgoing

@@ -37,16 +37,26 @@ type rig struct {
 	rng  *rand.ChaCha8
 }
 
-// each runs a test with each kind of server.
+// each runs a test with each kind of server, at the same time: it waits for most of its time.
 func each(t *testing.T, test func(t *testing.T, r *rig)) {
-	t.Run("S3", func(t *testing.T) { test(t, newS3Rig(t)) })
-	t.Run("SFTP", func(t *testing.T) { test(t, newSFTPRig(t, "native")) })
+	for name, makeRig := range map[string]func(t *testing.T) *rig{
+		"S3":   newS3Rig,
+		"SFTP": func(t *testing.T) *rig { return newSFTPRig(t, "native") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, makeRig(t))
+		})
+	}
 }
 
 // eachWay is each, and with connections that the system's ssh makes.
 func eachWay(t *testing.T, test func(t *testing.T, r *rig)) {
 	each(t, test)
-	t.Run("openssh", func(t *testing.T) { test(t, newSFTPRig(t, "openssh")) })
+	t.Run("openssh", func(t *testing.T) {
+		t.Parallel()
+		test(t, newSFTPRig(t, "openssh"))
+	})
 }
 
 // newRig makes a gateway for a server, with further keys of its store section.
@@ -68,7 +78,7 @@ func newS3Rig(t *testing.T) *rig {
 	t.Helper()
 	server := proctest.StartS3(t)
 	r := newRig(t, server.Addr, func(addr string) string { return "s3://" + addr + "/" + bucket + "/pre/fix" },
-		fmt.Sprintf("use_tls: false, access_key: %s, secret_key_file: ./secret, timeout: 2s, retries: 1", server.AccessKey))
+		fmt.Sprintf("use_tls: false, access_key: %s, secret_key_file: ./secret, timeout: 5s, retries: 1", server.AccessKey))
 	r.server, r.dir = server, filepath.Join(server.Dir, bucket, "pre", "fix")
 	r.hint = "hint: is the server of store.location up"
 	r.write("secret", server.SecretKey+"\n")
