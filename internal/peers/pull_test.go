@@ -129,6 +129,7 @@ func TestPull(t *testing.T) {
 		{"connections that break", "", proctest.Trouble{Down: 6 << 20}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			proxy := proctest.StartProxy(t, sshd.Addr)
 			proxy.Set(tt.trouble)
 			host, port, _ := strings.Cut(proxy.Addr, ":")
