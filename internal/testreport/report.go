@@ -57,6 +57,8 @@ type test struct {
 	parent bool // has subtests; these are counted instead
 	failed bool // or a subtest has
 	output []string
+
+	longest float64 // seconds that a subtest took: the test's own do not count those that run in parallel
 }
 
 func newReport(out io.Writer, show bool) *report {
@@ -163,8 +165,11 @@ func (r *report) handleTest(p *pkg, t *test, ev event) {
 		return
 	}
 	t.output = nil
-	if p.parent(ev.Test) == nil && ev.Elapsed >= slow {
-		r.took = append(r.took, duration{ev.Package, ev.Test, ev.Elapsed})
+	took := max(ev.Elapsed, t.longest)
+	if parent := p.parent(ev.Test); parent != nil {
+		parent.longest = max(parent.longest, took)
+	} else if took >= slow {
+		r.took = append(r.took, duration{ev.Package, ev.Test, took})
 	}
 }
 
