@@ -43,7 +43,9 @@ func BenchmarkMaintain(b *testing.B) {
 			b.ReportMetric(float64(rss(b, "VmHWM")), "peak-MiB")
 		})
 	}
-	idle := func(rep snapshotter.MaintainReport) bool { return rep.Marked.Packfiles == 0 && rep.Removed.Packfiles == 0 }
+	idle := func(rep snapshotter.MaintainReport) bool {
+		return rep.Marked.Packfiles == 0 && rep.Removed.Packfiles == 0
+	}
 	run(fmt.Sprintf("first of %d files", n), idle)
 	run("nothing new", idle)
 	c.commit(id, c.change(n/2))
