@@ -100,6 +100,14 @@ func (f *unsureFiles) Put(ctx context.Context, name string, rd io.Reader) (n int
 	return n, err
 }
 
+// Renew refreshes a lock.
+func Renew(ctx context.Context, l *Lock) error { return l.renew(ctx) }
+
+// Reach has a store reach its files in another way, as one that is elsewhere.
+func Reach(s *Store, b backend.Backend) {
+	s.files, s.conn.files, s.conn.remote = b, b, true
+}
+
 // FailLookAtLocks has a store fail to look at locks, other than by reading them.
 func FailLookAtLocks(s *Store, err error) { s.files = &blindFiles{s.files, err} }
 

@@ -12,6 +12,8 @@ import (
 	"github.com/PlakarKorp/kloset/connectors/storage"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
+
+	"github.com/snapgate/gateway/store/internal/backend"
 )
 
 // Lock is a lock on a store. While a shared one is held, no maintenance of any process removes
@@ -25,9 +27,11 @@ type Lock struct {
 	stop      chan struct{}
 	done      chan struct{}
 
+	// mu guards what follows. It is held over requests: who asks whether the lock is valid waits for what
+	// comes of a refresh.
 	mu        sync.Mutex
-	refreshed time.Time // guarded by mu: when the lock was last written
-	lost      bool      // guarded by mu: there was a moment when it may not have counted
+	refreshed time.Time // when the lock was last written
+	lost      bool      // there was a moment when it may not have counted
 }
 
 // Lock takes a shared lock. It fails with ErrLocked while another process holds an
@@ -59,14 +63,19 @@ func (s *Store) Lock(ctx context.Context) (l *Lock, err error) {
 
 // Valid returns nil when maintenance has respected the lock ever since it was taken, and
 // ErrUnavailable when it may have been ignored: it was not refreshed for so long that it
-// counted as left behind, or somebody has removed it.
+// counted as left behind, somebody has removed it, or it was under no name while it was refreshed and
+// somebody has taken a lock meanwhile that excludes it.
 func (l *Lock) Valid() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.valid()
+}
+
+func (l *Lock) valid() error {
 	_, err := l.s.files.Stat(context.Background(), lockName(l.id))
 	if ignoreNotExist(err) != nil {
 		return l.s.conn.unavailable("look for lock", err)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	// What counts for others is the time of day, which goes on while this machine sleeps.
 	age := max(time.Since(l.refreshed), time.Now().Round(0).Sub(l.refreshed.Round(0)))
 	l.lost = l.lost || err != nil || age >= repository.LOCK_TTL
@@ -113,14 +122,31 @@ func (l *Lock) refresh() {
 		case <-l.stop:
 			return
 		case <-tick.C:
-			// Before it is written: that would hide that it was gone.
-			if err := errors.Join(l.Valid(), l.put()); err != nil {
+			if err := l.renew(context.Background()); err != nil {
 				l.s.log.Warn("store lock not refreshed", "err", err)
 			}
 		}
 	}
 }
 
+// renew writes the lock anew.
+func (l *Lock) renew(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// Before it is written: that would hide that it was gone.
+	err := errors.Join(l.valid(), l.put())
+	// On a server that does not rename over a file it had no name for a request, and for longer when the line broke
+	// then: that is known. First put, then look: who has found no lock meanwhile has one now.
+	look := l.s.checkLocks
+	if l.exclusive {
+		look = func(ctx context.Context, own objects.MAC) error { return l.s.checkAlone(ctx, &own) }
+	}
+	lerr := look(ctx, l.id)
+	l.lost = l.lost || errors.Is(err, backend.ErrAside) || errors.Is(lerr, ErrLocked)
+	return errors.Join(err, lerr)
+}
+
+// put writes the lock; mu is held, or nobody else has the lock yet.
 func (l *Lock) put() error {
 	var buf bytes.Buffer
 	now := time.Now()
@@ -132,9 +158,7 @@ func (l *Lock) put() error {
 	if _, err := l.s.repo.PutLock(l.id, &buf); err != nil {
 		return Unavailable("lock store", err)
 	}
-	l.mu.Lock()
 	l.refreshed = now
-	l.mu.Unlock()
 	return nil
 }
 

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 
@@ -11,6 +12,10 @@ import (
 // asideSuffix ends the names of files that make room for others: see makeRoom. Nothing but putBack
 // takes them away, since one of them may be all that there is.
 const asideSuffix = ".old"
+
+// ErrAside says of a Put that has failed that the file may have been aside for a while: in no list, and for locks
+// not there.
+var ErrAside = errors.New("the file may have been aside")
 
 // asideName is what the file of a name is called while another takes the name. It is at the root of
 // the store, where no connector looks for anything but CONFIG.
@@ -61,14 +66,17 @@ func (s *SFTP) makeRoom(c *sftp.Client, tmp, name string, refused error) error {
 	if err != nil && !isBroken(err) && c.Remove(s.path(aside)) == nil { // it was older than the name's
 		err = move(name, aside)
 	}
-	if err != nil {
-		return lostOr(err, refused)
+	switch {
+	case isBroken(err): // it may have got there
+		return fmt.Errorf("%w; %w", err, ErrAside)
+	case err != nil:
+		return refused
 	}
 	if err := move(tmp, name); err != nil {
 		if !isBroken(err) {
 			err = lostOr(move(aside, name), err)
 		}
-		return err
+		return fmt.Errorf("%w; %w", err, ErrAside)
 	}
 	// The name is taken. What stays aside is older, and left to the next Put or Sweep.
 	if err := c.Remove(s.path(aside)); isBroken(err) {

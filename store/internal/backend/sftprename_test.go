@@ -2,11 +2,9 @@ package backend_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,49 +16,7 @@ import (
 	"github.com/snapgate/gateway/store/storetest"
 )
 
-// openSSH starts OpenSSH's server on pipes.
-type openSSH struct {
-	server string
-	args   []string
-}
-
-func newOpenSSH(t *testing.T, args ...string) *openSSH {
-	t.Helper()
-	for _, p := range []string{"/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server"} {
-		if _, err := os.Stat(p); err == nil {
-			return &openSSH{p, args}
-		}
-	}
-	t.Fatal("OpenSSH's sftp-server is missing: see .ci/packages")
-	return nil
-}
-
-func (d *openSSH) Dial(context.Context) (*backend.SFTPLink, error) {
-	cmd := exec.Command(d.server, d.args...)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	hangUp := func() error {
-		err := cmd.Process.Kill()
-		_ = cmd.Wait() // it was killed
-		return err
-	}
-	client, err := sftp.NewClientPipe(out, in)
-	if err != nil {
-		return nil, errors.Join(err, hangUp())
-	}
-	return &backend.SFTPLink{Client: client, HangUp: hangUp, Heard: func() time.Time { return time.Time{} }}, nil
-}
-
-func (d *openSSH) open(t *testing.T, root string) *backend.SFTP {
+func openSFTP(t *testing.T, d backend.SFTPDialer, root string) *backend.SFTP {
 	b := backend.NewSFTP(backend.SFTPConfig{Dialer: d, Root: root, Token: "token"})
 	t.Cleanup(func() {
 		if err := b.Close(); err != nil {
@@ -75,8 +31,8 @@ func (d *openSSH) open(t *testing.T, root string) *backend.SFTP {
 func TestSFTPOpenSSH(t *testing.T) {
 	for name, args := range map[string][]string{"with all": nil, "without posix-rename": {"-P", "posix-rename"}} {
 		t.Run(name, func(t *testing.T) {
-			d := newOpenSSH(t, args...)
-			storetest.TestBackend(t, func(t *testing.T) backend.Backend { return d.open(t, filepath.Join(t.TempDir(), "store")) })
+			d := storetest.NewOpenSSH(t, args...)
+			storetest.TestBackend(t, func(t *testing.T) backend.Backend { return openSFTP(t, d, filepath.Join(t.TempDir(), "store")) })
 		})
 	}
 }
@@ -90,7 +46,7 @@ func replaceable() []string {
 // TestSFTPRenameForbidden has a server that permits no rename: the file that is there stays.
 func TestSFTPRenameForbidden(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "store")
-	b, forbidden := newOpenSSH(t).open(t, root), newOpenSSH(t, "-P", "posix-rename,rename").open(t, root)
+	b, forbidden := openSFTP(t, storetest.NewOpenSSH(t), root), openSFTP(t, storetest.NewOpenSSH(t, "-P", "posix-rename,rename"), root)
 	if err := b.Create(t.Context()); err != nil {
 		t.Fatal(err)
 	}
