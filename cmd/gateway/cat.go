@@ -16,8 +16,9 @@ func (p *program) catCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cat SNAP:PATH...",
 		Short: "Print files of a snapshot",
-		Long: `Prints the bytes of files, one after the other, as they are. The running gateway does it, if there
-is one; else the store is read. It changes nothing. A symbolic link is not followed.
+		Long: `Prints the bytes of files, one after the other, as they are; on a terminal, control characters and
+bytes that are not UTF-8 as escapes. The running gateway does it, if there is one; else the store is
+read. It changes nothing. A symbolic link is not followed.
 
 ` + snapWords,
 		Example: `  gateway cat -c /etc/gateway.yaml main:/etc/hosts

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -39,6 +41,24 @@ func TestPager(t *testing.T) {
 	testPager(t, gateway)
 }
 
+// onTerminal runs a command on a terminal, and returns what a person would see.
+func onTerminal(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	tty, person := openTerminals(t)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	if err := cmd.Run(); err != nil {
+		t.Error(err)
+	}
+	if err := tty.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(person)
+	if err != nil && !errors.Is(err, syscall.EIO) { // nobody has the other side any more
+		t.Fatal(err)
+	}
+	return string(got)
+}
+
 func testPager(t *testing.T, gateway func(args ...string) *exec.Cmd) {
 	t.Helper()
 	list := func(pager, command string) *exec.Cmd {
@@ -60,21 +80,7 @@ func testPager(t *testing.T, gateway func(args ...string) *exec.Cmd) {
 		{"snapshots, left before the end", "exit 3", "snapshots", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tty, person := openTerminals(t)
-			cmd := list(tt.pager, tt.command)
-			cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
-			err := cmd.Run()
-			if err != nil {
-				t.Error(err)
-			}
-			if err := tty.Close(); err != nil {
-				t.Fatal(err)
-			}
-			got, err := io.ReadAll(person)
-			if err != nil && !errors.Is(err, syscall.EIO) { // nobody has the other side any more
-				t.Fatal(err)
-			}
-			if string(got) != tt.want {
+			if got := onTerminal(t, list(tt.pager, tt.command)); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
@@ -82,5 +88,45 @@ func testPager(t *testing.T, gateway func(args ...string) *exec.Cmd) {
 	out, err := list("sed 's/^/paged: /'", "ls main").Output()
 	if err != nil || strings.Contains(string(out), "paged") {
 		t.Errorf("to a pipe: %q, %v", out, err)
+	}
+}
+
+// TestFilesOnTerminal checks that what files hold reaches neither a terminal nor its pager as it is; what is no
+// terminal gets the bytes.
+func TestFilesOnTerminal(t *testing.T) {
+	t.Parallel()
+	dir, gateway := importedShare(t, map[string]string{"tree/a": "plain\n"})
+	if err := os.WriteFile(filepath.Join(dir, "tree/a"), []byte("\x1b[8mhidden\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := gateway("import", "tree", "main").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	list, err := gateway("snapshots", "main", "--json").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for d := json.NewDecoder(bytes.NewReader(list)); d.More(); {
+		var s struct {
+			ID string `json:"id"`
+		}
+		if err := d.Decode(&s); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, s.ID)
+	}
+	for command, want := range map[string]string{
+		"diff --text " + ids[1] + " " + ids[0]: "paged: +\\x1b[8mhidden\r\n", // the newest is listed first
+		"cat main:/a":                          "\\x1b[8mhidden\r\n",         // it has no pager
+	} {
+		cmd := gateway(strings.Fields(command)...)
+		cmd.Env = append(os.Environ(), "PAGER=sed 's/^/paged: /'")
+		if got := onTerminal(t, cmd); strings.Contains(got, "\x1b") || !strings.HasSuffix(got, want) {
+			t.Errorf("%s: got %q, want %q at the end", command, got, want)
+		}
+	}
+	if got, err := gateway("cat", "main:/a").Output(); err != nil || string(got) != "\x1b[8mhidden\n" {
+		t.Errorf("to a pipe: got %q, %v", got, err)
 	}
 }
