@@ -147,7 +147,11 @@ func (r *rig) stored(data []byte) *snapshotter.Reader {
 }
 
 func TestReaderAgainstBytes(t *testing.T) {
-	for _, opts := range [][]func(*store.Config){nil, {storetest.Plaintext}} {
+	kinds, reads := [][]func(*store.Config){nil, {storetest.Plaintext}}, 30
+	if testing.Short() {
+		kinds, reads = kinds[:1], 10
+	}
+	for _, opts := range kinds {
 		s := storetest.New(t, opts...)
 		// A cache of a few chunks, so that some are read again.
 		r := &rig{Snapshotter: newSnapshotter(t, s, func(cfg *snapshotter.Config) { cfg.ChunkCacheBytes = 3 << 20 }), t: t, store: s}
@@ -159,7 +163,7 @@ func TestReaderAgainstBytes(t *testing.T) {
 		rnd := mathrand.New(mathrand.NewPCG(1, 2))
 		var wg sync.WaitGroup
 		for range 4 {
-			offs := make([]int64, 30)
+			offs := make([]int64, reads)
 			for i := range offs {
 				offs[i] = rnd.Int64N(int64(len(data)) + 100)
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/resources"
 
+	"github.com/snapgate/gateway/store"
 	"github.com/snapgate/gateway/store/storetest"
 )
 
@@ -76,5 +77,30 @@ func TestEachBlob(t *testing.T) {
 	cancel()
 	if err := s.EachBlob(ctx, resources.RT_CHUNK, func(objects.MAC, []byte, error) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("stopped by its context: %v", err)
+	}
+}
+
+// TestEachBlobForged has an index with places behind the end of everything.
+func TestEachBlobForged(t *testing.T) {
+	s, mac, _, data := onePackfile(t)
+	forged := []store.Place{
+		{Type: resources.RT_CHUNK, Blob: objects.MAC{1}, Packfile: mac, Offset: 1<<64 - 10, Length: 5},
+		{Type: resources.RT_CHUNK, Blob: objects.MAC{2}, Packfile: mac, Offset: 1<<64 - 8, Length: 100 << 20},
+	}
+	if err := store.AddPlaces(s, forged...); err != nil {
+		t.Fatal(err)
+	}
+	sound, bad := 0, 0
+	err := s.EachBlob(t.Context(), resources.RT_CHUNK, func(blob objects.MAC, is []byte, err error) error {
+		switch {
+		case err != nil:
+			bad++
+		case bytes.Equal(is, data[blob]):
+			sound++
+		}
+		return nil
+	})
+	if err != nil || sound != len(data) || bad != len(forged) {
+		t.Errorf("%d sound, %d cannot be read, %v; want %d and %d", sound, bad, err, len(data), len(forged))
 	}
 }

@@ -177,6 +177,21 @@ func (r *badReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// AddPlaces adds places of blobs to the index, whatever is there.
+func AddPlaces(s *Store, places ...Place) error {
+	t, err := s.ingester.begin(s)
+	if err != nil {
+		return err
+	}
+	for _, p := range places {
+		d := state.DeltaEntry{Type: p.Type, Blob: p.Blob, Location: state.Location{Packfile: p.Packfile, Offset: p.Offset, Length: p.Length}}
+		if err := t.PutDelta(p.Type, p.Blob, p.Packfile, d.ToBytes()); err != nil {
+			return err
+		}
+	}
+	return t.commit()
+}
+
 // FillIndex adds blobs to the index that are nowhere, as a commit does, and asks kloset for some of them, so that
 // its handle has as much of the index in memory as it may.
 func FillIndex(s *Store, typ resources.Type, blobs []objects.MAC) error {

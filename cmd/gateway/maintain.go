@@ -138,7 +138,7 @@ func maintainAlone(ctx context.Context, cfg *config.Config, named *config.Store,
 // maintainOpened opens a store and maintains it.
 func maintainOpened(ctx context.Context, cfg *config.Config, named *config.Store, mc snapshotter.MaintainConfig, log *slog.Logger) (rep snapshotter.MaintainReport, err error) {
 	// The gateway that may be started meanwhile has its own cache.
-	err = withOpened(ctx, cfg, named, filepath.Join(mc.Dir, "cache"), log, func(snaps *snapshotter.Snapshotter) (err error) {
+	err = withOpened(ctx, cfg, named, filepath.Join(mc.Dir, "cache"), mc.DryRun, log, func(snaps *snapshotter.Snapshotter) (err error) {
 		verified, err := snapshotter.ReadScrubState(scrubDir(cfg, named))
 		if err != nil {
 			log.Error("what is known of the store's files cannot be read: maintenance takes all of them for sound", "store", named.Name, "err", err)
@@ -150,14 +150,14 @@ func maintainOpened(ctx context.Context, cfg *config.Config, named *config.Store
 	return rep, err
 }
 
-// withOpened opens a store for writing, beside whatever else uses it.
-func withOpened(ctx context.Context, cfg *config.Config, named *config.Store, cache string, log *slog.Logger, do func(*snapshotter.Snapshotter) error) (err error) {
+// withOpened opens a store, beside whatever else uses it: for writing, but for a dry run.
+func withOpened(ctx context.Context, cfg *config.Config, named *config.Store, cache string, dry bool, log *slog.Logger, do func(*snapshotter.Snapshotter) error) (err error) {
 	point, err := failpoint()
 	if err != nil {
 		return err
 	}
 	sc := cfg.StoreConfigOf(named, log, false)
-	sc.CacheDir = cache
+	sc.CacheDir, sc.NoSweep = cache, dry
 	st, err := store.Open(ctx, sc)
 	if err != nil {
 		return err

@@ -48,7 +48,7 @@ func retentionDirOf(cfg *config.Config, named *config.Store) string {
 func (k *keeper) further(ctx context.Context, cfg *config.Config, named *config.Store, do func(*keeper) error) error {
 	dir := retentionDirOf(cfg, named)
 	log := k.log.With("store", named.Name)
-	return withOpened(ctx, cfg, named, filepath.Join(filepath.Dir(dir), "retention-cache"), log, func(snaps *snapshotter.Snapshotter) error {
+	return withOpened(ctx, cfg, named, filepath.Join(filepath.Dir(dir), "retention-cache"), false, log, func(snaps *snapshotter.Snapshotter) error {
 		f := &keeper{
 			dir: dir, disk: k.disk, served: k, snapshots: snaps, gatewayID: k.gatewayID, lineage: k.lineage, log: log,
 			events: k.events, store: named.Name,
