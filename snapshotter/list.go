@@ -132,7 +132,7 @@ func (s *Snapshotter) list(ctx context.Context, anew bool) error {
 	if anew {
 		clear(known)
 	}
-	records, err := s.loadRecords(ids, known)
+	records, err := s.loadRecords(ctx, ids, known)
 	if err != nil {
 		return err
 	}
@@ -173,9 +173,10 @@ func newestFirst(a, b *record) int {
 
 // loadRecords returns the records of snapshots: those that are known, and the others from
 // their headers, of which a start reads all. Without those that cannot be read.
-func (s *Snapshotter) loadRecords(ids []objects.MAC, known map[ID]*record) (map[ID]*record, error) {
+func (s *Snapshotter) loadRecords(ctx context.Context, ids []objects.MAC, known map[ID]*record) (map[ID]*record, error) {
 	records := make(map[ID]*record, len(ids))
-	var mu sync.Mutex // guards records
+	var mu sync.Mutex // guards records and missing
+	var missing error // of headers that are left out
 	var group errgroup.Group
 	group.SetLimit(cores())
 	for _, mac := range ids {
@@ -196,6 +197,10 @@ func (s *Snapshotter) loadRecords(ids []objects.MAC, known map[ID]*record) (map[
 				mu.Lock()
 				defer mu.Unlock()
 				records[id] = r
+			case s.readOnly && errors.Is(err, repository.ErrPackfileNotFound):
+				mu.Lock()
+				defer mu.Unlock()
+				missing = store.Unavailable("read snapshot "+id.String(), err)
 			case store.IsIO(err) && !isLost(err):
 				return store.Unavailable("read snapshot "+id.String(), err)
 			default:
@@ -204,7 +209,41 @@ func (s *Snapshotter) loadRecords(ids []objects.MAC, known map[ID]*record) (map[
 			return nil
 		})
 	}
-	return records, group.Wait()
+	err := group.Wait()
+	if missing == nil || err != nil {
+		return records, err
+	}
+	if len(records) == 0 {
+		return nil, missing // it is the place of the packfiles that is not there
+	}
+	return records, s.away(ctx)
+}
+
+// Unreadable lists the snapshots that should be there and cannot be read: their headers, or indexes without which nothing of
+// them can be read, are damaged or missing. It is answered from what was listed last. When there are any, it waits for a commit
+// that is running.
+func (s *Snapshotter) Unreadable() ([]ID, error) {
+	if ids, err := s.unlisted(); len(ids) == 0 || err != nil {
+		return nil, err
+	}
+	s.write.Lock() // what was just made is in the index before it is in the list
+	defer s.write.Unlock()
+	return s.unlisted()
+}
+
+// unlisted is Unreadable, with what a commit is about to list.
+func (s *Snapshotter) unlisted() (ids []ID, err error) {
+	due, err := s.due()
+	if err != nil {
+		return nil, err
+	}
+	for _, mac := range due {
+		if id := ID(mac); s.known(id) == nil && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b ID) int { return slices.Compare(a[:], b[:]) })
+	return ids, nil
 }
 
 // snapshotIDs lists the snapshots in the store. When one of those that are known is missing

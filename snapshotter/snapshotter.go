@@ -46,6 +46,9 @@ type Config struct {
 	Logger     *slog.Logger // nil discards
 	// Tolerant is as in store.Config.
 	Tolerant bool
+	// ReadOnly says that nothing is to be written. Who writes takes stock of packfiles that are missing; who does not
+	// lists the snapshots whose headers are there, when some are, and Unreadable has the others.
+	ReadOnly bool
 	// Failpoint is called with the Failpoint constants at the moments that matter to
 	// crash tests; nil outside them.
 	Failpoint func(name string)
@@ -93,6 +96,7 @@ type Snapshotter struct {
 	repo      *repository.Repository
 	log       *slog.Logger
 	failpoint func(string)
+	readOnly  bool
 
 	chunks  *chunkCache
 	entries *lru.Cache[objects.MAC, *storedEntry]
@@ -162,6 +166,7 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 		repo:      cfg.Store.Repository(),
 		log:       cfg.Logger,
 		failpoint: cfg.Failpoint,
+		readOnly:  cfg.ReadOnly,
 		records:   make(map[ID]*record),
 		shape:     defaultShape(),
 

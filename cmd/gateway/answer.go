@@ -26,13 +26,15 @@ func (s *serving) answer(ctx context.Context, req control.Request, send func(con
 		}
 		return control.Reply{ID: id.String()}
 	case control.OpSnapshots:
-		list, err := listSnapshots(ctx, s.snapshots, req.Share, s.system.Lineage)
+		list, lost, err := listSnapshots(ctx, s.snapshots, req.Share, s.system.Lineage)
 		for i := range list {
 			if err == nil {
 				err = send(control.Reply{Snapshot: &list[i]})
 			}
 		}
-		return refusal(err)
+		rep := refusal(err)
+		rep.Unreadable = lost[:min(len(lost), unreadableMost)]
+		return rep
 	case control.OpImport:
 		s.events.happened("operator_import", req.Share, "", req.Dir, nil)
 		sum, err := s.importDir(ctx, req, func(i control.Import) error { return send(control.Reply{Import: &i}) })
@@ -120,17 +122,28 @@ func notCommitted(share string, err error) error {
 	}
 }
 
+// unreadableMost bounds the snapshots that cannot be read in an answer: it is one line.
+const unreadableMost = 1000
+
 // listSnapshots lists the snapshots of a share, of all without one, newest first, as they
-// are in the store now. lineage tells which ones are a share's own: their names show it.
-func listSnapshots(ctx context.Context, snaps *snapshotter.Snapshotter, share string, lineage func(share string) snapshotter.Lineage) ([]control.Snapshot, error) {
+// are in the store now. lineage tells which ones are a share's own: their names show it. lost are the ids of those that
+// cannot be read, of whatever share.
+func listSnapshots(ctx context.Context, snaps *snapshotter.Snapshotter, share string, lineage func(share string) snapshotter.Lineage) (out []control.Snapshot, lost []string, err error) {
 	if err := snaps.Refresh(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	list, err := snaps.Snapshots(ctx, share)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	out := make([]control.Snapshot, len(list))
+	unreadable, err := snaps.Unreadable()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, id := range unreadable {
+		lost = append(lost, id.String())
+	}
+	out = make([]control.Snapshot, len(list))
 	lineages := make(map[string]snapshotter.Lineage)
 	for i, s := range list {
 		own, ok := lineages[s.Share]
@@ -147,5 +160,5 @@ func listSnapshots(ctx context.Context, snaps *snapshotter.Snapshotter, share st
 			Files: s.Files, Size: s.Size, Tags: tags,
 		}
 	}
-	return out, nil
+	return out, lost, nil
 }

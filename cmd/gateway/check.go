@@ -111,7 +111,7 @@ func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) erro
 	if ck.part > 0 && !ck.asJSON {
 		_, _ = fmt.Fprintf(v.p.stderr, "read the bytes of %s, %s\n", count(total.Files, "file", "files"), bytesText(int64(total.Bytes)))
 	}
-	lost, err := ck.unlisted(ctx, v, args)
+	lost, err := ck.unlisted(v, args)
 	if err != nil {
 		return err
 	}
@@ -123,27 +123,17 @@ func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) erro
 
 // unlisted names the snapshots that nothing is known of but that there are such: their headers
 // cannot be read. It does so when all are checked.
-func (ck *checkCommand) unlisted(ctx context.Context, v *viewing, args []string) (n int, err error) {
+func (ck *checkCommand) unlisted(v *viewing, args []string) (n int, err error) {
 	if len(args) > 0 || ck.share != "" {
 		return 0, nil
 	}
-	ids, err := v.store.Snapshots()
+	ids, err := v.snaps.Unreadable()
 	if err != nil {
 		return 0, err
 	}
-	known := make(map[snapshotter.ID]bool, len(v.list))
-	for _, s := range v.list {
-		known[s.ID] = true
-	}
 	for _, id := range ids {
-		if known[snapshotter.ID(id)] {
-			continue
-		}
-		if s, err := v.snaps.Snapshot(ctx, snapshotter.ID(id)); err == nil && s.ID == snapshotter.ID(id) {
-			continue // it was made meanwhile
-		}
 		n++
-		l := &checkLine{Snapshot: snapshotter.ID(id).String(), Result: "damaged", Error: "its header, or an index of it, cannot be read"}
+		l := &checkLine{Snapshot: id.String(), Result: "damaged", Error: unreadableText}
 		if err := ck.print(v, snapshotter.Snapshot{}, l); err != nil {
 			return n, err
 		}

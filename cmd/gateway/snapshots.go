@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -57,9 +58,12 @@ func (p *program) listSnapshots(ctx context.Context, share string, f *viewFlags)
 	if err != nil {
 		return err
 	}
-	list, err := p.findSnapshots(ctx, cfg, named, share)
+	list, lost, err := p.findSnapshots(ctx, cfg, named, share)
 	if err != nil {
 		return fmt.Errorf("snapshots: %w", err)
+	}
+	if len(lost) > 0 {
+		defer p.sayUnreadable(lost)
 	}
 	if len(list) == 0 && share != "" {
 		if err := knownShare(cfg, share); err != nil {
@@ -79,6 +83,23 @@ func (p *program) listSnapshots(ctx context.Context, share string, f *viewFlags)
 		err = nil
 	}
 	return errors.Join(err, end())
+}
+
+// shownUnreadable is how many snapshots are named that cannot be read.
+const shownUnreadable = 10
+
+// sayUnreadable warns of snapshots that are not listed.
+func (p *program) sayUnreadable(lost []string) {
+	var ids []string
+	for _, id := range lost[:min(len(lost), shownUnreadable)] {
+		ids = append(ids, id[:shortID])
+	}
+	text := fmt.Sprintf("warning: %s damaged and not listed, whose header, or an index, cannot be read: %s",
+		count(uint64(len(lost)), "snapshot is", "snapshots are"), strings.Join(ids, " "))
+	if len(lost) > len(ids) {
+		text += fmt.Sprintf(" and %d more", len(lost)-len(ids))
+	}
+	p.say(text, hintOfUnreadable)
 }
 
 // printSnapshots prints a table with the times of a zone.
@@ -108,31 +129,30 @@ func printJSON[T any](w io.Writer, list []T) error {
 }
 
 // findSnapshots asks the running gateway, which has the keys of its store at hand, or reads the
-// store.
-func (p *program) findSnapshots(ctx context.Context, cfg *config.Config, named *config.Store, share string) ([]control.Snapshot, error) {
+// store. lost are the ids of snapshots, of whatever share, that cannot be read.
+func (p *program) findSnapshots(ctx context.Context, cfg *config.Config, named *config.Store, share string) (list []control.Snapshot, lost []string, err error) {
 	if named != &cfg.Store {
 		return readSnapshots(ctx, cfg, named, share)
 	}
-	var list []control.Snapshot
-	_, err := control.Call(ctx, cfg.DataDir, control.Request{Op: control.OpSnapshots, Share: share}, func(r control.Reply) error {
+	rep, err := control.Call(ctx, cfg.DataDir, control.Request{Op: control.OpSnapshots, Share: share}, func(r control.Reply) error {
 		if r.Snapshot != nil {
 			list = append(list, *r.Snapshot)
 		}
 		return nil
 	})
 	if !errors.Is(err, control.ErrNoServer) {
-		return list, err
+		return list, rep.Unreadable, err
 	}
 	return readSnapshots(ctx, cfg, named, share)
 }
 
 // readSnapshots reads a store beside whatever else uses it; it leaves data_dir alone.
-func readSnapshots(ctx context.Context, cfg *config.Config, named *config.Store, share string) (list []control.Snapshot, err error) {
+func readSnapshots(ctx context.Context, cfg *config.Config, named *config.Store, share string) (list []control.Snapshot, lost []string, err error) {
 	err = readConfigured(ctx, cfg, named, func(ctx context.Context, _ *store.Store, snaps *snapshotter.Snapshotter) (err error) {
-		list, err = listSnapshots(ctx, snaps, share, func(share string) snapshotter.Lineage { return storedLineage(cfg, share) })
+		list, lost, err = listSnapshots(ctx, snaps, share, func(share string) snapshotter.Lineage { return storedLineage(cfg, share) })
 		return err
 	})
-	return list, storeError(named, err)
+	return list, lost, storeError(named, err)
 }
 
 // storedLineage is what a running gateway's System.Lineage says.

@@ -117,7 +117,7 @@ func (p *program) storedStatus(ctx context.Context, cfg *config.Config) *control
 		Spool:    control.Spool{Bytes: leftInSpool(cfg.DataDir), DiskFree: -1, Limit: cfg.Limits.Spool},
 		Problems: []string{"no gateway is running"},
 	}
-	list, err := readSnapshots(ctx, cfg, &cfg.Store, "")
+	list, _, err := readSnapshots(ctx, cfg, &cfg.Store, "")
 	if st.Store.Reachable = err == nil; err != nil {
 		st.Store.Error = err.Error()
 		st.Problems = append(st.Problems, "store: "+st.Store.Error)

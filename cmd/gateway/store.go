@@ -124,7 +124,7 @@ func readConfigured(ctx context.Context, cfg *config.Config, named *config.Store
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st})
+	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, ReadOnly: true})
 	if err != nil {
 		return err
 	}
@@ -202,8 +202,17 @@ func (p *program) storeCheck(ctx context.Context, _ *store.Store, snaps *snapsho
 			return err
 		}
 	}
-	if damaged > 0 {
-		return fmt.Errorf("store check: %d of %d snapshots: %w", damaged, len(list), store.ErrDamaged)
+	lost, err := snaps.Unreadable()
+	if err != nil {
+		return fmt.Errorf("store check: %w", err)
+	}
+	for _, id := range lost {
+		if _, err := fmt.Fprintf(p.stdout, "%s - damaged: %s\n", id, unreadableText); err != nil {
+			return err
+		}
+	}
+	if damaged += len(lost); damaged > 0 {
+		return fmt.Errorf("store check: %d of %d snapshots: %w", damaged, len(list)+len(lost), store.ErrDamaged)
 	}
 	if unread != nil {
 		return fmt.Errorf("store check: %w", unread)

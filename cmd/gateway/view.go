@@ -156,8 +156,31 @@ func hintOfPassphrase(f *viewFlags, asked error) string {
 
 // find finds the snapshot, and the path in it, that are meant.
 func (v *viewing) find(ref string) (snapref.Found, error) {
-	return snapref.Find(ref, v.list, snapref.Options{Now: v.now, Lineage: lineages(v.cfg)})
+	found, err := snapref.Find(ref, v.list, snapref.Options{Now: v.now, Lineage: lineages(v.cfg)})
+	if !errors.Is(err, snapref.ErrNotFound) {
+		return found, err
+	}
+	lost, lerr := v.snaps.Unreadable()
+	if lerr != nil {
+		return found, lerr
+	}
+	start, _, _ := strings.Cut(ref, ":")
+	for _, id := range lost {
+		if len(start) >= shortest && strings.HasPrefix(id.String(), strings.ToLower(start)) {
+			err := fmt.Errorf("snapshot %s: %w: %s", id.String()[:shortID], store.ErrDamaged, unreadableText)
+			return found, &hintedError{err: err, hint: hintOfUnreadable}
+		}
+	}
+	return found, err
 }
+
+// What there is to be said of a snapshot that should be there and is not listed.
+const (
+	unreadableText   = "its header, or an index of it, cannot be read"
+	hintOfUnreadable = "gateway scrub names what is damaged or missing, gateway scrub --repair gets it back from a copy"
+	// shortest is how many digits of an id are taken for one.
+	shortest = 4
+)
 
 // open opens what a reference means.
 func (v *viewing) open(ctx context.Context, ref string) (*snapshotter.View, string, error) {

@@ -78,10 +78,13 @@ type Reply struct {
 	Hint     string    `json:"hint,omitempty"`
 	ID       string    `json:"id,omitempty"`       // of the snapshot
 	Snapshot *Snapshot `json:"snapshot,omitempty"` // one of a list
-	Import   *Import   `json:"import,omitempty"`   // progress, and in the last line the sum
-	Status   *Status   `json:"status,omitempty"`   // in the last line; its lists come before
-	Share    *Share    `json:"share,omitempty"`    // one of a status
-	Upload   *Upload   `json:"upload,omitempty"`   // one of a status
+	// Unreadable are ids of snapshots, in the last line of a list, that cannot be read.
+	Unreadable []string `json:"unreadable,omitempty"`
+
+	Import   *Import   `json:"import,omitempty"` // progress, and in the last line the sum
+	Status   *Status   `json:"status,omitempty"` // in the last line; its lists come before
+	Share    *Share    `json:"share,omitempty"`  // one of a status
+	Upload   *Upload   `json:"upload,omitempty"` // one of a status
 	Maintain *Maintain `json:"maintain,omitempty"`
 	Damage   *Damage   `json:"damage,omitempty"`   // one of a scrub
 	Scrub    *Scrub    `json:"scrub,omitempty"`    // the sum, in the last line
