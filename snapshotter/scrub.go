@@ -85,6 +85,9 @@ type ScrubConfig struct {
 	From   *Snapshotter
 	// Accept takes states that are missing for removed: the store is an older copy of itself.
 	Accept bool
+	// GiveUp are ids, or how they begin, of snapshots to be removed that cannot be read and of which nobody has a copy: the
+	// damage that concerns them alone is none any more. See ErrReadable.
+	GiveUp []string
 	// AtOnce is up to how many packfiles the first run of all reads, whatever is due; 0: 64.
 	AtOnce   int
 	Now      func() time.Time  // nil: time.Now
@@ -108,7 +111,9 @@ type ScrubReport struct {
 	Unused int
 	// Replaced are snapshots that were made anew from their copies.
 	Replaced []Replaced
-	State    ScrubState // with all damage that is known, of earlier runs, too
+	// GivenUp are the snapshots of ScrubConfig.GiveUp, when they are removed.
+	GivenUp []ID
+	State   ScrubState // with all damage that is known, of earlier runs, too
 }
 
 // The kinds of Damage.
@@ -132,7 +137,7 @@ type Damage struct {
 }
 
 // Scrub reads files of the store back and compares what they hold with its MACs: the packfiles that
-// the states tell of, and the states. It takes no lock, and writes nothing to the store.
+// the states tell of, and the states. It takes no lock, and writes nothing to the store, unless it is to repair or to give up.
 //
 // What is damaged is not an error of the run; it is in the report, and in Dir until a later run
 // finds it mended. Errors: ErrScrubbing; ErrUnread, of files that the next run looks at again;
@@ -284,10 +289,8 @@ func (r *scrubbing) run(ctx context.Context) (err error) {
 	if err := r.begin(ctx); err != nil {
 		return err
 	}
-	if r.cfg.Accept {
-		if err := r.accept(ctx); err != nil {
-			return err
-		}
+	if err := r.accepted(ctx); err != nil {
+		return err
 	}
 	if err := r.read(ctx, done); err != nil {
 		return err

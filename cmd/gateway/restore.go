@@ -132,8 +132,7 @@ func (rc *restoreCommand) check() (restore.Overwrite, error) {
 	if err != nil {
 		return bad(err)
 	}
-	in, isFile := rc.p.stdin.(*os.File)
-	person := isFile && term.IsTerminal(int(in.Fd())) && !rc.asJSON
+	person := rc.p.person() && !rc.asJSON
 	switch {
 	case rc.yes && !rc.remove:
 		return bad(errors.New("--yes is for --delete"))
@@ -282,11 +281,22 @@ func (rc *restoreCommand) confirm(ctx context.Context, e restore.Extras) (bool, 
 		}
 		_, _ = fmt.Fprintf(rc.p.stderr, "  %s\n", printable(path))
 	}
-	_, _ = fmt.Fprintf(rc.p.stderr, "delete these %d names, which the snapshot does not have, with all that is below them? [y/N] ", len(e.Paths))
+	return rc.p.askYes(ctx, fmt.Sprintf("delete these %d names, which the snapshot does not have, with all that is below them? [y/N] ", len(e.Paths)))
+}
+
+// person reports whether somebody is there to be asked.
+func (p *program) person() bool {
+	in, isFile := p.stdin.(*os.File)
+	return isFile && term.IsTerminal(int(in.Fd()))
+}
+
+// askYes asks a question that is answered by y or yes.
+func (p *program) askYes(ctx context.Context, question string) (bool, error) {
+	_, _ = fmt.Fprint(p.stderr, question)
 	// A read from a terminal cannot be ended: it ends with the process.
 	answer := make(chan string, 1)
 	go func() {
-		line, _ := bufio.NewReader(rc.p.stdin).ReadString('\n')
+		line, _ := bufio.NewReader(p.stdin).ReadString('\n')
 		answer <- strings.ToLower(strings.TrimSpace(line))
 	}()
 	select {

@@ -43,12 +43,18 @@ is another copy of the files of the store, or has copies of its snapshots (gatew
 be repaired is told with the reason. A snapshot whose header or indexes cannot be repaired is made anew
 from its copy in that store, with another id, and takes the place of the damaged one.
 
+With --give-up a snapshot is removed whose header cannot be read and of which there is no copy anywhere: what is
+damaged and concerns it alone is not named any more. It is given by its id, or 8 digits of it or more. One that
+can be read is never given up, and one that is has gone for good, also when its packfile is found later: --repair
+comes first. It asks before; --yes is for scripts.
+
 With --json every line is an object: one for each damaged file, with damage (packfile, state or
 configuration), file, text, found, blobs and uses (share, path, what, size, mtime, snapshots, first,
-last); and the sum, with store, packfiles, states, blobs, bytes, damaged and replaced (old, new, share, time), which comes last.`,
+last); and the sum, with store, packfiles, states, blobs, bytes, damaged, replaced (old, new, share, time) and given_up (ids), which comes last.`,
 		Example: `  gateway scrub -c /etc/gateway.yaml
   gateway scrub --all offsite
   gateway scrub --repair --from offsite
+  gateway scrub --give-up 3f2a61c0d1e2
   gateway scrub --all --json | jq -r 'select(.uses) | .uses[] | .share + ":" + .path'`,
 		Args: arguments(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -57,6 +63,12 @@ last); and the sum, with store, packfiles, states, blobs, bytes, damaged and rep
 				return usageError(c, errors.New("either --all or --damaged"))
 			case f.from != "" && !f.repair:
 				return usageError(c, errors.New("--from is for --repair"))
+			case f.repair && len(f.giveUp) > 0:
+				return usageError(c, errors.New("either --repair or --give-up: a snapshot that can be repaired is not given up"))
+			case f.yes && len(f.giveUp) == 0:
+				return usageError(c, errors.New("--yes is for --give-up"))
+			case len(f.giveUp) > 0 && !f.yes && (f.asJSON || !p.person()):
+				return usageError(c, errors.New("--give-up asks before it removes, and nobody is there to be asked: give --yes, too"))
 			}
 			return p.scrub(c.Context(), args, f)
 		},
@@ -66,20 +78,23 @@ last); and the sum, with store, packfiles, states, blobs, bytes, damaged and rep
 	c.Flags().BoolVar(&f.repair, "repair", false, "repair what is damaged")
 	c.Flags().StringVar(&f.from, "from", "", "the `STORE` of the configuration to repair from; default: verify.repair_from, for the store that is served")
 	c.Flags().BoolVar(&f.accept, "accept", false, "take states that are missing for removed, as an older copy of the store was put back")
+	c.Flags().StringSliceVar(&f.giveUp, "give-up", nil, "remove the `SNAPSHOT`, which cannot be read and of which there is no copy")
+	c.Flags().BoolVar(&f.yes, "yes", false, "do not ask before a snapshot is given up")
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON object a line")
 	return c
 }
 
 type scrubFlags struct {
-	all, damaged, repair, accept, asJSON bool
-	from                                 string
+	all, damaged, repair, accept, yes, asJSON bool
+	from                                      string
+	giveUp                                    []string
 }
 
 func (f scrubFlags) scope() snapshotter.ScrubScope {
 	switch {
 	case f.all:
 		return snapshotter.ScrubAll
-	case f.damaged:
+	case f.damaged || len(f.giveUp) > 0:
 		return snapshotter.ScrubDamaged
 	}
 	return snapshotter.ScrubDue
@@ -99,6 +114,12 @@ func (p *program) scrub(ctx context.Context, args []string, f scrubFlags) error 
 	}
 	if f.repair && f.from == "" && named == &cfg.Store {
 		f.from = cfg.Verify.RepairFrom
+	}
+	if len(f.giveUp) > 0 && !f.yes {
+		yes, err := p.askYes(ctx, fmt.Sprintf("give %s up for good? nobody can bring it back then [y/N] ", strings.Join(f.giveUp, ", ")))
+		if err != nil || !yes {
+			return errors.Join(err, errors.New("scrub: nothing was given up"))
+		}
 	}
 	began := time.Now()
 	damage := []control.Damage{}
@@ -126,7 +147,7 @@ func (p *program) scrub(ctx context.Context, args []string, f scrubFlags) error 
 // scrubSomehow has the running gateway do it, which knows what is damaged; or does it itself.
 func (p *program) scrubSomehow(ctx context.Context, cfg *config.Config, named *config.Store, f scrubFlags, damaged func(*control.Damage)) (*control.Scrub, error) {
 	if named == &cfg.Store {
-		req := control.Request{Op: control.OpScrub, Scope: string(f.scope()), Accept: f.accept, Repair: f.repair, From: f.from}
+		req := control.Request{Op: control.OpScrub, Scope: string(f.scope()), Accept: f.accept, Repair: f.repair, From: f.from, GiveUp: f.giveUp}
 		rep, err := control.Call(ctx, cfg.DataDir, req, func(r control.Reply) error {
 			if r.Damage != nil {
 				damaged(r.Damage)
@@ -137,11 +158,14 @@ func (p *program) scrubSomehow(ctx context.Context, cfg *config.Config, named *c
 			if err == nil && rep.Scrub == nil {
 				err = errors.New("scrub: the running gateway says nothing")
 			}
+			if err == nil && len(f.giveUp) > 0 && len(rep.Scrub.GivenUp) == 0 {
+				err = &hintedError{err: errors.New("scrub: the running gateway does not know of --give-up"), hint: "it is of another version: restart it"}
+			}
 			return rep.Scrub, err
 		}
 	}
 	sc := scrubConfig(cfg, named, f.scope())
-	sc.Accept, sc.Repair = f.accept, f.repair
+	sc.Accept, sc.Repair, sc.GiveUp = f.accept, f.repair, f.giveUp
 	var level slog.LevelVar
 	log := p.logger(cfg, &level)
 	level.Set(slog.LevelError + 1) // what is damaged is told otherwise
@@ -175,12 +199,13 @@ func scrubAlone(ctx context.Context, cfg *config.Config, named *config.Store, sc
 	}
 	defer func() { err = errors.Join(err, snaps.Close()) }()
 	rep, err = scrubFrom(ctx, cfg, from, log, sc, snaps.Scrub)
-	if len(rep.Replaced) > 0 && named == &cfg.Store && cfg.Audit.File != "" {
+	if len(rep.Replaced)+len(rep.GivenUp) > 0 && named == &cfg.Store && cfg.Audit.File != "" {
 		trail, aerr := audit.Open(audit.Config{File: cfg.Audit.File, Logger: log})
 		if aerr != nil {
 			return rep, errors.Join(err, aerr)
 		}
 		noteReplaced(trail.Write, byCommand, rep.Replaced)
+		noteGivenUp(trail.Write, byCommand, rep.GivenUp)
 		err = errors.Join(err, trail.Close())
 	}
 	return rep, err
@@ -193,6 +218,13 @@ func noteReplaced(note func(audit.Event), by string, replaced []snapshotter.Repl
 			Event: "snapshot_replaced", Result: audit.OK, Share: r.Share, Snapshot: r.Old.String(), Reason: by,
 			Detail: "it was damaged; made anew from its copy as " + r.New.String(),
 		})
+	}
+}
+
+// noteGivenUp writes to the audit log which snapshots were given up.
+func noteGivenUp(note func(audit.Event), by string, ids []snapshotter.ID) {
+	for _, id := range ids {
+		note(audit.Event{Event: "snapshot_given_up", Result: audit.OK, Snapshot: id.String(), Reason: by, Detail: unreadableText})
 	}
 }
 
@@ -219,9 +251,13 @@ func describeScrub(name string, rep *snapshotter.ScrubReport) *control.Scrub {
 	for _, r := range rep.Replaced {
 		replaced = append(replaced, control.Replaced{Old: r.Old.String(), New: r.New.String(), Share: r.Share, Time: stamp(r.Time)})
 	}
+	var givenUp []string
+	for _, id := range rep.GivenUp {
+		givenUp = append(givenUp, id.String())
+	}
 	return &control.Scrub{
-		Replaced: replaced,
-		Store:    name, Scope: string(rep.Scope), Packfiles: rep.Packfiles, States: rep.States, Blobs: rep.Blobs, Bytes: rep.Bytes,
+		Replaced: replaced, GivenUp: givenUp,
+		Store: name, Scope: string(rep.Scope), Packfiles: rep.Packfiles, States: rep.States, Blobs: rep.Blobs, Bytes: rep.Bytes,
 		Left: rep.Left, Unread: rep.Unread, Mended: rep.Mended, Repaired: rep.Repaired, Damaged: len(rep.State.Damage) + rep.State.More, DamagedBlobs: blobs, Unused: rep.Unused,
 		Files: rep.State.Files, Fresh: rep.State.Fresh, Oldest: stamp(rep.State.Oldest),
 	}
@@ -266,6 +302,9 @@ func writeScrub(out io.Writer, sum *control.Scrub, damage []control.Damage, asJS
 		count(uint64(sum.States), "state", "states"), count(uint64(sum.Blobs), "blob", "blobs"), size(sum.Bytes))
 	for _, r := range sum.Replaced {
 		fmt.Fprintf(&b, "snapshot %s of %s, %s, was made anew as %s\n", r.Old[:shortID], printable(r.Share), r.Time, r.New[:shortID])
+	}
+	for _, id := range sum.GivenUp {
+		fmt.Fprintf(&b, "snapshot %s was given up\n", id[:shortID])
 	}
 	if sum.Unread > 0 {
 		fmt.Fprintf(&b, "%s could not be read, which says nothing of what is in it\n", count(uint64(sum.Unread), "file", "files"))

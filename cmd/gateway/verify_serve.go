@@ -307,9 +307,10 @@ func pauseFor(ctx context.Context, d time.Duration) bool {
 func (s *serving) answerScrub(ctx context.Context, req control.Request, send func(control.Reply) error) control.Reply {
 	cfg := s.inForce.Load()
 	sc := scrubConfig(cfg, &cfg.Store, snapshotter.ScrubScope(req.Scope))
-	sc.Accept, sc.Repair = req.Accept, req.Repair
+	sc.Accept, sc.Repair, sc.GiveUp = req.Accept, req.Repair, req.GiveUp
 	rep, err := scrubFrom(ctx, cfg, req.From, s.log, sc, s.scrub)
 	noteReplaced(s.events.note, byOperator, rep.Replaced)
+	noteGivenUp(s.events.note, byOperator, rep.GivenUp)
 	if errors.Is(err, snapshotter.ErrScrubbing) {
 		err = &hintedError{err: err, hint: "a job of the gateway does it, or another call: wait for its end"}
 	}

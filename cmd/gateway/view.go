@@ -177,7 +177,7 @@ func (v *viewing) find(ref string) (snapref.Found, error) {
 // What there is to be said of a snapshot that should be there and is not listed.
 const (
 	unreadableText   = "its header, or an index of it, cannot be read"
-	hintOfUnreadable = "gateway scrub names what is damaged or missing, gateway scrub --repair gets it back from a copy"
+	hintOfUnreadable = "gateway scrub names what is damaged or missing, gateway scrub --repair gets it back from a copy; without one, gateway scrub --give-up ends it"
 	// shortest is how many digits of an id are taken for one.
 	shortest = 4
 )

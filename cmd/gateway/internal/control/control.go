@@ -60,11 +60,12 @@ type Request struct {
 	Confirm bool     `json:"confirm,omitempty"` // the clock is right
 	Ref     string   `json:"ref,omitempty"`     // as package snapref has it
 	Reason  string   `json:"reason,omitempty"`
-	Grace   string   `json:"grace,omitempty"`  // of OpMaintain: the grace period
-	Scope   string   `json:"scope,omitempty"`  // of OpScrub: due, all or damaged
-	Repair  bool     `json:"repair,omitempty"` // of OpScrub
-	From    string   `json:"from,omitempty"`   // of OpScrub: the store to repair from
-	Accept  bool     `json:"accept,omitempty"` // of OpScrub: states that are missing were removed
+	Grace   string   `json:"grace,omitempty"`   // of OpMaintain: the grace period
+	Scope   string   `json:"scope,omitempty"`   // of OpScrub: due, all or damaged
+	Repair  bool     `json:"repair,omitempty"`  // of OpScrub
+	From    string   `json:"from,omitempty"`    // of OpScrub: the store to repair from
+	Accept  bool     `json:"accept,omitempty"`  // of OpScrub: states that are missing were removed
+	GiveUp  []string `json:"give_up,omitempty"` // of OpScrub: snapshots that cannot be read and are to be removed
 	Kind    string   `json:"kind,omitempty"`
 	Subject string   `json:"subject,omitempty"`
 	View    *View    `json:"view,omitempty"`

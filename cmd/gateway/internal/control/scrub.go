@@ -17,6 +17,7 @@ type Scrub struct {
 	DamagedBlobs int        `json:"damaged_blobs"`      // in them, that snapshots use
 	Unused       int        `json:"unused"`             // damaged blobs that no snapshot uses
 	Replaced     []Replaced `json:"replaced,omitempty"` // snapshots that were made anew from their copies
+	GivenUp      []string   `json:"given_up,omitempty"` // snapshots that could not be read and are removed
 	Files        int        `json:"files"`              // packfiles and states that there are
 	Fresh        int        `json:"fresh"`              // of those, read back within the time
 	Oldest       string     `json:"oldest"`             // since when that is not so of the one that waits longest
