@@ -159,16 +159,17 @@ func (s *syncRun) copy(ctx context.Context, target *snapshotter.Snapshotter, bou
 	old = slices.DeleteFunc(old, func(id snapshotter.ID) bool { // those of this run are read when they are copied
 		return slices.ContainsFunc(plan.Missing, func(snap snapshotter.Snapshot) bool { return snap.ID == id })
 	})
+	var notRead error
 	if len(plan.Missing) > 0 {
 		within, finish, err := bound.guard(ctx)
 		if err != nil {
 			return err
 		}
-		if err = finish(copyAll(within, copier, plan.Missing, notes, out)); err != nil && !errors.Is(err, snapshotter.ErrUnread) {
-			return err
+		if notRead = finish(copyAll(within, copier, plan.Missing, notes, out)); notRead != nil && !errors.Is(notRead, snapshotter.ErrUnread) {
+			return notRead
 		}
 	}
-	return cmp.Or(notes.check(ctx, old, copier, target, out), err) // at the end: what is new does not wait for it
+	return cmp.Or(notes.check(ctx, old, copier, target, out), notRead) // at the end: what is new does not wait for it
 }
 
 // copyAll copies snapshots one after the other. The error is ErrUnread when all were copied, and one could not be read

@@ -82,34 +82,36 @@ func TestCheckUnread(t *testing.T) {
 	}
 }
 
-// TestSyncUnread: copies that the target did not give do not keep others from being made, and are read by the next run.
+// TestSyncUnread: copies that the target did not give do not keep others from being made, end a run as one that is worth
+// another, and are read by the next one.
 func TestSyncUnread(t *testing.T) {
 	srv := storetest.ServeSFTP(t)
-	from, to := openSnapshots(t, storetest.New(t)), openSnapshots(t, storetest.New(t, srv.Use))
-	list := twoSnapshots(t, from)
-	copier, err := snapshotter.NewCopier(snapshotter.CopierConfig{From: from, To: to, Verify: true})
-	if err != nil {
-		t.Fatal(err)
+	st := storetest.New(t, srv.Use)
+	from, to := openSnapshots(t, storetest.New(t)), openSnapshots(t, st)
+	twoSnapshots(t, from)
+	run := &syncRun{
+		cfg: &config.Config{DataDir: t.TempDir()}, job: config.Sync{From: "default", To: "offsite", Verify: true},
+		log: slog.New(slog.DiscardHandler), from: from,
 	}
-	defer copier.Close()
-	out := &syncLog{log: slog.New(slog.DiscardHandler)}
-	notes := &unread{filepath.Join(t.TempDir(), "unread")}
+	out := &syncLog{log: run.log}
+	sync := func() error {
+		return run.copy(t.Context(), to, boundOf(run.cfg, &config.Store{Name: run.job.To}, st), out)
+	}
+	notes := &unread{filepath.Join(run.dir(), "unread")}
 	srv.FailReads(failPackfiles)
-	if err := copyAll(t.Context(), copier, list, notes, out); !errors.Is(err, snapshotter.ErrUnread) || !worthRetrying(err) {
-		t.Errorf("copies: got %v, want %v, and a retry", err, snapshotter.ErrUnread)
+	for _, what := range []string{"copies", "read again"} {
+		if err := sync(); !errors.Is(err, snapshotter.ErrUnread) || !worthRetrying(err) {
+			t.Errorf("%s: got %v, want %v, and a retry", what, err, snapshotter.ErrUnread)
+		}
+		if noted, err := notes.list(); err != nil || len(noted) != 2 {
+			t.Fatalf("%s: noted: %v, %v, want both", what, noted, err)
+		}
 	}
-	noted, err := notes.list()
-	if err != nil || len(noted) != 2 {
-		t.Fatalf("noted: %v, %v, want both", noted, err)
-	}
-	if err := notes.check(t.Context(), noted, copier, to, out); !errors.Is(err, snapshotter.ErrUnread) {
-		t.Errorf("read again: got %v, want %v", err, snapshotter.ErrUnread)
-	}
-	if err := out.unreadable(&config.Sync{To: "offsite"}); err != nil {
+	if err := out.unreadable(&run.job); err != nil {
 		t.Errorf("copies are called unreadable: %v", err)
 	}
 	srv.FailReads(nil)
-	if err := notes.check(t.Context(), noted, copier, to, out); err != nil {
+	if err := sync(); err != nil {
 		t.Error(err)
 	}
 	if noted, err := notes.list(); err != nil || len(noted) > 0 {
