@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"io"
 	"iter"
+	"maps"
 
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/resources"
@@ -27,8 +28,20 @@ const (
 type Checker struct {
 	v    *verification
 	seed maphash.Seed
-	read map[objects.MAC]struct{} // directories and objects that were read for samples
+	good parts // what was read for samples
 }
+
+// parts are directories and objects, which other snapshots may have as well.
+type parts struct {
+	dirs    map[objects.MAC]struct{} // with the files of them that were chosen
+	objects map[objects.MAC]struct{}
+}
+
+func newParts() parts {
+	return parts{make(map[objects.MAC]struct{}), make(map[objects.MAC]struct{})}
+}
+
+func (p *parts) len() int { return len(p.dirs) + len(p.objects) }
 
 // NewChecker makes a Checker. Another one chooses other samples.
 func (s *Snapshotter) NewChecker() (*Checker, error) {
@@ -36,7 +49,7 @@ func (s *Snapshotter) NewChecker() (*Checker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Checker{v: v, seed: maphash.MakeSeed(), read: make(map[objects.MAC]struct{})}, nil
+	return &Checker{v: v, seed: maphash.MakeSeed(), good: newParts()}, nil
 }
 
 // Close releases what the Checker has in memory.
@@ -69,14 +82,16 @@ func (c *Checker) Sample(ctx context.Context, id ID, part float64) (Sampled, err
 	if err != nil {
 		return Sampled{}, s.asDamage(ctx, err)
 	}
-	x := &sampling{c: c, v: v, part: part}
-	err = ordered(ctx, searchParallel(), x.files(ctx), x.check, func(d Damaged) error {
-		if d.Err != nil {
-			return x.damaged(ctx, d.Path, d.Err)
+	x := &sampling{c: c, v: v, part: part, seen: newParts(), bad: make(map[objects.MAC]struct{})}
+	err = ordered(ctx, searchParallel(), x.files(ctx), x.check, func(f sampledFile) error {
+		if f.err != nil {
+			return x.damaged(ctx, f)
 		}
 		return nil
 	})
-	if err != nil {
+	if err == nil {
+		x.keep()
+	} else {
 		if err = s.asDamage(ctx, err); errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
 			err = s.unread(ctx, err)
 		}
@@ -91,36 +106,63 @@ type sampling struct {
 	v    *View
 	part float64
 	out  Sampled
+	seen parts                    // what is read, or about to be
+	bad  map[objects.MAC]struct{} // objects of it that could not be read; zero stands for directories
 }
 
 // sampledFile is a file that is to be read; or a directory that could not be.
 type sampledFile struct {
 	path string
-	e    *storedEntry
+	e    *storedEntry // nil for a directory
 	err  error
 }
 
-func (x *sampling) damaged(ctx context.Context, path string, err error) error {
-	if err = x.c.v.s.asDamage(ctx, err); errors.Is(err, ErrUnavailable) {
+func (f *sampledFile) object() (mac objects.MAC) {
+	if f.e != nil {
+		mac = f.e.Object
+	}
+	return mac
+}
+
+func (x *sampling) damaged(ctx context.Context, f sampledFile) error {
+	err := x.c.v.s.asDamage(ctx, f.err)
+	if errors.Is(err, ErrUnavailable) {
 		return err
 	}
+	x.bad[f.object()] = struct{}{}
 	if len(x.out.Damaged) == damagedMost {
 		x.out.More++
 		return nil
 	}
-	x.out.Damaged = append(x.out.Damaged, Damaged{path, err})
+	x.out.Damaged = append(x.out.Damaged, Damaged{f.path, err})
 	return nil
 }
 
-// first reports whether something was not read for another snapshot, and notes that it is.
-func (x *sampling) first(mac objects.MAC) bool {
-	if _, ok := x.c.read[mac]; ok {
+// first reports whether something is to be read: neither this snapshot nor another one has had it.
+func (x *sampling) first(good, seen map[objects.MAC]struct{}, mac objects.MAC) bool {
+	if _, ok := good[mac]; ok {
 		return false
 	}
-	if len(x.c.read) < sampledMost {
-		x.c.read[mac] = struct{}{}
+	if _, ok := seen[mac]; ok {
+		return false
+	}
+	if x.c.good.len()+x.seen.len() < sampledMost {
+		seen[mac] = struct{}{}
 	}
 	return true
+}
+
+// keep notes for other snapshots what was read. What is bad in one is bad in all that have it, and a directory of this
+// snapshot may have a file that is: they are read again.
+func (x *sampling) keep() {
+	for mac := range x.seen.objects {
+		if _, bad := x.bad[mac]; !bad {
+			x.c.good.objects[mac] = struct{}{}
+		}
+	}
+	if len(x.bad) == 0 {
+		maps.Copy(x.c.good.dirs, x.seen.dirs)
+	}
 }
 
 // chosen reports whether an object is part of the sample: always the same ones of a Checker.
@@ -157,7 +199,7 @@ func (x *sampling) directories(ctx context.Context, yield func(sampledFile) erro
 	}
 	cur, err := newRawCursor(ctx, dirs, "/")
 	for ; err == nil && cur.ok; err = cur.next(ctx) {
-		if !x.first(cur.mac) {
+		if !x.first(x.c.good.dirs, x.seen.dirs, cur.mac) {
 			continue
 		}
 		if err := x.directory(ctx, x.v.rel(cur.key), cur.mac, yield); err != nil {
@@ -188,7 +230,7 @@ func (x *sampling) directory(ctx context.Context, dir string, mac objects.MAC, y
 		if err != nil {
 			return yield(sampledFile{path: dir, err: err})
 		}
-		if !e.FileInfo.Lmode.IsRegular() || !e.HasObject() || !x.chosen(e.Object) || !x.first(e.Object) {
+		if !e.FileInfo.Lmode.IsRegular() || !e.HasObject() || !x.chosen(e.Object) || !x.first(x.c.good.objects, x.seen.objects, e.Object) {
 			continue
 		}
 		x.out.Files++
@@ -200,11 +242,11 @@ func (x *sampling) directory(ctx context.Context, dir string, mac objects.MAC, y
 }
 
 // check reads a file.
-func (x *sampling) check(ctx context.Context, f sampledFile) (Damaged, error) {
+func (x *sampling) check(ctx context.Context, f sampledFile) (sampledFile, error) {
 	if f.err == nil {
 		f.err = x.read(ctx, f.e)
 	}
-	return Damaged{f.path, f.err}, ctx.Err()
+	return f, ctx.Err()
 }
 
 // read reads the bytes of a file, and compares them with their MACs.
