@@ -430,16 +430,17 @@ func (s *Snapshotter) Check(ctx context.Context, id ID) (err error) {
 
 // verification is checks of several snapshots: what they have in common is read once.
 type verification struct {
-	s     *Snapshotter
-	cache *caching.CheckCache
+	s      *Snapshotter
+	cache  *caching.CheckCache
+	forget func() // what was found to be bad: kloset would take what could not be read for damaged the next time
 }
 
 func newVerification(s *Snapshotter) (*verification, error) {
-	cache, err := s.repo.AppContext().GetCache().Check()
+	cache, forget, err := store.NewCheckCache()
 	if err != nil {
 		return nil, fmt.Errorf("check cache: %w", err)
 	}
-	return &verification{s, cache}, nil
+	return &verification{s, cache, forget}, nil
 }
 
 func (v *verification) close() error { return v.cache.Close() }
@@ -466,12 +467,15 @@ func (v *verification) check(ctx context.Context, id ID) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil: // which kloset takes for damage
+		v.forget()
 		err = ctx.Err()
 	case unread != nil: // likewise
-		err = errors.Join(v.s.unread(ctx, unread), v.forget())
+		v.forget()
+		err = v.s.unread(ctx, unread)
 	default:
 		if away := v.s.away(ctx); away != nil {
-			err = errors.Join(away, v.forget())
+			v.forget()
+			err = away
 		}
 	}
 	return fmt.Errorf("check snapshot %s: %w", id, err)
@@ -485,17 +489,6 @@ func (v *verification) checkBy(repo *repository.Repository, id ID) error {
 	defer snap.Close()
 	snap.SetCheckCache(v.cache)
 	return snap.Check("/", &snapshot.CheckOptions{})
-}
-
-// forget forgets what was found: kloset would take it for damaged the next time.
-func (v *verification) forget() error {
-	fresh, err := newVerification(v.s)
-	if err != nil {
-		return err
-	}
-	err = v.cache.Close()
-	v.cache = fresh.cache
-	return err
 }
 
 // away says why the store cannot be reached; nil when it can, also with a configuration that is damaged.

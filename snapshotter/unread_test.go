@@ -1,7 +1,9 @@
 package snapshotter_test
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,6 +70,79 @@ func TestCheckUnread(t *testing.T) {
 	s, err := c.Sample(t.Context(), id, 1)
 	if err != nil || len(s.Damaged) != 1 || s.Damaged[0].Path != "/f" || !errors.Is(s.Damaged[0].Err, store.ErrDamaged) || errors.Is(s.Damaged[0].Err, snapshotter.ErrUnavailable) {
 		t.Errorf("sample of what is missing: %v, %v, want /f to be damaged", s.Damaged, err)
+	}
+}
+
+// TestCheckUnreadInPart: of several snapshots that have a file which cannot be read, a Checker reads what else they have in
+// common once.
+func TestCheckUnreadInPart(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	r := newRig(t, srv.Use)
+	first := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/large", file(1, string(randomBytes(t, 6<<20)))))
+	before := srv.Files("packfiles")
+	second := r.commit(first, put("/small", file(2, string(randomBytes(t, 2<<20)))))
+	var small string // the packfile of its contents
+	for _, name := range srv.Files("packfiles") {
+		if !slices.Contains(before, name) && srv.Size(name) > 2<<20 {
+			small = name
+		}
+	}
+	third := r.commit(second, put("/more", file(3, "more")))
+	srv.FailReads(func(name string) error {
+		if name == small {
+			return errors.New("the disk does not answer")
+		}
+		return nil
+	})
+	c, err := r.NewChecker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	check := func(id snapshotter.ID) int64 {
+		t.Helper()
+		was := srv.BytesRead()
+		wantUnread(t, "check", c.Check(t.Context(), id))
+		return srv.BytesRead() - was
+	}
+	if n := check(second); n < 6<<20 {
+		t.Errorf("the first check has read %d bytes", n)
+	}
+	for name, id := range map[string]snapshotter.ID{"another snapshot": third, "the same": second} {
+		if n := check(id); n > 1<<20 {
+			t.Errorf("%s: %d bytes were read, with all that was read before", name, n)
+		}
+	}
+	srv.FailReads(nil)
+	for _, id := range []snapshotter.ID{second, third} {
+		if err := c.Check(t.Context(), id); err != nil {
+			t.Errorf("check, when it can be read again: %v", err)
+		}
+	}
+}
+
+// TestCheckAgain: what a check has found that was ended is not held against the snapshot.
+func TestCheckAgain(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	r := newRig(t, srv.Use)
+	id := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/f", file(1, string(randomBytes(t, 2<<20)))))
+	c, err := r.NewChecker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	srv.FailReads(func(name string) error {
+		if srv.Size(name) > 2<<20 { // of contents
+			cancel()
+		}
+		return nil
+	})
+	if err := c.Check(ctx, id); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	if err := c.Check(t.Context(), id); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -16,8 +16,10 @@ import (
 // written, and memory has none.
 func newCache(_, name, _ string, _ caching.Option) (caching.Cache, error) {
 	switch name {
-	case "scan", "check":
+	case "scan":
 		return newMemCache(), nil
+	case "check":
+		return newCheckCache(), nil
 	}
 	return nullCache{}, nil
 }

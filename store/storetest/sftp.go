@@ -28,6 +28,7 @@ type SFTPServer struct {
 	addr     string
 	password string // the file of it
 	fail     atomic.Pointer[func(name string) error]
+	read     atomic.Int64 // bytes of files
 	tasks    sync.WaitGroup
 
 	mu    sync.Mutex
@@ -86,6 +87,9 @@ func (s *SFTPServer) FailReads(fail func(name string) error) {
 	s.fail.Store(&fail)
 }
 
+// BytesRead returns how many bytes of files it has given so far.
+func (s *SFTPServer) BytesRead() int64 { return s.read.Load() }
+
 // Files lists the files of the store below a directory of it, in order.
 func (s *SFTPServer) Files(dir string) (names []string) {
 	s.tb.Helper()
@@ -110,6 +114,20 @@ func (s *SFTPServer) Files(dir string) (names []string) {
 			return names
 		}
 	}
+}
+
+// Size returns the size of a file of the store in bytes.
+func (s *SFTPServer) Size(name string) int64 {
+	s.tb.Helper()
+	lister, err := s.handlers.FileList.Filelist(sftp.NewRequest("Stat", sftpRoot+"/"+name))
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	info := make([]os.FileInfo, 1)
+	if n, err := lister.ListAt(info, 0); n != 1 {
+		s.tb.Fatalf("size of %s: %v", name, err)
+	}
+	return info[0].Size()
 }
 
 // Remove removes a file of the store.
@@ -201,5 +219,7 @@ func (r failingReader) ReadAt(p []byte, off int64) (int, error) {
 			return 0, err
 		}
 	}
-	return r.ReaderAt.ReadAt(p, off)
+	n, err := r.ReaderAt.ReadAt(p, off)
+	r.s.read.Add(int64(n))
+	return n, err
 }
