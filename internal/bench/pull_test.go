@@ -193,6 +193,7 @@ func (s *server) pulls(t *testing.T, ours, theirs load, l link, rounds int) {
 			back := ours.dir + "-back"
 			g := puller(t, s.sshSettings(l, ours.dir), s.sshSettings(l, back))
 			there := filepath.Join(t.TempDir(), "there")
+			used(t, filepath.Join(s.dir, "used"), 3*ours.bytes) // a store here; a copy and a repository there
 			inTurns(round, func() {
 				pull = append(pull, seconds(func() { command(t, g, "pull", "--quiet", "peer") }))
 			}, func() {
@@ -270,6 +271,7 @@ func TestPullParts(t *testing.T) {
 	var pull, fetch, store times
 	for range rounds {
 		far, here := puller(t, near, near), puller(t, local, near)
+		used(t, filepath.Join(s.dir, "used"), 2*size)
 		syscall.Sync()
 		pull = append(pull, seconds(func() { command(t, far, "pull", "--quiet", "peer") }))
 		syscall.Sync()
