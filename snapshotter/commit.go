@@ -179,7 +179,7 @@ func (s *Snapshotter) begin(ctx context.Context, meta Meta, f *failures, lock *s
 	}
 	a.rw = s.repo.NewRepositoryWriter(a.delta, a.state, repository.DefaultType, "")
 	a.rw.PackerManager.Wait() // ends kloset's own packer
-	a.packer = newPacker(priority(meta), s.store.AppendEncoded, s.repo.GetMACHasher, a.putPackfile, s.failpoint)
+	a.packer = newPacker(priority(meta), s.store.Encode, s.repo.GetMACHasher, a.putPackfile, s.failpoint)
 	a.packer.size = s.packSize
 	a.rw.PackerManager = a.packer
 	s.uncommitted.Store(&uncommitted{repo: s.repo, deltas: []*caching.ScanCache{a.delta}})

@@ -120,7 +120,7 @@ func (e *early) begin() error {
 	}
 	rw := e.s.repo.NewRepositoryWriter(b.delta, b.id, repository.DefaultType, "")
 	rw.PackerManager.Wait() // ends kloset's own packer
-	b.packer = newPacker(background.Do, e.s.store.AppendEncoded, e.s.repo.GetMACHasher,
+	b.packer = newPacker(background.Do, e.s.store.Encode, e.s.repo.GetMACHasher,
 		func(p packfile.Packfile) error { return e.write(b, rw, p) }, e.failpoint)
 	b.packer.size = e.s.packSize
 	b.packer.room = e.s.packSize + e.s.packSize/8

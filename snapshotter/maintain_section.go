@@ -172,7 +172,7 @@ func (r *maintenance) rescue(ctx context.Context, blobs []store.Place) error {
 		return err
 	}
 	defer d.close()
-	p := newPacker(background.Do, s.store.AppendEncoded, s.repo.GetMACHasher, d.rw.PutPackfile, func(string) {})
+	p := newPacker(background.Do, s.store.Encode, s.repo.GetMACHasher, d.rw.PutPackfile, func(string) {})
 	defer p.Wait()
 	p.size = s.packSize
 	k := &marker{s: s}

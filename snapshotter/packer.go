@@ -8,6 +8,7 @@ import (
 	"hash"
 	"io"
 	"math/bits"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 	"github.com/PlakarKorp/kloset/packfile"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/PlakarKorp/kloset/versioning"
+
+	"github.com/snapgate/gateway/store"
 )
 
 const (
@@ -31,16 +34,14 @@ const (
 // others; finish says what happened. Safe for concurrent use.
 type packer struct {
 	run       func(func()) // what it does, in the background or not: background.Do or run
-	encode    func(dst, plain []byte) ([]byte, error)
+	encode    func(plain []byte) (*store.Encoding, error)
 	hash      packfile.HashFactory
 	put       func(packfile.Packfile) error
 	failpoint func(string)
 	size      int // when a packfile is full
 	room      int // memory to begin a packfile with, when it is known to become full
 
-	buffers sync.Pool   // of *[]byte: encoded blobs
-	free    chan []byte // memory of packfiles that were written
-
+	free chan []byte    // memory of packfiles that were written
 	full chan *pack     // to the writers
 	quit chan struct{}  // tells the writers to end
 	done sync.WaitGroup // of the writers
@@ -61,7 +62,7 @@ type blobKey struct {
 	mac objects.MAC
 }
 
-func newPacker(run func(func()), encode func(dst, plain []byte) ([]byte, error), hf packfile.HashFactory, put func(packfile.Packfile) error, failpoint func(string)) *packer {
+func newPacker(run func(func()), encode func(plain []byte) (*store.Encoding, error), hf packfile.HashFactory, put func(packfile.Packfile) error, failpoint func(string)) *packer {
 	p := &packer{
 		run: run, encode: encode, hash: hf, put: put, failpoint: failpoint,
 		size: packSize,
@@ -69,7 +70,6 @@ func newPacker(run func(func()), encode func(dst, plain []byte) ([]byte, error),
 		free:     make(chan []byte, 2),
 		inflight: make(map[blobKey]struct{}),
 	}
-	p.buffers.New = func() any { return new([]byte) }
 	p.writer()
 	return p
 }
@@ -89,6 +89,11 @@ func (p *packer) finish() error {
 	contents, metadata := p.packs[0], p.packs[1]
 	p.packs = [2]*pack{}
 	p.mu.Unlock()
+	for _, pk := range []*pack{contents, metadata} {
+		if pk != nil {
+			pk.filling.Wait()
+		}
+	}
 	if contents != nil && metadata != nil && len(contents.blobs) <= packMerge {
 		metadata.merge(contents)
 		contents = nil
@@ -150,6 +155,7 @@ func (p *packer) write() {
 }
 
 func (p *packer) writePack(pk *pack) {
+	pk.filling.Wait()
 	if p.failed() != nil {
 		return
 	}
@@ -197,25 +203,37 @@ func (p *packer) Exists(typ resources.Type, mac objects.MAC) (bool, error) {
 }
 
 // Put adds a blob. Encoding, the expensive part, happens in the caller's goroutine, of
-// which there are as many as the Builder runs.
+// which there are as many as the Builder runs, and the encrypted bytes are written where they
+// belong in the packfile, beside those of others.
 func (p *packer) Put(_ int, typ resources.Type, mac objects.MAC, data []byte, hot bool) error {
 	if p.failed() != nil {
 		return nil // see packer
 	}
-	buf := p.buffers.Get().(*[]byte)
-	defer p.buffers.Put(buf)
-	encoded, err := p.encode((*buf)[:0], data)
-	*buf = encoded
+	e, err := p.encode(data)
 	if err != nil {
 		p.fail(err)
 		return nil
 	}
+	pk, place := p.place(typ, mac, e.Size(), hot)
+	if pk == nil {
+		e.Drop()
+		return nil
+	}
+	defer pk.filling.Done()
+	e.Write(place)
+	return nil
+}
+
+// place takes a place for a blob of a size, which is to be filled; no packfile when there is none. A packfile
+// that is full is given to its writer, who waits for those who fill their places.
+func (p *packer) place(typ resources.Type, mac objects.MAC, size int, hot bool) (*pack, []byte) {
 	p.order.Lock()
 	defer p.order.Unlock()
-	if full := p.add(typ, mac, encoded, hot); full != nil {
-		p.send(full)
+	pk, place, full := p.add(typ, mac, size, hot)
+	if full {
+		p.send(pk)
 	}
-	return nil
+	return pk, place
 }
 
 // send hands a packfile to the writer, unless that has ended.
@@ -226,12 +244,12 @@ func (p *packer) send(pk *pack) {
 	}
 }
 
-// add puts an encoded blob into its packfile and returns the packfile when it is full.
-func (p *packer) add(typ resources.Type, mac objects.MAC, encoded []byte, hot bool) *pack {
+// add takes a place for a blob in its packfile, and reports whether that is full.
+func (p *packer) add(typ resources.Type, mac objects.MAC, size int, hot bool) (pk *pack, place []byte, full bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err != nil {
-		return nil
+		return nil, nil, false
 	}
 	i := 0
 	if hot {
@@ -245,13 +263,13 @@ func (p *packer) add(typ resources.Type, mac objects.MAC, encoded []byte, hot bo
 			p.packs[i].blobs = make([]byte, 0, p.room)
 		}
 	}
-	pk := p.packs[i]
-	pk.add(packfile.Blob{Type: typ, Version: versioning.GetCurrentVersion(typ), MAC: mac}, encoded)
-	if len(pk.blobs) < p.size {
-		return nil
+	pk = p.packs[i]
+	place = pk.place(packfile.Blob{Type: typ, Version: versioning.GetCurrentVersion(typ), MAC: mac}, size)
+	pk.filling.Add(1)
+	if full = len(pk.blobs) >= p.size; full {
+		p.packs[i] = nil
 	}
-	p.packs[i] = nil
-	return pk
+	return pk, place, full
 }
 
 // pack is a packfile in memory: encoded blobs, then an index of them, then a footer. In
@@ -263,13 +281,24 @@ type pack struct {
 	index []packfile.Blob
 	time  time.Time
 	hot   bool
+
+	filling sync.WaitGroup // of those who have a place in blobs that they have not filled yet
 }
 
-func (p *pack) add(b packfile.Blob, encoded []byte) {
-	b.Offset, b.Length = uint64(len(p.blobs)), uint32(len(encoded))
+// place makes room for a blob of a size.
+func (p *pack) place(b packfile.Blob, size int) []byte {
+	at := len(p.blobs)
+	b.Offset, b.Length = uint64(at), uint32(size)
 	p.index = append(p.index, b)
-	p.blobs = append(p.blobs, encoded...)
+	if cap(p.blobs)-at < size {
+		p.filling.Wait() // places are in the memory that is given up
+		p.blobs = slices.Grow(p.blobs, size)
+	}
+	p.blobs = p.blobs[:at+size]
+	return p.blobs[at : at+size : at+size]
 }
+
+func (p *pack) add(b packfile.Blob, encoded []byte) { copy(p.place(b, len(encoded)), encoded) }
 
 // merge adds the blobs of q.
 func (p *pack) merge(q *pack) {

@@ -257,7 +257,7 @@ func (r *scrubbing) restow(ctx context.Context, mac objects.MAC) error {
 		return err
 	}
 	defer d.close()
-	p := newPacker(background.Do, s.store.AppendEncoded, s.repo.GetMACHasher, d.rw.PutPackfile, func(string) {})
+	p := newPacker(background.Do, s.store.Encode, s.repo.GetMACHasher, d.rw.PutPackfile, func(string) {})
 	defer p.Wait()
 	for b, data := range found {
 		if err := p.Put(-1, b.Type, b.MAC, data, b.Type != resources.RT_CHUNK); err != nil {

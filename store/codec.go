@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -41,10 +40,11 @@ type codec struct {
 	fast        bool         // what is configured is what is built here
 	block       cipher.Block // of key
 
-	writers sync.Pool // of *lz4.Writer
-	readers sync.Pool // of *lz4.Reader
-	buffers sync.Pool // of *bytes.Buffer
-	scratch sync.Pool // of *[]byte
+	writers     sync.Pool // of *lz4.Writer
+	compressors sync.Pool // of *lz4.Compressor
+	readers     sync.Pool // of *lz4.Reader
+	scratch     sync.Pool // of *[]byte
+	pieces      sync.Pool // of *[]byte: of what is encrypted
 }
 
 func newCodec(key []byte, enc *encryption.Configuration, comp *compression.Configuration) (*codec, error) {
@@ -58,80 +58,24 @@ func newCodec(key []byte, enc *encryption.Configuration, comp *compression.Confi
 		}
 	}
 	c.writers.New = func() any { return lz4.NewWriter(nil) }
+	c.compressors.New = func() any { return new(lz4.Compressor) }
 	c.readers.New = func() any { return lz4.NewReader(nil) }
-	c.buffers.New = func() any { return new(bytes.Buffer) }
 	c.scratch.New = func() any { return new([]byte) }
+	c.pieces.New = func() any { return new([]byte) }
 	return c, nil
 }
 
 // encode appends a blob as it stands in a packfile.
-func (c *codec) encode(dst, plain []byte) ([]byte, error) {
-	if !c.fast {
-		rd, err := c.stream(bytes.NewReader(plain))
-		if err != nil {
-			return dst, err
-		}
-		buf := bytes.NewBuffer(dst)
-		_, err = buf.ReadFrom(rd)
-		return buf.Bytes(), err
-	}
-	if c.compression == nil {
-		return c.seal(dst, plain)
-	}
-	buf := c.buffers.Get().(*bytes.Buffer)
-	defer c.buffers.Put(buf)
-	buf.Reset()
-	if err := c.pack(buf, plain); err != nil {
-		return dst, fmt.Errorf("compress: %w", err)
-	}
-	return c.seal(dst, buf.Bytes())
-}
+func (c *codec) encode(dst, plain []byte) ([]byte, error) { return appendEncoding(c.begin, dst, plain) }
 
-// pack compresses. The blocks are as small as the blob allows: whoever reads it needs memory
-// for one.
-func (c *codec) pack(buf *bytes.Buffer, plain []byte) error {
-	w := c.writers.Get().(*lz4.Writer)
-	defer c.writers.Put(w)
-	w.Reset(buf)
-	size := lz4.Block1Mb
-	switch {
-	case len(plain) <= 64<<10:
-		size = lz4.Block64Kb
-	case len(plain) <= 256<<10:
-		size = lz4.Block256Kb
-	}
-	if err := w.Apply(lz4.BlockSizeOption(size)); err != nil {
-		return err
-	}
-	_, err := w.Write(plain)
-	return errors.Join(err, w.Close())
-}
-
-// seal encrypts.
-func (c *codec) seal(dst, data []byte) ([]byte, error) {
-	if c.key == nil {
-		return append(dst, data...), nil
-	}
-	subkey := make([]byte, subkeySize)
-	_, _ = rand.Read(subkey) // never fails: it ends the process instead (Go 1.24)
-	wrapped, err := aeskw.Wrap(c.block, subkey)
+func appendEncoding(begin func([]byte) (*Encoding, error), dst, plain []byte) ([]byte, error) {
+	e, err := begin(plain)
 	if err != nil {
-		return dst, fmt.Errorf("encrypt: %w", err)
+		return dst, err
 	}
-	aead, err := gcmsiv.New(subkey)
-	if err != nil {
-		return dst, fmt.Errorf("encrypt: %w", err)
-	}
-	dst = append(dst, wrapped...)
-	for len(data) > 0 {
-		piece := data[:min(len(data), c.encryption.ChunkSize)]
-		data = data[len(piece):]
-		at := len(dst)
-		dst = append(dst, make([]byte, nonceSize)...)
-		nonce := dst[at : at+nonceSize]
-		_, _ = rand.Read(nonce)
-		dst = aead.Seal(dst, nonce, piece, nil)
-	}
+	at := len(dst)
+	dst = slices.Grow(dst, e.size)[:at+e.size]
+	e.Write(dst[at:])
 	return dst, nil
 }
 

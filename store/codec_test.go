@@ -106,6 +106,42 @@ func TestCodecAgainstKloset(t *testing.T) {
 	}
 }
 
+// TestEncodeInto fills the places of blobs that were encoded here, here before frames went without their checksum, and by
+// kloset: each with as many bytes as there were, that can be read.
+func TestEncodeInto(t *testing.T) {
+	for name, c := range codecs(t) {
+		if !c.fast {
+			continue // there is one form
+		}
+		s := &Store{codec: c}
+		for _, n := range []int{0, 1, 4096, 300_000, 1<<20 + 1} {
+			for _, what := range []string{"text", "random"} {
+				plain := bytes.Repeat([]byte("text that can be compressed "), n/28+1)[:n]
+				if what == "random" {
+					_, _ = rand.Read(plain)
+				}
+				for by, begin := range map[string]func([]byte) (*Encoding, error){"here": c.begin, "here before": c.summed, "kloset": c.foreign} {
+					was, err := appendEncoding(begin, nil, plain)
+					if err != nil {
+						t.Fatal(err)
+					}
+					is := make([]byte, len(was))
+					if err := s.encodeInto(is, plain); err != nil {
+						t.Errorf("%s, %d bytes of %s, encoded by %s: %v", name, n, what, by, err)
+						continue
+					}
+					if got, err := klosetDecode(c, is); err != nil || !bytes.Equal(got, plain) {
+						t.Errorf("%s, %d bytes of %s, encoded by %s: kloset reads %d, %v", name, n, what, by, len(got), err)
+					}
+				}
+				if err := s.encodeInto(make([]byte, n+n/8+1000), plain); err == nil {
+					t.Errorf("%s, %d bytes of %s: a place of another size is filled", name, n, what)
+				}
+			}
+		}
+	}
+}
+
 // TestDecodeDamaged changes and cuts encrypted blobs: nothing but an error comes back.
 func TestDecodeDamaged(t *testing.T) {
 	c := codecs(t)["LZ4 encrypted=true"]
@@ -218,11 +254,15 @@ func TestUnframe(t *testing.T) {
 func FuzzUnframe(f *testing.F) {
 	c := codecs(f)["LZ4 encrypted=true"]
 	for _, plain := range []string{"", "short", strings.Repeat("much of the same ", 10_000)} {
-		var buf bytes.Buffer
-		if err := c.pack(&buf, []byte(plain)); err != nil {
+		e := &Encoding{c: c}
+		if err := e.pack([]byte(plain)); err != nil {
 			f.Fatal(err)
 		}
-		f.Add(buf.Bytes())
+		f.Add(bytes.Clone(e.parts[0]))
+		e.Drop()
+		e.frame([]byte(plain))
+		f.Add(bytes.Join(e.parts, nil))
+		e.Drop()
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, ok := c.unframe(data)

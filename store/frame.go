@@ -19,6 +19,9 @@ const (
 	frameSum         = 1 << 2
 	frameReserved    = 1 << 1
 	frameDict        = 1 << 0
+	// frameHead is how long a descriptor without the size of the content is, frameMark the length before a block.
+	frameHead = 7
+	frameMark = 4
 	// blockRaw marks a block that is not compressed.
 	blockRaw = 1 << 31
 )
@@ -53,7 +56,7 @@ func parseFrame(data []byte) (f frame, ok bool) {
 	default:
 		return frame{}, false
 	}
-	head := 7
+	head := frameHead
 	if flags&frameSize != 0 {
 		head += 8
 	}
@@ -65,6 +68,19 @@ func parseFrame(data []byte) (f frame, ok bool) {
 		f.trailer = 4
 	}
 	return f, true
+}
+
+// appendFrameHead appends a descriptor of independent blocks of a size, 64 KiB to 1 MiB, and no checksums of them.
+func appendFrameHead(dst []byte, size lz4.BlockSize) []byte {
+	block, sum := byte(4<<4), byte(0x82) // of the descriptor, which has one always
+	switch size {
+	case lz4.Block256Kb:
+		block, sum = 5<<4, 0xfb
+	case lz4.Block1Mb:
+		block, sum = 6<<4, 0x51
+	}
+	dst = binary.LittleEndian.AppendUint32(dst, frameMagic)
+	return append(dst, frameVersion1|frameIndependent, block, sum)
 }
 
 // next returns the next block, and whether it is not compressed; nil at the end. ok is false

@@ -228,23 +228,19 @@ func (s *Store) allPlacesIn(mac objects.MAC, p *packBytes) (places []Place, err 
 // encodeInto encodes a blob so that it takes exactly the bytes that it took: what is encoded has no
 // end of its own.
 func (s *Store) encodeInto(dst, data []byte) error {
-	encoded, err := s.codec.encode(nil, data)
-	if err == nil && len(encoded) != len(dst) {
-		// It may be another program's.
-		rd, serr := s.codec.stream(bytes.NewReader(data))
-		if serr == nil {
-			encoded, serr = io.ReadAll(rd)
+	var size int
+	for _, begin := range []func([]byte) (*Encoding, error){s.codec.begin, s.codec.summed, s.codec.foreign} {
+		e, err := begin(data)
+		if err != nil {
+			return err
 		}
-		err = serr
+		if size = e.Size(); size == len(dst) {
+			e.Write(dst)
+			return nil
+		}
+		e.Drop()
 	}
-	switch {
-	case err != nil:
-		return err
-	case len(encoded) != len(dst):
-		return fmt.Errorf("it is compressed to %d bytes now, and was to %d", len(encoded), len(dst))
-	}
-	copy(dst, encoded)
-	return nil
+	return fmt.Errorf("it is compressed to %d bytes now, and was to %d", size, len(dst))
 }
 
 // assemble makes a packfile of its blobs.
@@ -260,7 +256,8 @@ func (s *Store) assemble(blobs []byte, places []Place) ([]byte, error) {
 		index = le.AppendUint32(index, 0)
 	}
 	indexMAC := s.repo.ComputeMAC(index)
-	payload, err := s.codec.encode(slices.Clone(blobs), index)
+	// Index and footer are encoded as kloset does it, which made them: so they are as long as they were.
+	payload, err := appendEncoding(s.codec.foreign, slices.Clone(blobs), index)
 	if err != nil {
 		return nil, err
 	}
@@ -270,7 +267,7 @@ func (s *Store) assemble(blobs []byte, places []Place) ([]byte, error) {
 	footer = append(footer, indexMAC[:]...)
 	footer = le.AppendUint32(footer, mendedFlag)
 	at := len(payload)
-	if payload, err = s.codec.encode(payload, footer); err != nil {
+	if payload, err = appendEncoding(s.codec.foreign, payload, footer); err != nil {
 		return nil, err
 	}
 	payload = le.AppendUint32(payload, uint32(len(payload)-at))

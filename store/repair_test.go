@@ -91,6 +91,9 @@ func TestMendUnreadable(t *testing.T) {
 		if err != nil || len(left) > 0 {
 			t.Errorf("%v: %d blobs left, %v", cause, len(left), err)
 		}
+		if is, err := os.ReadFile(path); err != nil || len(is) != len(was) {
+			t.Errorf("%v: %d bytes where there were %d, %v", cause, len(is), len(was), err)
+		}
 		again := reopened(t, s)
 		if check, err = again.VerifyPackfile(t.Context(), mac, nil); err != nil || !check.Sound() || check.Blobs != 3 {
 			t.Errorf("%v: afterwards: %+v, %v", cause, check, err)

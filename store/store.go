@@ -463,6 +463,9 @@ func (s *Store) DropState(id objects.MAC) error {
 	return ignoreNotExist(os.Remove(s.stateFile(id)))
 }
 
+// Encode begins to encode a blob as it stands in a packfile; see AppendEncoded. Safe for concurrent use.
+func (s *Store) Encode(plain []byte) (*Encoding, error) { return s.codec.begin(plain) }
+
 // AppendEncoded appends a blob to dst as it stands in a packfile: compressed and encrypted
 // as the store wants it. Safe for concurrent use.
 func (s *Store) AppendEncoded(dst, plain []byte) ([]byte, error) { return s.codec.encode(dst, plain) }
