@@ -259,7 +259,7 @@ func (x *copying) chunk(ctx context.Context, mac objects.MAC) (got copiedChunk) 
 		return got
 	}
 	x.c.sent.Add(n)
-	if err := to.early.put(got.mac, got.data); err != nil {
+	if err := to.early.put(got.mac, got.data, nil); err != nil {
 		got.err = fmt.Errorf("target: %w", err)
 		return got
 	}

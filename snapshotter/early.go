@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
 	"github.com/PlakarKorp/kloset/caching"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/packfile"
@@ -72,8 +71,8 @@ type batch struct {
 	blobs  atomic.Int64 // in packfiles
 }
 
-// put puts a chunk. It waits when there is more to write than memory is meant for.
-func (e *early) put(mac objects.MAC, data []byte) error {
+// put puts a chunk. It waits when there is more to write than memory is meant for. For by see putChunk.
+func (e *early) put(mac objects.MAC, data []byte, by *cutter) error {
 	for {
 		e.use.RLock()
 		b := e.open
@@ -86,7 +85,7 @@ func (e *early) put(mac objects.MAC, data []byte) error {
 		}
 		err := b.packer.failed()
 		if err == nil {
-			b.w.putChunk(mac, data, false)
+			b.w.putChunk(mac, data, false, by)
 		}
 		e.use.RUnlock()
 		if err != nil {
@@ -381,9 +380,9 @@ type Ingest struct {
 	done bool
 	once bool // nobody will write a part of the file
 
-	chunker *chunkers.Chunker // nil while resting
-	src     source
-	most    int64 // length of a chunk, at most; 0 while not known
+	cutter *cutter // nil while resting
+	src    source
+	most   int64 // length of a chunk, at most; 0 while not known
 }
 
 // NewIngest makes an Ingest. The bytes of the file are written to seen, in order, as they are
@@ -410,7 +409,7 @@ func (g *Ingest) Feed(ctx context.Context, r io.ReaderAt, size int64, whole bool
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		piece, err := g.chunker.Next()
+		piece, err := g.cutter.next()
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
@@ -434,7 +433,7 @@ func (g *Ingest) add(piece []byte) error {
 	c := objects.NewChunk()
 	c.ContentMAC, c.Length = g.s.repo.ComputeMAC(piece), uint32(len(piece))
 	g.file.add(c, piece)
-	return g.s.early.put(c.ContentMAC, piece)
+	return g.s.early.put(c.ContentMAC, piece, g.cutter)
 }
 
 // end completes the object of a file of a size.
@@ -454,29 +453,27 @@ func (g *Ingest) end(size int64, whole bool) error {
 	return nil
 }
 
-// wake takes a chunker for what comes next.
+// wake makes a cutter for what comes next.
 func (g *Ingest) wake() (err error) {
-	if g.chunker != nil {
+	if g.cutter != nil {
 		return nil
 	}
-	if g.chunker = g.s.chunkers.take(); g.chunker == nil {
-		if g.chunker, err = g.s.newChunker(nil); err != nil {
-			return fmt.Errorf("chunker: %w", err)
-		}
+	if g.cutter, err = newCutter(&g.s.chunking, &g.s.buffers); err != nil {
+		return err
 	}
 	g.src = source{at: g.file.size}
-	g.chunker.Reset(&g.src)
-	g.most = int64(g.chunker.MaxSize())
+	g.cutter.reset(&g.src)
+	g.most = int64(g.cutter.max)
 	return nil
 }
 
 // Rest gives back the memory that is needed while bytes are fed. Feed may go on later.
 func (g *Ingest) Rest() {
-	if g.chunker == nil {
+	if g.cutter == nil {
 		return
 	}
-	g.s.chunkers.give(g.chunker)
-	g.chunker, g.src = nil, source{}
+	g.cutter.release()
+	g.cutter, g.src = nil, source{}
 }
 
 // source reads what is there of a file.

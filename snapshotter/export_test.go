@@ -5,12 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"math/rand/v2"
 	"time"
 
-	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/snapshot"
@@ -197,10 +195,7 @@ func (s *Snapshotter) FlushEarly() {
 // SetChunkSizes makes chunks small, so that small files have many.
 func SetChunkSizes(s *Snapshotter, least, normal, most int) {
 	s.oneChunk = int64(least)
-	s.newChunker = func(rd io.Reader) (*chunkers.Chunker, error) {
-		return chunkers.NewChunker(s.repo.Configuration().Chunking.Algorithm, rd,
-			&chunkers.ChunkerOpts{MinSize: least, NormalSize: normal, MaxSize: most})
-	}
+	s.chunking.MinSize, s.chunking.NormalSize, s.chunking.MaxSize = uint32(least), uint32(normal), uint32(most)
 }
 
 // ForgetSums makes the next commit hash the whole of what it writes to.

@@ -5,15 +5,12 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"mime"
 	"path"
-	"strings"
 	"sync"
 
-	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/resources"
@@ -40,7 +37,7 @@ type writer struct {
 	doubtful func(resources.Type, objects.MAC) bool
 	jobs     chan writeJob
 	wg       sync.WaitGroup
-	copies   sync.Pool // of *[]byte: chunks on their way
+	copies   sync.Pool // of *[]byte: chunks on their way that no cutter has
 }
 
 type writeJob struct {
@@ -48,7 +45,8 @@ type writeJob struct {
 	mac  objects.MAC
 	data []byte
 	hot  bool
-	copy *[]byte // what data is in, to be used again; nil for none
+	buf  *[]byte    // what data is in, to be used again; nil for none
+	pool *sync.Pool // where that goes
 }
 
 func (s *Snapshotter) newWriter(rw *repository.RepositoryWriter, p *packer, exists func(resources.Type, objects.MAC) bool) *writer {
@@ -98,8 +96,8 @@ func (w *writer) send(j writeJob) {
 // encode encodes a blob and adds it to a packfile.
 func (w *writer) encode(j writeJob) {
 	_ = w.packer.Put(0, j.typ, j.mac, j.data, j.hot) // always nil: packer.failed tells
-	if j.copy != nil {
-		w.copies.Put(j.copy)
+	if j.buf != nil {
+		j.pool.Put(j.buf)
 	}
 }
 
@@ -109,8 +107,9 @@ func (w *writer) has(typ resources.Type, mac objects.MAC) bool {
 	return there || w.exists(typ, mac)
 }
 
-// putChunk takes a chunk; data is the caller's again when it returns.
-func (w *writer) putChunk(mac objects.MAC, data []byte, hot bool) {
+// putChunk takes a chunk; data is the caller's again when it returns, unless it is what by has cut
+// last: then it is nobody's. by may be nil.
+func (w *writer) putChunk(mac objects.MAC, data []byte, hot bool, by *cutter) {
 	if !w.isNew(resources.RT_CHUNK, mac) {
 		return
 	}
@@ -118,9 +117,16 @@ func (w *writer) putChunk(mac objects.MAC, data []byte, hot bool) {
 		w.send(writeJob{typ: resources.RT_CHUNK, mac: mac, data: data, hot: hot})
 		return
 	}
-	buf := w.copies.Get().(*[]byte)
-	*buf = append((*buf)[:0], data...)
-	w.jobs <- writeJob{typ: resources.RT_CHUNK, mac: mac, data: *buf, hot: hot, copy: buf}
+	j := writeJob{typ: resources.RT_CHUNK, mac: mac, data: data, hot: hot}
+	if by != nil {
+		j.buf, j.pool = by.take(), by.buffers
+	}
+	if j.buf == nil {
+		j.buf, j.pool = w.copies.Get().(*[]byte), &w.copies
+		*j.buf = append((*j.buf)[:0], data...)
+		j.data = *j.buf
+	}
+	w.jobs <- j
 }
 
 func (w *writer) isNew(typ resources.Type, mac objects.MAC) bool {
@@ -136,56 +142,26 @@ func (w *writer) isNew(typ resources.Type, mac objects.MAC) bool {
 
 // ingester makes objects of contents. Each goroutine needs one of its own.
 type ingester struct {
-	s       *Snapshotter
-	w       *writer
-	chunker *chunkers.Chunker // nil before ready
+	s      *Snapshotter
+	w      *writer
+	cutter *cutter // nil before ready
 }
 
 // ingester makes one; release is to be called when it is not used any more.
 func (s *Snapshotter) ingester(w *writer) *ingester { return &ingester{s: s, w: w} }
 
-// ready takes a chunker, of which not every ingester has need.
+// ready makes a cutter, of which not every ingester has need.
 func (in *ingester) ready() (err error) {
-	if in.chunker != nil {
-		return nil
+	if in.cutter == nil {
+		in.cutter, err = newCutter(&in.s.chunking, &in.s.buffers)
 	}
-	if in.chunker = in.s.chunkers.take(); in.chunker == nil {
-		if in.chunker, err = in.s.newChunker(nil); err != nil {
-			return fmt.Errorf("chunker: %w", err)
-		}
-	}
-	return nil
+	return err
 }
 
 func (in *ingester) release() {
-	if in.chunker != nil {
-		in.s.chunkers.give(in.chunker)
-		in.chunker = nil
-	}
-}
-
-// chunkerPool keeps chunkers for the next commit, as many as one needs at a time: each has
-// a buffer of some megabytes, and making its table takes longer than a small commit. Safe
-// for concurrent use.
-type chunkerPool chan *chunkers.Chunker
-
-func newChunkerPool() chunkerPool { return make(chunkerPool, cores()+1) }
-
-// take returns a chunker, nil when there is none.
-func (p chunkerPool) take() *chunkers.Chunker {
-	select {
-	case c := <-p:
-		return c
-	default:
-		return nil
-	}
-}
-
-func (p chunkerPool) give(c *chunkers.Chunker) {
-	c.Reset(strings.NewReader("")) // lets go of what it has read
-	select {
-	case p <- c:
-	default:
+	if in.cutter != nil {
+		in.cutter.release()
+		in.cutter = nil
 	}
 }
 
@@ -280,19 +256,20 @@ func (in *ingester) chunks(ctx context.Context, rd io.Reader, hot bool, each fun
 		return 0, err
 	}
 	content := in.s.newSum(nil)
-	in.chunker.Reset(rd)
+	in.cutter.reset(rd)
 	var total int64
 	for {
 		if err := errors.Join(ctx.Err(), in.w.packer.failed()); err != nil {
 			return total, err
 		}
-		piece, err := in.chunker.Next()
+		piece, err := in.cutter.next()
 		if err != nil && !errors.Is(err, io.EOF) {
 			return total, err
 		}
 		if piece != nil { // of nothing, one piece without a byte, as kloset has it
-			in.chunk(content, total, piece, hot, each)
-			total += int64(len(piece))
+			n := int64(len(piece))
+			in.chunk(content, total, piece, hot, in.cutter, each)
+			total += n
 		}
 		if err != nil {
 			return total, in.finish(content, total, hot, sum)
@@ -300,23 +277,23 @@ func (in *ingester) chunks(ctx context.Context, rd io.Reader, hot bool, each fun
 	}
 }
 
-// one is chunks for a content that is a single chunk: it needs no chunker, which has megabytes.
+// one is chunks for a content that is a single chunk: it needs no cutter, which has megabytes.
 func (in *ingester) one(ctx context.Context, data []byte, hot bool, each func(c *objects.Chunk, data []byte), sum *objects.MAC) error {
 	if err := errors.Join(ctx.Err(), in.w.packer.failed()); err != nil {
 		return err
 	}
 	content := in.s.newSum(nil)
-	in.chunk(content, 0, data, hot, each)
+	in.chunk(content, 0, data, hot, nil, each)
 	return in.finish(content, int64(len(data)), hot, sum)
 }
 
-// chunk puts the chunk at an offset of a content.
-func (in *ingester) chunk(content *contentSum, at int64, data []byte, hot bool, each func(c *objects.Chunk, data []byte)) {
+// chunk puts the chunk at an offset of a content; for by see putChunk.
+func (in *ingester) chunk(content *contentSum, at int64, data []byte, hot bool, by *cutter, each func(c *objects.Chunk, data []byte)) {
 	content.write(data, at)
 	c := objects.NewChunk()
 	c.ContentMAC, c.Length = in.w.computeMAC(data), uint32(len(data))
 	each(c, data)
-	in.w.putChunk(c.ContentMAC, data, hot)
+	in.w.putChunk(c.ContentMAC, data, hot, by)
 }
 
 // finish makes the MAC of a content.

@@ -94,7 +94,7 @@ func (s *Snapshotter) fileObject(ctx context.Context, id ID, path string) (*obje
 
 // fastCDC reports whether the store's chunker is one that reuse.keeps is about.
 func (s *Snapshotter) fastCDC() bool {
-	switch strings.ToLower(s.repo.Configuration().Chunking.Algorithm) {
+	switch strings.ToLower(s.chunking.Algorithm) {
 	case "fastcdc", "kfastcdc", "fastcdc-v1.0.0":
 		return true
 	}
@@ -110,10 +110,10 @@ func (in *ingester) cutsAlike(o *objects.Object) bool {
 	}
 	today := objects.NewChunk()
 	for i, c := range o.Chunks {
-		if c.Version != today.Version || c.Flags != today.Flags || int(c.Length) > in.chunker.MaxSize() {
+		if c.Version != today.Version || c.Flags != today.Flags || int(c.Length) > in.cutter.max {
 			return false
 		}
-		if i < len(o.Chunks)-1 && int(c.Length) < in.chunker.MinSize() {
+		if i < len(o.Chunks)-1 && int(c.Length) < in.cutter.min {
 			return false
 		}
 	}
@@ -226,7 +226,7 @@ func (r *reuse) keeps(k int, at int64) bool {
 	if !r.unchanged(at, end) {
 		return false
 	}
-	longest := end-at == int64(r.in.chunker.MaxSize())
+	longest := end-at == int64(r.in.cutter.max)
 	if end != r.size && !longest && !r.unchanged(end, end+1) {
 		return false
 	}
@@ -275,7 +275,7 @@ func (r *reuse) cut(at int64) (int64, error) {
 	c := objects.NewChunk()
 	c.ContentMAC, c.Length, c.Entropy = r.in.w.computeMAC(piece), uint32(n), entropy(piece)
 	r.add(*c, func() string { return mimetype.Detect(piece).String() })
-	r.in.w.putChunk(c.ContentMAC, piece, false)
+	r.in.w.putChunk(c.ContentMAC, piece, false, r.in.cutter)
 	return n, nil
 }
 
@@ -288,12 +288,12 @@ func (r *reuse) next(at int64) ([]byte, error) {
 		r.show(at, at)
 	}
 	for {
-		piece, err := r.in.chunker.Next()
+		piece, err := r.in.cutter.next()
 		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
 		}
 		n := int64(len(piece))
-		if at+n < r.limit || r.limit == r.size || n == int64(r.in.chunker.MaxSize()) {
+		if at+n < r.limit || r.limit == r.size || n == int64(r.in.cutter.max) {
 			return piece, nil
 		}
 		r.show(at, at+2*(r.limit-at))
@@ -310,7 +310,7 @@ func (r *reuse) show(at, from int64) {
 			break
 		}
 	}
-	r.in.chunker.Reset(&edge{r.rd, at, r.limit})
+	r.in.cutter.reset(&edge{r.rd, at, r.limit})
 }
 
 // edge reads a part of a content. Where the content ends before it should, there is an error

@@ -597,13 +597,15 @@ func (f *finder) dirpack(raw []byte) error {
 	if int64(len(raw)) <= s.oneChunk {
 		add(raw)
 	} else {
-		chunker, err := s.newChunker(bytes.NewReader(raw))
+		cutter, err := newCutter(&s.chunking, &s.buffers)
 		if err != nil {
 			return err
 		}
+		defer cutter.release()
+		cutter.reset(bytes.NewReader(raw))
 		for err == nil {
 			var piece []byte
-			if piece, err = chunker.Next(); len(piece) > 0 {
+			if piece, err = cutter.next(); len(piece) > 0 {
 				add(piece)
 			}
 		}

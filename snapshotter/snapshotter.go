@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
+	"github.com/PlakarKorp/kloset/chunking"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/snapshot/vfs"
@@ -108,12 +107,12 @@ type Snapshotter struct {
 	early *early
 	open  openViews
 
-	// These are used by commits alone, but for chunkers.
+	// These are used by commits alone, but for those of chunks.
 	heads      *lru.Cache[ID, *head]
 	summaries  *lru.Cache[objects.MAC, *vfs.Summary]
 	dirDatas   *dirDataCache
-	chunkers   chunkerPool
-	newChunker func(io.Reader) (*chunkers.Chunker, error)
+	chunking   chunking.Configuration
+	buffers    sync.Pool // of *[]byte: of cutters, with room for a chunk
 	sums       *sumCache
 	oneChunk   int64     // up to which size a content is one chunk for certain
 	small      sync.Pool // of *[]byte: contents of one chunk
@@ -177,7 +176,7 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 		packSize:    packSize,
 		rotateBlobs: rotateBlobs,
 		failuresMax: failuresMax,
-		chunkers:    newChunkerPool(),
+		chunking:    cfg.Store.Repository().Configuration().Chunking,
 	}
 	s.early = &early{s: s}
 	if s.log == nil {
@@ -194,10 +193,10 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 	if s.indexBytes = cfg.IndexBytes; s.indexBytes == 0 {
 		s.indexBytes = defaultIndexBytes
 	}
-	s.newChunker = s.repo.Chunker
+	s.buffers.New = func() any { return new([]byte) }
 	s.small.New = func() any { return new([]byte) }
 	if s.fastCDC() {
-		s.oneChunk = int64(s.repo.Configuration().Chunking.MinSize)
+		s.oneChunk = int64(s.chunking.MinSize)
 	}
 	if err := s.makeCaches(); err != nil {
 		return nil, err

@@ -64,7 +64,7 @@ func (m *missing) err() error {
 // Change.Stored takes. When the commit comes it may turn out not to be there (MissingError):
 // the bytes of a content reach the store together with others, later, and nothing keeps
 // maintenance from removing them. Safe for concurrent use; a content that is no small file
-// needs some 16 MiB of memory while it is read.
+// needs some 2 MiB of memory while it is read, and 8 MiB where its chunks are long.
 //
 // Errors: those of the content; ErrUnavailable and ErrBusy when the store cannot be written,
 // for some seconds at least.
@@ -75,7 +75,7 @@ func (s *Snapshotter) Store(ctx context.Context, c Content) (stored []byte, err 
 	}
 	defer func() { err = errors.Join(err, rd.Close()) }()
 	g := s.NewIngest(io.Discard)
-	g.once = true
+	g.sum, g.once = s.plainSum(), true
 	defer g.Rest()
 	if size := c.Size(); size <= s.oneChunk {
 		err = g.one(rd, size)
@@ -101,12 +101,12 @@ func (g *Ingest) stream(ctx context.Context, rd io.Reader, size int64) error {
 	if err := g.wake(); err != nil {
 		return err
 	}
-	g.chunker.Reset(rd)
+	g.cutter.reset(rd)
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		piece, err := g.chunker.Next()
+		piece, err := g.cutter.next()
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
