@@ -27,6 +27,10 @@ const (
 	// freeBuffers is how many buffers of large requests are kept for later ones: as many of the largest as
 	// writeAhead has.
 	freeBuffers = writeAhead / maxRead
+	// freeBodies is how many buffers of large replies are kept for later ones: as many as are asked for ahead of a range.
+	freeBodies = readAhead/maxRead + 1
+	// dataHead is how much longer the body of a reply is than its data.
+	dataHead = 8
 	// defaultTimeout is how long a server may be silent while a request waits.
 	defaultTimeout = time.Minute
 	// patience is for how many timeouts a request may wait while others are answered: on a slow
@@ -60,10 +64,11 @@ type Client struct {
 	began   time.Time
 	trip    time.Duration
 
-	out  chan []byte
-	free chan []byte   // large ones that were sent
-	done chan struct{} // closed when the connection has ended
-	wg   sync.WaitGroup
+	out    chan []byte
+	free   chan []byte   // large ones that were sent
+	bodies chan []byte   // of large replies, that were read
+	done   chan struct{} // closed when the connection has ended
+	wg     sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
 	next    uint32
@@ -83,7 +88,7 @@ func (k *call) answered() bool { return len(k.reply) > 0 }
 
 type reply struct {
 	typ  byte
-	body []byte
+	body []byte // begins with the id
 }
 
 // New starts the protocol on a stream, which it owns from then on, also when it fails. Close
@@ -96,7 +101,7 @@ func New(ctx context.Context, rw io.ReadWriteCloser, timeout time.Duration) (*Cl
 	c := &Client{
 		rw: rw, timeout: timeout, limits: Limits{Read: defaultRead, Write: defaultRead, Handles: defaultHandles},
 		exts: map[string]string{}, pending: map[uint32]*call{},
-		out: make(chan []byte, queue), free: make(chan []byte, freeBuffers), done: make(chan struct{}), began: time.Now(),
+		out: make(chan []byte, queue), free: make(chan []byte, freeBuffers), bodies: make(chan []byte, freeBodies), done: make(chan struct{}), began: time.Now(),
 	}
 	if err := c.hello(ctx); err != nil {
 		_ = c.Close()
@@ -258,7 +263,7 @@ func (c *Client) read() {
 		delete(c.pending, id)
 		abandoned := call != nil && call.abandoned
 		if call != nil && !abandoned {
-			call.reply <- reply{typ, d.b} // there is room for the only one
+			call.reply <- reply{typ, body} // there is room for the only one
 		}
 		c.mu.Unlock()
 		if d.err != nil || call == nil {
@@ -282,11 +287,36 @@ func (c *Client) packet(r io.Reader) (typ byte, body []byte, err error) {
 	if n < 5 || n > maxPacket {
 		return 0, nil, fmt.Errorf("%w: a packet of %d bytes", ErrProtocol, n)
 	}
-	body = make([]byte, n-1)
+	body = c.body(int(n - 1))
 	if _, err := io.ReadFull(r, body); err != nil {
 		return 0, nil, err
 	}
 	return head[4], body, nil
+}
+
+// body returns a buffer of so many bytes for a reply.
+func (c *Client) body(n int) []byte {
+	if n > defaultRead+dataHead {
+		select {
+		case b := <-c.bodies:
+			if cap(b) >= n {
+				return b[:n]
+			}
+		default:
+		}
+	}
+	return make([]byte, n)
+}
+
+// reuse takes the body of a reply that nobody needs any more.
+func (c *Client) reuse(body []byte) {
+	if n := cap(body); n <= defaultRead+dataHead || n > maxRead+dataHead {
+		return
+	}
+	select {
+	case c.bodies <- body:
+	default:
+	}
 }
 
 // buffer returns an empty buffer for so many bytes.
@@ -370,7 +400,8 @@ func (c *Client) wait(ctx context.Context, k *call, want byte) (*decoder, error)
 	if err != nil {
 		return nil, err
 	}
-	d := &decoder{b: r.body}
+	d := &decoder{b: r.body, body: r.body}
+	d.uint32() // the id
 	switch r.typ {
 	case want:
 		return d, nil
@@ -418,7 +449,8 @@ func (c *Client) abandon(k *call) {
 	c.mu.Unlock()
 	select {
 	case r := <-k.reply: // it has come meanwhile
-		if d := (decoder{b: r.body}); r.typ == typeHandle {
+		d := decoder{b: r.body}
+		if d.uint32(); r.typ == typeHandle { // behind the id
 			c.close(d.string())
 		}
 	default:

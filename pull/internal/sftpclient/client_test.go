@@ -163,6 +163,64 @@ func TestShortReads(t *testing.T) {
 	}
 }
 
+// TestLargeReplies reads a file in requests of 255 KiB, each of another content: the buffers of replies that were read
+// are used again, and what is in them is right all the same.
+func TestLargeReplies(t *testing.T) {
+	const replies = 40
+	at := func(off uint64) byte { return byte(off/7 ^ off>>16) }
+	c, err := dial(t, time.Minute, func(typ byte, id uint32, body []byte) []byte {
+		d := decoder{b: body}
+		switch typ {
+		case typeOpen:
+			return packetOf(typeHandle, id, appendString(nil, "h"))
+		case typeRead:
+			d.string()
+			off := d.uint64()
+			data := make([]byte, d.uint32())
+			for i := range data {
+				data[i] = at(off + uint64(i))
+			}
+			return packetOf(typeData, id, append(u32(uint32(len(data))), data...))
+		}
+		return packetOf(typeStatus, id, u32(statusOK))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.limits.Read = maxRead
+	f, err := c.Open(t.Context(), "/f", 0, replies*maxRead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	buffers := map[*byte]struct{}{}
+	buf := make([]byte, maxRead/3)
+	off := uint64(0)
+	for {
+		n, err := f.Read(t.Context(), buf)
+		if len(f.body) > 0 {
+			buffers[&f.body[0]] = struct{}{}
+		}
+		for i, b := range buf[:n] {
+			if b != at(off+uint64(i)) {
+				t.Fatalf("byte %d is %d", off+uint64(i), b)
+			}
+		}
+		if off += uint64(n); errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if off != replies*maxRead {
+		t.Errorf("%d bytes", off)
+	}
+	if len(buffers) > replies/2 {
+		t.Errorf("%d buffers for %d replies", len(buffers), replies)
+	}
+}
+
 // Whether there is more behind a range is asked before the size, and a server that refuses to
 // tell is believed that there is not.
 func TestStatTellsMore(t *testing.T) {

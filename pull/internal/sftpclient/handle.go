@@ -87,6 +87,7 @@ type File struct {
 	next     int64  // the offset of the next request
 	end      int64  // where the range ends
 	buf      []byte // has arrived, and was not read
+	body     []byte // what buf is in
 	finished bool
 	stat     *call // the attributes, asked for already; nil for not
 }
@@ -123,7 +124,10 @@ func (f *File) Read(ctx context.Context, p []byte) (int, error) {
 		}
 	}
 	n := copy(p, f.buf)
-	f.buf = f.buf[n:]
+	if f.buf = f.buf[n:]; len(f.buf) == 0 {
+		f.c.reuse(f.body)
+		f.body = nil
+	}
 	return n, nil
 }
 
@@ -168,7 +172,7 @@ func (f *File) fill(ctx context.Context) error {
 	default:
 		f.asked = f.asked[1:]
 	}
-	f.buf = data
+	f.buf, f.body = data, d.body
 	return nil
 }
 
@@ -247,6 +251,6 @@ func (f *File) Close() {
 	if f.stat != nil {
 		f.c.abandon(f.stat)
 	}
-	f.asked, f.finished, f.buf, f.stat = nil, true, nil, nil
+	f.asked, f.finished, f.buf, f.body, f.stat = nil, true, nil, nil, nil
 	f.c.close(f.handle)
 }

@@ -117,8 +117,9 @@ type Name struct {
 
 // decoder takes a packet apart. After an error everything is zero.
 type decoder struct {
-	b   []byte
-	err error
+	b    []byte
+	body []byte // what b is in, where that may be used again
+	err  error
 }
 
 func (d *decoder) take(n int) []byte {
