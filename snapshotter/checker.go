@@ -73,9 +73,9 @@ type Damaged struct {
 }
 
 // Sample reads all directories of a snapshot, and the bytes of a part of its files, from 0 to 1,
-// chosen at random, and compares them with their MACs. It goes on after what is damaged. Errors:
-// ErrUnavailable, with ErrUnread when the store can be reached and does not give what it has; ErrNoSnapshot; and what makes
-// it impossible to find the files at all.
+// chosen at random, and compares them with their MACs. It goes on after what is damaged, and after what a store
+// that can be reached does not give. With an error, Sampled has what was found until then. Errors: ErrUnavailable, with ErrUnread, the
+// first, for what was not given; ErrNoSnapshot; and what makes it impossible to find the files at all.
 func (c *Checker) Sample(ctx context.Context, id ID, part float64) (Sampled, error) {
 	s := c.v.s
 	v, err := s.View(ctx, id)
@@ -85,29 +85,39 @@ func (c *Checker) Sample(ctx context.Context, id ID, part float64) (Sampled, err
 	x := &sampling{c: c, v: v, part: part, seen: newParts(), bad: make(map[objects.MAC]struct{})}
 	err = ordered(ctx, searchParallel(), x.files(ctx), x.check, func(f sampledFile) error {
 		if f.err != nil {
-			return x.damaged(ctx, f)
+			return x.failed(ctx, f)
 		}
 		return nil
 	})
 	if err == nil {
 		x.keep()
+		err = x.unread
 	} else {
-		if err = s.asDamage(ctx, err); errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
-			err = s.unread(ctx, err)
-		}
+		err = s.asUnread(ctx, err)
+	}
+	if err != nil {
 		err = fmt.Errorf("check snapshot %s: %w", id, err)
 	}
 	return x.out, err
 }
 
+// asUnread is asDamage, with ErrUnread for what a store that can be reached does not give.
+func (s *Snapshotter) asUnread(ctx context.Context, err error) error {
+	if err = s.asDamage(ctx, err); errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+		err = s.unread(ctx, err)
+	}
+	return err
+}
+
 // sampling is a sample that is being read.
 type sampling struct {
-	c    *Checker
-	v    *View
-	part float64
-	out  Sampled
-	seen parts                    // what is read, or about to be
-	bad  map[objects.MAC]struct{} // objects of it that could not be read; zero stands for directories
+	c      *Checker
+	v      *View
+	part   float64
+	out    Sampled
+	unread error                    // ErrUnread: the first
+	seen   parts                    // what is read, or about to be
+	bad    map[objects.MAC]struct{} // objects of it that could not be read; zero stands for directories
 }
 
 // sampledFile is a file that is to be read; or a directory that could not be.
@@ -124,17 +134,22 @@ func (f *sampledFile) object() (mac objects.MAC) {
 	return mac
 }
 
-func (x *sampling) damaged(ctx context.Context, f sampledFile) error {
-	err := x.c.v.s.asDamage(ctx, f.err)
-	if errors.Is(err, ErrUnavailable) {
+// failed takes note of what could not be read. The error says that there is no point in reading on.
+func (x *sampling) failed(ctx context.Context, f sampledFile) error {
+	err := x.c.v.s.asUnread(ctx, f.err)
+	switch {
+	case errors.Is(err, ErrUnread):
+		if x.unread == nil {
+			x.unread = fmt.Errorf("%s: %w", f.path, err)
+		}
+	case errors.Is(err, ErrUnavailable):
 		return err
+	case len(x.out.Damaged) == damagedMost:
+		x.out.More++
+	default:
+		x.out.Damaged = append(x.out.Damaged, Damaged{f.path, err})
 	}
 	x.bad[f.object()] = struct{}{}
-	if len(x.out.Damaged) == damagedMost {
-		x.out.More++
-		return nil
-	}
-	x.out.Damaged = append(x.out.Damaged, Damaged{f.path, err})
 	return nil
 }
 

@@ -2,10 +2,8 @@ package snapshotter_test
 
 import (
 	"errors"
-	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/snapgate/gateway/snapshotter"
@@ -23,36 +21,30 @@ func (r *rig) checker() *snapshotter.Checker {
 	return c
 }
 
-// packfilesOf returns the packfiles that are read for a path: those of its bytes, as metadata has local copies.
-func (r *rig) packfilesOf(srv *storetest.SFTPServer, id snapshotter.ID, path string) []string {
-	r.t.Helper()
-	var mu sync.Mutex
-	names := make(map[string]bool)
-	srv.FailReads(func(name string) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if strings.HasPrefix(name, "packfiles/") {
-			names[name] = true
+// packfilesOf returns the packfiles that a sample of a snapshot reads from the store: those of the bytes of files, as there are
+// local copies of metadata.
+func packfilesOf(t *testing.T, srv *storetest.SFTPServer, c *snapshotter.Checker, id snapshotter.ID) []string {
+	t.Helper()
+	names := srv.ReadBy(func() {
+		if s, err := c.Sample(t.Context(), id, 1); err != nil || len(s.Damaged) > 0 {
+			t.Errorf("%v, %v", s.Damaged, err)
+		}
+	})
+	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, "packfiles/") })
+	if len(names) != 1 {
+		t.Fatalf("a sample reads %q, want one packfile", names)
+	}
+	return names
+}
+
+// failing makes reading these files fail.
+func failing(names []string) func(string) error {
+	return func(name string) error {
+		if slices.Contains(names, name) {
+			return errors.New("the disk does not answer")
 		}
 		return nil
-	})
-	defer srv.FailReads(nil)
-	v, err := r.View(r.t.Context(), id)
-	if err != nil {
-		r.t.Fatal(err)
 	}
-	defer v.Close()
-	e, err := v.Lstat(r.t.Context(), path)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if err := readInto(r.t.Context(), v, path, e, tree{}); err != nil {
-		r.t.Fatal(err)
-	}
-	if len(names) == 0 {
-		r.t.Fatalf("%s is in no packfile", path)
-	}
-	return slices.Collect(maps.Keys(names))
 }
 
 // wantDamaged wants the paths that a sample has found damaged.
@@ -79,14 +71,9 @@ func TestSampleShared(t *testing.T) {
 	two := r.commit(one, put("/e", dir(0)), put("/e/f", f), put("/e/g", file(2, "g")))
 	three := r.commit(two, remove("/d"))
 	ids := []snapshotter.ID{one, two, three}
-	packfiles := r.packfilesOf(srv, one, "/d/f")
+	packfiles := packfilesOf(t, srv, r.checker(), one)
 
-	srv.FailReads(func(name string) error {
-		if slices.Contains(packfiles, name) {
-			return errors.New("the disk does not answer")
-		}
-		return nil
-	})
+	srv.FailReads(failing(packfiles))
 	c := r.checker()
 	for i, id := range ids {
 		_, err := c.Sample(t.Context(), id, 1)
@@ -112,4 +99,22 @@ func TestSampleShared(t *testing.T) {
 		}
 		wantDamaged(t, "snapshot "+string(rune('1'+i)), s, want...)
 	}
+}
+
+// TestSampleUnreadBesideDamage: what could not be read hides nothing that is damaged in the same snapshot.
+func TestSampleUnreadBesideDamage(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	r := newRig(t, srv.Use)
+	one := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/a", file(1, string(randomBytes(t, 2<<20)))))
+	two := r.commit(one, put("/b", file(2, string(randomBytes(t, 2<<20)))))
+	c := r.checker()
+	a, b := packfilesOf(t, srv, c, one), packfilesOf(t, srv, c, two)
+	srv.FailReads(failing(a))
+	srv.Remove(b[0])
+	s, err := r.checker().Sample(t.Context(), two, 1)
+	wantUnread(t, "sample", err)
+	if err == nil || !strings.Contains(err.Error(), "/a: ") {
+		t.Errorf("got %v, want it to name /a", err)
+	}
+	wantDamaged(t, "sample", s, "/b")
 }

@@ -193,22 +193,23 @@ func (ck *checkCommand) check(ctx context.Context, v *viewing, checker *snapshot
 		if sampled, err = checker.Sample(ctx, s.ID, ck.part); err == nil {
 			l.Files, l.Bytes = &sampled.Files, &sampled.Bytes
 		}
-	} else if err = checker.Check(ctx, s.ID); err != nil && !errors.Is(err, store.ErrUnavailable) {
-		// It says that something is damaged; this says what. An error of its own says no more.
-		sampled, _ = checker.Sample(ctx, s.ID, 1)
+	} else {
+		sampled, err = checkWhole(ctx, checker, s.ID)
 	}
 	l.Seconds = time.Since(began).Seconds()
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
-	case errors.Is(err, snapshotter.ErrUnread):
-		l.Result, l.Error = "unread", err.Error()
-	case errors.Is(err, store.ErrUnavailable):
+	case err == nil && len(sampled.Damaged) == 0:
+	case errors.Is(err, store.ErrUnavailable) && !errors.Is(err, snapshotter.ErrUnread):
 		return nil, err
-	case err != nil:
-		l.Result, l.Error = "damaged", err.Error()
-	case len(sampled.Damaged) > 0:
+	case errors.Is(err, snapshotter.ErrUnread) && len(sampled.Damaged) == 0:
+		l.Result = "unread"
+	default: // also when something else could not be read
 		l.Result = "damaged"
+	}
+	if err != nil {
+		l.Error = err.Error()
 	}
 	if l.Result != "good" {
 		// What maintenance takes away of a snapshot that was removed meanwhile is no damage.
@@ -228,6 +229,19 @@ func (ck *checkCommand) check(ctx context.Context, v *viewing, checker *snapshot
 		return l, err
 	}
 	return l, nil
+}
+
+// checkWhole is Checker.Check, and says what is damaged. An error with ErrUnread says nothing of that: kloset does not tell the two apart.
+func checkWhole(ctx context.Context, checker *snapshotter.Checker, id snapshotter.ID) (snapshotter.Sampled, error) {
+	err := checker.Check(ctx, id)
+	if err == nil || errors.Is(err, store.ErrUnavailable) && !errors.Is(err, snapshotter.ErrUnread) {
+		return snapshotter.Sampled{}, err
+	}
+	sampled, serr := checker.Sample(ctx, id, 1)
+	if errors.Is(err, snapshotter.ErrUnread) && serr != nil && !errors.Is(serr, store.ErrUnavailable) && ctx.Err() == nil {
+		err = serr // it is damaged so much that no file of it can be found
+	}
+	return sampled, err
 }
 
 func (ck *checkCommand) print(v *viewing, s snapshotter.Snapshot, l *checkLine) error {

@@ -188,7 +188,12 @@ func (p *program) storeCheck(ctx context.Context, _ *store.Store, snaps *snapsho
 			return fmt.Errorf("store check: %w", err)
 		}
 		verdict := "good"
-		switch err := checker.Check(ctx, s.ID); {
+		switch sampled, err := checkWhole(ctx, checker, s.ID); {
+		case ctx.Err() != nil:
+			return fmt.Errorf("store check: %w", ctx.Err())
+		case len(sampled.Damaged) > 0 && errors.Is(err, snapshotter.ErrUnread):
+			damaged++
+			verdict = "damaged: " + printable(sampled.Damaged[0].Path) + ": " + printable(sampled.Damaged[0].Err.Error())
 		case errors.Is(err, snapshotter.ErrUnread):
 			unread = cmp.Or(unread, err)
 			verdict = "unread: " + printable(err.Error())

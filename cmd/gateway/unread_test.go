@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -55,6 +56,17 @@ func failPackfiles(name string) error {
 	return nil
 }
 
+// checks are the commands that check all snapshots of a store.
+func checks(st *store.Store, snaps *snapshotter.Snapshotter, list []snapshotter.Snapshot) map[string]func(context.Context, *program, io.Writer) error {
+	return map[string]func(context.Context, *program, io.Writer) error{
+		"check": func(ctx context.Context, p *program, out io.Writer) error {
+			ck := new(checkCommand)
+			return ck.run(ctx, p.newViewing(&ck.viewFlags, new(config.Config), st, snaps, list, out), nil)
+		},
+		"store check": func(ctx context.Context, p *program, _ io.Writer) error { return p.storeCheck(ctx, st, snaps) },
+	}
+}
+
 // TestCheckUnread: a check says of each snapshot that its store did not give that it is unread, calls none of them damaged, and
 // ends as when the store is unavailable.
 func TestCheckUnread(t *testing.T) {
@@ -63,14 +75,7 @@ func TestCheckUnread(t *testing.T) {
 	snaps := openSnapshots(t, st)
 	list := twoSnapshots(t, snaps)
 	srv.FailReads(failPackfiles)
-	checks := map[string]func(context.Context, *program, io.Writer) error{
-		"check": func(ctx context.Context, p *program, out io.Writer) error {
-			ck := new(checkCommand)
-			return ck.run(ctx, p.newViewing(&ck.viewFlags, new(config.Config), st, snaps, list, out), nil)
-		},
-		"store check": func(ctx context.Context, p *program, _ io.Writer) error { return p.storeCheck(ctx, st, snaps) },
-	}
-	for name, check := range checks {
+	for name, check := range checks(st, snaps, list) {
 		var out strings.Builder
 		err := check(t.Context(), &program{stdout: &out, stderr: io.Discard}, &out)
 		if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrDamaged) || !strings.Contains(hintFor(err), "is the server") {
@@ -78,6 +83,69 @@ func TestCheckUnread(t *testing.T) {
 		}
 		if text := out.String(); strings.Count(text, " unread: ") != 2 || strings.Contains(text, "damaged") {
 			t.Errorf("%s prints %q, want two that are unread", name, text)
+		}
+	}
+}
+
+// content is a change's bytes: so many that they are in a packfile apart from metadata.
+type content byte
+
+func (content) Size() int64 { return 2 << 20 }
+
+func (c content) Open(context.Context) (io.ReadCloser, error) {
+	return io.NopCloser(io.LimitReader(rand.NewChaCha8([32]byte{byte(c)}), c.Size())), nil
+}
+
+// TestCheckUnreadBesideDamage: what could not be read hides nothing that is damaged in the same snapshot.
+func TestCheckUnreadBesideDamage(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	st := storetest.New(t, srv.Use)
+	snaps := openSnapshots(t, st)
+	list := twoSnapshots(t, snaps)
+	var packfiles [2]string // of a, b
+	for i := range packfiles {
+		m := snapshotter.Meta{
+			Share: "main", ShareID: "s", GatewayID: "g", Sequence: uint64(3 + i), Parent: list[0].ID, Time: time.Unix(int64(3+i), 0),
+		}
+		c := snapshotter.Change{
+			Path: "/" + string(rune('a'+i)), Kind: snapshotter.File, Attr: snapshotter.Attr{Mode: 0o644, ModTime: m.Time}, Version: m.Sequence,
+			Content: content(i),
+		}
+		id, err := snaps.Commit(t.Context(), m.Parent, func(yield func(snapshotter.Change, error) bool) { yield(c, nil) }, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if list, err = snaps.Snapshots(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		read := srv.ReadBy(func() {
+			checker, err := snaps.NewChecker()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer checker.Close()
+			if _, err := checker.Sample(t.Context(), id, 1); err != nil {
+				t.Error(err)
+			}
+		})
+		for _, name := range read {
+			if strings.HasPrefix(name, "packfiles/") && name != packfiles[0] {
+				packfiles[i] = name
+			}
+		}
+	}
+	srv.FailReads(func(name string) error {
+		if name == packfiles[0] {
+			return errors.New("the disk does not answer")
+		}
+		return nil
+	})
+	srv.Remove(packfiles[1])
+	for name, check := range checks(st, snaps, list) {
+		var out strings.Builder
+		err := check(t.Context(), &program{stdout: &out, stderr: io.Discard}, &out)
+		if text := out.String(); !errors.Is(err, store.ErrDamaged) || !strings.Contains(text, " damaged: ") || !strings.Contains(text, "/b: ") {
+			t.Errorf("%s: got %v, and %q, want /b to be damaged", name, err, text)
 		}
 	}
 }

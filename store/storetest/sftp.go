@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -89,6 +90,23 @@ func (s *SFTPServer) FailReads(fail func(name string) error) {
 
 // BytesRead returns how many bytes of files it has given so far.
 func (s *SFTPServer) BytesRead() int64 { return s.read.Load() }
+
+// ReadBy returns the files of the store that fn reads, in order. Until it ends, nothing else may be read, and no read fails.
+func (s *SFTPServer) ReadBy(fn func()) []string {
+	var mu sync.Mutex
+	read := make(map[string]bool)
+	s.FailReads(func(name string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		read[name] = true
+		return nil
+	})
+	defer s.FailReads(nil)
+	fn()
+	mu.Lock()
+	defer mu.Unlock()
+	return slices.Sorted(maps.Keys(read))
+}
 
 // Files lists the files of the store below a directory of it, in order.
 func (s *SFTPServer) Files(dir string) (names []string) {
