@@ -80,7 +80,7 @@ func (c *Checker) Sample(ctx context.Context, id ID, part float64) (Sampled, err
 	s := c.v.s
 	v, err := s.View(ctx, id)
 	if err != nil {
-		return Sampled{}, s.asDamage(ctx, err)
+		return Sampled{}, s.asUnread(ctx, err)
 	}
 	x := &sampling{c: c, v: v, part: part, seen: newParts(), bad: make(map[objects.MAC]struct{})}
 	err = ordered(ctx, searchParallel(), x.files(ctx), x.check, func(f sampledFile) error {

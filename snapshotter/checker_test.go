@@ -118,3 +118,25 @@ func TestSampleUnreadBesideDamage(t *testing.T) {
 	}
 	wantDamaged(t, "sample", s, "/b")
 }
+
+// TestSampleUnreadIndex: a snapshot whose indexes a store that can be reached does not give is unread, and others are read.
+func TestSampleUnreadIndex(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	r := newRig(t, srv.Use, func(cfg *store.Config) { cfg.MirrorBytes = 1 }) // no local copies of metadata
+	one := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/a", file(1, "a")))
+	before := srv.Files("packfiles")
+	two := r.commit(one, put("/b", file(2, "b")))
+	added := slices.DeleteFunc(srv.Files("packfiles"), func(name string) bool { return slices.Contains(before, name) })
+	srv.FailReads(failing(added))
+	c := newSnapshotter(t, r.store)
+	checker, err := c.NewChecker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer checker.Close()
+	_, err = checker.Sample(t.Context(), two, 1)
+	wantUnread(t, "sample", err)
+	if s, err := checker.Sample(t.Context(), one, 1); err != nil || len(s.Damaged) > 0 || s.Files != 1 {
+		t.Errorf("the other one: got %+v, %v", s, err)
+	}
+}
