@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/PlakarKorp/kloset/caching"
@@ -508,13 +509,18 @@ func (s *Snapshotter) unread(ctx context.Context, err error) error {
 }
 
 // asDamage is for whoever proves what the store holds: that something is missing from a store which is there is damage to
-// them, and to others it is as if the store were away.
+// them, and to others it is as if the store were away. So is a bad sector of a disk of this machine, which a
+// scrub takes for damage, too: nobody reads it another time.
 func (s *Snapshotter) asDamage(ctx context.Context, err error) error {
-	if ctx.Err() != nil || !isLost(err) && !errors.Is(err, repository.ErrPackfileNotFound) {
+	missing := isLost(err) || errors.Is(err, repository.ErrPackfileNotFound)
+	if ctx.Err() != nil || !missing && (s.store.Remote() || !errors.Is(err, syscall.EIO)) {
 		return err
 	}
 	if away := s.away(ctx); away != nil {
 		return away
+	}
+	if !missing {
+		return fmt.Errorf("%w: the disk cannot read a part of it", store.ErrDamaged)
 	}
 	return fmt.Errorf("%w: a part of it is missing", store.ErrDamaged)
 }
