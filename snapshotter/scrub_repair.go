@@ -179,8 +179,8 @@ func (r *scrubbing) repairFile(ctx context.Context, k ledgerKey) error {
 	switch {
 	case err != nil || len(left) == 0:
 		return err
-	case missing && f.unread == nil: // otherwise it may come back as it was
-		return r.restow(ctx, k.mac)
+	case missing:
+		return r.restow(ctx, k.mac, f.unread)
 	}
 	return f.lacks(left)
 }
@@ -217,13 +217,15 @@ func (r *scrubbing) told(ctx context.Context, mac objects.MAC) error {
 }
 
 // restow stores what snapshots use of a packfile that is missing in another one. The rest of it is
-// gone, so it is not put back under its name: commits would count on what it does not have.
-func (r *scrubbing) restow(ctx context.Context, mac objects.MAC) error {
+// gone, so it is not put back under its name: commits would count on what it does not have. unread is why a place could not
+// be read where blobs may be, nil when all could: it matters only if something is not found that snapshots use.
+func (r *scrubbing) restow(ctx context.Context, mac objects.MAC, unread error) error {
 	places, err := r.s.store.PlacesIn(mac)
 	if err != nil {
 		return err
 	}
 	f := r.newFinder(ctx, mac, places)
+	f.note(unread)
 	found := make(map[store.BlobID][]byte)
 	var left []store.Place
 	for _, p := range places {

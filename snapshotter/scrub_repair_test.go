@@ -393,6 +393,54 @@ func TestRepairMissingInPart(t *testing.T) {
 	}
 }
 
+// TestRepairMissingUnread takes such a packfile away while another one, with that which no snapshot uses, cannot be read: that
+// does not keep what they use from being stored again.
+func TestRepairMissingUnread(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	k := newScrubRig(t, srv.Use)
+	contents := func() []string { // more than 1 MiB have packfiles of their own
+		return slices.DeleteFunc(srv.Files("packfiles"), func(name string) bool { return srv.Size(name) < 1<<20 })
+	}
+	added := func(commit func()) string {
+		t.Helper()
+		was := contents()
+		commit()
+		is := slices.DeleteFunc(contents(), func(name string) bool { return slices.Contains(was, name) })
+		if len(is) != 1 {
+			t.Fatalf("%d packfiles of contents, want 1", len(is))
+		}
+		return is[0]
+	}
+	gone, kept := noise(6, 1100<<10), file(61, noise(5, 800<<10))
+	var removed [2]snapshotter.ID
+	unread := added(func() { removed[0] = k.commit(k.last, put("/gone", file(60, gone))) })
+	k.Distrust(&snapshotter.ScrubState{Damage: []snapshotter.Damage{{Kind: snapshotter.DamagedPackfile, File: filepath.Base(unread)}}})
+	missing := added(func() { removed[1] = k.commit(removed[0], put("/gone", file(62, gone)), put("/kept", kept)) })
+	k.Distrust(&snapshotter.ScrubState{})
+	k.first, k.last = k.last, k.commit(removed[1], remove("/gone"))
+	for _, id := range removed {
+		if err := k.Remove(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	from := k.synced()
+	srv.Remove(missing)
+	if n := len(k.scrub(snapshotter.ScrubAll).State.Damage); n != 1 {
+		t.Fatalf("%d damaged, want 1", n)
+	}
+	srv.FailReads(func(name string) error {
+		if name == unread {
+			return errors.New("the disk does not answer")
+		}
+		return nil
+	})
+	k.sound(k.repair(from))
+	cfg := otherConfig(k.store)
+	srv.Use(&cfg)
+	other := &rig{Snapshotter: newSnapshotter(t, storetest.Open(t, cfg)), t: t, store: k.store}
+	other.expect(k.last, with(map[string]*item{"/large": ptr(file(20, noise(1, 1<<20))), "/kept": &kept}))
+}
+
 // TestRepairShowsSnapshot repairs the header of a snapshot that could not be read when the process began: it is
 // there again, and was not taken for one to make anew.
 func TestRepairShowsSnapshot(t *testing.T) {
