@@ -68,7 +68,7 @@ func TestGiveUp(t *testing.T) {
 			k.sound(k.scrub(snapshotter.ScrubAll))
 
 			other := newSnapshotter(t, storetest.Open(t, otherConfig(k.store)))
-			if lost, err := other.Unreadable(); err != nil || len(lost) > 0 {
+			if lost, err := other.Unreadable(t.Context()); err != nil || len(lost) > 0 {
 				t.Errorf("unreadable for others: %v, %v", lost, err)
 			}
 			if err := other.Check(t.Context(), k.first); err != nil {

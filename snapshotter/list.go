@@ -221,12 +221,16 @@ func (s *Snapshotter) loadRecords(ctx context.Context, ids []objects.MAC, known 
 
 // Unreadable lists the snapshots that should be there and cannot be read: their headers, or indexes without which nothing of
 // them can be read, are damaged or missing. It is answered from what was listed last. When there are any, it waits for a commit
-// that is running.
-func (s *Snapshotter) Unreadable() ([]ID, error) {
+// that is running, or for the end of ctx, whose error it returns then.
+func (s *Snapshotter) Unreadable(ctx context.Context) ([]ID, error) {
 	if ids, err := s.unlisted(); len(ids) == 0 || err != nil {
 		return nil, err
 	}
-	s.write.Lock() // what was just made is in the index before it is in the list
+	for pause := catchUpPause; !s.write.TryLock(); pause = min(2*pause, catchUpPauseMost) { // what was just made is in the index before it is in the list
+		if err := sleep(ctx, pause); err != nil {
+			return nil, err
+		}
+	}
 	defer s.write.Unlock()
 	return s.unlisted()
 }

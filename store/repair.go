@@ -126,10 +126,10 @@ func (s *Store) MendPackfile(ctx context.Context, mac objects.MAC) (*Mending, er
 	}
 	end := 0
 	for _, at := range places {
+		if at.Offset > verifyMost || at.Offset+uint64(at.Length) > verifyMost {
+			return nil, fmt.Errorf("a packfile with a blob of %d bytes at %d: %w", at.Length, at.Offset, errors.ErrUnsupported)
+		}
 		end = max(end, int(at.Offset)+int(at.Length))
-	}
-	if end > verifyMost {
-		return nil, fmt.Errorf("a packfile of %d bytes: %w", end, errors.ErrUnsupported)
 	}
 	m := &Mending{s: s, mac: mac, was: p, missing: missing, places: places, blobs: make([]byte, end)}
 	_, _ = rand.Read(m.blobs) // never fails; padding

@@ -183,3 +183,15 @@ func TestDoubtful(t *testing.T) {
 		t.Error("a blob is not doubtful that is sound only where it is to be removed")
 	}
 }
+
+// TestMendForged has an index with places behind the end of everything, of a packfile that is missing.
+func TestMendForged(t *testing.T) {
+	s, mac, path, data := onePackfile(t)
+	forged := store.Place{Type: resources.RT_CHUNK, Blob: objects.MAC{1}, Packfile: mac, Offset: 1<<64 - 10, Length: 5}
+	if err := errors.Join(store.AddPlaces(s, forged), os.Remove(path)); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := mend(t, s, mac, func(p store.Place) ([]byte, error) { return data[p.Blob], nil }); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("%d blobs left, %v", len(left), err)
+	}
+}

@@ -136,7 +136,7 @@ func listSnapshots(ctx context.Context, snaps *snapshotter.Snapshotter, share st
 	if err != nil {
 		return nil, nil, err
 	}
-	unreadable, err := snaps.Unreadable()
+	unreadable, err := snaps.Unreadable(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -111,7 +111,7 @@ func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) erro
 	if ck.part > 0 && !ck.asJSON {
 		_, _ = fmt.Fprintf(v.p.stderr, "read the bytes of %s, %s\n", count(total.Files, "file", "files"), bytesText(int64(total.Bytes)))
 	}
-	lost, err := ck.unlisted(v, args)
+	lost, err := ck.unlisted(ctx, v, args)
 	if err != nil {
 		return err
 	}
@@ -123,11 +123,11 @@ func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) erro
 
 // unlisted names the snapshots that nothing is known of but that there are such: their headers
 // cannot be read. It does so when all are checked.
-func (ck *checkCommand) unlisted(v *viewing, args []string) (n int, err error) {
+func (ck *checkCommand) unlisted(ctx context.Context, v *viewing, args []string) (n int, err error) {
 	if len(args) > 0 || ck.share != "" {
 		return 0, nil
 	}
-	ids, err := v.snaps.Unreadable()
+	ids, err := v.snaps.Unreadable(ctx)
 	if err != nil {
 		return 0, err
 	}

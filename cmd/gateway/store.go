@@ -207,7 +207,7 @@ func (p *program) storeCheck(ctx context.Context, _ *store.Store, snaps *snapsho
 			return err
 		}
 	}
-	lost, err := snaps.Unreadable()
+	lost, err := snaps.Unreadable(ctx)
 	if err != nil {
 		return fmt.Errorf("store check: %w", err)
 	}

@@ -160,7 +160,12 @@ func (v *viewing) find(ref string) (snapref.Found, error) {
 	if !errors.Is(err, snapref.ErrNotFound) {
 		return found, err
 	}
-	lost, lerr := v.snaps.Unreadable()
+	within, cancel := context.WithTimeout(context.Background(), catchUpLimit)
+	defer cancel()
+	lost, lerr := v.snaps.Unreadable(within)
+	if errors.Is(lerr, context.DeadlineExceeded) {
+		return found, err // a commit goes on: what it is about to list cannot be told from what is lost
+	}
 	if lerr != nil {
 		return found, lerr
 	}
