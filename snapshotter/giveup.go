@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -14,31 +15,68 @@ import (
 	"github.com/snapgate/gateway/store"
 )
 
-// ErrReadable means that a snapshot is not given up, as it can be read, or as one was made in its place.
-var ErrReadable = errors.New("the snapshot can be read, or another one was made in its place")
+// ErrReadable means that a snapshot is not given up: it is not proven that its header is lost, or one was made in its place.
+var ErrReadable = errors.New("its header is not lost, or another snapshot was made in its place")
+
+// errNoCopyOf says why a snapshot is not made anew when there is nothing to make it of.
+var errNoCopyOf = errors.New("the store to repair from has no copy of it")
 
 // giveUpDigits is how many digits of an id have to be given at least.
 const giveUpDigits = 8
 
-// accepted takes over what somebody says who knows that it does not come back.
-func (r *scrubbing) accepted(ctx context.Context) (err error) {
-	if r.cfg.Accept {
-		if err := r.accept(ctx); err != nil {
-			return err
+// giveUpLost removes the snapshots of ScrubConfig.GiveUp, after all that a repair can do, and reads again what was damaged.
+func (r *scrubbing) giveUpLost(ctx context.Context, done map[ledgerKey]bool) (err error) {
+	if err := r.toldWhole(ctx); err != nil {
+		return fmt.Errorf("give up: %w", err)
+	}
+	refs := slices.DeleteFunc(slices.Clone(r.cfg.GiveUp), func(ref string) bool {
+		return len(ref) >= giveUpDigits && slices.ContainsFunc(r.report.Replaced, func(made Replaced) bool { return begins(made.Old, ref) })
+	})
+	if len(refs) == 0 {
+		return nil
+	}
+	if r.report.GivenUp, err = r.removeLost(ctx, refs); err != nil {
+		return fmt.Errorf("give up: %w", err)
+	}
+	for k := range r.damage {
+		delete(done, k)
+	}
+	if err := r.read(ctx, done); err != nil {
+		return err
+	}
+	return r.unreadError()
+}
+
+// toldWhole returns an error unless it is known what there is to be lost, here and in the store to repair from.
+func (r *scrubbing) toldWhole(ctx context.Context) error {
+	if r.more {
+		return fmt.Errorf("some of the damage to the store %w: read everything first", ErrUnread)
+	}
+	for _, k := range slices.AppendSeq(slices.Collect(maps.Keys(r.damage)), maps.Keys(r.ledger.at)) {
+		if k.kind != ledgerPackfile && r.isDamaged(k) {
+			return fmt.Errorf("%w: a %s is, and what it tells of may be all that is lacking", store.ErrDamaged, kindOf(k))
 		}
 	}
-	if len(r.cfg.GiveUp) > 0 {
-		r.report.GivenUp, err = r.s.giveUp(ctx, r.cfg.GiveUp)
+	if r.cfg.From == nil || r.from().ID() == r.s.store.ID() {
+		return nil
+	}
+	hidden, err := r.cfg.From.Unreadable(ctx)
+	if err == nil && len(hidden) > 0 {
+		err = fmt.Errorf("the store to repair from has snapshots that cannot be read, of which one may be the copy: %w", ErrReadable)
 	}
 	return err
 }
 
-// giveUp removes snapshots of which nothing can be read, whoever has made them, pinned or the newest of its line or not: there
+// begins reports whether the text of an id begins so.
+func begins(id ID, ref string) bool { return strings.HasPrefix(id.String(), strings.ToLower(ref)) }
+
+// removeLost removes snapshots whose headers are lost, whoever has made them, pinned or the newest of its line or not: there
 // is nothing to be kept. First it looks under the lock for what is back, or can be put back from the local copies. It is
 // all or nothing. What is removed stays removed when its packfile is found later.
 //
 // Errors: ErrNoSnapshot and ErrReadable, of any of them; ErrBusy, ErrUnavailable.
-func (s *Snapshotter) giveUp(ctx context.Context, refs []string) (gone []ID, err error) {
+func (r *scrubbing) removeLost(ctx context.Context, refs []string) (gone []ID, err error) {
+	s := r.s
 	lock := func(ctx context.Context) (*store.Lock, func(), error) {
 		lock, unlock, err := s.lockAlone(ctx)
 		if err != nil {
@@ -51,8 +89,14 @@ func (s *Snapshotter) giveUp(ctx context.Context, refs []string) (gone []ID, err
 		return lock, unlock, nil
 	}
 	err = s.alter(ctx, lock, func(rw *repository.RepositoryWriter) (bool, error) {
+		if !s.anyReadable() {
+			return false, fmt.Errorf("%w: no snapshot at all can be read: it may be the place of the packfiles that is not there", ErrUnavailable)
+		}
 		for _, ref := range refs {
-			id, err := s.lost(ctx, ref)
+			id, err := s.dueAs(ref)
+			if err == nil {
+				err = r.headerLost(ctx, id)
+			}
 			if err != nil {
 				return false, err
 			}
@@ -67,7 +111,7 @@ func (s *Snapshotter) giveUp(ctx context.Context, refs []string) (gone []ID, err
 		return true, nil
 	}, func() {})
 	if err != nil {
-		return nil, fmt.Errorf("give up: %w", err)
+		return nil, err
 	}
 	for _, id := range gone {
 		s.log.Warn("a snapshot that cannot be read was given up", "snapshot", id.String())
@@ -75,16 +119,22 @@ func (s *Snapshotter) giveUp(ctx context.Context, refs []string) (gone []ID, err
 	return gone, nil
 }
 
-// lost finds the one snapshot whose id begins so, and makes sure that it cannot be read. It needs s.write and a lock on the
-// store.
-func (s *Snapshotter) lost(ctx context.Context, ref string) (ID, error) {
+// anyReadable reports whether there is a snapshot that can be read.
+func (s *Snapshotter) anyReadable() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.records) > 0
+}
+
+// dueAs finds the one snapshot that should be there and whose id begins so.
+func (s *Snapshotter) dueAs(ref string) (ID, error) {
 	due, err := s.due()
 	if err != nil {
 		return ID{}, err
 	}
 	var found []ID
 	for _, mac := range due {
-		if id := ID(mac); strings.HasPrefix(id.String(), strings.ToLower(ref)) && !slices.Contains(found, id) {
+		if id := ID(mac); begins(id, ref) && !slices.Contains(found, id) {
 			found = append(found, id)
 		}
 	}
@@ -96,21 +146,69 @@ func (s *Snapshotter) lost(ctx context.Context, ref string) (ID, error) {
 	case len(found) > 1:
 		return ID{}, fmt.Errorf("%q begins the ids of %d snapshots", ref, len(found))
 	}
-	id := found[0]
+	return found[0], nil
+}
+
+// headerLost returns nil when it is proven that the header of a snapshot is lost: this run has found it damaged or missing, has
+// tried to repair that, and it is so now. That it cannot be read proves nothing: that may be a line, a disk, or
+// an index of this machine. It needs s.write and a lock on the store, after takeStock.
+func (r *scrubbing) headerLost(ctx context.Context, id ID) error {
+	s, mac := r.s, objects.MAC(id)
 	if s.known(id) != nil {
-		return ID{}, fmt.Errorf("snapshot %s: %w", id, ErrReadable)
+		return fmt.Errorf("snapshot %s: %w", id, ErrReadable)
 	}
-	r, err := s.loadRecord(id)
-	if err == nil {
-		err = s.usable(r)
+	switch cause := r.gaveUp[id]; {
+	case cause == nil, errors.Is(cause, errNoCopyOf):
+	default:
+		return fmt.Errorf("snapshot %s has a copy in the store to repair from, of which it could not be made anew: %w", id, cause)
 	}
-	switch err = s.asDamage(ctx, err); {
+	_, err := s.loadRecord(id)
+	switch {
 	case err == nil: // it is back, and not listed yet
-		return ID{}, fmt.Errorf("snapshot %s: %w", id, ErrReadable)
+		return fmt.Errorf("snapshot %s: %w", id, ErrReadable)
 	case ctx.Err() != nil:
-		return ID{}, ctx.Err()
-	case store.IsIO(err): // that says nothing
-		return ID{}, store.Unavailable("read snapshot "+id.String(), err)
+		return ctx.Err()
+	case isLost(err), errors.Is(err, repository.ErrPackfileNotFound):
+	case store.IsIO(s.store.CacheError(err)):
+		return store.Unavailable("read snapshot "+id.String(), err)
 	}
-	return id, nil
+	unproven := fmt.Errorf("snapshot %s is in no file that this scrub has found damaged: %w", id, ErrReadable)
+	if r.uses == nil {
+		return unproven
+	}
+	if _, found := r.uses.used[store.BlobID{Type: resources.RT_SNAPSHOT, MAC: mac}]; !found {
+		return unproven
+	}
+	places, err := s.store.PlacesOf(resources.RT_SNAPSHOT, mac)
+	if err != nil {
+		return err
+	}
+	if len(places) == 0 {
+		lost, err := s.store.LostSnapshots()
+		if err == nil && !slices.Contains(lost, mac) {
+			err = unproven
+		}
+		return err
+	}
+	for _, at := range places {
+		switch lost, err := r.placeLost(ctx, at); {
+		case err != nil:
+			return err
+		case !lost:
+			return unproven
+		}
+	}
+	return nil
+}
+
+// placeLost reports whether what was in a place of the store is not there any more, which is read again.
+func (r *scrubbing) placeLost(ctx context.Context, at store.Place) (bool, error) {
+	if r.damage[ledgerKey{ledgerPackfile, at.Packfile}] == nil {
+		return false, nil // whether it can be repaired was not tried
+	}
+	c, err := r.s.store.VerifyPackfile(ctx, at.Packfile, r.pace)
+	if err == nil && c.Err != nil && (store.IsIO(c.Err) || !errors.Is(c.Err, store.ErrDamaged)) {
+		err = store.Unavailable("read packfile", c.Err)
+	}
+	return c.Missing || slices.ContainsFunc(c.Damaged, func(bad store.Place) bool { return bad.Type == at.Type && bad.Blob == at.Blob }), err
 }

@@ -3,6 +3,7 @@ package snapshotter_test
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/snapgate/gateway/snapshotter"
@@ -97,4 +98,146 @@ func TestGiveUpWhatIsBack(t *testing.T) {
 		t.Errorf("got %v, want %v", err, snapshotter.ErrReadable)
 	}
 	k.whole()
+}
+
+// headersOf flips a bit of the headers of snapshots.
+func (k *scrubRig) headersOf(ids ...snapshotter.ID) {
+	k.t.Helper()
+	paths := make(map[string]bool)
+	for _, id := range ids {
+		paths[k.packfileOf(id)] = true
+	}
+	for _, x := range k.regions() {
+		if x.what == "snapshot" && paths[x.path] {
+			change(k.t, x.path, flip(8*x.from))
+		}
+	}
+}
+
+// afresh has the rig use what another process knows, which has the same local copies.
+func (k *scrubRig) afresh() {
+	k.t.Helper()
+	k.Snapshotter = newSnapshotter(k.t, k.store)
+}
+
+// TestGiveUpRepairs: what the local copies have is repaired, not given up, be it missing or damaged.
+func TestGiveUpRepairs(t *testing.T) {
+	for name, spoil := range map[string]func(k *scrubRig){
+		"missing": func(k *scrubRig) { k.lose(k.last) },
+		"damaged": func(k *scrubRig) { k.headersOf(k.last) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newScrubRig(t)
+			spoil(k)
+			k.scrub(snapshotter.ScrubAll)
+			k.afresh()
+			if rep, err := k.giveUp(k.last); !errors.Is(err, snapshotter.ErrReadable) || len(rep.GivenUp) > 0 || !rep.State.Sound() {
+				t.Errorf("got %v, %v, want %v and nothing damaged", rep, err, snapshotter.ErrReadable)
+			}
+			k.whole()
+		})
+	}
+}
+
+// TestGiveUpReplaces: what another store has a copy of is made anew, not given up; what it may have stays.
+func TestGiveUpReplaces(t *testing.T) {
+	k, from, was := newReplaceRig(t)
+	k.headersOf(k.last)
+	k.afresh()
+	k.scrub(snapshotter.ScrubAll)
+	cfg := k.config(snapshotter.ScrubDamaged)
+	cfg.GiveUp, cfg.From = []string{k.last.String()}, from
+	rep, err := k.Scrub(t.Context(), cfg)
+	if err != nil || len(rep.GivenUp) > 0 || len(rep.Replaced) != 1 || rep.Replaced[0].Old != k.last {
+		t.Fatalf("given up: %v, replaced: %v, %v", rep.GivenUp, rep.Replaced, err)
+	}
+	k.sound(rep)
+	if list, err := k.Snapshots(t.Context(), ""); err != nil || len(list) != len(was) {
+		t.Errorf("%d snapshots, %v, want %d", len(list), err, len(was))
+	}
+}
+
+// TestGiveUpWhileCopyIsUnknown: a snapshot that cannot be read in the store to repair from may be the copy.
+func TestGiveUpWhileCopyIsUnknown(t *testing.T) {
+	k, _, _ := newReplaceRig(t)
+	k.headersOf(k.last)
+	k.afresh()
+	k.scrub(snapshotter.ScrubAll)
+	other := newScrubRig(t)
+	other.forget()
+	other.headersOf(other.last)
+	other.afresh()
+	cfg := k.config(snapshotter.ScrubDamaged)
+	cfg.GiveUp, cfg.From = []string{k.last.String()}, other.Snapshotter
+	if rep, err := k.Scrub(t.Context(), cfg); !errors.Is(err, snapshotter.ErrReadable) || len(rep.GivenUp) > 0 {
+		t.Errorf("given up: %v, %v, want %v", rep.GivenUp, err, snapshotter.ErrReadable)
+	}
+}
+
+// TestGiveUpBeforeScrub: what no scrub has found damaged was not tried to be repaired.
+func TestGiveUpBeforeScrub(t *testing.T) {
+	k := newScrubRig(t)
+	k.forget()
+	k.scrub(snapshotter.ScrubAll)
+	k.lose(k.last)
+	k.noteLoss()
+	if rep, err := k.giveUp(k.last); !errors.Is(err, snapshotter.ErrReadable) || len(rep.GivenUp) > 0 {
+		t.Errorf("given up: %v, %v, want %v", rep.GivenUp, err, snapshotter.ErrReadable)
+	}
+}
+
+// TestGiveUpSoundHeader: a snapshot of which all metadata but the header are damaged, and that is not listed as others are
+// missing, too, is not given up.
+func TestGiveUpSoundHeader(t *testing.T) {
+	k := newScrubRig(t)
+	k.forget()
+	path := k.packfileOf(k.last)
+	for _, x := range k.regions() {
+		if x.path == path && x.what != "snapshot" && !x.part {
+			change(t, x.path, flip(8*x.from))
+		}
+	}
+	change(t, k.content(1<<20), func([]byte) []byte { return nil })
+	k.afresh()
+	k.scrub(snapshotter.ScrubAll)
+	k.noteLoss()
+	if lost, err := k.Unreadable(t.Context()); err != nil || len(lost) != 1 || lost[0] != k.last {
+		t.Fatalf("unreadable: %v, %v", lost, err)
+	}
+	if rep, err := k.giveUp(k.last); !errors.Is(err, snapshotter.ErrReadable) || len(rep.GivenUp) > 0 {
+		t.Errorf("given up: %v, %v, want %v", rep.GivenUp, err, snapshotter.ErrReadable)
+	}
+}
+
+// TestGiveUpWithoutPackfiles: a server whose packfiles are somewhere else for a while has none; nothing is given up.
+func TestGiveUpWithoutPackfiles(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	k := newScrubRig(t, srv.Use)
+	k.scrub(snapshotter.ScrubAll)
+	k.forget()
+	files := srv.Files("packfiles")
+	for _, name := range files {
+		srv.Rename(name, filepath.Base(name))
+	}
+	k.afresh()
+	k.scrub(snapshotter.ScrubAll)
+	for _, ids := range [][]snapshotter.ID{{k.last}, {k.first, k.last}} {
+		if rep, err := k.giveUp(ids...); !errors.Is(err, snapshotter.ErrUnavailable) || len(rep.GivenUp) > 0 {
+			t.Errorf("given up: %v, %v, want %v", rep.GivenUp, err, snapshotter.ErrUnavailable)
+		}
+	}
+	for _, name := range files {
+		srv.Rename(filepath.Base(name), name)
+	}
+	cfg := otherConfig(k.store)
+	srv.Use(&cfg)
+	other := newSnapshotter(t, storetest.Open(t, cfg))
+	if err := other.TakeStock(t.Context()); err != nil { // as whoever commits does
+		t.Fatal(err)
+	}
+	for _, id := range []snapshotter.ID{k.first, k.last} {
+		if err := other.Check(t.Context(), id); err != nil {
+			t.Errorf("%s, when the packfiles are back: %v", id, err)
+		}
+	}
 }

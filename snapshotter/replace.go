@@ -292,7 +292,7 @@ func (r *scrubbing) replace(ctx context.Context) (any bool, err error) {
 			}
 		}
 		if sources[id] == nil {
-			r.giveUp(id, errors.New("the store to repair from has no copy of it"))
+			r.giveUp(id, errNoCopyOf)
 		}
 	}
 	ids := slices.SortedFunc(maps.Keys(sources), func(a, b ID) int { // each may be the base of those after it

@@ -85,8 +85,8 @@ type ScrubConfig struct {
 	From   *Snapshotter
 	// Accept takes states that are missing for removed: the store is an older copy of itself.
 	Accept bool
-	// GiveUp are ids, or how they begin, of snapshots to be removed that cannot be read and of which nobody has a copy: the
-	// damage that concerns them alone is none any more. See ErrReadable.
+	// GiveUp are ids, or how they begin, of snapshots to be removed whose headers are lost and of which nobody has a copy: the
+	// damage that concerns them alone is none any more. What can be repaired is repaired first, as with Repair. See ErrReadable.
 	GiveUp []string
 	// AtOnce is up to how many packfiles the first run of all reads, whatever is due; 0: 64.
 	AtOnce   int
@@ -168,6 +168,7 @@ func (s *Snapshotter) openScrub(cfg ScrubConfig) (r *scrubbing, end func() error
 	cfg.Every = cmp.Or(cfg.Every, DefaultScrubEvery)
 	cfg.Scope = cmp.Or(cfg.Scope, ScrubDue)
 	cfg.damageMost = cmp.Or(cfg.damageMost, damageMost)
+	cfg.Repair = cfg.Repair || len(cfg.GiveUp) > 0 // what can be brought back is not lost
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -289,8 +290,10 @@ func (r *scrubbing) run(ctx context.Context) (err error) {
 	if err := r.begin(ctx); err != nil {
 		return err
 	}
-	if err := r.accepted(ctx); err != nil {
-		return err
+	if r.cfg.Accept {
+		if err := r.accept(ctx); err != nil {
+			return err
+		}
 	}
 	if err := r.read(ctx, done); err != nil {
 		return err
@@ -317,7 +320,10 @@ func (r *scrubbing) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return r.unreadError()
+	if err := r.unreadError(); err != nil || len(r.cfg.GiveUp) == 0 {
+		return err
+	}
+	return r.giveUpLost(ctx, done)
 }
 
 // read reads back what is planned. What cannot be read is tried again at the end.

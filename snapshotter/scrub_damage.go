@@ -42,6 +42,9 @@ func (r *scrubbing) damaged(k ledgerKey, bad damaged) {
 	r.found[k] = bad
 }
 
+// Missing reports whether the file is not there at all.
+func (d *Damage) Missing() bool { return d.Text == missingText }
+
 // saveDamage puts what is damaged into the state, as far as there is room, and the rest into the ledger.
 func (r *scrubbing) saveDamage() error {
 	r.state.Damage, r.state.More, r.state.suspects = nil, 0, nil

@@ -139,7 +139,7 @@ func hintFor(err error) string {
 		{config.ErrPassphrase, "see store.passphrase_file, passphrase_env and passphrase_command in the configuration"},
 		{snapshotter.ErrMaintaining, "wait for its end; gateway jobs tells whether the running gateway does it"},
 		{snapshotter.ErrDoubt, "gateway store check and plakar check tell which snapshots are whole; restore the store's files from a copy, or remove those that cannot be read (gateway scrub --give-up)"},
-		{snapshotter.ErrReadable, "only what nobody can read is given up; gateway prune removes what retention does not keep"},
+		{snapshotter.ErrReadable, "only a snapshot is given up whose header a scrub has found damaged or missing (gateway scrub --all), and of which nobody has a copy; gateway prune removes what retention does not keep"},
 		{disk.ErrLocked, "another gateway runs on this data_dir: stop it, or give this one another data_dir"},
 		{store.ErrUnavailable, "is the store's disk mounted, and may the gateway read and write it?"},
 		{store.ErrWrongPassphrase, "check store.passphrase_file (or _env, _command) and store.plaintext; without the passphrase the store was made with nobody can open it"},

@@ -43,10 +43,12 @@ is another copy of the files of the store, or has copies of its snapshots (gatew
 be repaired is told with the reason. A snapshot whose header or indexes cannot be repaired is made anew
 from its copy in that store, with another id, and takes the place of the damaged one.
 
-With --give-up a snapshot is removed whose header cannot be read and of which there is no copy anywhere: what is
-damaged and concerns it alone is not named any more. It is given by its id, or 8 digits of it or more. One that
-can be read is never given up, and one that is has gone for good, also when its packfile is found later: --repair
-comes first. It asks before; --yes is for scripts.
+With --give-up a snapshot is removed whose header is damaged or missing and of which there is no copy anywhere: what is
+damaged and concerns it alone is not named any more. It is given by its id, or 8 digits of it or more, after a scrub has
+found that. It repairs first what it can, as --repair does, with --from, too: what comes back is not given up. Nor is
+anything while no snapshot at all can be read, as then the packfiles may be somewhere else: if it was the
+only one, make a new one first. One that is given up has gone for good, also when its packfile is found later.
+It asks before; --yes is for scripts.
 
 With --json every line is an object: one for each damaged file, with damage (packfile, state or
 configuration), file, text, found, blobs and uses (share, path, what, size, mtime, snapshots, first,
@@ -61,10 +63,8 @@ last); and the sum, with store, packfiles, states, blobs, bytes, damaged, replac
 			switch {
 			case f.all && f.damaged:
 				return usageError(c, errors.New("either --all or --damaged"))
-			case f.from != "" && !f.repair:
-				return usageError(c, errors.New("--from is for --repair"))
-			case f.repair && len(f.giveUp) > 0:
-				return usageError(c, errors.New("either --repair or --give-up: a snapshot that can be repaired is not given up"))
+			case f.from != "" && !f.repair && len(f.giveUp) == 0:
+				return usageError(c, errors.New("--from is for --repair and --give-up"))
 			case f.yes && len(f.giveUp) == 0:
 				return usageError(c, errors.New("--yes is for --give-up"))
 			case len(f.giveUp) > 0 && !f.yes && (f.asJSON || !p.person()):
@@ -78,7 +78,7 @@ last); and the sum, with store, packfiles, states, blobs, bytes, damaged, replac
 	c.Flags().BoolVar(&f.repair, "repair", false, "repair what is damaged")
 	c.Flags().StringVar(&f.from, "from", "", "the `STORE` of the configuration to repair from; default: verify.repair_from, for the store that is served")
 	c.Flags().BoolVar(&f.accept, "accept", false, "take states that are missing for removed, as an older copy of the store was put back")
-	c.Flags().StringSliceVar(&f.giveUp, "give-up", nil, "remove the `SNAPSHOT`, which cannot be read and of which there is no copy")
+	c.Flags().StringSliceVar(&f.giveUp, "give-up", nil, "remove the `SNAPSHOT`, whose header is lost and of which there is no copy, after a repair")
 	c.Flags().BoolVar(&f.yes, "yes", false, "do not ask before a snapshot is given up")
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON object a line")
 	return c
@@ -112,11 +112,16 @@ func (p *program) scrub(ctx context.Context, args []string, f scrubFlags) error 
 			return fmt.Errorf("scrub: %w", err)
 		}
 	}
+	f.repair = f.repair || len(f.giveUp) > 0 // what can be brought back is not lost
 	if f.repair && f.from == "" && named == &cfg.Store {
 		f.from = cfg.Verify.RepairFrom
 	}
 	if len(f.giveUp) > 0 && !f.yes {
-		yes, err := p.askYes(ctx, fmt.Sprintf("give %s up for good? nobody can bring it back then [y/N] ", strings.Join(f.giveUp, ", ")))
+		question, err := giveUpQuestion(scrubConfig(cfg, named, f.scope()).Dir, f.giveUp)
+		if err != nil {
+			return err
+		}
+		yes, err := p.askYes(ctx, question)
 		if err != nil || !yes {
 			return errors.Join(err, errors.New("scrub: nothing was given up"))
 		}
@@ -124,6 +129,11 @@ func (p *program) scrub(ctx context.Context, args []string, f scrubFlags) error 
 	began := time.Now()
 	damage := []control.Damage{}
 	sum, err := p.scrubSomehow(ctx, cfg, named, f, func(d *control.Damage) { damage = append(damage, *d) })
+	if sum != nil && err != nil && (ctx.Err() != nil || sum.Unread == 0) { // then there is no report
+		for _, id := range sum.GivenUp {
+			_, _ = fmt.Fprintf(p.stderr, "gateway: snapshot %s was given up\n", id[:shortID])
+		}
+	}
 	if ctx.Err() != nil {
 		return &hintedError{err: errors.New("scrub: interrupted"), hint: "the same call goes on where it was"}
 	}
@@ -158,7 +168,7 @@ func (p *program) scrubSomehow(ctx context.Context, cfg *config.Config, named *c
 			if err == nil && rep.Scrub == nil {
 				err = errors.New("scrub: the running gateway says nothing")
 			}
-			if err == nil && len(f.giveUp) > 0 && len(rep.Scrub.GivenUp) == 0 {
+			if err == nil && len(f.giveUp) > 0 && len(rep.Scrub.GivenUp)+len(rep.Scrub.Replaced) == 0 {
 				err = &hintedError{err: errors.New("scrub: the running gateway does not know of --give-up"), hint: "it is of another version: restart it"}
 			}
 			return rep.Scrub, err
@@ -182,6 +192,11 @@ func scrubAlone(ctx context.Context, cfg *config.Config, named *config.Store, sc
 	if err != nil {
 		return rep, err
 	}
+	note, end, err := auditScrub(cfg, named, sc, log)
+	if err != nil {
+		return rep, err
+	}
+	defer func() { err = errors.Join(err, end()) }()
 	opened := cfg.StoreConfigOf(named, log, false)
 	opened.Tolerant, opened.NoSweep = true, !sc.Repair
 	if !sc.Repair || named != &cfg.Store {
@@ -199,16 +214,26 @@ func scrubAlone(ctx context.Context, cfg *config.Config, named *config.Store, sc
 	}
 	defer func() { err = errors.Join(err, snaps.Close()) }()
 	rep, err = scrubFrom(ctx, cfg, from, log, sc, snaps.Scrub)
-	if len(rep.Replaced)+len(rep.GivenUp) > 0 && named == &cfg.Store && cfg.Audit.File != "" {
-		trail, aerr := audit.Open(audit.Config{File: cfg.Audit.File, Logger: log})
-		if aerr != nil {
-			return rep, errors.Join(err, aerr)
-		}
-		noteReplaced(trail.Write, byCommand, rep.Replaced)
-		noteGivenUp(trail.Write, byCommand, rep.GivenUp)
-		err = errors.Join(err, trail.Close())
+	if named == &cfg.Store {
+		noteReplaced(note, byCommand, rep.Replaced)
+		noteGivenUp(note, byCommand, "", rep.GivenUp)
+	} else {
+		noteGivenUp(note, byCommand, named.Name, rep.GivenUp)
 	}
 	return rep, err
+}
+
+// auditScrub opens the audit log for a scrub that may change snapshots: before it does, as what it has removed cannot be
+// told of later.
+func auditScrub(cfg *config.Config, named *config.Store, sc snapshotter.ScrubConfig, log *slog.Logger) (note func(audit.Event), end func() error, err error) {
+	if cfg.Audit.File == "" || len(sc.GiveUp) == 0 && (!sc.Repair || named != &cfg.Store) {
+		return func(audit.Event) {}, func() error { return nil }, nil
+	}
+	trail, err := audit.Open(audit.Config{File: cfg.Audit.File, Logger: log})
+	if err != nil {
+		return nil, nil, err
+	}
+	return trail.Write, trail.Close, nil
 }
 
 // noteReplaced writes to the audit log which snapshots were made anew.
@@ -221,11 +246,38 @@ func noteReplaced(note func(audit.Event), by string, replaced []snapshotter.Repl
 	}
 }
 
-// noteGivenUp writes to the audit log which snapshots were given up.
-func noteGivenUp(note func(audit.Event), by string, ids []snapshotter.ID) {
-	for _, id := range ids {
-		note(audit.Event{Event: "snapshot_given_up", Result: audit.OK, Snapshot: id.String(), Reason: by, Detail: unreadableText})
+// noteGivenUp writes to the audit log which snapshots of a store were given up; "" is the one that is served.
+func noteGivenUp(note func(audit.Event), by, store string, ids []snapshotter.ID) {
+	detail := lostText
+	if store != "" {
+		detail = store + ": " + lostText
 	}
+	for _, id := range ids {
+		note(audit.Event{Event: "snapshot_given_up", Result: audit.OK, Snapshot: id.String(), Reason: by, Detail: detail})
+	}
+}
+
+// lostText says why a snapshot was given up.
+const lostText = "its header is damaged or missing, and there is no copy"
+
+// giveUpQuestion is whether snapshots are to be given up, and says what is known of packfiles: many that are missing may be
+// somewhere else. dir is that of ScrubConfig.
+func giveUpQuestion(dir string, refs []string) (string, error) {
+	st, err := snapshotter.ReadScrubState(dir)
+	if err != nil {
+		return "", err
+	}
+	missing := 0
+	for i := range st.Damage {
+		if d := &st.Damage[i]; d.Kind == snapshotter.DamagedPackfile && d.Missing() {
+			missing++
+		}
+	}
+	text := fmt.Sprintf("%s missing when the store was scrubbed last", count(uint64(missing), "packfile was", "packfiles were"))
+	if st.More > 0 {
+		text += fmt.Sprintf(", and %s damaged or missing", count(uint64(st.More), "other file was", "other files were"))
+	}
+	return fmt.Sprintf("%s. give %s up for good? nobody can bring it back then [y/N] ", text, strings.Join(refs, ", ")), nil
 }
 
 // scrubFrom calls scrub with the store to repair from, "" for none.

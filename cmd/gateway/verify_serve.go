@@ -310,7 +310,7 @@ func (s *serving) answerScrub(ctx context.Context, req control.Request, send fun
 	sc.Accept, sc.Repair, sc.GiveUp = req.Accept, req.Repair, req.GiveUp
 	rep, err := scrubFrom(ctx, cfg, req.From, s.log, sc, s.scrub)
 	noteReplaced(s.events.note, byOperator, rep.Replaced)
-	noteGivenUp(s.events.note, byOperator, rep.GivenUp)
+	noteGivenUp(s.events.note, byOperator, "", rep.GivenUp)
 	if errors.Is(err, snapshotter.ErrScrubbing) {
 		err = &hintedError{err: err, hint: "a job of the gateway does it, or another call: wait for its end"}
 	}

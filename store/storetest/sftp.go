@@ -156,6 +156,16 @@ func (s *SFTPServer) Remove(name string) {
 	}
 }
 
+// Rename gives a file of the store another name.
+func (s *SFTPServer) Rename(name, to string) {
+	s.tb.Helper()
+	req := sftp.NewRequest("Rename", sftpRoot+"/"+name)
+	req.Target = sftpRoot + "/" + to
+	if err := s.handlers.FileCmd.Filecmd(req); err != nil {
+		s.tb.Fatal(err)
+	}
+}
+
 func (s *SFTPServer) accept(ln net.Listener) {
 	for {
 		conn, err := ln.Accept()
