@@ -78,6 +78,7 @@ require (
 	github.com/minio/minio-go/v7 v7.0.95
 	github.com/nickball/go-aes-key-wrap v0.0.0-20170929221519-1c3aa3e4dfc5
 	github.com/pierrec/lz4/v4 v4.1.27
+	github.com/pierrec/xxHash v0.1.5
 	github.com/prometheus/client_golang v1.25.0
 	github.com/spf13/afero v1.15.0
 	github.com/spf13/pflag v1.0.9

@@ -40,7 +40,6 @@ type codec struct {
 	fast        bool         // what is configured is what is built here
 	block       cipher.Block // of key
 
-	writers     sync.Pool // of *lz4.Writer
 	compressors sync.Pool // of *lz4.Compressor
 	readers     sync.Pool // of *lz4.Reader
 	scratch     sync.Pool // of *[]byte
@@ -57,7 +56,6 @@ func newCodec(key []byte, enc *encryption.Configuration, comp *compression.Confi
 			return nil, fmt.Errorf("store key: %w", err)
 		}
 	}
-	c.writers.New = func() any { return lz4.NewWriter(nil) }
 	c.compressors.New = func() any { return new(lz4.Compressor) }
 	c.readers.New = func() any { return lz4.NewReader(nil) }
 	c.scratch.New = func() any { return new([]byte) }

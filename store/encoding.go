@@ -5,13 +5,13 @@ import (
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 
 	aeskw "github.com/nickball/go-aes-key-wrap"
 	"github.com/pierrec/lz4/v4"
+	"github.com/pierrec/xxHash/xxHash32"
 
 	"github.com/snapgate/gateway/store/internal/gcmsiv"
 )
@@ -94,27 +94,10 @@ func (c *codec) begin(plain []byte) (*Encoding, error) {
 		return c.foreign(plain)
 	case c.compression == nil:
 		e.parts = [][]byte{plain}
-	case c.key == nil:
-		if err := e.pack(plain); err != nil {
-			return nil, err
-		}
 	default:
 		e.frame(plain)
 	}
 	if err := e.seal(); err != nil {
-		e.Drop()
-		return nil, err
-	}
-	return e, nil
-}
-
-// summed is begin with a checksum in the compressed bytes, as they were written before.
-func (c *codec) summed(plain []byte) (*Encoding, error) {
-	if !c.fast || c.compression == nil {
-		return c.begin(plain)
-	}
-	e := &Encoding{c: c}
-	if err := errors.Join(e.pack(plain), e.seal()); err != nil {
 		e.Drop()
 		return nil, err
 	}
@@ -174,32 +157,15 @@ func blockSize(plain []byte) lz4.BlockSize {
 	return lz4.Block1Mb
 }
 
-// pack compresses with a checksum.
-func (e *Encoding) pack(plain []byte) error {
-	e.scratch = e.c.scratch.Get().(*[]byte)
-	buf := bytes.NewBuffer((*e.scratch)[:0])
-	w := e.c.writers.Get().(*lz4.Writer)
-	defer e.c.writers.Put(w)
-	w.Reset(buf)
-	err := w.Apply(lz4.BlockSizeOption(blockSize(plain)))
-	if err == nil {
-		_, err = w.Write(plain)
-	}
-	if err = errors.Join(err, w.Close()); err != nil {
-		return fmt.Errorf("compress: %w", err)
-	}
-	*e.scratch = buf.Bytes()
-	e.parts = [][]byte{*e.scratch}
-	return nil
-}
-
-// frame compresses, for what is authenticated by its encryption: without a checksum. Blocks that do not get smaller stay
-// where they are.
+// frame compresses as lz4.Writer does, to the same bytes. Blocks that do not get smaller stay where they are. The
+// checksum of the content is there for what is encrypted, too: that authenticates pieces of 64 KiB, but not
+// their order, and plakar compares nothing with its MAC when it restores.
 func (e *Encoding) frame(plain []byte) {
+	sum := xxHash32.Checksum(plain, 0)
 	size := blockSize(plain)
 	blocks := (len(plain) + int(size) - 1) / int(size)
 	e.scratch = e.c.scratch.Get().(*[]byte)
-	*e.scratch = slices.Grow((*e.scratch)[:0], frameHead+len(plain)+frameMark*(blocks+1))
+	*e.scratch = slices.Grow((*e.scratch)[:0], frameHead+len(plain)+frameMark*(blocks+1)+frameSumSize)
 	out := appendFrameHead((*e.scratch)[:0], size) // never more than there is room for: parts refer to it
 	e.parts = append(make([][]byte, 0, 2*blocks+2), out)
 	compressor := e.c.compressors.Get().(*lz4.Compressor)
@@ -223,5 +189,6 @@ func (e *Encoding) frame(plain []byte) {
 	}
 	at := len(out)
 	out = append(out, 0, 0, 0, 0) // no block: the end
+	out = binary.LittleEndian.AppendUint32(out, sum)
 	e.parts = append(e.parts, out[at:])
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/pierrec/lz4/v4"
+	"github.com/pierrec/xxHash/xxHash32"
 )
 
 // The LZ4 frame (lz4_Frame_format.md, version 1.6.1): a descriptor, blocks, and a mark behind
@@ -22,6 +23,8 @@ const (
 	// frameHead is how long a descriptor without the size of the content is, frameMark the length before a block.
 	frameHead = 7
 	frameMark = 4
+	// frameSumSize is how long the checksum of the content is.
+	frameSumSize = 4
 	// blockRaw marks a block that is not compressed.
 	blockRaw = 1 << 31
 )
@@ -65,22 +68,24 @@ func parseFrame(data []byte) (f frame, ok bool) {
 	}
 	f.data, f.sums = data[head:], flags&frameBlockSums != 0
 	if flags&frameSum != 0 {
-		f.trailer = 4
+		f.trailer = frameSumSize
 	}
 	return f, true
 }
 
-// appendFrameHead appends a descriptor of independent blocks of a size, 64 KiB to 1 MiB, and no checksums of them.
+// appendFrameHead appends a descriptor of independent blocks of a size, 64 KiB to 1 MiB, no checksums of them, and one of
+// the content.
 func appendFrameHead(dst []byte, size lz4.BlockSize) []byte {
-	block, sum := byte(4<<4), byte(0x82) // of the descriptor, which has one always
+	block := byte(4 << 4)
 	switch size {
 	case lz4.Block256Kb:
-		block, sum = 5<<4, 0xfb
+		block = 5 << 4
 	case lz4.Block1Mb:
-		block, sum = 6<<4, 0x51
+		block = 6 << 4
 	}
 	dst = binary.LittleEndian.AppendUint32(dst, frameMagic)
-	return append(dst, frameVersion1|frameIndependent, block, sum)
+	dst = append(dst, frameVersion1|frameIndependent|frameSum, block)
+	return append(dst, byte(xxHash32.Checksum(dst[len(dst)-2:], 0)>>8)) // of the descriptor
 }
 
 // next returns the next block, and whether it is not compressed; nil at the end. ok is false

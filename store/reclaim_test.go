@@ -37,6 +37,12 @@ func putBlob(t *testing.T, s *store.Store, data []byte) (blob, state objects.MAC
 // putBlobs is putBlob for several in one packfile.
 func putBlobs(t *testing.T, s *store.Store, list ...[]byte) (blobs []objects.MAC, state objects.MAC) {
 	t.Helper()
+	return putTyped(t, s, resources.RT_CHUNK, list...)
+}
+
+// putTyped is putBlobs for blobs of any type.
+func putTyped(t *testing.T, s *store.Store, typ resources.Type, list ...[]byte) (blobs []objects.MAC, state objects.MAC) {
+	t.Helper()
 	state = objects.RandomMAC()
 	cache, err := s.Repository().AppContext().GetCache().Scan(state)
 	if err != nil {
@@ -48,11 +54,11 @@ func putBlobs(t *testing.T, s *store.Store, list ...[]byte) (blobs []objects.MAC
 	if err != nil {
 		t.Fatal(err)
 	}
-	version := versioning.GetCurrentVersion(resources.RT_CHUNK)
+	version := versioning.GetCurrentVersion(typ)
 	for _, data := range list {
 		encoded, err := s.AppendEncoded(nil, data)
 		blob := s.Repository().ComputeMAC(data)
-		if err := errors.Join(err, pack.AddBlob(resources.RT_CHUNK, version, blob, encoded, 0)); err != nil {
+		if err := errors.Join(err, pack.AddBlob(typ, version, blob, encoded, 0)); err != nil {
 			t.Fatal(err)
 		}
 		blobs = append(blobs, blob)

@@ -229,7 +229,7 @@ func (s *Store) allPlacesIn(mac objects.MAC, p *packBytes) (places []Place, err 
 // end of its own.
 func (s *Store) encodeInto(dst, data []byte) error {
 	var size int
-	for _, begin := range []func([]byte) (*Encoding, error){s.codec.begin, s.codec.summed, s.codec.foreign} {
+	for _, begin := range []func([]byte) (*Encoding, error){s.codec.begin, s.codec.foreign} {
 		e, err := begin(data)
 		if err != nil {
 			return err

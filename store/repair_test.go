@@ -149,6 +149,45 @@ func TestCopyUnread(t *testing.T) {
 	}
 }
 
+// TestBlobOfOthers has a blob of metadata in a packfile where other bytes are, encoded as they should be: they are not taken
+// for it, and it is found where it is sound.
+func TestBlobOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	cfg := storetest.Config(dir)
+	storetest.Plaintext(&cfg)
+	s := storetest.Open(t, cfg)
+	data, other := make([]byte, 1000), make([]byte, 1000)
+	_, _ = rand.Read(data)
+	_, _ = rand.Read(other)
+	blobs, _ := putTyped(t, s, resources.RT_OBJECT, data)
+	paths, err := filepath.Glob(filepath.Join(dir, "store", "packfiles", "*", "*"))
+	if err != nil || len(paths) != 1 {
+		t.Fatalf("%q, %v", paths, err)
+	}
+	was, err := s.AppendEncoded(nil, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	is, err := s.AppendEncoded(nil, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(paths[0])
+	if err != nil || bytes.Count(raw, was) != 1 {
+		t.Fatalf("the blob is there %d times, %v", bytes.Count(raw, was), err)
+	}
+	if err := os.WriteFile(paths[0], bytes.Replace(raw, was, is, 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Blob(resources.RT_OBJECT, blobs[0]); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	putTyped(t, s, resources.RT_OBJECT, []byte("beside"), data)
+	if got, err := s.Blob(resources.RT_OBJECT, blobs[0]); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("stored again: %d bytes, %v", len(got), err)
+	}
+}
+
 // TestDoubtful has a blob in a damaged packfile, and beside it in one that is sound: that counts until
 // it is to be removed.
 func TestDoubtful(t *testing.T) {
