@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -57,14 +58,34 @@ func (r *scrubbing) toldWhole(ctx context.Context) error {
 			return fmt.Errorf("%w: a %s is, and what it tells of may be all that is lacking", store.ErrDamaged, kindOf(k))
 		}
 	}
-	if r.cfg.From == nil || r.from().ID() == r.s.store.ID() {
+	switch {
+	case r.cfg.From == nil:
 		return nil
+	case r.from().ID() == r.s.store.ID():
+		return r.copiesTold(ctx)
 	}
 	hidden, err := r.cfg.From.Unreadable(ctx)
 	if err == nil && len(hidden) > 0 {
 		err = fmt.Errorf("the store to repair from has snapshots that cannot be read, of which one may be the copy: %w", ErrReadable)
 	}
 	return err
+}
+
+// copiesTold returns an error unless it is known that the copy of the store to repair from has none of the packfiles that are
+// damaged. A repair goes on with other files when it does not know.
+func (r *scrubbing) copiesTold(ctx context.Context) error {
+	for k := range r.damage {
+		_, err := r.s.store.CopyOfPackfile(ctx, k.mac, r.from())
+		switch absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, repository.ErrPackfileNotFound); {
+		case err == nil:
+			return fmt.Errorf("packfile %x can be repaired: %w", k.mac[:], ErrReadable)
+		case !errors.Is(err, store.ErrNoCopy):
+			return err
+		case store.IsIO(err) && !absent: // the disk of the copy does not give it
+			return fmt.Errorf("%w: packfile %x of the copy of the store: %w", ErrUnavailable, k.mac[:], err)
+		}
+	}
+	return nil
 }
 
 // begins reports whether the text of an id begins so.

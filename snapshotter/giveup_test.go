@@ -174,6 +174,33 @@ func TestGiveUpWhileCopyIsUnknown(t *testing.T) {
 	}
 }
 
+// TestGiveUpWhileCopyIsAway: a copy of the files that cannot be read may have the header.
+func TestGiveUpWhileCopyIsAway(t *testing.T) {
+	k := newScrubRig(t)
+	from, root := k.fileCopy()
+	k.forget()
+	k.headersOf(k.last)
+	k.afresh()
+	k.scrub(snapshotter.ScrubAll)
+	giveUp := func(want error) {
+		t.Helper()
+		cfg := k.config(snapshotter.ScrubDamaged)
+		cfg.GiveUp, cfg.From = []string{k.last.String()}, from
+		if rep, err := k.Scrub(t.Context(), cfg); !errors.Is(err, want) || len(rep.GivenUp) > 0 {
+			t.Errorf("given up: %v, %v, want %v", rep.GivenUp, err, want)
+		}
+	}
+	if err := os.Rename(root, root+".away"); err != nil {
+		t.Fatal(err)
+	}
+	giveUp(snapshotter.ErrUnavailable)
+	if err := os.Rename(root+".away", root); err != nil {
+		t.Fatal(err)
+	}
+	giveUp(snapshotter.ErrReadable) // it is repaired
+	k.whole()
+}
+
 // TestGiveUpBeforeScrub: what no scrub has found damaged was not tried to be repaired.
 func TestGiveUpBeforeScrub(t *testing.T) {
 	k := newScrubRig(t)

@@ -617,9 +617,6 @@ func (r *scrubbing) verify(ctx context.Context, k ledgerKey) error {
 	return nil
 }
 
-// missingText is what is said of a file that should be there.
-const missingText = "missing"
-
 // gone is what is said of a file that is not to be there any more.
 const gone = "gone"
 

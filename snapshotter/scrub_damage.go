@@ -42,6 +42,9 @@ func (r *scrubbing) damaged(k ledgerKey, bad damaged) {
 	r.found[k] = bad
 }
 
+// missingText is what is said of a file that should be there.
+const missingText = "missing"
+
 // Missing reports whether the file is not there at all.
 func (d *Damage) Missing() bool { return d.Text == missingText }
 
