@@ -617,9 +617,6 @@ func (r *scrubbing) verify(ctx context.Context, k ledgerKey) error {
 	return nil
 }
 
-// gone is what is said of a file that is not to be there any more.
-const gone = "gone"
-
 func (r *scrubbing) verifyState(ctx context.Context, id objects.MAC) (size int64, text string, err error) {
 	size, err = r.s.store.VerifyState(ctx, id, r.pace)
 	switch {

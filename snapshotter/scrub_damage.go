@@ -45,6 +45,9 @@ func (r *scrubbing) damaged(k ledgerKey, bad damaged) {
 // missingText is what is said of a file that should be there.
 const missingText = "missing"
 
+// gone is what is said of a file that is not to be there any more.
+const gone = "gone"
+
 // Missing reports whether the file is not there at all.
 func (d *Damage) Missing() bool { return d.Text == missingText }
 
