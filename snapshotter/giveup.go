@@ -27,6 +27,9 @@ const giveUpDigits = 8
 
 // giveUpLost removes the snapshots of ScrubConfig.GiveUp, after all that a repair can do, and reads again what was damaged.
 func (r *scrubbing) giveUpLost(ctx context.Context, done map[ledgerKey]bool) (err error) {
+	if r.s.store.CopiesBusy() {
+		return fmt.Errorf("give up: %w: another command uses the local copies of metadata, of which one may be what is lacking", ErrBusy)
+	}
 	if err := r.toldWhole(ctx); err != nil {
 		return fmt.Errorf("give up: %w", err)
 	}
@@ -35,6 +38,9 @@ func (r *scrubbing) giveUpLost(ctx context.Context, done map[ledgerKey]bool) (er
 	})
 	if len(refs) == 0 {
 		return nil
+	}
+	if err := r.copiesTold(ctx); err != nil {
+		return fmt.Errorf("give up: %w", err)
 	}
 	if r.report.GivenUp, err = r.removeLost(ctx, refs); err != nil {
 		return fmt.Errorf("give up: %w", err)
@@ -58,11 +64,8 @@ func (r *scrubbing) toldWhole(ctx context.Context) error {
 			return fmt.Errorf("%w: a %s is, and what it tells of may be all that is lacking", store.ErrDamaged, kindOf(k))
 		}
 	}
-	switch {
-	case r.cfg.From == nil:
+	if r.cfg.From == nil || r.from().ID() == r.s.store.ID() {
 		return nil
-	case r.from().ID() == r.s.store.ID():
-		return r.copiesTold(ctx)
 	}
 	hidden, err := r.cfg.From.Unreadable(ctx)
 	if err == nil && len(hidden) > 0 {
@@ -71,8 +74,8 @@ func (r *scrubbing) toldWhole(ctx context.Context) error {
 	return err
 }
 
-// copiesTold returns an error unless it is known that the copy of the store to repair from has none of the packfiles that are
-// damaged. A repair goes on with other files when it does not know.
+// copiesTold returns an error unless it is known that neither the local copies nor a copy of the store to repair from have one of
+// the packfiles that are damaged. A repair goes on with other files when it does not know.
 func (r *scrubbing) copiesTold(ctx context.Context) error {
 	for k := range r.damage {
 		_, err := r.s.store.CopyOfPackfile(ctx, k.mac, r.from())

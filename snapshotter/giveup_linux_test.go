@@ -2,6 +2,7 @@ package snapshotter_test
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -39,5 +40,19 @@ func TestGiveUpWhileCopyIsOnBadDisk(t *testing.T) {
 	cfg.GiveUp, cfg.From = []string{k.last.String()}, from
 	if rep, err := k.Scrub(t.Context(), cfg); !errors.Is(err, snapshotter.ErrUnavailable) || len(rep.GivenUp) > 0 {
 		t.Errorf("given up: %v, %v, want %v", rep.GivenUp, err, snapshotter.ErrUnavailable)
+	}
+}
+
+// TestGiveUpWhileLocalCopyIsOnBadDisk: nor does it give what a local copy has, which is kept.
+func TestGiveUpWhileLocalCopyIsOnBadDisk(t *testing.T) {
+	k := newScrubRig(t)
+	k.headersOf(k.last)
+	k.afresh()
+	k.scrub(snapshotter.ScrubAll)
+	kept := k.copyOf(k.last)
+	badDisk(t, kept)
+	k.giveUpInVain(k.last, snapshotter.ErrUnavailable)
+	if _, err := os.Lstat(kept); err != nil {
+		t.Errorf("the local copy: %v", err)
 	}
 }

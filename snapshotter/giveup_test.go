@@ -20,6 +20,14 @@ func (k *scrubRig) giveUp(ids ...snapshotter.ID) (snapshotter.ScrubReport, error
 	return k.Scrub(k.t.Context(), cfg)
 }
 
+// giveUpInVain checks that a snapshot is not given up, for that reason.
+func (k *scrubRig) giveUpInVain(id snapshotter.ID, want error) {
+	k.t.Helper()
+	if rep, err := k.giveUp(id); !errors.Is(err, want) || len(rep.GivenUp) > 0 {
+		k.t.Errorf("given up: %v, %v, want %v", rep.GivenUp, err, want)
+	}
+}
+
 // TestGiveUp has a snapshot whose header is damaged or missing, pinned and the newest of its line, and no copy of it: it is named
 // until it is given up, and no snapshot that can be read is. Then nothing is damaged, for this process and for others.
 func TestGiveUp(t *testing.T) {
@@ -246,7 +254,11 @@ func TestGiveUpWithoutPackfiles(t *testing.T) {
 	for _, name := range files {
 		srv.Rename(name, filepath.Base(name))
 	}
-	k.afresh()
+	again := otherConfig(k.store) // what this process has listed may do for a while
+	again.CacheDir = t.TempDir()
+	srv.Use(&again)
+	s := storetest.Open(t, again)
+	k.rig = &rig{Snapshotter: newSnapshotter(t, s), t: t, store: s}
 	k.scrub(snapshotter.ScrubAll)
 	for _, ids := range [][]snapshotter.ID{{k.last}, {k.first, k.last}} {
 		if rep, err := k.giveUp(ids...); !errors.Is(err, snapshotter.ErrUnavailable) || len(rep.GivenUp) > 0 {
@@ -267,4 +279,14 @@ func TestGiveUpWithoutPackfiles(t *testing.T) {
 			t.Errorf("%s, when the packfiles are back: %v", id, err)
 		}
 	}
+}
+
+// TestGiveUpBesideAnother: another command has the local copies, of which one may be what is lacking.
+func TestGiveUpBesideAnother(t *testing.T) {
+	k := newScrubRig(t)
+	k.headersOf(k.last)
+	s := storetest.Open(t, k.Config)
+	k.Snapshotter = newSnapshotter(t, s)
+	k.scrub(snapshotter.ScrubAll)
+	k.giveUpInVain(k.last, snapshotter.ErrBusy)
 }

@@ -127,6 +127,12 @@ func (k *scrubRig) packfileOf(id snapshotter.ID) string {
 	return filepath.Join(k.root, "packfiles", name[:2], name)
 }
 
+// copyOf is the local copy of the packfile with the header of a snapshot.
+func (k *scrubRig) copyOf(id snapshotter.ID) string {
+	k.t.Helper()
+	return filepath.Join(k.CacheDir, "metadata", filepath.Base(k.packfileOf(id)))
+}
+
 // lose takes away the packfiles with the metadata of snapshots.
 func (k *scrubRig) lose(ids ...snapshotter.ID) {
 	k.t.Helper()

@@ -20,6 +20,7 @@ type cacheDir struct {
 	path string
 	lock *disk.DirLock // nil when temp
 	temp bool          // removed by close
+	busy bool          // temp, as another process uses the directory
 	// token marks this installation's temporary files in the store; see conn.sweep.
 	token string
 	// suspect says that the machine was booted since the directory was last used: it may
@@ -44,7 +45,11 @@ func openCacheDir(path string) (*cacheDir, error) {
 	}
 	lock, err := disk.Lock(path)
 	if errors.Is(err, disk.ErrLocked) {
-		return tempCacheDir()
+		c, err := tempCacheDir()
+		if err == nil {
+			c.busy = true
+		}
+		return c, err
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)

@@ -162,7 +162,7 @@ func (w *mirrorWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// open opens the copy of a packfile; fs.ErrNotExist when there is no sound one.
+// open opens the copy of a packfile; fs.ErrNotExist when there is no sound one. Another error says that it cannot be read now.
 func (m *mirror) open(mac objects.MAC, rg *storage.Range) (io.ReadCloser, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -173,6 +173,9 @@ func (m *mirror) open(mac objects.MAC, rg *storage.Range) (io.ReadCloser, error)
 	if !file.sound {
 		// Under mu: it happens once a file, and only while the store is away.
 		if err := m.verify(mac); err != nil {
+			if _, ok := errors.AsType[*fs.PathError](err); ok && !errors.Is(err, fs.ErrNotExist) { // it may be sound
+				return nil, err
+			}
 			m.log.Warn("metadata mirror: copy is of no use", "err", err)
 			m.drop(mac)
 			return nil, fs.ErrNotExist

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -29,31 +30,52 @@ var ErrNoCopy = errors.New("there is no sound copy of it")
 
 // CopyOfPackfile reads a packfile as it was, byte for byte: from the copies of metadata that are kept
 // here, or from another copy of this store. The error is ErrNoCopy when there is none that is sound, and ErrUnavailable
-// when nobody knows, as the other copy cannot be read now. It takes the time that the other place takes, and needs no lock. from may be nil.
+// when nobody knows, as one of them cannot be read now. It takes the time that the other place takes, and needs no lock. from may be nil.
 func (s *Store) CopyOfPackfile(ctx context.Context, mac objects.MAC, from *Store) ([]byte, error) {
-	if s.conn.mirror != nil {
-		if rd, err := s.conn.mirror.reopen(mac); err == nil {
-			raw, err := io.ReadAll(rd)
-			if err = errors.Join(err, rd.Close()); err == nil && s.soundPackfile(mac, raw) {
-				return raw, nil
-			}
-		}
+	raw, err := s.localCopy(mac)
+	if err == nil {
+		return raw, nil
 	}
+	none := err // when the other copy has it neither
 	if from == nil || from.ID() != s.ID() {
-		return nil, ErrNoCopy
+		return nil, none
 	}
-	raw, err := from.readFile(ctx, storage.StorageResourcePackfile, mac, verifyMost, nil)
+	raw, err = from.readFile(ctx, storage.StorageResourcePackfile, mac, verifyMost, nil)
 	if err != nil {
 		if _, berr := from.blame(ctx, err); berr != nil {
 			return nil, fmt.Errorf("copy of the store: %w", berr)
 		}
-		return nil, errors.Join(ErrNoCopy, err)
+		return nil, errors.Join(none, err)
 	}
 	if !s.soundPackfile(mac, raw) {
-		return nil, ErrNoCopy
+		return nil, none
 	}
 	return raw, nil
 }
+
+// localCopy reads the copy of a packfile that is kept here. Errors: ErrNoCopy when there is none that is sound; ErrUnavailable.
+func (s *Store) localCopy(mac objects.MAC) ([]byte, error) {
+	if s.conn.mirror == nil {
+		return nil, ErrNoCopy
+	}
+	rd, err := s.conn.mirror.reopen(mac)
+	var raw []byte
+	if err == nil {
+		raw, err = io.ReadAll(rd)
+		err = errors.Join(err, rd.Close())
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && !s.soundPackfile(mac, raw):
+		return nil, ErrNoCopy
+	case err != nil:
+		return nil, Unavailable("read the local copy", err)
+	}
+	return raw, nil
+}
+
+// CopiesBusy reports whether there may be local copies of metadata that are not looked at, as another process uses the cache
+// directory.
+func (s *Store) CopiesBusy() bool { return s.cache.busy }
 
 // RestorePackfile puts a packfile back as CopyOfPackfile has read it. It needs a lock on the store,
 // under which the packfile must still be one that the states tell of. That others may have repaired it

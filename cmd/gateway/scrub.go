@@ -199,8 +199,8 @@ func scrubAlone(ctx context.Context, cfg *config.Config, named *config.Store, sc
 	defer func() { err = errors.Join(err, end()) }()
 	opened := cfg.StoreConfigOf(named, log, false)
 	opened.Tolerant, opened.NoSweep = true, !sc.Repair
-	if !sc.Repair || named != &cfg.Store {
-		// The gateway that may be started meanwhile has its own; but in that are its copies of metadata.
+	if !sc.Repair {
+		// The gateway, or a sync, that may be started meanwhile has its own; but in that are its copies of metadata.
 		opened.CacheDir = filepath.Join(sc.Dir, "cache")
 	}
 	st, err := store.Open(ctx, opened)
