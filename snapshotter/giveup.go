@@ -207,12 +207,12 @@ func (r *scrubbing) headerLost(ctx context.Context, id ID) error {
 	if err != nil {
 		return err
 	}
-	if len(places) == 0 {
-		lost, err := s.store.LostSnapshots()
-		if err == nil && !slices.Contains(lost, mac) {
-			err = unproven
-		}
+	missing, err := s.store.MissingPlacesOf(resources.RT_SNAPSHOT, mac)
+	if err != nil {
 		return err
+	}
+	if places = append(places, missing...); len(places) == 0 {
+		return unproven
 	}
 	for _, at := range places {
 		switch lost, err := r.placeLost(ctx, at); {
@@ -231,8 +231,15 @@ func (r *scrubbing) placeLost(ctx context.Context, at store.Place) (bool, error)
 		return false, nil // whether it can be repaired was not tried
 	}
 	c, err := r.s.store.VerifyPackfile(ctx, at.Packfile, r.pace)
-	if err == nil && c.Err != nil && (store.IsIO(c.Err) || !errors.Is(c.Err, store.ErrDamaged)) {
+	if err == nil && c.Err != nil && !c.Missing && (store.IsIO(c.Err) || !errors.Is(c.Err, store.ErrDamaged)) {
 		err = store.Unavailable("read packfile", c.Err)
 	}
-	return c.Missing || slices.ContainsFunc(c.Damaged, func(bad store.Place) bool { return bad.Type == at.Type && bad.Blob == at.Blob }), err
+	if err != nil || !c.Missing {
+		return slices.ContainsFunc(c.Damaged, func(bad store.Place) bool { return bad.Type == at.Type && bad.Blob == at.Blob }), err
+	}
+	there, err := r.s.store.Outlived(ctx, at.Packfile)
+	if err == nil && !there {
+		err = fmt.Errorf("%w: packfile %x is missing, and the store has none that is older: it may be the place of the packfiles that is not there", ErrUnavailable, at.Packfile[:])
+	}
+	return err == nil, err
 }

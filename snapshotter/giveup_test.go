@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store/storetest"
@@ -25,6 +26,17 @@ func (k *scrubRig) giveUpInVain(id snapshotter.ID, want error) {
 	k.t.Helper()
 	if rep, err := k.giveUp(id); !errors.Is(err, want) || len(rep.GivenUp) > 0 {
 		k.t.Errorf("given up: %v, %v, want %v", rep.GivenUp, err, want)
+	}
+}
+
+// age dates the packfiles of the store back.
+func (k *scrubRig) age() {
+	k.t.Helper()
+	then := time.Now().Add(-time.Hour)
+	for _, path := range k.files("packfiles") {
+		if err := os.Chtimes(path, then, then); err != nil {
+			k.t.Fatal(err)
+		}
 	}
 }
 
@@ -51,6 +63,7 @@ func TestGiveUp(t *testing.T) {
 				t.Fatal(err)
 			}
 			k.forget()
+			k.age()
 			spoil(k)
 			cfg := otherConfig(k.store) // of another process, which has never seen it whole
 			cfg.CacheDir = t.TempDir()
@@ -279,6 +292,60 @@ func TestGiveUpWithoutPackfiles(t *testing.T) {
 			t.Errorf("%s, when the packfiles are back: %v", id, err)
 		}
 	}
+}
+
+// TestGiveUpBesideCopies: while the packfiles are on a disk that is not mounted, local copies are put back into the place where it
+// is mounted. That a snapshot can be read then does not mean that another one is lost.
+func TestGiveUpBesideCopies(t *testing.T) {
+	for name, begin := range map[string]func(k *scrubRig){
+		"not noticed yet": func(*scrubRig) {},
+		"put back by another process": func(k *scrubRig) {
+			k.noteLoss()
+			k.afresh()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newScrubRig(t)
+			k.scrub(snapshotter.ScrubAll)
+			if err := os.Remove(k.copyOf(k.last)); err != nil {
+				t.Fatal(err)
+			}
+			packs := filepath.Join(k.root, "packfiles")
+			bucket := filepath.Dir(k.packfileOf(k.first)) // which the first that puts something back makes
+			if err := errors.Join(os.Rename(packs, packs+".away"), os.MkdirAll(bucket, 0o700)); err != nil {
+				t.Fatal(err)
+			}
+			begin(k)
+			k.scrub(snapshotter.ScrubAll)
+			k.giveUpInVain(k.last, snapshotter.ErrUnavailable)
+			k.giveUpInVain(k.last, snapshotter.ErrUnavailable) // what is missing is noted by now
+			if _, err := k.Snapshot(t.Context(), k.first); err != nil {
+				t.Fatalf("the one that was put back: %v", err)
+			}
+			if err := errors.Join(os.RemoveAll(packs), os.Rename(packs+".away", packs)); err != nil {
+				t.Fatal(err)
+			}
+			k.noteLoss()
+			k.whole()
+		})
+	}
+}
+
+// TestGiveUpByDatesOfStore: the clock of the store is another one, which counts for what was put back.
+func TestGiveUpByDatesOfStore(t *testing.T) {
+	k := newScrubRig(t)
+	k.forget()
+	k.lose(k.last)
+	k.age()
+	then := time.Now().Add(-2 * time.Hour)
+	for _, path := range k.files("states") {
+		if err := os.Chtimes(path, then, then); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.afresh()
+	k.scrub(snapshotter.ScrubAll)
+	k.giveUpInVain(k.last, snapshotter.ErrUnavailable)
 }
 
 // TestGiveUpBesideAnother: another command has the local copies, of which one may be what is lacking.

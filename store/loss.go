@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/PlakarKorp/kloset/caching/sqlite"
+	"github.com/PlakarKorp/kloset/connectors/storage"
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository/state"
 	"github.com/PlakarKorp/kloset/resources"
 )
 
@@ -234,6 +237,62 @@ func (s *Store) compare(ctx context.Context, db *sqlite.SQLiteCache) (missing, b
 		}
 	}
 	return missing, back, nil
+}
+
+// Outlived reports whether the store has a packfile that was written before one that is missing now was: then its packfiles are
+// where they were. Whatever was put back since, by whomever and of which copy, has a later date, as has what is written to
+// another place. A store whose files were copied without their dates has none. It is for after Reconcile.
+func (s *Store) Outlived(ctx context.Context, lost objects.MAC) (bool, error) {
+	at, err := s.writtenAt(ctx, lost)
+	if err != nil || at.IsZero() {
+		return false, err
+	}
+	told, err := s.IndexedPackfiles()
+	if err != nil {
+		return false, err
+	}
+	older := slices.DeleteFunc(slices.Collect(maps.Keys(told)), func(mac objects.MAC) bool { return !told[mac].Before(at) })
+	slices.SortFunc(older, func(a, b objects.MAC) int { return told[a].Compare(told[b]) })
+	for batch := range slices.Chunk(older, liveLooks) { // mostly the first
+		there, err := s.StatPackfiles(ctx, batch)
+		if err != nil {
+			return false, err
+		}
+		for _, fi := range there {
+			if fi.ModTime.Before(at) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// writtenAt returns when a packfile was written at the latest, by the clock of whoever did and by the one of the store, which
+// may be another; the zero time when nobody knows. The store has the date of the state that tells of it.
+func (s *Store) writtenAt(ctx context.Context, mac objects.MAC) (at time.Time, err error) {
+	name := hex.EncodeToString(mac[:])
+	rows, err := s.placesBy("SELECT payload FROM snapgate_lost WHERE mac = ? UNION ALL SELECT payload FROM packfiles WHERE mac = ?", name, name)
+	if err != nil || len(rows) == 0 {
+		return at, err
+	}
+	e, err := state.PackfileEntryFromBytes(rows[0])
+	if err != nil {
+		return at, s.indexError(err)
+	}
+	if name, err = s.conn.name(storage.StorageResourceState, e.StateID); err != nil {
+		return at, err
+	}
+	fi, err := s.files.Stat(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return at, nil
+	}
+	if err != nil {
+		return at, s.conn.unavailable("look for state", err)
+	}
+	if fi.ModTime.Before(e.Timestamp) {
+		return fi.ModTime, nil
+	}
+	return e.Timestamp, nil
 }
 
 // union adds to list what is in more as well.

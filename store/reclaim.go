@@ -125,6 +125,29 @@ func (s *Store) PlacesOf(typ resources.Type, mac objects.MAC) ([]Place, error) {
 	return places, nil
 }
 
+// MissingPlacesOf is PlacesOf for packfiles that are missing, as of the last Reconcile, and that maintenance has not removed.
+func (s *Store) MissingPlacesOf(typ resources.Type, mac objects.MAC) (places []Place, err error) {
+	payloads, err := s.placesBy("SELECT payload FROM deltas WHERE type = ? AND mac = ? AND packfile IN (SELECT mac FROM snapgate_lost)",
+		int(typ), hex.EncodeToString(mac[:]))
+	if err != nil {
+		return nil, err
+	}
+	coloured, err := s.ColouredAs(resources.RT_PACKFILE)
+	if err != nil {
+		return nil, err
+	}
+	for _, payload := range payloads {
+		p, err := placeFrom(payload)
+		if err != nil {
+			return nil, s.indexError(err)
+		}
+		if !Buried(coloured[p.Packfile]) {
+			places = append(places, p)
+		}
+	}
+	return places, nil
+}
+
 func placeFrom(payload []byte) (p Place, err error) {
 	if len(payload) != state.DeltaEntrySerializedSize {
 		return p, fmt.Errorf("%w: a place of %d bytes", errIndex, len(payload))
