@@ -367,7 +367,7 @@ func (f *finder) find(p store.Place) ([]byte, error) {
 	}
 	if from.store.ID() == s.store.ID() {
 		data, err := from.blob(p.Type, p.Blob)
-		if err == nil && p.Type != resources.RT_SNAPSHOT && p.Type != resources.RT_SIGNATURE && s.repo.ComputeMAC(data) != p.Blob {
+		if err == nil && !store.Named(p.Type) && s.repo.ComputeMAC(data) != p.Blob {
 			err = store.ErrDamaged
 		}
 		if err != nil {

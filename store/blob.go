@@ -122,6 +122,19 @@ func (h *locatorHandle) close() error {
 	return err
 }
 
+// Named reports whether blobs of a type have names, not the MACs of what they hold.
+func Named(typ resources.Type) bool {
+	return typ == resources.RT_SNAPSHOT || typ == resources.RT_SIGNATURE
+}
+
+// compareMAC compares what was read of a blob with its MAC, if it has one. The error is ErrDamaged.
+func (s *Store) compareMAC(typ resources.Type, mac objects.MAC, data []byte) error {
+	if Named(typ) || s.repo.ComputeMAC(data) == mac {
+		return nil
+	}
+	return fmt.Errorf("%w: its content is not what was written", ErrDamaged)
+}
+
 // Blob reads a blob: as kloset's GetBlobBytes does it, and faster where the store has the
 // usual form. All but headers and signatures of snapshots is compared with its MAC: ErrDamaged. Safe for concurrent use.
 func (s *Store) Blob(typ resources.Type, mac objects.MAC) ([]byte, error) {
@@ -130,8 +143,8 @@ func (s *Store) Blob(typ resources.Type, mac objects.MAC) ([]byte, error) {
 		return data, nil
 	}
 	data, err := s.repo.GetBlobBytes(typ, mac)
-	if err == nil && typ != resources.RT_SNAPSHOT && typ != resources.RT_SIGNATURE && s.repo.ComputeMAC(data) != mac { // those have names
-		err = fmt.Errorf("%w: its content is not what was written", ErrDamaged)
+	if err == nil {
+		err = s.compareMAC(typ, mac, data)
 	}
 	if err == nil || errors.Is(err, ErrUnavailable) {
 		return data, err
@@ -235,8 +248,5 @@ func (s *Store) blobAt(typ resources.Type, mac objects.MAC, payload []byte) ([]b
 	if err != nil {
 		return nil, err
 	}
-	if typ != resources.RT_SNAPSHOT && s.repo.ComputeMAC(data) != mac { // a snapshot's is a name
-		return nil, ErrDamaged
-	}
-	return data, nil
+	return data, s.compareMAC(typ, mac, data)
 }

@@ -125,7 +125,7 @@ func (s *Store) readPlaces(ctx context.Context, typ resources.Type, packs []obje
 func (s *Store) cutBlob(typ resources.Type, p *blobPlace, there []byte, from uint64) ([]byte, error) {
 	if there != nil && from <= p.offset && p.offset <= p.end() && p.end()-from <= uint64(len(there)) { // or the index is forged
 		data, err := s.decode(there[p.offset-from : p.end()-from])
-		if err == nil && (typ == resources.RT_SNAPSHOT || s.repo.ComputeMAC(data) == p.blob) { // a snapshot's is a name
+		if err == nil && s.compareMAC(typ, p.blob, data) == nil {
 			return data, nil
 		}
 	}

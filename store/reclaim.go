@@ -116,7 +116,11 @@ func (s *Store) PlacesOf(typ resources.Type, mac objects.MAC) ([]Place, error) {
 	if err != nil {
 		return nil, err
 	}
-	places := make([]Place, len(payloads))
+	return s.placesFrom(payloads)
+}
+
+func (s *Store) placesFrom(payloads [][]byte) (places []Place, err error) {
+	places = make([]Place, len(payloads))
 	for i, payload := range payloads {
 		if places[i], err = placeFrom(payload); err != nil {
 			return nil, s.indexError(err)
@@ -136,16 +140,10 @@ func (s *Store) MissingPlacesOf(typ resources.Type, mac objects.MAC) (places []P
 	if err != nil {
 		return nil, err
 	}
-	for _, payload := range payloads {
-		p, err := placeFrom(payload)
-		if err != nil {
-			return nil, s.indexError(err)
-		}
-		if !Buried(coloured[p.Packfile]) {
-			places = append(places, p)
-		}
+	if places, err = s.placesFrom(payloads); err != nil {
+		return nil, err
 	}
-	return places, nil
+	return slices.DeleteFunc(places, func(p Place) bool { return Buried(coloured[p.Packfile]) }), nil
 }
 
 func placeFrom(payload []byte) (p Place, err error) {
