@@ -113,15 +113,19 @@ func (r *scrubbing) removeLost(ctx context.Context, refs []string) (gone []ID, e
 		return lock, unlock, nil
 	}
 	err = s.alter(ctx, lock, func(rw *repository.RepositoryWriter) (bool, error) {
+		ids := make([]ID, len(refs))
+		for i, ref := range refs {
+			id, err := s.dueAs(ref)
+			if err != nil {
+				return false, err
+			}
+			ids[i] = id
+		}
 		if !s.anyReadable() {
 			return false, fmt.Errorf("%w: no snapshot at all can be read: it may be the place of the packfiles that is not there", ErrUnavailable)
 		}
-		for _, ref := range refs {
-			id, err := s.dueAs(ref)
-			if err == nil {
-				err = r.headerLost(ctx, id)
-			}
-			if err != nil {
+		for _, id := range ids {
+			if err := r.headerLost(ctx, id); err != nil {
 				return false, err
 			}
 			if slices.Contains(gone, id) {

@@ -103,6 +103,15 @@ func TestGiveUp(t *testing.T) {
 	}
 }
 
+// TestGiveUpUnknown: of an id that no snapshot has that is said, also in a store without snapshots, which is not unavailable.
+func TestGiveUpUnknown(t *testing.T) {
+	cfg := snapshotter.ScrubConfig{Dir: t.TempDir(), Scope: snapshotter.ScrubDamaged, GiveUp: []string{"3f2a61c0d1e2"}}
+	_, err := newRig(t).Scrub(t.Context(), cfg)
+	if !errors.Is(err, snapshotter.ErrNoSnapshot) || errors.Is(err, snapshotter.ErrUnavailable) {
+		t.Errorf("got %v, want %v", err, snapshotter.ErrNoSnapshot)
+	}
+}
+
 // TestGiveUpWhatIsBack: a packfile that was missing when it was looked last, and is back, keeps its snapshot.
 func TestGiveUpWhatIsBack(t *testing.T) {
 	k := newScrubRig(t)
