@@ -151,7 +151,7 @@ func TestKeyErrors(t *testing.T) {
 		"wrong passphrase": {func(c *Config) { c.IdentityFiles, c.Passphrase.Bytes = []string{locked}, []byte("guess") }, KindKey, []string{"wrong passphrase", "ssh-keygen -y"}},
 		"no passphrase file": {func(c *Config) { c.IdentityFiles, c.Passphrase.File = []string{locked}, "/nowhere/phrase" }, KindConfig,
 			[]string{"/nowhere/phrase"}},
-		"missing file": {func(c *Config) { c.IdentityFiles = []string{"/nowhere/key"} }, KindAuth, []string{"/nowhere/key", "no such file"}},
+		"missing file": {func(c *Config) { c.IdentityFiles = []string{"/nowhere/key"} }, KindAuth, []string{"/nowhere/key", "no such file", "mend what was left out"}},
 		"others read":  {func(c *Config) { c.IdentityFiles = []string{open} }, KindAuth, []string{"chmod 600"}},
 		"PuTTY's": {func(c *Config) {
 			c.IdentityFiles = []string{writeFile(t, filepath.Join(t.TempDir(), "k.ppk"), "PuTTY-User-Key-File-3: x\n")}
@@ -587,6 +587,12 @@ func TestLost(t *testing.T) {
 	}
 }
 
+// greet is a session of a shell whose start files print something, and of the SFTP that it starts then.
+func greet(ch ssh.Channel) {
+	_, _ = io.WriteString(ch, "Welcome to \x1b[31mdb1!\n\x00\x00\x00\x05\x02\x00\x00\x00\x03")
+	_, _ = io.Copy(io.Discard, ch)
+}
+
 func TestSessions(t *testing.T) {
 	exit := func(ch ssh.Channel, status byte) {
 		_, _ = ch.SendRequest("exit-status", false, []byte{0, 0, 0, status})
@@ -597,12 +603,7 @@ func TestSessions(t *testing.T) {
 		parts  []string
 	}{
 		"no subsystem": {func(s *server) { s.noSubsystem = true }, KindSubsystem, []string{"refuses the subsystem", "Subsystem sftp"}},
-		"text": {func(s *server) {
-			s.session = func(ch ssh.Channel) {
-				_, _ = io.WriteString(ch, "Welcome to \x1b[31mdb1!\n")
-				_, _ = io.Copy(io.Discard, ch)
-			}
-		}, KindSubsystem, []string{"text instead of SFTP", "Welcome to ?[31mdb1", "start files"}},
+		"text":         {func(s *server) { s.session = greet }, KindSubsystem, []string{`text instead of SFTP: "Welcome to ?[31mdb1!"`, "start files"}},
 		"program missing": {func(s *server) {
 			s.session = func(ch ssh.Channel) {
 				_, _ = io.WriteString(ch.Stderr(), "bash: sftp-server: not found\n")

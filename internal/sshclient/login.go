@@ -186,6 +186,8 @@ func (l *login) hint() string {
 			hint += "; a server of before 2017 takes RSA keys with SHA-1 only: legacy: true"
 		}
 		return hint
+	case takes(methodKey) && len(l.keys) == 0 && len(l.skipped) > 0:
+		return "no key could be offered: mend what was left out, for the reason that the message gives, or name another key with identity"
 	case l.password == nil && (takes(methodPassword) || takes(methodPrompt)):
 		return "the server wants a password: give it by password_file or password_env, or set a key up"
 	case takes(methodKey):

@@ -23,6 +23,7 @@ type process struct {
 	in      io.WriteCloser
 	out     *os.File
 	stderr  tail
+	output  head        // what came where SFTP should
 	running atomic.Bool // its session was had
 	closing atomic.Bool // we end it
 	exited  chan struct{}
@@ -102,7 +103,7 @@ func (d *Dialer) sshArgs() ([]string, error) {
 		set("StrictHostKeyChecking", "accept-new")
 	case Insecure:
 		set("StrictHostKeyChecking", "no")
-		set("UserKnownHostsFile", "none")
+		set("UserKnownHostsFile", "/dev/null") // where it cannot add a key, as with none, ssh takes no new one
 		set("GlobalKnownHostsFile", "none")
 	}
 	if cfg.Timeout > 0 {
@@ -133,11 +134,23 @@ func (c *Client) startProcess(ctx context.Context) (*sftp.Client, error) {
 		p.running.Store(true)
 		return client, nil
 	}
-	_ = p.end()
 	if ended {
+		_ = p.end()
 		return nil, connectError(ctx, c.String(), context.Cause(ctx))
 	}
-	return nil, sshError(c.String(), p.stderr.text(), err)
+	return nil, p.explain(err)
+}
+
+// explain ends the process, and makes the error when there is no session.
+func (p *process) explain(err error) *Error {
+	if p.out.SetReadDeadline(time.Now().Add(explainLimit)) == nil {
+		_, _ = io.Copy(io.Discard, p) // what came where SFTP should is read to its end
+	}
+	_ = p.end()
+	if said := p.output.said(); said != "" {
+		return p.c.noSFTP(said)
+	}
+	return sshError(p.c.String(), p.stderr.text(), err)
 }
 
 // launch starts ssh.
@@ -210,6 +223,7 @@ func (p *process) Write(b []byte) (int, error) { return p.in.Write(b) }
 // Read reads what ssh writes; at its end the pipe is closed.
 func (p *process) Read(b []byte) (int, error) {
 	n, err := p.out.Read(b)
+	_, _ = p.output.Write(b[:n])
 	if err != nil {
 		_ = p.out.Close()
 	}

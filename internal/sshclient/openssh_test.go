@@ -39,9 +39,17 @@ func TestOpenSSH(t *testing.T) {
 	}
 }
 
+// TestOpenSSHInsecure reaches a server whose key no file has: ssh takes it only when it has a file to add it to.
+func TestOpenSSHInsecure(t *testing.T) {
+	cfg := newServer(t, nil).viaSSH()
+	cfg.KnownHosts, cfg.HostKeys = nil, Insecure
+	works(t, dial(t, cfg))
+}
+
 func TestOpenSSHErrors(t *testing.T) {
 	s := newServer(t, nil)
 	noSubsystem := newServer(t, func(s *server) { s.noSubsystem = true })
+	greeting := newServer(t, func(s *server) { s.session = greet })
 	closed := func() int {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -61,6 +69,7 @@ func TestOpenSSHErrors(t *testing.T) {
 		"refused":     {func(c *Config) { c.Port = closed }, KindRefused, []string{"refused"}},
 		"no name":     {func(c *Config) { c.Host = "no-such-host.invalid" }, KindDNS, []string{"no-such-host.invalid"}},
 		"subsystem":   {func(c *Config) { c.Port, c.KnownHosts = noSubsystem.port(), []string{noSubsystem.known(hostKey)} }, KindSubsystem, []string{"Subsystem sftp"}},
+		"text":        {func(c *Config) { c.Port, c.KnownHosts = greeting.port(), []string{greeting.known(hostKey)} }, KindSubsystem, []string{`text instead of SFTP: "Welcome to ?[31mdb1!"`, "start files"}},
 		"encrypted":   {func(c *Config) { c.IdentityFiles = []string{keyFile(t, userKey, "x")} }, KindAuth, []string{"agent"}},
 		"bad setting": {func(c *Config) { c.Files = []string{writeFile(t, filepath.Join(t.TempDir(), "c"), "Nonsense yes\n")} }, KindConfig, []string{"nonsense", "ssh -G"}},
 	} {

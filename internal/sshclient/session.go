@@ -144,7 +144,7 @@ func (s *session) explain(err error) error {
 	s.mu.Lock()
 	status := s.status
 	s.mu.Unlock()
-	text, junk := s.stderr.text(), s.output.text()
+	text, junk := s.stderr.text(), s.output.said()
 	var parts []string
 	for _, p := range []string{status, text} {
 		if p != "" {
@@ -153,14 +153,14 @@ func (s *session) explain(err error) error {
 	}
 	said := strings.Join(parts, ": ")
 	switch {
-	case strings.Contains(strings.ToLower(text), "chroot"), junk == "" && status == "" && s.c.guard.broken() != nil:
+	case strings.Contains(strings.ToLower(text), "chroot"), s.output.empty() && status == "" && s.c.guard.broken() != nil:
 		e := s.c.refused(io.EOF)
 		if said != "" {
 			e.Detail = said
 		}
 		return e
-	case junk != "" && junk[0] != 0:
-		return s.c.noSFTP(fmt.Sprintf("the server answers with text instead of SFTP: %q", junk))
+	case junk != "":
+		return s.c.noSFTP(junk)
 	case said != "":
 		return s.c.noSFTP("the server's SFTP program ended: " + said)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
@@ -187,10 +187,22 @@ func (h *head) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (h *head) text() string {
+func (h *head) empty() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return printable(h.data)
+	return len(h.data) == 0
+}
+
+// said is what a server says before it speaks SFTP, "" for nothing. Packets follow text of a shell's start
+// files; they begin with a zero byte.
+func (h *head) said() string {
+	h.mu.Lock()
+	text, _, _ := bytes.Cut(h.data, []byte{0})
+	h.mu.Unlock()
+	if len(text) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("the server answers with text instead of SFTP: %q", strings.TrimSpace(printable(text)))
 }
 
 type tail struct {
@@ -214,8 +226,7 @@ func (t *tail) text() string {
 	return printable(bytes.TrimSpace(t.data))
 }
 
-// printable replaces what a hostile server could use to play with a terminal. Zero bytes
-// stay: they begin every packet of SFTP.
+// printable replaces what a hostile server could use to play with a terminal. Zero bytes stay.
 func printable(data []byte) string {
 	return strings.Map(func(r rune) rune {
 		switch {

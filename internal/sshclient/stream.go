@@ -24,10 +24,7 @@ func (d *Dialer) Stream(ctx context.Context) (io.ReadWriteCloser, error) {
 		if err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
-		return &stream{c: c, rw: p, raw: p, explain: func(err error) error {
-			_ = p.end()
-			return sshError(c.String(), p.stderr.text(), err)
-		}, began: func() { p.running.Store(true) }}, nil
+		return &stream{c: c, rw: p, raw: p, explain: func(err error) error { return p.explain(err) }, began: func() { p.running.Store(true) }}, nil
 	}
 	ctx, cancel := d.clock.bound(ctx, d.cfg.Total)
 	defer cancel()
