@@ -62,23 +62,30 @@ func (s *Snapshotter) refreshLocked(ctx context.Context) error {
 }
 
 // takeStock looks for what is missing from the store, and lists the snapshots anew when that
-// is something else than before. It needs s.write and a lock on the store.
+// is something else than before. It needs s.write and a lock on the store. With a *store.UnreadCopiesError it has done so for all
+// but what that names: what a base refers to of it must not be left out.
 func (s *Snapshotter) takeStock(ctx context.Context) error {
-	loss, err := s.store.Reconcile(ctx)
-	if err != nil {
-		return err
+	loss, unread := s.store.Reconcile(ctx)
+	if unread != nil && !isUnreadCopy(unread) {
+		return unread
 	}
 	was := s.loss
 	s.loss = loss
 	if was == nil && loss == nil || was != nil && loss != nil && was.Serial == loss.Serial {
-		return nil
+		return unread
 	}
 	s.whole = make(map[ID]struct{})
 	if err := s.list(ctx, true); err != nil {
 		s.loss = was // so that the next attempt lists them
-		return err
+		return errors.Join(unread, err)
 	}
-	return nil
+	return unread
+}
+
+// isUnreadCopy reports whether err says that of something that is missing a local copy cannot be read.
+func isUnreadCopy(err error) bool {
+	_, ok := errors.AsType[*store.UnreadCopiesError](err)
+	return ok
 }
 
 // reconcile comes before every commit: it compares what the store should have with what it

@@ -61,7 +61,7 @@ func (r *scrubbing) repairOnce(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, ErrUnavailable), errors.Is(err, ErrBusy):
+		case (errors.Is(err, ErrUnavailable) || errors.Is(err, ErrBusy)) && !isUnreadCopy(err):
 			return err
 		case err != nil:
 			r.s.log.Warn("a damaged file of the store is not repaired", "kind", r.damage[k].Kind, "file", r.damage[k].File, "err", err)
@@ -251,7 +251,11 @@ func (r *scrubbing) restow(ctx context.Context, mac objects.MAC, unread error) e
 		return err
 	}
 	defer unlock()
-	if err := s.takeStock(ctx); err != nil || len(found) == 0 {
+	err = s.takeStock(ctx)
+	if e, ok := errors.AsType[*store.UnreadCopiesError](err); ok && !slices.Contains(e.Packfiles, mac) {
+		err = nil // others may come back as they were
+	}
+	if err != nil || len(found) == 0 {
 		return err
 	}
 	d, err := s.newDelta()
@@ -285,7 +289,12 @@ func (r *scrubbing) restocked(ctx context.Context, err error) error {
 	default:
 		return err
 	}
-	return r.s.takeStock(ctx)
+	err = r.s.takeStock(ctx)
+	if isUnreadCopy(err) { // what was written does not depend on it
+		r.s.log.Warn("whether something is lost that is missing from the store is not known", "err", err)
+		return nil
+	}
+	return err
 }
 
 // finder finds what damaged blobs of a packfile hold.

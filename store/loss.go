@@ -67,11 +67,21 @@ type Loss struct {
 // Colouring is what maintenance does to packfiles that are not to be used any more: other readers of the store
 // then look for their blobs elsewhere. What is back loses the colour.
 // It returns nil when nothing is missing. It needs a lock on the store, and is for the writer: nobody may be
-// committing. Errors: ErrUnavailable, ErrReplaced.
+// committing. Errors: ErrUnavailable, ErrReplaced. With an *UnreadCopiesError, loss is what is missing beside what that names, of
+// which nothing is said.
 func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
+	loss, unread, err := s.reconcile(ctx)
+	if err == nil && unread != nil {
+		err = unread
+	}
+	return loss, err
+}
+
+// reconcile is Reconcile, without what it could not tell in the error.
+func (s *Store) reconcile(ctx context.Context) (loss *Loss, unread *UnreadCopiesError, err error) {
 	db, err := s.openIndex()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	resume := s.resumes()
@@ -85,33 +95,33 @@ func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
 	}()
 	missing, back, err := s.compare(ctx, db)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	gone, restored, err := s.putAllBack(ctx, missing)
+	gone, restored, unread, err := s.putAllBack(ctx, missing)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(restored) > 0 { // others may have said that it was missing
-		coloured, err := s.colouredLost(db, gone)
+		coloured, err := s.colouredLost(db, slices.DeleteFunc(missing, func(mac objects.MAC) bool { return slices.Contains(restored, mac) }))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		back = union(back, coloured)
 	}
 	if len(gone)+len(back) > 0 {
 		// First the states: should this end in between, it is found out again.
 		if err := s.uncolour(ctx, back, objects.NilMac); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if err := s.noteLost(db, gone, back); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		s.lossSerial++
 		s.logLost(gone, back)
 	}
 	lost, err := s.macs(db, "SELECT mac FROM snapgate_lost")
 	if len(lost) == 0 || err != nil {
-		return nil, err
+		return nil, unread, err
 	}
 	plain, err := s.macs(db, "SELECT mac FROM snapgate_lost WHERE mac"+notColoured, int(resources.RT_PACKFILE))
 	var begun []objects.MAC
@@ -122,27 +132,52 @@ func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
 		err = s.colour(ctx, plain, begun)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &Loss{s: s, Serial: s.lossSerial}, nil
+	return &Loss{s: s, Serial: s.lossSerial}, unread, nil
 }
 
 // resumes reports whether answers are to be completed that were begun; see turnTable.
 func (s *Store) resumes() bool { return time.Since(s.resumed) > resumeAfter }
 
-// putAllBack is putBack for several, and returns which of them are gone and which are back.
-func (s *Store) putAllBack(ctx context.Context, missing []objects.MAC) (gone, back []objects.MAC, err error) {
+// UnreadCopiesError says, as an ErrUnavailable, that packfiles are missing from the store of which there are local copies that
+// cannot be read now. Whether what they hold is lost nobody knows: they may be put back another time, or by somebody else.
+type UnreadCopiesError struct {
+	Packfiles []objects.MAC
+	Err       error // of the first
+}
+
+func (e *UnreadCopiesError) Error() string {
+	text := fmt.Sprintf("%v: packfile %x is missing, and its local copy cannot be read", ErrUnavailable, e.Packfiles[0][:])
+	if more := len(e.Packfiles) - 1; more > 0 {
+		text += fmt.Sprintf(", as are %d more", more)
+	}
+	return text + ": " + e.Err.Error()
+}
+
+// Unwrap returns ErrUnavailable and the cause.
+func (e *UnreadCopiesError) Unwrap() []error { return []error{ErrUnavailable, e.Err} }
+
+// putAllBack is putBack for several, and returns which of them are gone and which are back; unread is nil unless there is
+// one of which neither can be told.
+func (s *Store) putAllBack(ctx context.Context, missing []objects.MAC) (gone, back []objects.MAC, unread *UnreadCopiesError, err error) {
 	for _, mac := range missing {
-		switch err := s.putBack(ctx, mac); {
+		err := s.putBack(ctx, mac)
+		var one *UnreadCopiesError
+		switch {
 		case err == nil:
 			back = append(back, mac)
+		case errors.As(err, &one) && unread == nil:
+			unread = one
+		case errors.As(err, &one):
+			unread.Packfiles = append(unread.Packfiles, mac)
 		case errors.Is(err, fs.ErrNotExist):
 			gone = append(gone, mac)
 		default:
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
-	return gone, back, nil
+	return gone, back, unread, nil
 }
 
 // hasLostMark is of kloset's entries of colours those with a lostMark: they are few, and what maintenance has removed stays
@@ -334,14 +369,17 @@ func parseMAC(name string) (mac objects.MAC, err error) {
 }
 
 // putBack writes a packfile that is missing from the store again; fs.ErrNotExist when there
-// is no sound copy of it.
+// is no sound copy of it, an *UnreadCopiesError when nobody knows.
 func (s *Store) putBack(ctx context.Context, mac objects.MAC) error {
 	if s.conn.mirror == nil {
 		return fs.ErrNotExist
 	}
 	rd, err := s.conn.mirror.reopen(mac)
+	if errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if err != nil {
-		return fs.ErrNotExist
+		return &UnreadCopiesError{[]objects.MAC{mac}, err}
 	}
 	_, err = s.files.Put(ctx, packfileName(mac), rd)
 	if err := errors.Join(err, rd.Close()); err != nil {

@@ -63,16 +63,19 @@ func openMirror(cachePath string, limit int64, log *slog.Logger) (*mirror, error
 		return nil, fmt.Errorf("metadata mirror: %w", err)
 	}
 	for _, e := range entries {
-		raw, err := hex.DecodeString(e.Name())
-		fi, ierr := e.Info()
-		if err != nil || ierr != nil || len(raw) != len(objects.MAC{}) {
+		mac, ok := macOf(e.Name())
+		if !ok {
 			if err := ignoreNotExist(os.Remove(filepath.Join(m.dir, e.Name()))); err != nil {
 				return nil, fmt.Errorf("metadata mirror: %w", err)
 			}
 			continue
 		}
-		m.files[objects.MAC(raw)] = &mirrorFile{size: fi.Size(), used: fi.ModTime()}
-		m.size += fi.Size()
+		file := &mirrorFile{used: time.Now()}
+		if fi, err := e.Info(); err == nil { // else it is there, and not the first to go
+			file.size, file.used = fi.Size(), fi.ModTime()
+		}
+		m.files[mac] = file
+		m.size += file.size
 	}
 	m.trim()
 	return m, nil
@@ -182,9 +185,7 @@ func (m *mirror) open(mac objects.MAC, rg *storage.Range) (io.ReadCloser, error)
 		}
 		file.sound = true
 		file.used = time.Now()
-		if err := os.Chtimes(m.path(mac), file.used, file.used); err != nil {
-			return nil, err
-		}
+		_ = os.Chtimes(m.path(mac), file.used, file.used) // a later process drops it earlier than it should
 	}
 	f, err := os.Open(m.path(mac))
 	if err != nil {
