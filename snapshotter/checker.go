@@ -58,6 +58,23 @@ func (c *Checker) Close() error { return c.v.close() }
 // Check is Snapshotter.Check. After an error of reading it may be called again for the same snapshot.
 func (c *Checker) Check(ctx context.Context, id ID) error { return c.v.check(ctx, id) }
 
+// Removed reports whether it is proven that a snapshot was removed, and that none was made in its place: a state in the store says so,
+// which is read now. What maintenance takes away of such a one is no damage. That it is not listed proves nothing: its header
+// may be missing. It waits for a commit that is running. Errors: ErrUnavailable; that of ctx.
+func (c *Checker) Removed(ctx context.Context, id ID) (bool, error) {
+	s := c.v.s
+	if err := s.CatchUp(ctx, 0); err != nil {
+		return false, err
+	}
+	if s.known(id) != nil {
+		return false, nil
+	}
+	if deleted, err := s.store.Deleted(objects.MAC(id)); !deleted || err != nil { // as is mostly so, and found out without reading all states
+		return false, err
+	}
+	return s.store.RemovalTold(ctx, objects.MAC(id))
+}
+
 // Sampled is what Sample has read.
 type Sampled struct {
 	Files   uint64 // whose bytes were read; those that another snapshot has as well count once

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/PlakarKorp/kloset/objects"
+
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
 	"github.com/snapgate/gateway/store/storetest"
@@ -138,5 +140,41 @@ func TestSampleUnreadIndex(t *testing.T) {
 	wantUnread(t, "sample", err)
 	if s, err := checker.Sample(t.Context(), one, 1); err != nil || len(s.Damaged) > 0 || s.Files != 1 {
 		t.Errorf("the other one: got %+v, %v", s, err)
+	}
+}
+
+// TestCheckerRemoved: that a snapshot was removed is proven by a state that says so, in the store; not by the index, nor while
+// states cannot be read.
+func TestCheckerRemoved(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	r := newRig(t, srv.Use)
+	one := r.commit(snapshotter.ID{}, put("/", dir(0)))
+	two := r.commit(one, put("/a", dir(1)))
+	c := r.checker()
+	want := func(what string, id snapshotter.ID, want bool, kind error) {
+		t.Helper()
+		if got, err := c.Removed(t.Context(), id); got != want || !errors.Is(err, kind) {
+			t.Errorf("%s: got %v, %v, want %v, %v", what, got, err, want, kind)
+		}
+	}
+	want("before", one, false, nil)
+	before := srv.Files("states")
+	if err := r.Remove(t.Context(), one); err != nil {
+		t.Fatal(err)
+	}
+	added := slices.DeleteFunc(srv.Files("states"), func(name string) bool { return slices.Contains(before, name) })
+	if len(added) != 1 {
+		t.Fatalf("a removal writes %q, want one state", added)
+	}
+	want("removed", one, true, nil)
+	want("the other one", two, false, nil)
+	srv.FailReads(failing(added))
+	want("while its state cannot be read", one, false, snapshotter.ErrUnavailable)
+	srv.FailReads(failing(before))
+	want("while others cannot be read", one, true, nil)
+	srv.FailReads(nil)
+	srv.Remove(added[0])
+	if told, err := r.store.RemovalTold(t.Context(), objects.MAC(one)); told || err != nil {
+		t.Errorf("without its state: got %v, %v", told, err)
 	}
 }

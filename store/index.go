@@ -9,12 +9,16 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/PlakarKorp/kloset/caching"
 	"github.com/PlakarKorp/kloset/caching/sqlite"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/resources"
+	"golang.org/x/sync/errgroup"
 )
 
 // stateDir is where kloset keeps its index of this store.
@@ -151,6 +155,49 @@ func (s *Store) Deleted(id objects.MAC) (deleted bool, err error) {
 	err = db.QueryRow("SELECT EXISTS (SELECT 1 FROM deleteds WHERE mac = ? AND type = ?)",
 		hex.EncodeToString(id[:]), int(resources.RT_SNAPSHOT)).Scan(&deleted)
 	return deleted, s.indexError(err)
+}
+
+// RemovalTold is Deleted by what the states in the store say: the index is a cache, and what it says proves nothing. They are read
+// from the store until one says so. It may overlap with all other calls. Errors: ErrUnavailable when none says so and some could not be read.
+func (s *Store) RemovalTold(ctx context.Context, id objects.MAC) (bool, error) {
+	states, err := s.StatesBeside(ctx)
+	if err != nil {
+		return false, err
+	}
+	var told atomic.Bool
+	var mu sync.Mutex // guards unread and cause
+	unread, cause := 0, error(nil)
+	enough := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return told.Load() || unread >= unreadMost
+	}
+	var group errgroup.Group
+	group.SetLimit(stateReads)
+	for _, name := range states {
+		if enough() || ctx.Err() != nil {
+			break
+		}
+		group.Go(func() error {
+			switch facts, err := s.ReadState(ctx, name); {
+			case err != nil:
+				mu.Lock()
+				defer mu.Unlock()
+				unread, cause = unread+1, err
+			case slices.Contains(facts.Removed, id):
+				told.Store(true)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // what could not be read is noted
+	switch {
+	case told.Load():
+		return true, nil
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	}
+	return false, Unavailable("read states", cause)
 }
 
 // Reindex makes kloset's index anew from the states in the store. It must not overlap with a

@@ -87,18 +87,18 @@ func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) erro
 		return err
 	}
 	defer checker.Close()
-	damaged := 0
-	var unread error // the first
+	named := make(map[snapshotter.ID]bool) // as damaged
+	var unread error                       // the first
 	var total snapshotter.Sampled
 	for _, s := range list {
-		l, err := ck.check(ctx, v, checker, s)
+		l, err := ck.check(ctx, checker, s)
 		if errors.Is(err, snapshotter.ErrUnread) {
 			unread = cmp.Or(unread, err)
 		} else if err != nil {
 			return err
 		}
 		if l.Result == "damaged" {
-			damaged++
+			named[s.ID] = true
 		}
 		if l.Files != nil {
 			total.Files += *l.Files
@@ -111,34 +111,46 @@ func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) erro
 	if ck.part > 0 && !ck.asJSON {
 		_, _ = fmt.Fprintf(v.p.stderr, "read the bytes of %s, %s\n", count(total.Files, "file", "files"), bytesText(int64(total.Bytes)))
 	}
-	lost, err := ck.unlisted(ctx, v, args)
+	lost, err := ck.unlisted(ctx, v, checker, args, named)
 	if err != nil {
 		return err
 	}
-	if n := damaged + lost; n > 0 {
+	if n := len(named) + lost; n > 0 {
 		return fmt.Errorf("%d of %s: %w", n, count(uint64(len(list)+lost), "snapshot", "snapshots"), store.ErrDamaged)
 	}
 	return unread
 }
 
 // unlisted names the snapshots that nothing is known of but that there are such: their headers
-// cannot be read. It does so when all are checked.
-func (ck *checkCommand) unlisted(ctx context.Context, v *viewing, args []string) (n int, err error) {
+// cannot be read. It does so when all are checked, without those that were named as damaged, and returns how many are.
+func (ck *checkCommand) unlisted(ctx context.Context, v *viewing, checker *snapshotter.Checker, args []string, named map[snapshotter.ID]bool) (n int, err error) {
 	if len(args) > 0 || ck.share != "" {
 		return 0, nil
 	}
-	ids, err := v.snaps.Unreadable(ctx)
-	if err != nil {
-		return 0, err
-	}
-	for _, id := range ids {
-		n++
-		l := &checkLine{Snapshot: id.String(), Result: "damaged", Error: unreadableText}
+	lost, err := unlistedDamage(ctx, v.snaps, checker, named)
+	for _, l := range lost {
+		if l.Result == "damaged" {
+			n++
+		}
 		if err := ck.print(v, snapshotter.Snapshot{}, l); err != nil {
 			return n, err
 		}
 	}
-	return n, nil
+	return n, err
+}
+
+// unlistedDamage describes the snapshots whose headers cannot be read, but for those that were named.
+func unlistedDamage(ctx context.Context, snaps *snapshotter.Snapshotter, checker *snapshotter.Checker, named map[snapshotter.ID]bool) (lines []*checkLine, err error) {
+	ids, err := snaps.Unreadable(ctx)
+	for _, id := range ids {
+		if named[id] {
+			continue
+		}
+		l := &checkLine{Snapshot: id.String(), Result: "damaged", Error: unreadableText}
+		l.meanwhile(ctx, checker, id)
+		lines = append(lines, l)
+	}
+	return lines, cmp.Or(err, ctx.Err())
 }
 
 // snapshots lists what is to be checked, the newest first when it is not named one by one.
@@ -184,7 +196,7 @@ type checkLine struct {
 
 // check checks a snapshot. With ErrUnread, of a store that can be reached, it says so of the snapshot, too: others may
 // be read.
-func (ck *checkCommand) check(ctx context.Context, v *viewing, checker *snapshotter.Checker, s snapshotter.Snapshot) (*checkLine, error) {
+func (ck *checkCommand) check(ctx context.Context, checker *snapshotter.Checker, s snapshotter.Snapshot) (*checkLine, error) {
 	l := &checkLine{Snapshot: s.ID.String(), Time: stamp(s.Time), Share: s.Share, Result: "good"}
 	began := time.Now()
 	var sampled snapshotter.Sampled
@@ -208,18 +220,18 @@ func (ck *checkCommand) check(ctx context.Context, v *viewing, checker *snapshot
 	default: // also when something else could not be read
 		l.Result = "damaged"
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, snapshotter.ErrNoSnapshot): // and it was listed
+		l.Error = unreadableText
+	case err != nil:
 		l.Error = err.Error()
 	}
-	if l.Result != "good" {
-		// What maintenance takes away of a snapshot that was removed meanwhile is no damage.
-		if err := v.snaps.CatchUp(ctx, 0); err != nil {
-			return nil, err
-		}
-		if _, err := v.snaps.Snapshot(ctx, s.ID); errors.Is(err, snapshotter.ErrNoSnapshot) {
-			l.Result, l.Error = "removed", ""
-			return l, nil
-		}
+	l.meanwhile(ctx, checker, s.ID)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case l.Result == "removed":
+		return l, nil
 	}
 	for _, d := range sampled.Damaged {
 		l.Damaged = append(l.Damaged, problem{Path: text{d.Path}, PathBase64: bytesOf(d.Path), Text: strings.ToValidUTF8(d.Err.Error(), "\uFFFD")})
@@ -229,6 +241,20 @@ func (ck *checkCommand) check(ctx context.Context, v *viewing, checker *snapshot
 		return l, err
 	}
 	return l, nil
+}
+
+// meanwhile looks whether a snapshot in which something was found was removed meanwhile: what maintenance takes away of it is
+// no damage. While that is not proven, what was found stands.
+func (l *checkLine) meanwhile(ctx context.Context, checker *snapshotter.Checker, id snapshotter.ID) {
+	if l.Result == "good" {
+		return
+	}
+	switch removed, err := checker.Removed(ctx, id); {
+	case removed:
+		l.Result, l.Error = "removed", ""
+	case err != nil && l.Result == "damaged":
+		l.Error = strings.TrimPrefix(l.Error+"; whether it was removed meanwhile is not known: "+err.Error(), "; ")
+	}
 }
 
 // checkWhole is Checker.Check, and says what is damaged. An error with ErrUnread says nothing of that: kloset does not tell the two apart.

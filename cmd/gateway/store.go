@@ -161,7 +161,7 @@ func (p *program) storeCheckCommand() *cobra.Command {
 		Short: "Check all snapshots of a store",
 		Long: `Reads all snapshots, those of plakar too, and compares every index, entry, object and chunk
 with its checksum, as plakar check does. It changes nothing, and goes on after a snapshot
-that is damaged; then its exit status is 1.`,
+that is damaged; then its exit status is 1. One that was removed meanwhile is no damage.`,
 		Example: `  gateway store check -c /etc/gateway.yaml
   gateway store check -c /etc/gateway.yaml offsite`,
 		Args: arguments(0, 1),
@@ -181,46 +181,56 @@ func (p *program) storeCheck(ctx context.Context, _ *store.Store, snaps *snapsho
 		return fmt.Errorf("store check: %w", err)
 	}
 	defer checker.Close()
-	damaged := 0
-	var unread error // the first
+	named := make(map[snapshotter.ID]bool) // as damaged
+	var unread error                       // the first
+	say := func(l *checkLine) error {
+		_, err := fmt.Fprintf(p.stdout, "%s %s %s\n", l.Snapshot, cmp.Or(printable(l.Share), "-"), l.verdict())
+		return err
+	}
 	for _, s := range list {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("store check: %w", err)
-		}
-		verdict := "good"
-		switch sampled, err := checkWhole(ctx, checker, s.ID); {
-		case ctx.Err() != nil:
-			return fmt.Errorf("store check: %w", ctx.Err())
-		case len(sampled.Damaged) > 0 && errors.Is(err, snapshotter.ErrUnread):
-			damaged++
-			verdict = "damaged: " + printable(sampled.Damaged[0].Path) + ": " + printable(sampled.Damaged[0].Err.Error())
-		case errors.Is(err, snapshotter.ErrUnread):
+		l, err := new(checkCommand).check(ctx, checker, s)
+		if errors.Is(err, snapshotter.ErrUnread) {
 			unread = cmp.Or(unread, err)
-			verdict = "unread: " + printable(err.Error())
-		case errors.Is(err, store.ErrUnavailable):
+		} else if err != nil {
 			return fmt.Errorf("store check: %w", err)
-		case err != nil:
-			damaged++
-			verdict = "damaged: " + printable(err.Error())
 		}
-		if _, err := fmt.Fprintf(p.stdout, "%s %s %s\n", s.ID, printable(s.Share), verdict); err != nil {
+		if l.Result == "damaged" {
+			named[s.ID] = true
+		}
+		if err := say(l); err != nil {
 			return err
 		}
 	}
-	lost, err := snaps.Unreadable(ctx)
+	lost, err := unlistedDamage(ctx, snaps, checker, named)
 	if err != nil {
 		return fmt.Errorf("store check: %w", err)
 	}
-	for _, id := range lost {
-		if _, err := fmt.Fprintf(p.stdout, "%s - damaged: %s\n", id, unreadableText); err != nil {
+	all := len(list)
+	for _, l := range lost {
+		if err := say(l); err != nil {
 			return err
 		}
+		if l.Result == "damaged" {
+			all++
+		}
 	}
-	if damaged += len(lost); damaged > 0 {
-		return fmt.Errorf("store check: %d of %d snapshots: %w", damaged, len(list)+len(lost), store.ErrDamaged)
+	if damaged := len(named) + all - len(list); damaged > 0 {
+		return fmt.Errorf("store check: %d of %d snapshots: %w", damaged, all, store.ErrDamaged)
 	}
 	if unread != nil {
 		return fmt.Errorf("store check: %w", unread)
 	}
 	return nil
+}
+
+// verdict is what a check has found, in a line.
+func (l *checkLine) verdict() string {
+	text := l.Result
+	if l.Error != "" {
+		text += ": " + printable(l.Error)
+	}
+	if len(l.Damaged) > 0 { // the others are named by gateway check
+		text += ": " + printable(l.Damaged[0].Path.s) + ": " + printable(l.Damaged[0].Text)
+	}
+	return text
 }
