@@ -44,7 +44,7 @@ func ParseExclude(patterns []string) (*Exclude, error) {
 			line += "/*" // what is in it, not the directory
 		}
 		if r.pattern = line; !valid || !doublestar.ValidatePattern(line) {
-			return nil, fmt.Errorf("exclude: the pattern %q is not valid", p)
+			return nil, fmt.Errorf("the pattern %q is not valid", p)
 		}
 		x.rules = append(x.rules, r)
 	}

@@ -79,7 +79,7 @@ full (limits.store, or its disk) takes no pull: status 1, and no snapshot.`,
 	f.BoolVar(&pc.partial, "partial", false, "make a snapshot also when the connection is lost for good")
 	f.BoolVarP(&pc.dryRun, "dry-run", "n", false, "only say what would change")
 	f.BoolVar(&pc.asJSON, "json", false, "print one JSON object a line: progress, changes, and a summary of each source")
-	f.BoolVarP(&pc.quiet, "quiet", "q", false, "say nothing unless something is wrong")
+	f.BoolVarP(&pc.quiet, "quiet", "q", false, "print ids of snapshots alone, unless something is wrong")
 	f.BoolVarP(&pc.verbose, "verbose", "v", false, fmt.Sprintf("name all problems, not the first %d", shownProblems))
 	pc.remote = addRemoteFlags(c)
 	pc.remote.list("exclude", "leave out what a `PATTERN` matches, as in a .gitignore file; may be repeated")

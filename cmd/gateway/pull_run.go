@@ -61,13 +61,13 @@ func pullInto(ctx context.Context, snaps *snapshotter.Snapshotter, dataDir strin
 	cfg.KeepEvery = keepEvery()
 	r, err := opt.open(ctx, src)
 	if err != nil {
-		return res, pullError(&src.Remote, err)
+		return res, pullError(ctx, &src.Remote, err)
 	}
 	if opt.login == nil {
 		defer func() { err = errors.Join(err, r.Close()) }()
 	}
 	res, err = pull.Run(ctx, r, cfg)
-	return res, pullError(&src.Remote, err)
+	return res, pullError(ctx, &src.Remote, err)
 }
 
 // open opens the source's remote, or takes the one that is being connected to.
@@ -98,8 +98,9 @@ func sourceOf(r *config.Remote) snapshotter.Source {
 	return snapshotter.Source{Type: string(r.Location.Scheme), Origin: origin, Location: r.Location.String()}
 }
 
-// pullError gives an error its hint, and says what the operator is to know of it.
-func pullError(r *config.Remote, err error) error {
+// pullError gives an error its hint, and says what the operator is to know of it. It asks the server where a
+// path may be that is not there.
+func pullError(ctx context.Context, r *config.Remote, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -118,7 +119,13 @@ func pullError(r *config.Remote, err error) error {
 		hint = "somebody has removed the snapshot that the run was based on: run it again"
 	case errors.As(err, &ssh):
 		err = ssh // it says all, and the rest is how we came to it
-	case pull.KindOf(err) == pull.KindConnection:
+	case r.Location.Scheme == pull.SchemeFS: // the path is in it
+	case pull.KindOf(err) == pull.KindNotFound:
+		err = fmt.Errorf("%s: %w", r.Location, err)
+		if there := remote.Elsewhere(ctx, r); there != "" {
+			hint = "the account sees other paths, as one does that is confined to a directory: there is " + printable(there)
+		}
+	case pull.KindOf(err) == pull.KindConnection, pull.KindOf(err) == pull.KindPermission:
 		err = fmt.Errorf("%s: %w", r.Location, err)
 	}
 	if hint == "" {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -152,6 +153,10 @@ func (l *loader) readRemote(n node, r *Remote, more fields) {
 		return
 	}
 	at := rr.used["location"]
+	if hint := asForSCP(rr.location); hint != "" {
+		at.failHint(hint, "a colon before the first slash: on a server, or on this machine?")
+		return
+	}
 	loc, err := pull.ParseLocation(localLocation(at, rr.location))
 	if err != nil {
 		hint := ""
@@ -173,6 +178,25 @@ func (l *loader) readRemote(n node, r *Remote, more fields) {
 	if n.clean() {
 		rr.warn(n)
 	}
+}
+
+// asForSCP says what to write in place of host:path, which scp and rsync take for a path on a server, "" for
+// anything else. What may be a password is not repeated.
+func asForSCP(s string) (hint string) {
+	first, rest, _ := strings.Cut(s, "/")
+	host, below, colon := strings.Cut(first, ":")
+	if !colon || strings.Contains(s, "://") {
+		return ""
+	}
+	scheme := slices.Contains([]pull.Scheme{pull.SchemeSFTP, pull.SchemeFTP, pull.SchemeFTPS, pull.SchemeFS}, pull.Scheme(host))
+	if scheme || strings.Contains(below, "@") || strings.HasPrefix(s, "[") {
+		return "write sftp://host/path, ftp://host/path, ftps://host/path or fs:///path"
+	}
+	path := "/" + rest
+	if below != "" || rest == "" { // where a login arrives
+		path = "/~/" + s[len(host)+1:]
+	}
+	return fmt.Sprintf("write sftp://%s%s for a server, ./%s for a directory of this machine", host, path, s)
 }
 
 // localLocation makes the path of a local directory absolute, as other paths are.
