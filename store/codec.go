@@ -93,15 +93,32 @@ func (c *codec) decode(encoded []byte) ([]byte, error) {
 	}
 	scratch := c.scratch.Get().(*[]byte)
 	defer c.scratch.Put(scratch)
-	data, err := c.open((*scratch)[:0], encoded)
+	aead, pieces, err := c.unwrap(encoded)
+	if err != nil {
+		return nil, err
+	}
+	first := pieces[:min(len(pieces), c.pieceSize())]
+	data, err := c.open(aead, (*scratch)[:0], first)
 	if err != nil {
 		return nil, err
 	}
 	*scratch = data
+	own := c.compression == nil || beginsRaw(data)
+	if own { // what is decrypted is what is returned, but for some bytes of the frame
+		data = append(make([]byte, 0, len(pieces)), data...)
+	}
+	if data, err = c.open(aead, data, pieces[len(first):]); err != nil {
+		return nil, err
+	}
 	if c.compression == nil {
-		return bytes.Clone(data), nil
+		return data, nil
 	}
 	// What is encrypted has been authenticated, so the checksum within is of no use.
+	if !own {
+		*scratch = data
+	} else if plain, ok := joinRaw(data); ok {
+		return plain, nil
+	}
 	if plain, ok := c.unframe(data); ok {
 		return plain, nil
 	}
@@ -153,24 +170,30 @@ func (c *codec) unframe(data []byte) ([]byte, bool) {
 	}
 }
 
-// open decrypts and appends to dst.
-func (c *codec) open(dst, data []byte) ([]byte, error) {
+// pieceSize is how long a piece is in a packfile, but for the last one of a blob.
+func (c *codec) pieceSize() int { return nonceSize + c.encryption.ChunkSize + tagSize }
+
+// unwrap takes the key of a blob from before its pieces.
+func (c *codec) unwrap(data []byte) (aead cipher.AEAD, pieces []byte, err error) {
 	if len(data) < wrappedKeySize {
-		return nil, fmt.Errorf("decrypt: %w", io.ErrUnexpectedEOF)
+		return nil, nil, fmt.Errorf("decrypt: %w", io.ErrUnexpectedEOF)
 	}
 	subkey, err := aeskw.Unwrap(c.block, data[:wrappedKeySize])
 	if err != nil {
-		return nil, fmt.Errorf("decrypt: %w", err)
+		return nil, nil, fmt.Errorf("decrypt: %w", err)
 	}
-	aead, err := gcmsiv.New(subkey)
-	if err != nil {
-		return nil, fmt.Errorf("decrypt: %w", err)
+	if aead, err = gcmsiv.New(subkey); err != nil {
+		return nil, nil, fmt.Errorf("decrypt: %w", err)
 	}
-	data = data[wrappedKeySize:]
-	dst = slices.Grow(dst, len(data))
-	for len(data) > 0 {
-		piece := data[:min(len(data), nonceSize+c.encryption.ChunkSize+tagSize)]
-		data = data[len(piece):]
+	return aead, data[wrappedKeySize:], nil
+}
+
+// open decrypts pieces and appends to dst.
+func (c *codec) open(aead cipher.AEAD, dst, pieces []byte) (_ []byte, err error) {
+	dst = slices.Grow(dst, len(pieces))
+	for len(pieces) > 0 {
+		piece := pieces[:min(len(pieces), c.pieceSize())]
+		pieces = pieces[len(piece):]
 		if len(piece) < nonceSize+tagSize {
 			return nil, fmt.Errorf("decrypt: %w", io.ErrUnexpectedEOF)
 		}

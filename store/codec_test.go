@@ -295,6 +295,10 @@ func TestUnframe(t *testing.T) {
 			if !ok || !bytes.Equal(got, plain) {
 				t.Errorf("%s: %d bytes: got %d, %v", name, len(plain), len(got), ok)
 			}
+			joined, ok := joinRaw(bytes.Clone(buf.Bytes()))
+			if ok && !bytes.Equal(joined, plain) {
+				t.Errorf("%s: %d bytes joined: got %d", name, len(plain), len(joined))
+			}
 			// What comes behind a frame is another one.
 			if got, ok := c.unframe(append(buf.Bytes(), buf.Bytes()...)); ok {
 				t.Errorf("%s: two frames: got %d bytes", name, len(got))
@@ -320,6 +324,13 @@ func FuzzUnframe(f *testing.F) {
 		// The library compares checksums, which are not looked at here.
 		if want, err := c.unpack(data); err == nil && !bytes.Equal(got, want) {
 			t.Fatalf("got %d bytes, want %d", len(got), len(want))
+		}
+		before := bytes.Clone(data)
+		switch joined, ok := joinRaw(data); {
+		case ok && !bytes.Equal(joined, got):
+			t.Fatalf("joined: got %d bytes, want %d", len(joined), len(got))
+		case !ok && !bytes.Equal(data, before):
+			t.Fatal("not joined, but changed")
 		}
 	})
 }

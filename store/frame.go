@@ -110,3 +110,36 @@ func (f *frame) next() (block []byte, raw, ok bool) {
 	block, f.data = f.data[:n:n], f.data[n+sum:]
 	return block, raw, n > 0
 }
+
+// beginsRaw reports whether the beginning of a frame has a first block that is not compressed. Such a one is most
+// often the only one, or all are.
+func beginsRaw(data []byte) bool {
+	f, ok := parseFrame(data)
+	return ok && len(f.data) >= frameMark && binary.LittleEndian.Uint32(f.data)&blockRaw != 0
+}
+
+// joinRaw returns what a frame holds within the frame's memory, the first block where it is. ok is false, and nothing
+// changed, when something in it is compressed or not in order.
+func joinRaw(data []byte) (plain []byte, ok bool) {
+	f, ok := parseFrame(data)
+	if !ok {
+		return nil, false
+	}
+	start := min(len(data)-len(f.data)+frameMark, len(data))
+	var blocks [][]byte
+	for {
+		block, raw, ok := f.next()
+		switch {
+		case !ok, block != nil && !raw:
+			return nil, false
+		case block != nil:
+			blocks = append(blocks, block)
+			continue
+		}
+		end := start
+		for _, block := range blocks {
+			end += copy(data[end:], block)
+		}
+		return data[start:end:end], true
+	}
+}
