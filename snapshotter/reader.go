@@ -56,23 +56,45 @@ func (r *Reader) ReadAt(p []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("read at %d: %w", off, fs.ErrInvalid)
 	}
 	n := 0
-	// The chunk that holds off: the last that begins at or before it.
-	i := sort.Search(len(r.chunks), func(i int) bool { return r.offsets[i+1] > off })
-	for ; n < len(p) && i < len(r.chunks); i++ {
-		r.advance(i)
-		data, err := r.cache.get(r.chunks[i])
+	for n < len(p) {
+		data, err := r.from(off + int64(n))
 		if err != nil {
 			return n, err
 		}
-		if int64(len(data)) != r.offsets[i+1]-r.offsets[i] {
-			return n, chunkSizeError(r.chunks[i], len(data), r.offsets[i+1]-r.offsets[i])
-		}
-		n += copy(p[n:], data[off+int64(n)-r.offsets[i]:])
-	}
-	if n < len(p) {
-		return n, io.EOF
+		n += copy(p[n:], data)
 	}
 	return n, nil
+}
+
+// Slice returns up to n bytes at off, n being positive, without a copy: those that one chunk holds, and at least one
+// of them. It is io.EOF at the end. They stay what they are, and must not be changed.
+func (r *Reader) Slice(off int64, n int) ([]byte, error) {
+	switch {
+	case r.closed.Load():
+		return nil, fs.ErrClosed
+	case off < 0:
+		return nil, fmt.Errorf("read at %d: %w", off, fs.ErrInvalid)
+	}
+	data, err := r.from(off)
+	return data[:min(len(data), n)], err
+}
+
+// from returns the bytes from off to the end of the chunk that has it, or io.EOF.
+func (r *Reader) from(off int64) ([]byte, error) {
+	// The last that begins at or before off.
+	i := sort.Search(len(r.chunks), func(i int) bool { return r.offsets[i+1] > off })
+	if i == len(r.chunks) {
+		return nil, io.EOF
+	}
+	r.advance(i)
+	data, err := r.cache.get(r.chunks[i])
+	if err != nil {
+		return nil, err
+	}
+	if want := r.offsets[i+1] - r.offsets[i]; int64(len(data)) != want {
+		return nil, chunkSizeError(r.chunks[i], len(data), want)
+	}
+	return data[off-r.offsets[i]:], nil
 }
 
 // advance notes that chunk i is being read and reads ahead when that continues a run. The

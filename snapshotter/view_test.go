@@ -180,6 +180,24 @@ func TestReaderAgainstBytes(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		all := []byte(nil)
+		for int64(len(all)) < f.Size() {
+			n := 1 + rnd.IntN(2<<20)
+			got, err := f.Slice(int64(len(all)), n)
+			if err != nil || len(got) == 0 || len(got) > n {
+				t.Fatalf("Slice(%d, %d): %d bytes, %v", len(all), n, len(got), err)
+			}
+			all = append(all, got...)
+		}
+		if !bytes.Equal(all, data) {
+			t.Error("slices are not the content")
+		}
+		if got, err := f.Slice(f.Size(), 1); len(got) != 0 || err != io.EOF { //nolint:errorlint // exactly this one
+			t.Errorf("slice at the end: %d bytes, %v", len(got), err)
+		}
+		if _, err := f.Slice(-1, 1); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("slice at a negative offset: %v", err)
+		}
 		if n, err := f.ReadAt(make([]byte, 1), -1); n != 0 || !errors.Is(err, fs.ErrInvalid) {
 			t.Errorf("negative offset: %d, %v", n, err)
 		}
@@ -188,6 +206,9 @@ func TestReaderAgainstBytes(t *testing.T) {
 		}
 		if _, err := f.ReadAt(make([]byte, 1), 0); !errors.Is(err, fs.ErrClosed) {
 			t.Errorf("read after close: %v", err)
+		}
+		if _, err := f.Slice(0, 1); !errors.Is(err, fs.ErrClosed) {
+			t.Errorf("slice after close: %v", err)
 		}
 	}
 }

@@ -255,10 +255,15 @@ func (f *file) open(ctx context.Context) error {
 	if f.e.Size > smallFile || f.small != nil {
 		return nil
 	}
-	f.small = make([]byte, f.e.Size)
-	if err := readFull(content, f.small, 0); err != nil {
-		return errors.Join(err, f.close())
+	small := make([]byte, 0, f.e.Size)
+	for int64(len(small)) < f.e.Size {
+		data, err := f.read(int64(len(small)))
+		if err != nil {
+			return errors.Join(err, f.close())
+		}
+		small = append(small, data...)
 	}
+	f.small = small
 	return nil
 }
 
@@ -271,24 +276,21 @@ func (f *file) close() error {
 	return err
 }
 
-func readFull(r io.ReaderAt, p []byte, off int64) error {
-	n, err := r.ReadAt(p, off)
-	if n == len(p) {
-		return nil
-	}
-	if err == nil || errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("read the snapshot: %w", err)
-}
-
-// read returns bytes of the content, in buf or elsewhere.
-func (f *file) read(buf []byte, off int64) ([]byte, error) {
-	n := min(int64(len(buf)), f.e.Size-off)
+// read returns bytes of the content from off on, which is not its end: at most bufferSize, and as many as are in one
+// place. They must not be changed.
+func (f *file) read(off int64) ([]byte, error) {
+	n := min(bufferSize, f.e.Size-off)
 	if f.small != nil {
 		return f.small[off : off+n], nil
 	}
-	return buf[:n], readFull(f.content, buf[:n], off)
+	data, err := f.content.Slice(off, int(n))
+	if err == nil && len(data) == 0 || errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the snapshot: %w", err)
+	}
+	return data, nil
 }
 
 // attempt is one try. It reports whether bytes were written that none before has.
@@ -309,16 +311,10 @@ func (f *file) attempt(ctx context.Context) (progress bool, err error) {
 	defer w.Abort()
 	f.r.Failpoint(FailpointBegun)
 	f.progress(offset)
-	buf := []byte(nil)
-	if f.small == nil {
-		buf = make([]byte, bufferSize)
-	}
 	unsynced := int64(0)
 	for offset < f.e.Size {
-		var data []byte
-		if f.small != nil {
-			data = f.small[offset:]
-		} else if data, err = f.read(buf, offset); err != nil {
+		data, err := f.read(offset)
+		if err != nil {
 			return progress, err
 		}
 		if err := f.r.wait(ctx, len(data)); err != nil {
@@ -446,9 +442,9 @@ func (f *file) compare(ctx context.Context, path string, offset, size int64) (_ 
 			err = cerr
 		}
 	}()
-	got, buf := make([]byte, bufferSize), make([]byte, bufferSize)
+	got := make([]byte, bufferSize)
 	for offset < end {
-		want, err := f.read(buf, offset)
+		want, err := f.read(offset)
 		if err != nil {
 			return 0, err
 		}

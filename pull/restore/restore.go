@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path"
 	"strings"
 	"sync"
@@ -22,7 +21,7 @@ const (
 	// smallFile is what is read whole before it is written, so that a lost connection does not
 	// read it again.
 	smallFile = 256 << 10
-	// largeMemory is what a larger file is counted with: a buffer, what is under way to the
+	// largeMemory is what a larger file is counted with: a chunk, what is under way to the
 	// server, and chunks that are read ahead.
 	largeMemory = 4 << 20
 	// defaultMemory is for all files that are being written.
@@ -74,7 +73,9 @@ type Source interface {
 
 // Content is a file of a Source. Reading in order reads ahead.
 type Content interface {
-	io.ReaderAt
+	// Slice returns bytes at an offset, at least one and at most n, and io.EOF at the end. They stay what they are, and
+	// must not be changed.
+	Slice(off int64, n int) ([]byte, error)
 	Size() int64
 	Close() error
 }

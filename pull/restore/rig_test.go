@@ -1,7 +1,6 @@
 package restore_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -121,12 +120,24 @@ func (tr tree) ReadDir(_ context.Context, dir, after string, n int) ([]snapshott
 	return list, nil
 }
 
-type content struct{ *bytes.Reader }
+type content []byte
 
-func (content) Close() error { return nil }
+// Slice implements restore.Content as a file of chunks does.
+func (c content) Slice(off int64, n int) ([]byte, error) {
+	const chunk = 77_777
+	if off >= int64(len(c)) {
+		return nil, io.EOF
+	}
+	end := min(off+int64(n), (off/chunk+1)*chunk, int64(len(c)))
+	return c[off:end], nil
+}
+
+func (c content) Size() int64 { return int64(len(c)) }
+
+func (c content) Close() error { return nil }
 
 func (tr tree) Open(_ context.Context, p string) (restore.Content, error) {
-	return content{bytes.NewReader(tr[p].data)}, nil
+	return content(tr[p].data), nil
 }
 
 // house is a tree with what a snapshot may have.

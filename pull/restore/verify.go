@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"io"
 
 	"github.com/snapgate/gateway/pull"
 )
@@ -75,14 +74,10 @@ func (f *file) byHash(ctx context.Context) (done bool, err error) {
 	default:
 		return false, nil
 	}
-	buf := make([]byte, bufferSize)
 	for off := int64(0); off < f.e.Size; {
-		data, err := f.read(buf, off)
+		data, err := f.read(off)
 		if err != nil {
 			return false, err
-		}
-		if len(data) == 0 {
-			return false, io.ErrUnexpectedEOF
 		}
 		_, _ = own.Write(data)
 		off += int64(len(data))
