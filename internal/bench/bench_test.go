@@ -23,7 +23,10 @@ const rounds = 5
 // times are repeated measurements, in seconds.
 type times []float64
 
-func (s times) median() float64 { return slices.Sorted(slices.Values(s))[len(s)/2] }
+func (s times) median() float64 {
+	sorted := slices.Sorted(slices.Values(s))
+	return (sorted[(len(s)-1)/2] + sorted[len(s)/2]) / 2
+}
 
 func seconds(f func()) float64 {
 	start := time.Now()
