@@ -2,15 +2,14 @@ package snapshotter
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
-	"fmt"
-	"io"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
-	"github.com/PlakarKorp/kloset/compression"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/packfile"
 	"github.com/PlakarKorp/kloset/resources"
@@ -20,44 +19,57 @@ import (
 )
 
 // TestPackerFillsPlaces has several goroutines put blobs at once, which they encrypt where these belong in packfiles
-// that grow meanwhile, are given to writers when they are full, and whose memory is used again: each blob is where its
-// packfile says.
+// that grow meanwhile, are given to writers when they are full, and whose memory is used again: kloset reads each blob where its
+// packfile says, byte for byte.
 func TestPackerFillsPlaces(t *testing.T) {
-	const putters, each = 8, 150
-	s := storetest.New(t, func(cfg *store.Config) { cfg.Plaintext = true })
-	repo := s.Repository()
-	var mu sync.Mutex
-	found := map[objects.MAC]int{}
-	p := newPacker(func(f func()) { f() }, s.Encode, repo.GetMACHasher, func(pk packfile.Packfile) error {
-		for _, b := range pk.Entries() {
-			if b.Type == resources.RT_RANDOM {
-				continue
-			}
-			data, err := unpack(pk.(*pack).blobs[b.Offset : b.Offset+uint64(b.Length)])
-			if err == nil && repo.ComputeMAC(data) != b.MAC {
-				err = fmt.Errorf("%d bytes of something else", len(data))
-			}
-			if err != nil {
-				t.Errorf("blob at %d of %d bytes: %v", b.Offset, b.Length, err)
-			}
-			mu.Lock()
-			found[b.MAC]++
-			mu.Unlock()
+	for name, plaintext := range map[string]bool{"plaintext": true, "encrypted": false} {
+		t.Run(name, func(t *testing.T) {
+			fillPlaces(t, storetest.New(t, func(cfg *store.Config) { cfg.Plaintext = plaintext }))
+		})
+	}
+}
+
+func fillPlaces(t *testing.T, s *store.Store) {
+	t.Helper()
+	const putters, each = 8, 60
+	snaps, err := New(t.Context(), Config{Store: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := snaps.Close(); err != nil {
+			t.Error(err)
 		}
-		return nil
+	}()
+	d, err := snaps.newDelta()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	var packs atomic.Int32
+	p := newPacker(func(f func()) { f() }, s.Encode, s.Repository().GetMACHasher, func(pk packfile.Packfile) error {
+		packs.Add(1)
+		return d.rw.PutPackfile(pk)
 	}, func(string) {})
-	p.size = 1 << 20
+	p.size = 256 << 10
 	p.writer()
+	var mu sync.Mutex // guards want
+	want := make(map[objects.MAC][]byte)
 	var wg sync.WaitGroup
 	for g := range putters {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(g), 7))
-			for range each {
-				data := make([]byte, rng.IntN(1<<rng.IntN(18)+1))
+			for i := range each {
+				data := make([]byte, 8+rng.IntN(1<<rng.IntN(18)))
 				for i := range data[:len(data)/2] { // the rest can be compressed
 					data[i] = byte(rng.Uint32())
 				}
-				if err := p.Put(0, resources.RT_CHUNK, repo.ComputeMAC(data), data, g == 0); err != nil {
+				binary.LittleEndian.PutUint64(data, uint64(g*each+i)) // each is another one
+				mac := s.Repository().ComputeMAC(data)
+				mu.Lock()
+				want[mac] = data
+				mu.Unlock()
+				if err := p.Put(0, resources.RT_CHUNK, mac, data, g == 0); err != nil {
 					t.Error(err)
 				}
 			}
@@ -67,22 +79,22 @@ func TestPackerFillsPlaces(t *testing.T) {
 	if err := p.finish(); err != nil {
 		t.Fatal(err)
 	}
-	n := 0
-	for _, times := range found {
-		n += times
+	lock, err := s.Lock(t.Context())
+	if err == nil {
+		err = errors.Join(d.put(t.Context(), lock), lock.Unlock())
 	}
-	if n != putters*each {
-		t.Errorf("%d blobs in packfiles, want %d", n, putters*each)
-	}
-}
-
-// unpack decompresses a blob of a plaintext store.
-func unpack(encoded []byte) ([]byte, error) {
-	rd, err := compression.InflateStream("LZ4", io.NopCloser(bytes.NewReader(encoded)))
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
-	return io.ReadAll(rd)
+	if n := packs.Load(); n < 3 || len(want) != putters*each {
+		t.Errorf("%d blobs in %d packfiles, want %d in 3 or more", len(want), n, putters*each)
+	}
+	for mac, data := range want {
+		got, err := s.Repository().GetBlobBytes(resources.RT_CHUNK, mac)
+		if err != nil || !bytes.Equal(got, data) {
+			t.Errorf("blob of %d bytes: got %d or others, %v", len(data), len(got), err)
+		}
+	}
 }
 
 // TestPackerFails has a blob that cannot be encoded: nothing is left waiting, and the error is told.
