@@ -7,8 +7,8 @@ import (
 )
 
 // openViews knows the snapshots that somebody in this process looks at, whether they have been
-// removed meanwhile or not. Views need not be closed: they are let go of. The zero value is ready;
-// safe for concurrent use.
+// removed meanwhile or not. Views need not be closed: they are let go of, and count until the runtime has
+// collected them, which takes up to some minutes. The zero value is ready; safe for concurrent use.
 type openViews struct {
 	mu    sync.Mutex
 	views map[weak.Pointer[View]]ID // guarded by mu
