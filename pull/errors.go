@@ -158,8 +158,18 @@ func sshKind(e *sshclient.Error) Kind {
 // isConnection reports whether err says that a connection broke, or could not be made for a
 // reason that may pass.
 func isConnection(err error) bool {
-	var ne net.Error
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &ne) ||
+		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrDeadlineExceeded) || isNetwork(err) ||
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, fs.ErrClosed)
+}
+
+// isNetwork reports whether err is of the network. Every syscall.Errno is a net.Error, also one of a
+// disk: without a net.OpError around it only one that says so is.
+func isNetwork(err error) bool {
+	var ne net.Error
+	if !errors.As(err, &ne) {
+		return false
+	}
+	_, bare := ne.(syscall.Errno)
+	return !bare || ne.Timeout()
 }

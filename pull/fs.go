@@ -30,10 +30,13 @@ var _ Remote = (*FS)(nil)
 // NewFS opens a directory. dir itself may be a symbolic link.
 func NewFS(dir string) (*FS, error) {
 	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, failOS("open", dir, err)
+	if err == nil {
+		return &FS{root: root}, nil
 	}
-	return &FS{root: root}, nil
+	if fi, serr := os.Stat(dir); serr == nil && !fi.IsDir() {
+		return nil, failf("open", dir, KindConflict, "it is no directory")
+	}
+	return nil, failOS("open", dir, err)
 }
 
 // Lstat implements Remote.

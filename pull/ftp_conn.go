@@ -54,6 +54,19 @@ type ftpReply struct {
 
 func (r ftpReply) text() string { return r.lines[len(r.lines)-1] }
 
+// all has all lines as one. The reason is often in the first one: Pure-FTPd's last line of a failed
+// upload tells how fast it was.
+func (r ftpReply) all() string {
+	texts := make([]string, 0, len(r.lines))
+	for _, line := range r.lines {
+		line = strings.TrimPrefix(line, strconv.Itoa(r.code)+"-")
+		if line = strings.TrimSpace(line); line != "" {
+			texts = append(texts, line)
+		}
+	}
+	return strings.Join(texts, "; ")
+}
+
 // cutOff reports whether a data connection could not be made or was lost. The server's own trouble
 // with a file is 451, in place of which vsftpd says 426, too.
 func (r ftpReply) cutOff() bool {
@@ -337,7 +350,7 @@ func (c *ftpConn) want(op, path string, code int, line string) (ftpReply, error)
 // forbidden (both are 550), the texts of most servers do.
 func (c *ftpConn) refused(op, path string, r ftpReply) error {
 	kind := KindOther
-	text := strings.ToLower(r.text())
+	text := strings.ToLower(r.all())
 	has := func(parts ...string) bool {
 		for _, p := range parts {
 			if strings.Contains(text, p) {
@@ -364,13 +377,14 @@ func (c *ftpConn) refused(op, path string, r ftpReply) error {
 type replyError struct {
 	code int
 	text string // of its last line
+	all  string
 }
 
 func (e *replyError) Error() string {
-	return fmt.Sprintf("the server says %d %s", e.code, strings.Trim(quote(e.text), `"`))
+	return fmt.Sprintf("the server says %d %s", e.code, strings.Trim(quote(e.all), `"`))
 }
 
-func replyText(r ftpReply) error { return &replyError{r.code, r.text()} }
+func replyText(r ftpReply) error { return &replyError{r.code, r.text(), r.all()} }
 
 // noEOF makes an unexpected one of an end.
 func noEOF(err error) error {

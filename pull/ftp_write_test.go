@@ -36,6 +36,18 @@ func TestFTPRefusals(t *testing.T) {
 	}
 }
 
+// The reason may be in any line of a reply.
+func TestReplyOfLines(t *testing.T) {
+	c := &ftpConn{}
+	err := c.refused("write", "/x", ftpReply{code: 451, lines: []string{
+		"Error during write to file", "451-permission denied by policy", " ", "0.066 seconds (measured here), 25.45 Mbytes per second",
+	}})
+	want := "the server says 451 Error during write to file; permission denied by policy; 0.066 seconds (measured here), 25.45 Mbytes per second"
+	if KindOf(err) != KindPermission || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
 func TestTimeCommand(t *testing.T) {
 	at := time.Date(2024, 2, 29, 14, 14, 15, 0, time.FixedZone("", 3600))
 	for command, want := range map[string]string{

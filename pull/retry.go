@@ -21,10 +21,22 @@ type Retry struct {
 }
 
 const (
+	// connectAttempts is how often a run tries to connect at first: whoever has mistyped a name
+	// is not to wait long.
+	connectAttempts = 3
 	defaultAttempts = 6
 	defaultFirst    = time.Second
 	defaultMax      = 30 * time.Second
 )
+
+// Connecting returns the Retry of the first calls of a run, which makes fewer attempts. Once the server has
+// answered, r is to be used.
+func (r Retry) Connecting() Retry {
+	if r.Attempts <= 0 || r.Attempts > connectAttempts {
+		r.Attempts = connectAttempts
+	}
+	return r
+}
 
 // Do calls op until it returns something else than KindConnection, at most Attempts times.
 // Progress, where op reports it, makes the count begin anew. With Watching, an op that loses each of

@@ -18,9 +18,6 @@ import (
 const PartialTag = "partial=true"
 
 const (
-	// connectAttempts is how often a run tries to connect at first: whoever has mistyped a name
-	// is not to wait long. Once it has worked, the settings of Retry hold.
-	connectAttempts = 3
 	// busyPatience is how long a store is waited for that somebody maintains: a lock that was
 	// left behind expires after ten minutes.
 	busyPatience = 11 * time.Minute
@@ -200,11 +197,7 @@ func (r *run) open(ctx context.Context) error {
 			r.settled = settledBy(list, base)
 		}
 	}
-	first := r.cfg.Retry
-	if first.Attempts == 0 || first.Attempts > connectAttempts {
-		first.Attempts = connectAttempts
-	}
-	return first.Do(ctx, func() (_ bool, err error) {
+	return r.cfg.Retry.Connecting().Do(ctx, func() (_ bool, err error) {
 		r.caps, err = r.r.Capabilities(ctx)
 		return false, err
 	})

@@ -241,12 +241,14 @@ func newRun(cfg Config) (*run, error) {
 
 // root makes the destination, and makes sure that it is a directory.
 func (r *run) root(ctx context.Context) (made bool, err error) {
+	first := r.Retry.Connecting()
 	if !r.DryRun {
-		if made, err = retry(ctx, r, r.Target.MakeRoot); err != nil {
+		if made, err = try(ctx, first, r.Target.MakeRoot); err != nil {
 			return false, err
 		}
+		first = r.Retry
 	}
-	e, err := retry(ctx, r, func(ctx context.Context) (pull.Entry, error) { return r.Target.Lstat(ctx, "/") })
+	e, err := try(ctx, first, func(ctx context.Context) (pull.Entry, error) { return r.Target.Lstat(ctx, "/") })
 	switch {
 	case err != nil && r.DryRun && pull.KindOf(err) == pull.KindNotFound:
 		r.nowhere = true
@@ -260,8 +262,12 @@ func (r *run) root(ctx context.Context) (made bool, err error) {
 }
 
 // retry calls a method of the target until it is not the connection that fails.
-func retry[T any](ctx context.Context, r *run, fn func(context.Context) (T, error)) (v T, err error) {
-	err = r.Retry.Do(ctx, func() (_ bool, err error) {
+func retry[T any](ctx context.Context, r *run, fn func(context.Context) (T, error)) (T, error) {
+	return try(ctx, r.Retry, fn)
+}
+
+func try[T any](ctx context.Context, r pull.Retry, fn func(context.Context) (T, error)) (v T, err error) {
+	err = r.Do(ctx, func() (_ bool, err error) {
 		v, err = fn(ctx)
 		return false, err
 	})

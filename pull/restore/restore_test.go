@@ -2,6 +2,7 @@ package restore_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -334,6 +335,46 @@ func TestConflicts(t *testing.T) {
 			t.Errorf("%s, %v", text.String(), err)
 		}
 	})
+}
+
+// Names that a disk refuses are problems, however many there are.
+func TestRefusedByDisk(t *testing.T) {
+	tr := tree{}.dir("/", 0o755).file("/good", "x")
+	const bad = 40
+	for i := range bad {
+		tr.file(fmt.Sprintf("/%s%02d", strings.Repeat("n", 255), i), "x")
+	}
+	dir := t.TempDir()
+	report := run(t, openLocal(t, dir), tr)
+	list, _ := report.Problems()
+	if c := report.Counts(); c.Restored != 1 || len(list) != bad || list[0].Kind != pull.KindOther {
+		t.Errorf("%+v, problems %+v", c, list[:min(len(list), 1)])
+	}
+}
+
+// nowhere is a target that cannot be connected to.
+type nowhere struct {
+	pull.Target
+	calls int
+}
+
+func (n *nowhere) Lstat(context.Context, string) (pull.Entry, error) { return pull.Entry{}, n.refuse() }
+func (n *nowhere) MakeRoot(context.Context) (bool, error)            { return false, n.refuse() }
+
+func (n *nowhere) refuse() error {
+	n.calls++
+	return &pull.Error{Op: "connect", Kind: pull.KindConnection, Err: errors.New("refused")}
+}
+
+// Whoever has mistyped the name of a server is told soon.
+func TestNobodyAnswers(t *testing.T) {
+	for _, dry := range []bool{false, true} {
+		n := &nowhere{Target: openLocal(t, t.TempDir())}
+		_, err := try(t, n, tree{}.dir("/", 0o755), func(c *restore.Config) { c.DryRun = dry })
+		if err == nil || pull.KindOf(err) != pull.KindConnection || n.calls != 3 {
+			t.Errorf("dry run %v: %d attempts, %v; want 3", dry, n.calls, err)
+		}
+	}
 }
 
 // Symbolic links in the destination lead nowhere: one in the place of a directory is not
