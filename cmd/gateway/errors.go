@@ -143,7 +143,7 @@ func hintFor(err error) string {
 		{disk.ErrLocked, "another gateway runs on this data_dir: stop it, or give this one another data_dir"},
 		{store.ErrUnavailable, "is the store's disk mounted, and may the gateway read and write it?"},
 		{store.ErrWrongPassphrase, "check store.passphrase_file (or _env, _command) and store.plaintext; without the passphrase the store was made with nobody can open it"},
-		{store.ErrNotExist, "is the store's disk mounted, and store.location right? for the first start, store.create: true makes a store there"},
+		{store.ErrNotExist, "is the store's disk mounted, and store.location right? for the first start, store.create: true makes a store there, as does " + createHint},
 		{store.ErrNewerVersion, "use a newer gateway"},
 		{vfs.ErrUploadDamaged, "look at the disk of data_dir and put the file back; when that is impossible, start once with: gateway serve --leave-out-damaged, which names in the log what is lost"},
 		{store.ErrDamaged, "restore the store's files from a copy; plakar check tells which snapshots are whole"},

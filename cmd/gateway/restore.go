@@ -116,11 +116,17 @@ func (rc *restoreCommand) run(ctx context.Context, ref string) error {
 	err = rc.p.readStore(ctx, stores, func(ctx context.Context, _ *store.Store, snaps *snapshotter.Snapshotter) error {
 		return rc.restore(ctx, cfg, ref, dst, mode, snaps)
 	})
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil && !errors.Is(err, errInterrupted): // before anything was written
+		return fmt.Errorf("restore: %w", errInterrupted)
+	case err != nil:
 		return fmt.Errorf("restore: %w", err)
 	}
 	return nil
 }
+
+// errInterrupted ends a restore that somebody has ended.
+var errInterrupted = errors.New("interrupted")
 
 // check refuses calls that make no sense, before anything is done.
 func (rc *restoreCommand) check() (restore.Overwrite, error) {
@@ -197,7 +203,7 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 	defer view.Close()
 	target, err := rc.openTarget(ctx, dst)
 	if err != nil {
-		return rc.hinted(dst, err)
+		return rc.hinted(dst, err, false)
 	}
 	if rc.login == nil {
 		defer target.Close()
@@ -216,7 +222,11 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 	})
 	stop()
 	if runErr != nil && !errors.Is(runErr, restore.ErrNotDeleted) {
-		runErr = rc.hinted(dst, runErr)
+		if ctx.Err() != nil {
+			runErr = errInterrupted
+		}
+		c := report.Counts()
+		runErr = rc.hinted(dst, runErr, c.Files+c.Directories+c.Symlinks > 0)
 	}
 	lacks := rc.lacks(ctx, view, found)
 	if err := rc.summary(dst.Location.String(), found, report, lacks, runErr); err != nil {
@@ -243,13 +253,13 @@ func (rc *restoreCommand) openTarget(ctx context.Context, dst *config.Remote) (p
 	return r.(pull.Target), nil //nolint:forcetypeassert // it was opened as one
 }
 
-// hinted gives an error of a destination what to try about it.
-func (rc *restoreCommand) hinted(dst *config.Remote, err error) error {
+// hinted gives an error of a destination what to try about it; begun says that it came in the middle.
+func (rc *restoreCommand) hinted(dst *config.Remote, err error, begun bool) error {
 	hint := remote.Hint(dst, err)
 	if hint == "" {
 		hint = hintFor(err)
 	}
-	if pull.KindOf(err) == pull.KindConnection || errors.Is(err, context.Canceled) {
+	if begun {
 		hint = strings.TrimPrefix(hint+"\nrun it again: it goes on where it was", "\n")
 	}
 	return &hintedError{err: err, hint: hint}

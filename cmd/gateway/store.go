@@ -81,8 +81,21 @@ func storeError(st *config.Store, err error) error {
 	if err == nil || st.Name == config.DefaultStore {
 		return err
 	}
-	return fmt.Errorf("store %s: %w", st.Name, err)
+	return hintedOf(st, fmt.Errorf("store %s: %w", st.Name, err))
 }
+
+// hintedOf gives an error of one of several stores its hint with that store's keys of the configuration.
+func hintedOf(st *config.Store, err error) error {
+	hint := hintFor(err)
+	if hint == "" || st.Name == config.DefaultStore {
+		return err
+	}
+	hint = strings.ReplaceAll(hint, createHint, createHint+" "+st.Name)
+	return &hintedError{err: err, hint: strings.ReplaceAll(hint, "store.", "stores."+st.Name+".")}
+}
+
+// createHint is the command that hints name for a store that is missing.
+const createHint = "gateway store create"
 
 func encryption(encrypted bool) string {
 	if encrypted {

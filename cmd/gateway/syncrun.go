@@ -64,7 +64,7 @@ func (s *syncRun) run(ctx context.Context, out syncReporter) (err error) {
 	if s.from == nil {
 		end, oerr := s.open(ctx, from, false, func(snaps *snapshotter.Snapshotter, _ *store.Store) { s.from = snaps })
 		if oerr != nil {
-			return fmt.Errorf("sync: store %s: %w", from.Name, oerr)
+			return hintedOf(from, fmt.Errorf("sync: store %s: %w", from.Name, oerr))
 		}
 		defer func() { err = errors.Join(err, end()) }()
 	}
@@ -74,7 +74,7 @@ func (s *syncRun) run(ctx context.Context, out syncReporter) (err error) {
 		target, bound = snaps, boundOf(s.cfg, to, st)
 	})
 	if err != nil {
-		return fmt.Errorf("sync: store %s: %w", to.Name, err)
+		return hintedOf(to, fmt.Errorf("sync: store %s: %w", to.Name, err))
 	}
 	defer func() { err = errors.Join(err, end()) }()
 	if err := s.copy(ctx, target, bound, out); err != nil {

@@ -3,6 +3,8 @@ package remote
 import (
 	"crypto/tls"
 	"errors"
+	"strings"
+	"syscall"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/internal/sshclient"
@@ -17,6 +19,7 @@ func Hint(r *config.Remote, err error) string {
 	}
 	var e *pull.Error
 	var cert *tls.CertificateVerificationError
+	var plain tls.RecordHeaderError
 	ftp := r.Location.Scheme == pull.SchemeFTP || r.Location.Scheme == pull.SchemeFTPS
 	switch {
 	case errors.Is(err, ErrNoPassword):
@@ -25,6 +28,14 @@ func Hint(r *config.Remote, err error) string {
 		return "the server's certificate is not of an authority that this machine knows, or of another name: name its authority with ca_file"
 	case !errors.As(err, &e):
 		return ""
+	case errors.As(err, &plain) && r.TLS == config.TLSImplicit:
+		return "the server does not begin with TLS on that port: ftp:// is for TLS after AUTH TLS"
+	case e.Op == "log in" && r.TLS == config.TLSOff && e.Err != nil && strings.Contains(e.Err.Error(), "TLS"):
+		return "the server wants TLS: leave tls at explicit"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "the disk of the location is full: make room there"
+	case errors.Is(err, syscall.EROFS):
+		return "the file system of the location is read-only: mount it for writing, or choose another place"
 	case e.Op == "log in" && e.Kind != pull.KindConnection:
 		return "are username and password right, and may the account log in from here?"
 	case ftp && e.Op == "connect" && e.Kind == pull.KindUnsupported:

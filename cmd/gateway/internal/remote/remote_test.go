@@ -2,11 +2,13 @@ package remote
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
@@ -120,5 +122,26 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: %v, hint %q", at.Location, err, Hint(at, err))
 		}
 		_ = r.Close()
+	}
+}
+
+func TestHint(t *testing.T) {
+	local := map[string]any{"location": "fs:///x"}
+	for _, tt := range []struct {
+		at   map[string]any
+		op   string
+		err  error
+		want string
+	}{
+		{map[string]any{"location": "ftps://h/"}, "connect", tls.RecordHeaderError{Msg: "no TLS"}, "does not begin with TLS"},
+		{map[string]any{"location": "ftp://h/", "tls": "off"}, "log in", errors.New("the server says 550 SSL/TLS required"), "leave tls at explicit"},
+		{map[string]any{"location": "ftp://h/", "tls": "off"}, "log in", errors.New("the server says 530 Login incorrect"), "are username and password right"},
+		{local, "write", syscall.ENOSPC, "the disk of the location is full"},
+		{local, "write", syscall.EROFS, "the file system of the location is read-only"},
+	} {
+		err := &pull.Error{Op: tt.op, Err: tt.err}
+		if got := Hint(settings(t, tt.at), err); !strings.Contains(got, tt.want) {
+			t.Errorf("%v: %q, want %q", err, got, tt.want)
+		}
 	}
 }
