@@ -169,37 +169,80 @@ func (f *FTP) ReadDir(ctx context.Context, path string, each func(Entry) error) 
 	})
 }
 
-// mlsd lists by MLSD. Links whose targets it does not tell are looked up in a LIST.
+// mlsd lists by MLSD. Links whose targets it does not tell are looked up in a LIST, and so is what servers show
+// only there.
 func (f *FTP) mlsd(ctx context.Context, c *ftpConn, path, full string, each func(Entry) error) error {
+	var odd map[string]Entry
+	if c.followsLinks() {
+		var err error
+		if odd, err = f.odd(ctx, c, path, full); err != nil {
+			return err
+		}
+	}
 	var links []Entry
 	parse := func(line string) (Entry, bool) { return parseMLSD(path, line) }
 	err := f.lines(ctx, c, path, "MLSD "+full, parse, func(e Entry) error {
+		if o, ok := odd[e.Name]; ok && e.Err == nil {
+			delete(odd, e.Name)
+			if e.Type != Symlink || o.Type != Symlink {
+				return each(o)
+			}
+			e.Target = o.Target
+		}
 		if e.Err == nil && e.Type == Symlink && e.Target == "" && len(links) < maxLinks {
 			links = append(links, e)
 			return nil
 		}
 		return each(e)
 	})
-	if err != nil || len(links) == 0 {
+	if err != nil {
 		return err
 	}
-	targets := map[string]string{}
-	err = f.list(ctx, c, path, full, func(e Entry) error {
-		if e.Err == nil && e.Type == Symlink && len(targets) < maxLinks {
-			targets[e.Name] = e.Target
+	for _, o := range odd {
+		if err := each(o); err != nil {
+			return err
 		}
+	}
+	if len(links) == 0 {
 		return nil
-	})
-	if err != nil && c.Err() != nil {
+	}
+	if odd, err = f.odd(ctx, c, path, full); err != nil {
 		return err
 	}
 	for _, e := range links {
-		e.Target = targets[e.Name]
+		e.Target = odd[e.Name].Target
 		if err := each(e); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// followsLinks reports whether MLSD describes what links point to, and leaves out those that point to nothing which
+// the login sees: so do ProFTPD and pyftpdlib. What servers that show links do not have is the fact "perm".
+func (c *ftpConn) followsLinks() bool {
+	for fact := range strings.SplitSeq(c.feats["MLST"], ";") {
+		if strings.EqualFold(strings.TrimSuffix(fact, "*"), "perm") {
+			return true
+		}
+	}
+	return false
+}
+
+// odd has the links of a directory, and what is neither file nor directory, as LIST shows them; up to maxLinks. What the
+// server refuses to list so is not known.
+func (f *FTP) odd(ctx context.Context, c *ftpConn, path, full string) (map[string]Entry, error) {
+	odd := map[string]Entry{}
+	err := f.list(ctx, c, path, full, func(e Entry) error {
+		if e.Err == nil && (e.Type == Symlink || e.Type == Special) && len(odd) < maxLinks {
+			odd[e.Name] = e
+		}
+		return nil
+	})
+	if err != nil && c.Err() != nil {
+		return nil, err
+	}
+	return odd, nil
 }
 
 // list lists by LIST, in the directory: with a path, some servers look for patterns and
@@ -508,8 +551,7 @@ func (f *FTP) Readlink(ctx context.Context, path string) (string, error) {
 	return target, err
 }
 
-// Capabilities implements Remote. Whether a server of MLSD shows links as what they point to
-// cannot be known.
+// Capabilities implements Remote.
 func (f *FTP) Capabilities(ctx context.Context) (Capabilities, error) {
 	var caps Capabilities
 	err := f.with(ctx, "stat", "/", func(c *ftpConn, _ string) error {

@@ -91,7 +91,7 @@ func factType(value string) (t Type, target string, ok bool) {
 	case strings.HasPrefix(v, "os.unix=slink"), strings.HasPrefix(v, "os.unix=symlink"):
 		_, target, _ = strings.Cut(value, ":")
 		return Symlink, target, true
-	case strings.HasPrefix(v, "os.unix="):
+	case strings.HasPrefix(v, "os.unix="), v == "unknown": // of Pure-FTPd, for devices, sockets and pipes
 		return Special, "", true
 	}
 	return TypeUnknown, "", true

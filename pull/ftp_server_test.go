@@ -30,6 +30,7 @@ type ftpHouse struct {
 	dir      string
 	mlsd     bool // has MLST and MLSD
 	noTarget bool // MLSD does not tell where links point
+	follows  bool // MLSD describes what links point to, where there is something
 	noEPSV   bool
 	noREST   bool
 	noDashA  bool // takes -a for a name
@@ -227,7 +228,9 @@ func (p *ftpPeer) answer(cmd, arg string) bool {
 		p.say("200 ok")
 	case "FEAT":
 		feats := " SIZE\r\n MDTM\r\n MFMT\r\n UTF8\r\n"
-		if p.h.mlsd {
+		if p.h.mlsd && p.h.follows {
+			feats += " MLST type*;perm*;size*;modify*;UNIX.mode;UNIX.uid;UNIX.gid;\r\n"
+		} else if p.h.mlsd {
 			feats += " MLST type*;size*;modify*;UNIX.mode;UNIX.uid;UNIX.gid;\r\n"
 		}
 		p.say("211-Features:\r\n%s211 End", feats)
@@ -414,7 +417,11 @@ func (p *ftpPeer) listing(dir string, line func(string, fs.FileInfo) string) str
 	}
 	var b strings.Builder
 	for _, de := range des {
-		if fi, err := de.Info(); err == nil {
+		fi, err := de.Info()
+		if p.h.follows && !p.listed {
+			fi, err = os.Stat(filepath.Join(dir, de.Name()))
+		}
+		if err == nil {
 			b.WriteString(line(filepath.Join(dir, de.Name()), fi) + de.Name())
 			if fi.Mode()&fs.ModeSymlink != 0 && p.listed {
 				target, _ := os.Readlink(filepath.Join(dir, de.Name()))
