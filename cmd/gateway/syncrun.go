@@ -236,6 +236,9 @@ func (s *syncRun) wanted(ctx context.Context) (func(snapshotter.Snapshot) bool, 
 		if err != nil {
 			return nil, s.unknown(ref, err)
 		}
+		if found.Path != "/" {
+			return nil, &hintedError{err: fmt.Errorf("%q names a path", ref), hint: "a whole snapshot is copied: leave the path out"}
+		}
 		ids[found.Snapshot.ID] = true
 	}
 	return func(snap snapshotter.Snapshot) bool { return shares[snap.Share] || ids[snap.ID] }, nil
