@@ -18,11 +18,11 @@ import (
 // that were started for one. It is safe for concurrent use. Close it.
 type Client struct {
 	d      *Dialer
-	target *hop          // nil with the openssh transport
-	root   net.Conn      // the outermost TCP connection
-	hops   []*ssh.Client // jump hosts, then the server
-	guard  *guardedConn  // of the last hop
-	heard  hearing       // of the sessions of SFTP
+	target *hop           // nil with the openssh transport
+	root   net.Conn       // the outermost TCP connection
+	hops   []*ssh.Client  // jump hosts, then the server
+	guards []*guardedConn // of all hops
+	heard  hearing        // of the sessions of SFTP
 
 	ended chan struct{}
 	tasks tasks
@@ -122,7 +122,13 @@ func (c *Client) closeAll() {
 		_ = hop.Close()
 		_ = hop.Wait()
 	}
+	for _, g := range c.guards {
+		_ = g.out.Wait() // what it lacked was given up with the connection
+	}
 }
+
+// guard is what stands before the connection to the server.
+func (c *Client) guard() *guardedConn { return c.guards[len(c.guards)-1] }
 
 // end remembers why the connection ends, and ends it.
 func (c *Client) end(cause error) {
@@ -141,7 +147,7 @@ func (c *Client) keepAlive() {
 	ticker := time.NewTicker(c.target.keepAlive)
 	defer ticker.Stop()
 	answered := make(chan struct{}, 1)
-	waiting, silent, seen := false, 0, c.guard.received.Load()
+	waiting, silent, seen := false, 0, c.guard().received.Load()
 	for {
 		select {
 		case <-c.ended:
@@ -151,7 +157,7 @@ func (c *Client) keepAlive() {
 			continue
 		case <-ticker.C:
 		}
-		if now := c.guard.received.Load(); now != seen {
+		if now := c.guard().received.Load(); now != seen {
 			seen, silent = now, 0
 		}
 		if silent >= c.target.keepAliveCount && waiting {

@@ -154,13 +154,14 @@ func (d *Dialer) dialRoute(ctx context.Context) (*Client, error) {
 			c.closeAll()
 			return nil, err
 		}
-		g := &guardedConn{Conn: conn}
+		g := newGuardedConn(conn)
+		c.guards = append(c.guards, g)
 		client, err := d.handshake(ctx, h, g, c.root, i == len(d.route)-1)
 		if err != nil {
 			c.closeAll()
 			return nil, err
 		}
-		c.hops, c.guard = append(c.hops, client), g
+		c.hops = append(c.hops, client)
 	}
 	c.start()
 	return c, nil

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net"
 	"sync/atomic"
+
+	"github.com/snapgate/gateway/internal/gather"
 )
 
 // maxHandshake is how much a server may send before the login is over, in bytes: a key
@@ -14,12 +16,28 @@ const maxHandshake = 1 << 20
 var errFlood = errors.New("the server sends more than 1 MiB before the login")
 
 // guardedConn counts what is read, limits it while the handshake runs, and keeps the first
-// error.
+// error. What is written is joined: see gather.
 type guardedConn struct {
 	net.Conn
+	out      *gather.Writer
 	received atomic.Int64
 	most     atomic.Int64 // 0: no limit
 	failure  atomic.Pointer[error]
+}
+
+func newGuardedConn(conn net.Conn) *guardedConn {
+	c := &guardedConn{Conn: conn}
+	c.out = gather.NewWriter(noting{c})
+	return c
+}
+
+// noting keeps errors of what is written later, too.
+type noting struct{ c *guardedConn }
+
+func (n noting) Write(p []byte) (int, error) {
+	written, err := n.c.Conn.Write(p)
+	n.c.note(err)
+	return written, err
 }
 
 func (c *guardedConn) Read(p []byte) (int, error) {
@@ -33,9 +51,7 @@ func (c *guardedConn) Read(p []byte) (int, error) {
 }
 
 func (c *guardedConn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	c.note(err)
-	return n, err
+	return c.out.Write(p)
 }
 
 func (c *guardedConn) note(err error) {

@@ -153,7 +153,7 @@ func (s *session) explain(err error) error {
 	}
 	said := strings.Join(parts, ": ")
 	switch {
-	case strings.Contains(strings.ToLower(text), "chroot"), s.output.empty() && status == "" && s.c.guard.broken() != nil:
+	case strings.Contains(strings.ToLower(text), "chroot"), s.output.empty() && status == "" && s.c.guard().broken() != nil:
 		e := s.c.refused(io.EOF)
 		if said != "" {
 			e.Detail = said
