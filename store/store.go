@@ -332,6 +332,9 @@ func (s *Store) open(ctx context.Context, mirrorBytes int64) (err error) {
 	if err == nil || errors.Is(err, ErrUnavailable) || s.tolerant && s.reachable(ctx) == nil {
 		return nil
 	}
+	if ctx.Err() != nil {
+		return err
+	}
 	// The states are fine as far as the disk says, so it may be the cache that is not.
 	s.log.Warn("store index is rebuilt", "store", s.Location(), "err", err)
 	if err := errors.Join(s.closeIndex(), s.cache.wipe()); err != nil {

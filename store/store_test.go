@@ -338,6 +338,30 @@ func TestAway(t *testing.T) {
 	}
 }
 
+// Somebody who gives up while a store is opened has not to wait for its index the next time.
+func TestOpenGivenUpKeepsIndex(t *testing.T) {
+	cfg := made(t, t.TempDir())
+	index, err := filepath.Glob(filepath.Join(cfg.CacheDir, "*", "store", "*"))
+	if err != nil || len(index) == 0 {
+		t.Fatalf("no index in %s: %v", cfg.CacheDir, err)
+	}
+	mark := filepath.Join(index[0], "mark")
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cfg.Passphrase = func(context.Context) ([]byte, error) { // the last thing before the states are read
+		cancel()
+		return []byte(storetest.Passphrase), nil
+	}
+	if _, err := store.Open(ctx, cfg); !errors.Is(err, context.Canceled) {
+		t.Fatalf("Open: got %v, want %v", err, context.Canceled)
+	}
+	if _, err := os.Stat(mark); err != nil {
+		t.Errorf("the index was thrown away: %v", err)
+	}
+}
+
 func TestDeriveKey(t *testing.T) {
 	s := storetest.New(t)
 	a, errA := s.DeriveKey("a")
