@@ -221,7 +221,7 @@ func (p *planner) before(ctx context.Context, l *level, name *string, emit func(
 		e := l.page[0]
 		l.page = l.page[1:]
 		if !l.whole {
-			p.cfg.Report.kept.Add(1)
+			p.cfg.Report.keep(child(l.path, e.Name))
 			continue
 		}
 		if err := emit(candidate{path: child(l.path, e.Name), base: &e}); err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -46,10 +47,28 @@ type Report struct {
 	problems                                         Problems
 	mu                                               sync.Mutex // guards what follows
 	began, ended                                     time.Time
+	stays                                            []string // the paths that kept counts, up to maxUnsettled
 }
 
 // note records a problem.
 func (r *Report) note(path string, err error) { r.problems.Note(path, err) }
+
+// keep notes a path of the base that could not be looked at, and stays.
+func (r *Report) keep(path string) {
+	r.kept.Add(1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.stays) < maxUnsettled {
+		r.stays = append(r.stays, path)
+	}
+}
+
+// keptPaths are the paths that stay; all says that there are no others.
+func (r *Report) keptPaths() (paths []string, all bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.stays), int64(len(r.stays)) == r.kept.Load()
+}
 
 // Begin and End note the time of a pull.
 func (r *Report) Begin(now time.Time) {

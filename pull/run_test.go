@@ -2,6 +2,7 @@ package pull
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -363,6 +364,25 @@ func TestRunReadsYoungFilesAgain(t *testing.T) {
 	}
 }
 
+// What was understood of a listing is not read again because a line of it was not.
+func TestRunUnderstandsALineLess(t *testing.T) {
+	r := newRuns(t)
+	f := newFake()
+	f.file("/good", "text")
+	f.file("/other", "text")
+	f.list = func(_ context.Context, path string, each func(Entry) error) (bool, error) {
+		return false, each(Entry{Name: "?", Err: errLine(path, "?")})
+	}
+	r.run(f, true)
+	if _, report := r.run(f, false); report.Counts().Read != 0 || report.Failed() != 1 {
+		t.Errorf("nothing has changed: %+v", report.Counts())
+	}
+	f.remove("/good")
+	if _, report := r.run(f, false); report.Counts().Kept != 1 || report.Counts().Read != 0 {
+		t.Errorf("a file is gone, or is what the line says: %+v", report.Counts())
+	}
+}
+
 func TestSettled(t *testing.T) {
 	began := then.Add(time.Hour)
 	var clean, dirty, special Report
@@ -388,9 +408,35 @@ func TestSettled(t *testing.T) {
 	if s := before.after(began, &special); !s.of("/s").Equal(now) {
 		t.Errorf("a socket: %v", s)
 	}
-	var many Report
+	var named, line, lines Report
+	named.note("/d", fail("list", "/d", KindName, nil))
+	if s := before.after(began, &named); !s.of("/d/f").Equal(now) {
+		t.Errorf("a name that no snapshot can have: %v", s)
+	}
+	line.note("/d", fail("list", "/d", KindListing, nil))
+	line.keep("/d/hidden")
+	s = before.after(began, &line)
+	for path, want := range map[string]time.Time{"/d": now, "/d/f": now, "/d/hidden": then, "/d/hidden/f": then} {
+		if got := s.of(path); !got.Equal(want) {
+			t.Errorf("%s beside a line that is not understood is settled at %v, want %v", path, got, want)
+		}
+	}
+	lines.note("/d", fail("list", "/d", KindListing, nil))
 	for i := range maxUnsettled + 1 {
+		lines.keep(fmt.Sprint("/d/", i))
+	}
+	if s := before.after(began, &lines); !s.of("/d/x").Equal(then) || !s.of("/x").Equal(now) {
+		t.Errorf("more stay than are known: %v", s.at)
+	}
+	var some, many Report
+	for i := range maxProblems + 1 {
+		if i < 2000 {
+			some.note(fmt.Sprint("/", i), fail("read", "", KindPermission, nil))
+		}
 		many.note(fmt.Sprint("/", i), fail("read", "", KindPermission, nil))
+	}
+	if s := before.after(began, &some); !s.of("/x").Equal(now) || !s.of("/7").Equal(then) {
+		t.Errorf("some problems: %v", s.at)
 	}
 	if s := before.after(began, &many); !s.of("/x").Equal(then) {
 		t.Errorf("many problems: %v", s.at)

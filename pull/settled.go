@@ -21,8 +21,9 @@ const (
 	// clockAllowance is how far a server's clock may be behind ours: what was written less
 	// than this before a run began is read again by the next one.
 	clockAllowance = 2 * time.Minute
-	// maxUnsettled is how many paths may have a time of their own.
-	maxUnsettled = 1000
+	// maxUnsettled is how many paths that stay may have a time of their own: as many as there are problems
+	// with one, since it costs reading all files to have none.
+	maxUnsettled = maxProblems
 	// stateName is the file of a source's directory that tells of the last run.
 	stateName = "state.json"
 )
@@ -52,17 +53,27 @@ func (s settled) of(path string) time.Time {
 	}
 }
 
-// after is what holds after a run that began at a time, on this machine's clock.
+// after is what holds after a run that began at a time, on this machine's clock. A line of a listing that was not
+// understood says nothing of those that were: what stays because it may be meant has not been looked at.
 func (s settled) after(began time.Time, report *Report) settled {
 	next := settled{at: began.Add(-clockAllowance), paths: map[string]time.Time{}}
 	list, omitted := report.Problems()
+	kept, all := report.keptPaths()
 	for _, p := range list {
-		if p.Kind != KindSpecial {
+		switch {
+		case p.Kind == KindSpecial, p.Kind == KindName: // no snapshot has it
+		case p.Kind == KindListing && all:
+		default:
 			next.paths[p.Path] = s.of(p.Path)
 		}
 	}
-	if omitted > 0 || len(next.paths) > maxUnsettled {
+	if omitted > 0 {
 		return s
+	}
+	for _, path := range kept {
+		if next.of(path).Equal(next.at) {
+			next.paths[path] = s.of(path)
+		}
 	}
 	return next
 }
