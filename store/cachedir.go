@@ -20,7 +20,7 @@ type cacheDir struct {
 	path string
 	lock *disk.DirLock // nil when temp
 	temp bool          // removed by close
-	busy bool          // temp, as another process uses the directory
+	busy string        // temp in place of this directory, which another process uses; "" when it is not
 	// token marks this installation's temporary files in the store; see conn.sweep.
 	token string
 	// suspect says that the machine was booted since the directory was last used: it may
@@ -47,7 +47,7 @@ func openCacheDir(path string) (*cacheDir, error) {
 	if errors.Is(err, disk.ErrLocked) {
 		c, err := tempCacheDir()
 		if err == nil {
-			c.busy = true
+			c.busy = path
 		}
 		return c, err
 	}

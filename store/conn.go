@@ -161,7 +161,7 @@ func (c *conn) Delete(ctx context.Context, res storage.StorageResource, mac obje
 // an error there is no such file, as far as the disk lets itself be told.
 func (c *conn) Put(ctx context.Context, res storage.StorageResource, mac objects.MAC, rd io.Reader) (int64, error) {
 	src, mirrored := rd, func(bool) {}
-	if c.mirror != nil && res == storage.StorageResourcePackfile && storage.Flag(ctx)&storage.StorageHot != 0 {
+	if c.mirror != nil && !c.mirror.others && res == storage.StorageResourcePackfile && storage.Flag(ctx)&storage.StorageHot != 0 {
 		src, mirrored = c.mirror.copy(mac, rd)
 	}
 	n, err := c.put(ctx, res, mac, src)

@@ -37,6 +37,9 @@ type mirror struct {
 	limit  int64 // of bytes
 	log    *slog.Logger
 	hasher func() hash.Hash // kloset's, of the store
+	// others says that it is the one of another process, which adds copies, each whole, and removes them: here they are only
+	// read.
+	others bool
 
 	mu    sync.Mutex
 	files map[objects.MAC]*mirrorFile // guarded by mu
@@ -81,6 +84,11 @@ func openMirror(cachePath string, limit int64, log *slog.Logger) (*mirror, error
 	return m, nil
 }
 
+// mirrorOfOthers is the mirror below the cache directory of another process.
+func mirrorOfOthers(cachePath string, log *slog.Logger) *mirror {
+	return &mirror{dir: filepath.Join(cachePath, mirrorName), log: log, others: true, files: make(map[objects.MAC]*mirrorFile)}
+}
+
 func (m *mirror) path(mac objects.MAC) string {
 	return filepath.Join(m.dir, hex.EncodeToString(mac[:]))
 }
@@ -111,6 +119,10 @@ func (m *mirror) trim() {
 func (m *mirror) drop(mac objects.MAC) {
 	f := m.files[mac]
 	if f == nil {
+		return
+	}
+	if m.others {
+		delete(m.files, mac)
 		return
 	}
 	if err := ignoreNotExist(os.Remove(m.path(mac))); err != nil {
@@ -170,12 +182,21 @@ func (m *mirror) open(mac objects.MAC, rg *storage.Range) (io.ReadCloser, error)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	file := m.files[mac]
-	if file == nil {
+	switch {
+	case file == nil && m.others: // it may have come since
+		file = new(mirrorFile)
+		m.files[mac] = file
+	case file == nil:
 		return nil, fs.ErrNotExist
 	}
 	if !file.sound {
 		// Under mu: it happens once a file, and only while the store is away.
-		if err := m.verify(mac); err != nil {
+		err := m.verify(mac)
+		if errors.Is(err, fs.ErrNotExist) && m.others {
+			m.drop(mac)
+			return nil, err
+		}
+		if err != nil {
 			if _, ok := errors.AsType[*fs.PathError](err); ok && !errors.Is(err, fs.ErrNotExist) { // it may be sound
 				return nil, err
 			}
@@ -185,7 +206,9 @@ func (m *mirror) open(mac objects.MAC, rg *storage.Range) (io.ReadCloser, error)
 		}
 		file.sound = true
 		file.used = time.Now()
-		_ = os.Chtimes(m.path(mac), file.used, file.used) // a later process drops it earlier than it should
+		if !m.others {
+			_ = os.Chtimes(m.path(mac), file.used, file.used) // a later process drops it earlier than it should
+		}
 	}
 	f, err := os.Open(m.path(mac))
 	if err != nil {

@@ -73,9 +73,9 @@ func (s *Store) localCopy(mac objects.MAC) ([]byte, error) {
 	return raw, nil
 }
 
-// CopiesBusy reports whether there may be local copies of metadata that are not looked at, as another process uses the cache
-// directory.
-func (s *Store) CopiesBusy() bool { return s.cache.busy }
+// CopiesBusy reports whether the local copies of metadata are those of another process, which uses the cache directory: it may
+// remove some at any moment.
+func (s *Store) CopiesBusy() bool { return s.cache.busy != "" }
 
 // RestorePackfile puts a packfile back as CopyOfPackfile has read it. It needs a lock on the store,
 // under which the packfile must still be one that the states tell of. That others may have repaired it

@@ -42,7 +42,7 @@ type Config struct {
 	// Disk is what the files of a store on this machine are written through; nil means disk.OS.
 	Disk disk.FS
 	// CacheDir holds kloset's local state; it belongs to one process. "", or a directory
-	// that another process holds, means a temporary one.
+	// that another process holds, means a temporary one. The copies of metadata in that are read all the same.
 	CacheDir string
 	// KeepDir is where a copy of the store's configuration is kept, so that keys can be
 	// derived while the store is away; "" keeps none.
@@ -306,7 +306,10 @@ func sameStore(config *storage.Configuration, kept []byte) error {
 func (s *Store) open(ctx context.Context, mirrorBytes int64) (err error) {
 	s.kctx = newKContext(s.log, s.cache.path)
 	s.hostname = s.kctx.Hostname
-	if !s.cache.temp {
+	switch {
+	case s.cache.busy != "":
+		s.conn.mirror = mirrorOfOthers(s.cache.busy, s.log)
+	case !s.cache.temp:
 		if mirrorBytes == 0 {
 			mirrorBytes = defaultMirrorBytes
 		}
