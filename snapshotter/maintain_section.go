@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -24,7 +25,7 @@ func (r *maintenance) section(ctx context.Context, lock *store.Lock, v *survey) 
 	if err := r.catchUp(ctx, v); err != nil {
 		return err
 	}
-	if err := r.recheck(v); err != nil {
+	if err := r.recheck(ctx, v); err != nil {
 		return err
 	}
 	if err := r.s.store.SweepLeftovers(ctx); err != nil {
@@ -82,7 +83,7 @@ func (r *maintenance) catchUp(ctx context.Context, v *survey) error {
 }
 
 // recheck compares the candidates with what the index tells under the lock.
-func (r *maintenance) recheck(v *survey) error {
+func (r *maintenance) recheck(ctx context.Context, v *survey) error {
 	indexed, err := r.s.store.IndexedPackfiles()
 	if err != nil {
 		return err
@@ -122,8 +123,13 @@ func (r *maintenance) recheck(v *survey) error {
 		return known || !store.Buried(coloured[mac])
 	}
 	v.leftover = slices.DeleteFunc(v.leftover, inUse)
-	v.rebury = slices.DeleteFunc(v.rebury, inUse)
-	return nil
+	there, err := r.s.store.StatPackfiles(ctx, v.rebury)
+	v.rebury = slices.DeleteFunc(v.rebury, func(mac objects.MAC) bool {
+		_, known := indexed[mac]
+		_, back := there[mac]
+		return known || back && !slices.Contains(v.leftover, mac) || len(v.untold[mac]) == 0
+	})
+	return err
 }
 
 // putRemoval writes the states that mark and remove, and takes them over.
@@ -132,8 +138,11 @@ func (r *maintenance) putRemoval(ctx context.Context, lock *store.Lock, v *surve
 		return err
 	}
 	// A run that was cut off may have written one state of several: what has been removed is said once more.
-	bury := slices.Concat(v.bury, v.rebury)
-	ids, err := r.s.store.PutRemoval(store.Removal{Colour: v.colour, Bury: bury, Freed: v.freed}, r.cfg.Now())
+	bury, freed := slices.Concat(v.bury, v.rebury), maps.Clone(v.freed)
+	for _, mac := range v.rebury {
+		freed[mac] = v.untold[mac]
+	}
+	ids, err := r.s.store.PutRemoval(store.Removal{Colour: v.colour, Bury: bury, Freed: freed}, r.cfg.Now())
 	if err == nil {
 		r.s.failpoint(MaintainState)
 	}

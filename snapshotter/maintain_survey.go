@@ -48,7 +48,7 @@ type survey struct {
 	colour   []objects.MAC // to be marked
 	bury     []objects.MAC // to be removed
 	leftover []objects.MAC // have been removed, but are there
-	rebury   []objects.MAC // of those, what may have been said to be removed to some of freed only
+	rebury   []objects.MAC // of those, or not there any more: untold has them
 	orphans  int           // of colour
 	stranded []store.Place // blobs that snapshots need and only marked packfiles have
 	lost     int
@@ -57,8 +57,10 @@ type survey struct {
 	usedBytes                       int64
 	until                           time.Time
 
-	holds []held // what the candidates have
-	freed map[objects.MAC][]objects.MAC
+	holds []held                        // what the candidates have
+	freed map[objects.MAC][]objects.MAC // see marker.roots
+	// untold is that of roots: a run that was cut off has said to some of freed only that a packfile was removed.
+	untold map[objects.MAC][]objects.MAC
 }
 
 // held says that a candidate has a blob.
@@ -67,7 +69,7 @@ type held struct {
 	pack int32
 }
 
-func (v *survey) any() bool { return len(v.colour)+len(v.bury)+len(v.leftover) > 0 }
+func (v *survey) any() bool { return len(v.colour)+len(v.bury)+len(v.leftover)+len(v.rebury) > 0 }
 
 func (v *survey) size(mac objects.MAC) int64 { return v.sizes[mac] }
 
@@ -102,11 +104,11 @@ func (r *maintenance) mark(ctx context.Context, v *survey, more func(markBlob)) 
 	r.s.mu.RLock()
 	states := slices.Collect(maps.Keys(r.s.states)) // that the index knows
 	r.s.mu.RUnlock()
-	roots, freed, err := k.roots(ctx, states)
+	roots, freed, untold, err := k.roots(ctx, states)
 	if err != nil {
 		return r.doubt(ctx, err, "states")
 	}
-	v.snapshots, v.freed = len(roots), freed
+	v.snapshots, v.freed, v.untold = len(roots), freed, untold
 	if more == nil {
 		r.marks.begin()
 	}
@@ -318,7 +320,7 @@ func (r *maintenance) choose(ctx context.Context, v *survey) error {
 		case store.Buried(p.marked):
 			if p.listed && p.needed == 0 && !p.strange {
 				v.leftover = append(v.leftover, mac)
-				if len(v.freed[mac]) > 0 {
+				if len(v.untold[mac]) > 0 {
 					v.rebury = append(v.rebury, mac)
 				}
 			}
@@ -333,6 +335,13 @@ func (r *maintenance) choose(ctx context.Context, v *survey) error {
 			v.young.add(size)
 		default:
 			v.colour = append(v.colour, mac)
+		}
+	}
+	for mac := range v.untold {
+		// What is not there and may be needed may come back for some; it is left to them.
+		p := v.packs[mac]
+		if p == nil || !p.listed && p.needed == 0 && !p.strange && !slices.Contains(v.bury, mac) {
+			v.rebury = append(v.rebury, mac)
 		}
 	}
 	infos, err := r.s.store.StatPackfiles(ctx, orphans)

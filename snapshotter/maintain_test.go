@@ -430,6 +430,77 @@ func TestMaintainAnswersCutOff(t *testing.T) {
 	k.sound(b)
 }
 
+// TestMaintainBuriesMissing: a packfile is missing and was to be removed, and maintenance was ended when it had written one of two
+// states that say so: the next run writes the other one, whatever it knows from before, unless the packfile is there and needed.
+func TestMaintainBuriesMissing(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		cold, back bool
+	}{{name: "known"}, {name: "cold", cold: true}, {name: "back", back: true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			k := newKeeper(t)
+			b, big := k.comesBack(2)
+			k.later()
+			k.maintain()
+			back, before := k.turns()
+			if len(back) != 2 {
+				t.Fatalf("%d states say that it is back, want 2", len(back))
+			}
+			raw, err := hex.DecodeString(filepath.Base(big))
+			if err != nil {
+				t.Fatal(err)
+			}
+			mac := objects.MAC(raw)
+			data, err := os.ReadFile(big)
+			if err := errors.Join(err, os.Remove(big)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := k.store.PutRemoval(store.Removal{Bury: []objects.MAC{mac}, Freed: map[objects.MAC][]objects.MAC{mac: back[:1]}}, k.now); err != nil {
+				t.Fatal(err)
+			}
+			if err := k.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			by := k
+			if tt.cold {
+				s := storetest.Open(t, otherConfig(k.store))
+				by = &keeper{rig: &rig{Snapshotter: newSnapshotter(t, s), t: t, store: s}, dir: t.TempDir(), now: k.now}
+			}
+			if tt.back { // after the survey, so that it may be there for any reason
+				by.Snapshotter = newSnapshotter(t, k.store, func(cfg *snapshotter.Config) {
+					cfg.Failpoint = func(name string) {
+						if name == snapshotter.MaintainLocked {
+							if err := os.WriteFile(big, data, 0o600); err != nil {
+								t.Error(err)
+							}
+						}
+					}
+				})
+			}
+			by.maintain()
+			_, answers := k.turns()
+			for i, id := range back {
+				if want := i == 0 || !tt.back; (answers[id] > before[id]) != want {
+					t.Errorf("%d states come after state %x, by which it is back, %d before; want that one says that it was removed: %t", answers[id], id[:4], before[id], want)
+				}
+			}
+			if _, err := os.Stat(big); (err == nil) != tt.back {
+				t.Errorf("the packfile: %v, want it: %t", err, tt.back)
+			}
+			if !tt.back {
+				by.maintain()
+				if _, again := k.turns(); !maps.Equal(again, answers) {
+					t.Error("it is said once more")
+				}
+			}
+			if err := k.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			k.sound(b)
+		})
+	}
+}
+
 // TestMaintainWritesInPart: of two states that say that a packfile is marked the store takes one. That is known here at
 // once, and the next run goes on.
 func TestMaintainWritesInPart(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/PlakarKorp/kloset/btree"
 	"github.com/PlakarKorp/kloset/objects"
@@ -295,19 +296,21 @@ func (k *marker) object(mac objects.MAC) (*marked, error) {
 }
 
 // roots returns the snapshots of the store, by what its states say and not by the index, which is
-// a cache: what it has lost would be taken for removed. freed are, by packfile, the states that take its colour away.
-func (k *marker) roots(ctx context.Context, states []objects.MAC) (there map[ID]struct{}, freed map[objects.MAC][]objects.MAC, err error) {
-	there, freed = make(map[ID]struct{}), make(map[objects.MAC][]objects.MAC)
+// a cache: what it has lost would be taken for removed. freed are, by packfile, the states that take its colour away; untold are
+// those of them, of packfiles that any state says were removed, after which none says so: somebody was cut off.
+func (k *marker) roots(ctx context.Context, states []objects.MAC) (there map[ID]struct{}, freed, untold map[objects.MAC][]objects.MAC, err error) {
+	there, freed, untold = make(map[ID]struct{}), make(map[objects.MAC][]objects.MAC), make(map[objects.MAC][]objects.MAC)
+	told := make(map[objects.MAC][]objects.MAC) // the states after which one says that a packfile was removed
 	removed := make(map[ID]struct{})
 	var restored []objects.MAC
 	for _, id := range states {
 		key, err := k.need(ctx, markState, id)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		v, err := k.m.get(key)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		for _, mac := range v.facts.Snapshots {
 			there[ID(mac)] = struct{}{}
@@ -319,6 +322,16 @@ func (k *marker) roots(ctx context.Context, states []objects.MAC) (there map[ID]
 		for _, mac := range v.facts.Freed {
 			freed[mac] = append(freed[mac], id)
 		}
+		for _, mac := range v.facts.Buried {
+			told[mac] = append(told[mac], v.facts.Parent)
+		}
+	}
+	for mac, after := range told {
+		for _, id := range freed[mac] {
+			if !slices.Contains(after, id) {
+				untold[mac] = append(untold[mac], id)
+			}
+		}
 	}
 	for _, id := range restored {
 		delete(removed, ID(id))
@@ -328,10 +341,10 @@ func (k *marker) roots(ctx context.Context, states []objects.MAC) (there map[ID]
 	}
 	listed, err := k.s.store.Snapshots()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	for _, id := range listed { // of states that are gone meanwhile
 		there[ID(id)] = struct{}{}
 	}
-	return there, freed, nil
+	return there, freed, untold, nil
 }

@@ -90,7 +90,7 @@ type marked struct {
 
 const (
 	// marksMagic begins the file; the store's identifier follows.
-	marksMagic = "snapgate marks 2\n"
+	marksMagic = "snapgate marks 3\n"
 	// markHeader is a record's key and the length of the rest, which a checksum ends.
 	markHeader = 16 + 4
 	markSum    = 4
@@ -202,6 +202,13 @@ func (m *marks) put(k markKey, v *marked) error {
 			body = append(body, list[i][:]...)
 		}
 	}
+	if len(v.facts.Buried) > 0 { // of few states
+		body = le.AppendUint32(body, uint32(len(v.facts.Buried)))
+		for i := range v.facts.Buried {
+			body = append(body, v.facts.Buried[i][:]...)
+		}
+		body = append(body, v.facts.Parent[:]...)
+	}
 	if len(body) > markMax {
 		return fmt.Errorf("marks: %d bytes of one thing", len(body))
 	}
@@ -249,11 +256,18 @@ func (m *marks) get(k markKey) (*marked, error) {
 	for i := range v.blobs {
 		v.blobs[i] = markBlob(binary.LittleEndian.Uint64(d.take(8)))
 	}
-	for _, list := range []*[]objects.MAC{&v.facts.Snapshots, &v.facts.Removed, &v.facts.Restored, &v.facts.Freed} {
-		*list = make([]objects.MAC, count(len(objects.MAC{})))
-		for i := range *list {
-			(*list)[i] = d.mac()
+	macs := func() []objects.MAC {
+		list := make([]objects.MAC, count(len(objects.MAC{})))
+		for i := range list {
+			list[i] = d.mac()
 		}
+		return list
+	}
+	for _, list := range []*[]objects.MAC{&v.facts.Snapshots, &v.facts.Removed, &v.facts.Restored, &v.facts.Freed} {
+		*list = macs()
+	}
+	if len(d) > 0 {
+		v.facts.Buried, v.facts.Parent = macs(), d.mac()
 	}
 	if d == nil || len(d) != 0 {
 		return nil, fmt.Errorf("marks: %w: a record of %d bytes", errMarks, len(rec))

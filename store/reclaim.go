@@ -258,6 +258,8 @@ type StateFacts struct {
 	Removed   []objects.MAC // it says of them that they were removed
 	Restored  []objects.MAC // it says of them that they were not removed after all
 	Freed     []objects.MAC // it takes the colour of these packfiles away, and does not colour them itself
+	Buried    []objects.MAC // it says of these packfiles that they were removed
+	Parent    objects.MAC   // the state that it comes after, if it comes after one
 }
 
 // ReadState reads what a state says, from the store and not from the index.
@@ -305,6 +307,7 @@ func factsFrom(id objects.MAC, rd io.ReadCloser, version versioning.Version) (*f
 	for _, mac := range c.coloured {
 		coloured[mac] = struct{}{}
 	}
+	c.Parent = st.Metadata.Parent
 	// A state is read with what it takes away first.
 	c.Freed = slices.DeleteFunc(c.Freed, func(mac objects.MAC) bool { _, ok := coloured[mac]; return ok })
 	return c, st.Metadata.Parent, nil
@@ -315,7 +318,6 @@ type factCollector struct {
 	caching.StateCache // nil
 	StateFacts
 	coloured []objects.MAC // packfiles
-	buried   []objects.MAC // of those
 }
 
 func (c *factCollector) PutDelta(typ resources.Type, blob, _ objects.MAC, _ []byte) error {
@@ -336,7 +338,7 @@ func (c *factCollector) PutColoured(typ resources.Type, blob objects.MAC, data [
 			return err
 		}
 		if Buried(e.When) {
-			c.buried = append(c.buried, blob)
+			c.Buried = append(c.Buried, blob)
 		}
 	}
 	return nil

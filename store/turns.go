@@ -103,7 +103,7 @@ func (s *Store) turns(ctx context.Context) (all []turn, whole bool, err error) {
 func (s *Store) turnOf(ctx context.Context, id objects.MAC) (turn, error) {
 	c, parent, err := s.readFacts(ctx, id)
 	if err == nil {
-		return turn{id, parent, c.coloured, c.Freed, c.buried}, nil
+		return turn{id, parent, c.coloured, c.Freed, c.Buried}, nil
 	}
 	if ctx.Err() != nil {
 		return turn{}, ctx.Err()
