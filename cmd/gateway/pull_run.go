@@ -106,6 +106,7 @@ func pullError(ctx context.Context, r *config.Remote, err error) error {
 	}
 	hint := remote.Hint(r, err)
 	var ssh *sshclient.Error
+	var server *pull.Error
 	switch {
 	case errors.Is(err, context.Canceled):
 		return &hintedError{err: errors.New("interrupted"), hint: "there is no new snapshot; the next run takes over what was stored already"}
@@ -125,7 +126,7 @@ func pullError(ctx context.Context, r *config.Remote, err error) error {
 		if there := remote.Elsewhere(ctx, r); there != "" {
 			hint = "the account sees other paths, as one does that is confined to a directory: there is " + printable(there)
 		}
-	case pull.KindOf(err) == pull.KindConnection, pull.KindOf(err) == pull.KindPermission:
+	case errors.As(err, &server):
 		err = fmt.Errorf("%s: %w", r.Location, err)
 	}
 	if hint == "" {

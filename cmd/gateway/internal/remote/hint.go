@@ -3,6 +3,7 @@ package remote
 import (
 	"crypto/tls"
 	"errors"
+	"net"
 	"strings"
 	"syscall"
 
@@ -20,6 +21,7 @@ func Hint(r *config.Remote, err error) string {
 	var e *pull.Error
 	var cert *tls.CertificateVerificationError
 	var plain tls.RecordHeaderError
+	var dns *net.DNSError
 	ftp := r.Location.Scheme == pull.SchemeFTP || r.Location.Scheme == pull.SchemeFTPS
 	switch {
 	case errors.Is(err, ErrNoPassword):
@@ -42,6 +44,10 @@ func Hint(r *config.Remote, err error) string {
 		return "the server has no TLS; only with tls: off, which sends the password in plain text, it can be reached"
 	case ftp && e.Op == "connect" && e.Kind == pull.KindProtocol:
 		return "is it the right port, and an FTP server that listens there? a server with TLS from the first byte needs ftps://"
+	case ftp && errors.As(err, &dns) && !dns.Timeout():
+		return "is the name spelled right?"
+	case ftp && errors.Is(err, syscall.ECONNREFUSED):
+		return "does the FTP server run, and on that port?"
 	case e.Kind == pull.KindConnection && e.Op == "connect":
 		return "is the server up, and does a firewall let this machine through?"
 	case e.Kind == pull.KindNotFound:

@@ -145,3 +145,27 @@ func TestHint(t *testing.T) {
 		}
 	}
 }
+
+// What to try with an FTP server depends on why it cannot be connected to.
+func TestFTPHints(t *testing.T) {
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = closed.Close()
+	for location, want := range map[string]string{
+		"ftp://" + closed.Addr().String() + "/": "does the FTP server run",
+		"ftp://no-such-host.invalid/":           "is the name spelled right",
+	} {
+		at := settings(t, map[string]any{"location": location})
+		r, err := Open(t.Context(), at, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = r.Capabilities(t.Context())
+		if err == nil || !strings.Contains(Hint(at, err), want) {
+			t.Errorf("%s: %v, hint %q", location, err, Hint(at, err))
+		}
+		_ = r.Close()
+	}
+}
