@@ -295,7 +295,7 @@ func TestNetworkErrors(t *testing.T) {
 		parts  []string
 	}{
 		"refused":    {func(c *Config) { c.Port = closed }, KindRefused, []string{"connection refused", "does the SSH server run"}},
-		"no name":    {func(c *Config) { c.Host = "no-such-host.invalid" }, KindDNS, []string{"no-such-host.invalid", "alias"}},
+		"no name":    {func(c *Config) { c.Host = "no-such-host.invalid" }, KindDNS, []string{"no-such-host.invalid", "alias", "whatever HOME says"}},
 		"no answer":  {func(c *Config) { c.Port, c.LoginTimeout = silent.port(), 50*time.Millisecond }, KindTimeout, []string{"no login within 50ms"}},
 		"not in all": {func(c *Config) { c.Port, c.Total = silent.port(), 50*time.Millisecond }, KindTimeout, []string{"no login within 50ms", "longer timeout"}},
 		"hangs up":   {func(c *Config) { c.Port = hangUp.port() }, KindClosed, []string{"the server ended the connection"}},

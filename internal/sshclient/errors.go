@@ -228,7 +228,7 @@ func networkError(host string, err error) *Error {
 		return algorithmError(host, algorithm)
 	case errors.As(err, &dns) && dns.IsNotFound, errors.As(err, &dns) && !dns.Timeout():
 		e.Kind = KindDNS
-		e.Hint = "is the name spelled right? when it is an alias of ssh_config, is that file read for this account (HOME), and does its Host line match?"
+		e.Hint = "is the name spelled right? when it is an alias, is it in ~/.ssh/config of this account (in the home that passwd has, whatever HOME says), and does its Host line match?"
 	case errors.As(err, &open):
 		// A jump host says that it could not reach the next one; the reason is its text.
 		e.Kind, e.Hint = KindUnreachable, "the jump host could not open the connection: is the next host's name and port right, and does the jump host allow forwarding (AllowTcpForwarding)?"
