@@ -10,6 +10,7 @@ import (
 	"maps"
 
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/resources"
 
 	"github.com/snapgate/gateway/store"
@@ -49,6 +50,7 @@ func (s *Snapshotter) NewChecker() (*Checker, error) {
 	if err != nil {
 		return nil, err
 	}
+	v.patience = store.NewPatience()
 	return &Checker{v: v, seed: maphash.MakeSeed(), good: newParts()}, nil
 }
 
@@ -56,7 +58,33 @@ func (s *Snapshotter) NewChecker() (*Checker, error) {
 func (c *Checker) Close() error { return c.v.close() }
 
 // Check is Snapshotter.Check. After an error of reading it may be called again for the same snapshot.
-func (c *Checker) Check(ctx context.Context, id ID) error { return c.v.check(ctx, id) }
+func (c *Checker) Check(ctx context.Context, id ID) error {
+	c.v.patience.Begin()
+	return c.v.check(ctx, id)
+}
+
+// CheckFiles is Check that names, after an error, the files that are damaged. Of those that it has found good the bytes are
+// not read again. When there is damage beside an error with ErrUnread, that tells of it.
+func (c *Checker) CheckFiles(ctx context.Context, id ID) (Sampled, error) {
+	err := c.Check(ctx, id)
+	if err == nil || errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUnread) || c.GaveUp() != nil {
+		return Sampled{}, err
+	}
+	sampled, serr := c.sample(ctx, id, &sampling{part: 1, rest: true})
+	if errors.Is(err, ErrUnread) && serr != nil && (errors.Is(serr, ErrUnread) || !errors.Is(serr, ErrUnavailable)) && ctx.Err() == nil {
+		err = serr // it names a file; or it is damaged so much that no file can be found
+	}
+	return sampled, err
+}
+
+// GaveUp returns why nothing is read any more, as the store has not given anything of what was asked for many times: ErrUnavailable,
+// with ErrUnread. All that is checked from then on is unread. It returns nil as long as something is read.
+func (c *Checker) GaveUp() error {
+	if err := c.v.patience.Over(); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnread, err)
+	}
+	return nil
+}
 
 // Removed reports whether it is proven that a snapshot was removed, and that none was made in its place: a state in the store says so,
 // which is read now. What maintenance takes away of such a one is no damage. That it is not listed proves nothing: its header
@@ -94,12 +122,20 @@ type Damaged struct {
 // that can be reached does not give. With an error, Sampled has what was found until then. Errors: ErrUnavailable, with ErrUnread, the
 // first, for what was not given; ErrNoSnapshot; and what makes it impossible to find the files at all.
 func (c *Checker) Sample(ctx context.Context, id ID, part float64) (Sampled, error) {
+	c.v.patience.Begin()
+	return c.sample(ctx, id, &sampling{part: part})
+}
+
+func (c *Checker) sample(ctx context.Context, id ID, x *sampling) (Sampled, error) {
 	s := c.v.s
 	v, err := s.View(ctx, id)
 	if err != nil {
+		if packfile, far := s.store.FarPackfile(resources.RT_SNAPSHOT, objects.MAC(id)); far && errors.Is(ungiven(err), ErrUnavailable) {
+			c.v.patience.Note(packfile, err)
+		}
 		return Sampled{}, s.asUnread(ctx, err)
 	}
-	x := &sampling{c: c, v: v, part: part, seen: newParts(), bad: make(map[objects.MAC]struct{})}
+	x.c, x.v, x.seen, x.bad = c, v, newParts(), make(map[objects.MAC]struct{})
 	err = ordered(ctx, searchParallel(), x.files(ctx), x.check, func(f sampledFile) error {
 		if f.err != nil {
 			return x.failed(ctx, f)
@@ -107,8 +143,12 @@ func (c *Checker) Sample(ctx context.Context, id ID, part float64) (Sampled, err
 		return nil
 	})
 	if err == nil {
-		x.keep()
-		err = x.unread
+		if !x.rest {
+			x.keep()
+		}
+		if err = x.unread; x.more > 0 {
+			err = fmt.Errorf("%w; and %d more files or directories", err, x.more)
+		}
 	} else {
 		err = s.asUnread(ctx, err)
 	}
@@ -131,8 +171,10 @@ type sampling struct {
 	c      *Checker
 	v      *View
 	part   float64
+	rest   bool // what a Check has found good is left out
 	out    Sampled
 	unread error                    // ErrUnread: the first
+	more   uint64                   // that are unread, too
 	seen   parts                    // what is read, or about to be
 	bad    map[objects.MAC]struct{} // objects of it that could not be read; zero stands for directories
 }
@@ -153,11 +195,18 @@ func (f *sampledFile) object() (mac objects.MAC) {
 
 // failed takes note of what could not be read. The error says that there is no point in reading on.
 func (x *sampling) failed(ctx context.Context, f sampledFile) error {
-	err := x.c.v.s.asUnread(ctx, f.err)
+	err := f.err
+	if x.unread == nil || !errors.Is(err, store.ErrNotAsked) { // of which all is known
+		err = x.c.v.s.asUnread(ctx, err)
+	}
 	switch {
+	case errors.Is(err, store.ErrNotAsked) && x.unread != nil:
+		x.more++
 	case errors.Is(err, ErrUnread):
 		if x.unread == nil {
 			x.unread = fmt.Errorf("%s: %w", f.path, err)
+		} else {
+			x.more++
 		}
 	case errors.Is(err, ErrUnavailable):
 		return err
@@ -222,7 +271,11 @@ func (x *sampling) directories(ctx context.Context, yield func(sampledFile) erro
 	if err != nil {
 		return err
 	}
-	dirs, err := s.rawOther(r.dirpack)
+	var dirs *rawIndex
+	err = x.patiently(resources.RT_BTREE_ROOT, r.dirpack, func() (err error) {
+		dirs, err = s.rawOther(r.dirpack)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -243,7 +296,11 @@ func (x *sampling) directories(ctx context.Context, yield func(sampledFile) erro
 
 // directory reads a directory, and yields the files of it that are chosen.
 func (x *sampling) directory(ctx context.Context, dir string, mac objects.MAC, yield func(sampledFile) error) error {
-	fr, err := x.c.v.s.frames(mac)
+	var fr *frames
+	err := x.patiently(resources.RT_OBJECT, mac, func() (err error) {
+		fr, err = x.c.v.s.frames(mac)
+		return err
+	})
 	if err != nil {
 		return yield(sampledFile{path: dir, err: err})
 	}
@@ -262,7 +319,7 @@ func (x *sampling) directory(ctx context.Context, dir string, mac objects.MAC, y
 		if err != nil {
 			return yield(sampledFile{path: dir, err: err})
 		}
-		if !e.FileInfo.Lmode.IsRegular() || !e.HasObject() || !x.chosen(e.Object) || !x.first(x.c.good.objects, x.seen.objects, e.Object) {
+		if !e.FileInfo.Lmode.IsRegular() || !e.HasObject() || !x.chosen(e.Object) || x.rest && isGood(x.c.v.cache.GetObjectStatus(e.Object)) || !x.first(x.c.good.objects, x.seen.objects, e.Object) {
 			continue
 		}
 		x.out.Files++
@@ -275,16 +332,81 @@ func (x *sampling) directory(ctx context.Context, dir string, mac objects.MAC, y
 
 // check reads a file.
 func (x *sampling) check(ctx context.Context, f sampledFile) (sampledFile, error) {
-	if f.err == nil {
+	switch {
+	case f.err != nil:
+	case x.rest:
+		f.err = x.readRest(ctx, f.e)
+	default:
 		f.err = x.read(ctx, f.e)
 	}
 	return f, ctx.Err()
 }
 
+// isGood reports whether the status of something in kloset's cache of checks is that it is good.
+func isGood(status []byte, err error) bool { return err == nil && status != nil && len(status) == 0 }
+
+// readRest finds out why a Check has not found a file good, without reading again what it has.
+func (x *sampling) readRest(ctx context.Context, e *storedEntry) error {
+	cache := x.c.v.cache
+	obj, err := objectBy(x.blob, e.Object)
+	if err != nil {
+		return err
+	}
+	for i := range obj.Chunks {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		mac := obj.Chunks[i].ContentMAC
+		if isGood(cache.GetChunkStatus(mac)) {
+			continue
+		}
+		if _, err := x.blob(resources.RT_CHUNK, mac); err != nil {
+			return readError("chunk", err)
+		}
+	}
+	if status, err := cache.GetObjectStatus(e.Object); err != nil || len(status) > 0 { // and each chunk is
+		return x.read(ctx, e)
+	}
+	return nil // it was unread
+}
+
+// patiently reads something that begins with a blob, unless there is no patience any more for the packfile that has it.
+func (x *sampling) patiently(typ resources.Type, mac objects.MAC, read func() error) error {
+	packfile, far := x.c.v.s.store.FarPackfile(typ, mac)
+	if !far {
+		return read()
+	}
+	patience := x.c.v.patience
+	if err := patience.Refuse(packfile); err != nil {
+		return err
+	}
+	err := read()
+	patience.Note(packfile, ungiven(err))
+	return err
+}
+
+// ungiven returns an error of reading that says that the store did not give something; nil when it says that it is missing, which
+// is an answer.
+func ungiven(err error) error {
+	if isLost(err) || errors.Is(err, repository.ErrPackfileNotFound) {
+		return nil
+	}
+	return err
+}
+
+// blob is Snapshotter.blob, patiently.
+func (x *sampling) blob(typ resources.Type, mac objects.MAC) (data []byte, err error) {
+	err = x.patiently(typ, mac, func() (err error) {
+		data, err = x.c.v.s.blob(typ, mac)
+		return err
+	})
+	return data, err
+}
+
 // read reads the bytes of a file, and compares them with their MACs.
 func (x *sampling) read(ctx context.Context, e *storedEntry) error {
 	s := x.c.v.s
-	obj, err := s.object(e.Object)
+	obj, err := objectBy(x.blob, e.Object)
 	if err != nil {
 		return err
 	}
@@ -293,7 +415,7 @@ func (x *sampling) read(ctx context.Context, e *storedEntry) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		data, err := s.blob(resources.RT_CHUNK, obj.Chunks[i].ContentMAC)
+		data, err := x.blob(resources.RT_CHUNK, obj.Chunks[i].ContentMAC)
 		if err != nil {
 			return readError("chunk", err)
 		}

@@ -2,8 +2,10 @@ package snapshotter_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/PlakarKorp/kloset/objects"
@@ -176,5 +178,158 @@ func TestCheckerRemoved(t *testing.T) {
 	srv.Remove(added[0])
 	if told, err := r.store.RemovalTold(t.Context(), objects.MAC(one)); told || err != nil {
 		t.Errorf("without its state: got %v, %v", told, err)
+	}
+}
+
+// TestCheckReadsOnce: to name the files that are damaged, or unread, no file is read again that was found good.
+func TestCheckReadsOnce(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	r := newRig(t, srv.Use)
+	one := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/good", file(1, string(randomBytes(t, 4<<20)))))
+	two := r.commit(one, put("/bad", file(2, string(randomBytes(t, 2<<20)))))
+	good := packfilesOf(t, srv, r.checker(), one)
+	all := srv.ReadBy(func() {
+		if _, err := r.checker().Sample(t.Context(), two, 1); err != nil {
+			t.Error(err)
+		}
+	})
+	bad := slices.DeleteFunc(all, func(name string) bool { return !strings.HasPrefix(name, "packfiles/") || name == good[0] })
+	readBy := func(check func() error) int64 {
+		t.Helper()
+		before := srv.BytesRead()
+		if err := check(); err == nil {
+			t.Error("it is good")
+		}
+		return srv.BytesRead() - before
+	}
+	compare := func(what string, want ...string) {
+		t.Helper()
+		var s snapshotter.Sampled
+		once := readBy(func() error { return r.checker().Check(t.Context(), two) })
+		named := readBy(func() (err error) {
+			s, err = r.checker().CheckFiles(t.Context(), two)
+			return err
+		})
+		wantDamaged(t, what, s, want...)
+		if once < 4<<20 || named-once > 1<<20 {
+			t.Errorf("%s: %d bytes are read to check, %d to name what is not good, too", what, once, named)
+		}
+	}
+	srv.FailReads(failing(bad))
+	compare("unread")
+	srv.FailReads(nil)
+	srv.Remove(bad[0])
+	compare("damaged", "/bad")
+}
+
+// many makes a snapshot with files of its own packfile.
+func (r *rig) many(t *testing.T, base snapshotter.ID, name string) snapshotter.ID {
+	t.Helper()
+	changes := []snapshotter.Change{put("/"+name, dir(0))}
+	if base.IsZero() {
+		changes = append([]snapshotter.Change{put("/", dir(0))}, changes...)
+	}
+	for i := range 32 {
+		changes = append(changes, put(fmt.Sprintf("/%s/%02d", name, i), file(uint64(i+1), string(randomBytes(t, 40<<10)))))
+	}
+	return r.commit(base, changes...)
+}
+
+// TestCheckGivesUp: a server that gives nothing of many packfiles is not asked for each file; what was not looked at is unread.
+func TestCheckGivesUp(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	r := newRig(t, srv.Use, storetest.Plaintext)
+	var last snapshotter.ID
+	var contents []string
+	for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+		before := srv.Files("packfiles")
+		last = r.many(t, last, name)
+		for _, file := range srv.Files("packfiles") {
+			if !slices.Contains(before, file) && srv.Size(file) > 1<<20 {
+				contents = append(contents, file)
+			}
+		}
+	}
+	if len(contents) != 8 {
+		t.Fatalf("%d packfiles of contents, want 8", len(contents))
+	}
+	const files = 8 * 32
+	var asked atomic.Int64
+	fail := func(names []string) {
+		asked.Store(0)
+		srv.FailReads(func(name string) error {
+			err := failing(names)(name)
+			if err != nil {
+				asked.Add(1)
+			}
+			return err
+		})
+	}
+	for way, check := range map[string]func(c *snapshotter.Checker) (snapshotter.Sampled, error){
+		"check":  func(c *snapshotter.Checker) (snapshotter.Sampled, error) { return c.CheckFiles(t.Context(), last) },
+		"sample": func(c *snapshotter.Checker) (snapshotter.Sampled, error) { return c.Sample(t.Context(), last, 1) },
+	} {
+		fail(contents)
+		c := r.checker()
+		s, err := check(c)
+		wantUnread(t, way, err)
+		wantDamaged(t, way, s)
+		if way == "sample" { // a check is given metadata in between
+			wantUnread(t, way+": given up", c.GaveUp())
+		}
+		if n := asked.Load(); n > files { // each file would be some
+			t.Errorf("%s: %d tries for %d files", way, n, files)
+		}
+
+		// One that is bad does not keep the others from being read.
+		fail(contents[3:4])
+		c = r.checker()
+		_, err = check(c)
+		wantUnread(t, way, err)
+		if n := asked.Load(); n > 100 || c.GaveUp() != nil {
+			t.Errorf("%s: %d tries for one packfile, given up: %v", way, n, c.GaveUp())
+		}
+		if !strings.Contains(err.Error(), "/d/") || !strings.Contains(err.Error(), "and 31 more files") {
+			t.Errorf("%s: got %v, want what is unread", way, err)
+		}
+		srv.FailReads(nil)
+		if _, err := check(c); err != nil {
+			t.Errorf("%s: when it can be read again: %v", way, err)
+		}
+	}
+}
+
+// TestSampleMissingDirectories: directories that are missing are damaged, however many there are, also beside a file that is unread.
+func TestSampleMissingDirectories(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	r := newRig(t, srv.Use, func(cfg *store.Config) { cfg.MirrorBytes = 1 }) // no local copies of metadata
+	one := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/a", file(1, string(randomBytes(t, 2<<20)))))
+	contents := srv.Files("packfiles")
+	contents = slices.DeleteFunc(contents, func(name string) bool { return srv.Size(name) < 1<<20 })
+	before := srv.Files("packfiles")
+	var changes []snapshotter.Change
+	var want []string
+	for i := range 12 {
+		name := fmt.Sprintf("/d%02d", i)
+		want = append(want, name)
+		changes = append(changes, put(name, dir(1)), put(name+"/f", file(uint64(i+1), name)))
+	}
+	two := r.commit(one, changes...)
+	added := slices.DeleteFunc(srv.Files("packfiles"), func(name string) bool { return slices.Contains(before, name) })
+	three := r.commit(two, put("/z", dir(2)))
+	srv.FailReads(failing(contents))
+	for _, name := range added {
+		srv.Remove(name)
+	}
+	c, err := newSnapshotter(t, r.store).NewChecker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := c.Sample(t.Context(), three, 1)
+	wantUnread(t, "sample", err)
+	wantDamaged(t, "sample", s, want...)
+	if err := c.GaveUp(); err != nil {
+		t.Errorf("given up: %v", err)
 	}
 }

@@ -434,6 +434,8 @@ type verification struct {
 	s      *Snapshotter
 	cache  *caching.CheckCache
 	forget func() // what was found to be bad: kloset would take what could not be read for damaged the next time
+	// patience bounds how often it asks for what it is not given; nil does not.
+	patience *store.Patience
 }
 
 func newVerification(s *Snapshotter) (*verification, error) {
@@ -441,7 +443,7 @@ func newVerification(s *Snapshotter) (*verification, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check cache: %w", err)
 	}
-	return &verification{s, cache, forget}, nil
+	return &verification{s: s, cache: cache, forget: forget}, nil
 }
 
 func (v *verification) close() error { return v.cache.Close() }
@@ -458,7 +460,7 @@ func (v *verification) check(ctx context.Context, id ID) error {
 	if background.Is(ctx) {
 		parallel = 1 // what kloset starts is not in the background
 	}
-	repo, done, err := v.s.store.Afresh(ctx, parallel)
+	repo, done, err := v.s.store.Afresh(ctx, parallel, v.patience)
 	if err != nil {
 		return readError("snapshot "+id.String(), err)
 	}

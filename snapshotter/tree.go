@@ -150,7 +150,11 @@ func (s *Snapshotter) openObject(mac objects.MAC) (*Reader, error) {
 }
 
 func (s *Snapshotter) object(mac objects.MAC) (*objects.Object, error) {
-	data, err := s.blob(resources.RT_OBJECT, mac)
+	return objectBy(s.blob, mac)
+}
+
+func objectBy(blob func(resources.Type, objects.MAC) ([]byte, error), mac objects.MAC) (*objects.Object, error) {
+	data, err := blob(resources.RT_OBJECT, mac)
 	if err != nil {
 		return nil, readError("object", err)
 	}

@@ -22,11 +22,12 @@ type afresh struct {
 
 // Afresh returns kloset's view of the store, as of the last Refresh, for whoever is to prove what is in
 // it: all of it is read from the store, metadata too, which otherwise may come from local copies; and
-// it ends with ctx, which kloset's own does not. kloset does with it so many things at a time. done
-// must be called when it is not used any more. It returns the first error of reading from a store that is elsewhere, an
-// ErrUnavailable, or nil: kloset says of what it could not read no more than that it is missing. What is missing is no such error.
+// it ends with ctx, which kloset's own does not. kloset does with it so many things at a time. patience bounds how often packfiles
+// are asked for that a store elsewhere does not give. done must be called when it is not used any more. It returns the first error
+// of reading from a store that is elsewhere, an ErrUnavailable, or nil: kloset says of what it could not read no more than that it is
+// missing. What is missing is no such error.
 // Safe for concurrent use.
-func (s *Store) Afresh(ctx context.Context, parallel int) (repo *repository.Repository, done func() error, err error) {
+func (s *Store) Afresh(ctx context.Context, parallel int, patience *Patience) (repo *repository.Repository, done func() error, err error) {
 	a, err := s.takeAfresh()
 	if err != nil {
 		return nil, nil, err
@@ -34,7 +35,7 @@ func (s *Store) Afresh(ctx context.Context, parallel int) (repo *repository.Repo
 	// Nobody else has it, so nobody reads these.
 	a.kctx.Context, a.kctx.Cancel = context.WithCancelCause(ctx)
 	a.kctx.MaxConcurrency = parallel
-	a.conn.begin()
+	a.conn.begin(patience)
 	return a.repo, func() error {
 		a.kctx.Cancel(nil)
 		unread := a.conn.failed()
@@ -67,15 +68,26 @@ func (s *Store) takeAfresh() (*afresh, error) {
 type provingConn struct {
 	*conn
 
-	mu  sync.Mutex
-	err error // guarded by mu: the first one
+	mu       sync.Mutex
+	err      error     // guarded by mu: the first one
+	patience *Patience // guarded by mu
 }
 
 // begin forgets what was.
-func (c *provingConn) begin() {
+func (c *provingConn) begin(patience *Patience) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.err = nil
+	c.err, c.patience = nil, patience
+}
+
+// patient returns what bounds reading a file, nil if nothing does.
+func (c *provingConn) patient(res storage.StorageResource) *Patience {
+	if !c.remote || res != storage.StorageResourcePackfile {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.patience
 }
 
 func (c *provingConn) failed() error {
@@ -98,21 +110,45 @@ func (c *provingConn) note(err error) {
 
 // Get implements storage.Store.
 func (c *provingConn) Get(ctx context.Context, res storage.StorageResource, mac objects.MAC, rg *storage.Range) (io.ReadCloser, error) {
-	rd, err := c.conn.Get(ctx, res, mac, rg)
-	if err != nil {
+	patience := c.patient(res)
+	if err := patience.Refuse(mac); err != nil {
 		c.note(err)
 		return nil, err
 	}
-	return &provingReader{rd, c}, nil
+	rd, err := c.conn.Get(ctx, res, mac, rg)
+	if err != nil {
+		c.note(err)
+		if ctx.Err() == nil {
+			patience.Note(mac, err)
+		}
+		return nil, err
+	}
+	return &provingReader{rd, c, func(err error) {
+		if ctx.Err() == nil {
+			patience.Note(mac, err)
+		}
+	}, nil}, nil
 }
 
+// provingReader is for one goroutine.
 type provingReader struct {
 	io.ReadCloser
-	c *provingConn
+	c    *provingConn
+	came func(error) // what has come of it
+	err  error       // ErrUnavailable
 }
 
 func (r *provingReader) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p)
 	r.c.note(err)
+	if errors.Is(err, ErrUnavailable) {
+		r.err = err
+	}
 	return n, err
+}
+
+// Close implements io.Closer.
+func (r *provingReader) Close() error {
+	r.came(r.err)
+	return r.ReadCloser.Close()
 }

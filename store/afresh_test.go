@@ -38,14 +38,14 @@ func TestAfresh(t *testing.T) {
 	_ = copied.Close()
 
 	ctx, cancel := context.WithCancel(t.Context())
-	repo, free, err := s.Afresh(ctx, 1)
+	repo, free, err := s.Afresh(ctx, 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := repo.GetPackfile(mac); !errors.Is(err, repository.ErrPackfileNotFound) {
 		t.Errorf("what is not in the store: got %v, want %v", err, repository.ErrPackfileNotFound)
 	}
-	if again, free, err := s.Afresh(ctx, 3); err != nil || again == repo {
+	if again, free, err := s.Afresh(ctx, 3, nil); err != nil || again == repo {
 		t.Errorf("two at a time have one view, %v", err)
 	} else {
 		if n := again.AppContext().MaxConcurrency; n != 3 {
@@ -61,7 +61,7 @@ func TestAfresh(t *testing.T) {
 		t.Errorf("what is missing, and a context that has ended, is no error of reading: %v", err)
 	}
 	for range 3 { // each has a handle on the index, so they are used again
-		again, free, err := s.Afresh(t.Context(), 1)
+		again, free, err := s.Afresh(t.Context(), 1, nil)
 		if err != nil || again.AppContext().Err() != nil {
 			t.Errorf("again: %v, %v", err, again.AppContext().Err())
 		}

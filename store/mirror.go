@@ -220,6 +220,13 @@ func (m *mirror) open(mac objects.MAC, rg *storage.Range) (io.ReadCloser, error)
 	return reading.NewSectionReadCloser(f, int64(rg.Offset), int64(rg.Length)), nil
 }
 
+// has reports whether there is a copy of a packfile, sound or not.
+func (m *mirror) has(mac objects.MAC) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.files[mac] != nil
+}
+
 // reopen is open for a copy that is to be the original: it is verified whatever is known.
 func (m *mirror) reopen(mac objects.MAC) (io.ReadCloser, error) {
 	m.mu.Lock()

@@ -88,9 +88,9 @@ func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) erro
 	}
 	defer checker.Close()
 	named := make(map[snapshotter.ID]bool) // as damaged
-	var unread error                       // the first
+	var unread, left error                 // the first; what was not looked at
 	var total snapshotter.Sampled
-	for _, s := range list {
+	for i, s := range list {
 		l, err := ck.check(ctx, checker, s)
 		if errors.Is(err, snapshotter.ErrUnread) {
 			unread = cmp.Or(unread, err)
@@ -107,6 +107,9 @@ func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) erro
 		if err := ck.print(v, s, l); err != nil {
 			return err
 		}
+		if left = gaveUp(checker, len(list)-i-1); left != nil {
+			break
+		}
 	}
 	if ck.part > 0 && !ck.asJSON {
 		_, _ = fmt.Fprintf(v.p.stderr, "read the bytes of %s, %s\n", count(total.Files, "file", "files"), bytesText(int64(total.Bytes)))
@@ -116,9 +119,26 @@ func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) erro
 		return err
 	}
 	if n := len(named) + lost; n > 0 {
-		return fmt.Errorf("%d of %s: %w", n, count(uint64(len(list)+lost), "snapshot", "snapshots"), store.ErrDamaged)
+		return andGivenUp(fmt.Errorf("%d of %s: %w", n, count(uint64(len(list)+lost), "snapshot", "snapshots"), store.ErrDamaged), left)
 	}
-	return unread
+	return cmp.Or(left, unread)
+}
+
+// gaveUp returns an error when nothing is read any more, and snapshots are left.
+func gaveUp(checker *snapshotter.Checker, left int) error {
+	err := checker.GaveUp()
+	if err == nil || left == 0 {
+		return nil
+	}
+	return fmt.Errorf("given up, %s not looked at: %w", count(uint64(left), "snapshot was", "snapshots were"), err)
+}
+
+// andGivenUp adds to what is damaged what was not looked at, if there is such.
+func andGivenUp(damaged, left error) error {
+	if left == nil {
+		return damaged
+	}
+	return fmt.Errorf("%w; %w", damaged, left)
 }
 
 // unlisted names the snapshots that nothing is known of but that there are such: their headers
@@ -206,7 +226,7 @@ func (ck *checkCommand) check(ctx context.Context, checker *snapshotter.Checker,
 			l.Files, l.Bytes = &sampled.Files, &sampled.Bytes
 		}
 	} else {
-		sampled, err = checkWhole(ctx, checker, s.ID)
+		sampled, err = checker.CheckFiles(ctx, s.ID)
 	}
 	l.Seconds = time.Since(began).Seconds()
 	switch {
@@ -255,19 +275,6 @@ func (l *checkLine) meanwhile(ctx context.Context, checker *snapshotter.Checker,
 	case err != nil && l.Result == "damaged":
 		l.Error = strings.TrimPrefix(l.Error+"; whether it was removed meanwhile is not known: "+err.Error(), "; ")
 	}
-}
-
-// checkWhole is Checker.Check, and says what is damaged. An error with ErrUnread says nothing of that: kloset does not tell the two apart.
-func checkWhole(ctx context.Context, checker *snapshotter.Checker, id snapshotter.ID) (snapshotter.Sampled, error) {
-	err := checker.Check(ctx, id)
-	if err == nil || errors.Is(err, store.ErrUnavailable) && !errors.Is(err, snapshotter.ErrUnread) {
-		return snapshotter.Sampled{}, err
-	}
-	sampled, serr := checker.Sample(ctx, id, 1)
-	if errors.Is(err, snapshotter.ErrUnread) && serr != nil && !errors.Is(serr, store.ErrUnavailable) && ctx.Err() == nil {
-		err = serr // it is damaged so much that no file of it can be found
-	}
-	return sampled, err
 }
 
 func (ck *checkCommand) print(v *viewing, s snapshotter.Snapshot, l *checkLine) error {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/hex"
 	"errors"
 	"io"
 	"os"
@@ -9,9 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/PlakarKorp/kloset/objects"
-	"github.com/PlakarKorp/kloset/resources"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/snapshotter"
@@ -39,6 +35,8 @@ type checkRig struct {
 	st    *store.Store
 	snaps *snapshotter.Snapshotter
 	list  []snapshotter.Snapshot
+
+	packfiles []string // of the older one
 }
 
 func newCheckRig(t *testing.T) *checkRig {
@@ -48,19 +46,23 @@ func newCheckRig(t *testing.T) *checkRig {
 		k.cfg = *cfg
 	})
 	k.snaps = openSnapshots(t, k.st)
-	k.list = twoSnapshots(t, k.snaps)
+	first := emptySnapshot(t, k.snaps, 1, snapshotter.ID{})
+	var err error
+	k.packfiles, err = filepath.Glob(filepath.Join(strings.TrimPrefix(k.cfg.Location, "fs://"), "packfiles", "*", "*"))
+	if err != nil || len(k.packfiles) != 1 {
+		t.Fatalf("packfiles: %q, %v", k.packfiles, err)
+	}
+	emptySnapshot(t, k.snaps, 2, first)
+	if k.list, err = k.snaps.Snapshots(t.Context(), ""); err != nil || len(k.list) != 2 || k.list[1].ID != first {
+		t.Fatalf("%v, %v", k.list, err)
+	}
 	return k
 }
 
 // lose removes the packfile with the header of the older snapshot.
 func (k *checkRig) lose() {
 	k.t.Helper()
-	places, err := k.st.PlacesOf(resources.RT_SNAPSHOT, objects.MAC(k.list[1].ID))
-	if err != nil || len(places) != 1 {
-		k.t.Fatalf("places of the header: %v, %v", places, err)
-	}
-	name := hex.EncodeToString(places[0].Packfile[:])
-	if err := os.Remove(filepath.Join(strings.TrimPrefix(k.cfg.Location, "fs://"), "packfiles", name[:2], name)); err != nil {
+	if err := os.Remove(k.packfiles[0]); err != nil {
 		k.t.Fatal(err)
 	}
 }

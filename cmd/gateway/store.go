@@ -195,12 +195,12 @@ func (p *program) storeCheck(ctx context.Context, _ *store.Store, snaps *snapsho
 	}
 	defer checker.Close()
 	named := make(map[snapshotter.ID]bool) // as damaged
-	var unread error                       // the first
+	var unread, left error                 // the first; what was not looked at
 	say := func(l *checkLine) error {
 		_, err := fmt.Fprintf(p.stdout, "%s %s %s\n", l.Snapshot, cmp.Or(printable(l.Share), "-"), l.verdict())
 		return err
 	}
-	for _, s := range list {
+	for i, s := range list {
 		l, err := new(checkCommand).check(ctx, checker, s)
 		if errors.Is(err, snapshotter.ErrUnread) {
 			unread = cmp.Or(unread, err)
@@ -212,6 +212,9 @@ func (p *program) storeCheck(ctx context.Context, _ *store.Store, snaps *snapsho
 		}
 		if err := say(l); err != nil {
 			return err
+		}
+		if left = gaveUp(checker, len(list)-i-1); left != nil {
+			break
 		}
 	}
 	lost, err := unlistedDamage(ctx, snaps, checker, named)
@@ -228,9 +231,9 @@ func (p *program) storeCheck(ctx context.Context, _ *store.Store, snaps *snapsho
 		}
 	}
 	if damaged := len(named) + all - len(list); damaged > 0 {
-		return fmt.Errorf("store check: %d of %d snapshots: %w", damaged, all, store.ErrDamaged)
+		return andGivenUp(fmt.Errorf("store check: %d of %d snapshots: %w", damaged, all, store.ErrDamaged), left)
 	}
-	if unread != nil {
+	if unread = cmp.Or(left, unread); unread != nil {
 		return fmt.Errorf("store check: %w", unread)
 	}
 	return nil

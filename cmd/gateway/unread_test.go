@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"log/slog"
@@ -29,19 +30,23 @@ func openSnapshots(t *testing.T, st *store.Store) *snapshotter.Snapshotter {
 	return snaps
 }
 
+// emptySnapshot makes the nth snapshot, with nothing in it.
+func emptySnapshot(t *testing.T, snaps *snapshotter.Snapshotter, n uint64, base snapshotter.ID) snapshotter.ID {
+	t.Helper()
+	m := snapshotter.Meta{Share: "main", ShareID: "s", GatewayID: "g", Sequence: n, Parent: base, Time: time.Unix(int64(n), 0)}
+	dir := snapshotter.Change{Path: "/", Kind: snapshotter.Dir, Attr: snapshotter.Attr{Mode: 0o755, ModTime: m.Time}, Version: n}
+	var changes iter.Seq2[snapshotter.Change, error] = func(yield func(snapshotter.Change, error) bool) { yield(dir, nil) }
+	id, err := snaps.Commit(t.Context(), base, changes, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
 // twoSnapshots makes two snapshots with nothing in them, and returns them, the newest first.
 func twoSnapshots(t *testing.T, snaps *snapshotter.Snapshotter) []snapshotter.Snapshot {
 	t.Helper()
-	var base snapshotter.ID
-	for n := range uint64(2) {
-		m := snapshotter.Meta{Share: "main", ShareID: "s", GatewayID: "g", Sequence: n + 1, Parent: base, Time: time.Unix(int64(n), 0)}
-		dir := snapshotter.Change{Path: "/", Kind: snapshotter.Dir, Attr: snapshotter.Attr{Mode: 0o755, ModTime: m.Time}, Version: n + 1}
-		var changes iter.Seq2[snapshotter.Change, error] = func(yield func(snapshotter.Change, error) bool) { yield(dir, nil) }
-		var err error
-		if base, err = snaps.Commit(t.Context(), base, changes, m); err != nil {
-			t.Fatal(err)
-		}
-	}
+	emptySnapshot(t, snaps, 2, emptySnapshot(t, snaps, 1, snapshotter.ID{}))
 	list, err := snaps.Snapshots(t.Context(), "")
 	if err != nil || len(list) != 2 {
 		t.Fatalf("%v, %v", list, err)
@@ -146,6 +151,44 @@ func TestCheckUnreadBesideDamage(t *testing.T) {
 		err := check(t.Context(), &program{stdout: &out, stderr: io.Discard}, &out)
 		if text := out.String(); !errors.Is(err, store.ErrDamaged) || !strings.Contains(text, " damaged: ") || !strings.Contains(text, "/b: ") {
 			t.Errorf("%s: got %v, and %q, want /b to be damaged", name, err, text)
+		}
+	}
+}
+
+// TestCheckGivesUp: a check of a store whose server gives nothing ends, and says how much it has not looked at.
+func TestCheckGivesUp(t *testing.T) {
+	const snapshots = 10
+	srv := storetest.ServeSFTP(t)
+	st := storetest.New(t, srv.Use)
+	snaps := openSnapshots(t, st)
+	list := twoSnapshots(t, snaps)
+	for n := len(list); n < snapshots; n++ {
+		m := snapshotter.Meta{
+			Share: "main", ShareID: "s", GatewayID: "g", Sequence: uint64(n + 1), Parent: list[0].ID, Time: time.Unix(int64(n), 0),
+		}
+		c := snapshotter.Change{
+			Path: "/" + string(rune('a'+n)), Kind: snapshotter.File, Attr: snapshotter.Attr{Mode: 0o644, ModTime: m.Time}, Version: m.Sequence,
+			Content: content(n),
+		}
+		if _, err := snaps.Commit(t.Context(), m.Parent, func(yield func(snapshotter.Change, error) bool) { yield(c, nil) }, m); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if list, err = snaps.Snapshots(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	srv.FailReads(failPackfiles)
+	for name, check := range checks(st, snaps, list) {
+		var out strings.Builder
+		err := check(t.Context(), &program{stdout: &out, stderr: io.Discard}, &out)
+		n := strings.Count(out.String(), " unread: ")
+		want := fmt.Sprintf("given up, %d snapshots were not looked at: ", snapshots-n)
+		if !errors.Is(err, snapshotter.ErrUnread) || errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), want) || n == 0 {
+			t.Errorf("%s: got %v, want %q", name, err, want)
+		}
+		if text := out.String(); strings.Count(text, "\n") != n {
+			t.Errorf("%s prints %q, want what is unread", name, text)
 		}
 	}
 }

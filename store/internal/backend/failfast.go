@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// ErrNotTried says of an error that it is of an earlier call, which has found a server out of reach.
+var ErrNotTried = errors.New("not tried again yet")
+
 // FailFast is a Backend that cannot be reached for a while: after a call that has found that
 // out, which may have taken its time, others fail at once with the same error, and only one
 // at a time tries again. Names are looked up in local copies then, many of them, and each
@@ -48,7 +51,7 @@ func (f *FailFast) begin() (tries bool, err error) {
 		return false, nil
 	}
 	if f.trying || time.Now().Before(f.until) {
-		return false, fmt.Errorf("%w (not tried again yet)", f.last)
+		return false, fmt.Errorf("%w (%w)", f.last, ErrNotTried)
 	}
 	f.trying = true
 	return true, nil

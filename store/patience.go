@@ -1,0 +1,136 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+
+	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository/state"
+	"github.com/PlakarKorp/kloset/resources"
+
+	"github.com/snapgate/gateway/store/internal/backend"
+)
+
+const (
+	// packfileTries is how often a packfile is asked for in vain, one time after the other, until nothing of it is asked for any
+	// more: each time may cost some tries of the connection, and minutes.
+	packfileTries = 4
+	// triesInVain is after how many tries of which none was answered nothing is asked for any more, if they were for packfilesInVain
+	// packfiles or more: it is not for one that is bad.
+	triesInVain     = 32
+	packfilesInVain = 4
+)
+
+// ErrNotAsked says, with ErrUnavailable, that a store was not asked as it has not given what it was asked for before: see Patience.
+var ErrNotAsked = errors.New("not tried again")
+
+// Patience bounds how often a store that is elsewhere is asked for what it does not give, by whoever reads much of it and is to
+// say at the end what could not be read. Nil is without an end. Safe for concurrent use.
+type Patience struct {
+	mu    sync.Mutex
+	turn  int                      // guarded by mu: how often Begin was called
+	tried map[objects.MAC]*tried   // guarded by mu: what was not given when it was asked for last
+	vain  map[objects.MAC]struct{} // guarded by mu: what was asked for since the last answer
+	row   int                      // guarded by mu: how often
+	end   error                    // guarded by mu: nil as long as there is patience
+}
+
+// tried is a packfile that was asked for in vain.
+type tried struct {
+	times int   // in a row
+	pause int   // how many turns it is not asked for; 0: it always was
+	again int   // the turn from which on it is
+	last  error // why it was not given
+}
+
+// NewPatience makes a Patience.
+func NewPatience() *Patience {
+	return &Patience{tried: make(map[objects.MAC]*tried), vain: make(map[objects.MAC]struct{})}
+}
+
+// Begin begins a turn. Packfiles that were given up are asked for again in the next one, and after that in twice as many each
+// time: all turns together cost a few tries more than one does.
+func (p *Patience) Begin() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.turn++
+	maps.DeleteFunc(p.tried, func(_ objects.MAC, t *tried) bool { return t.pause == 0 })
+}
+
+// Over returns why nothing is asked for any more, an ErrUnavailable; nil as long as something is.
+func (p *Patience) Over() error {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.end
+}
+
+// Refuse returns why a packfile is not asked for any more, ErrNotAsked with ErrUnavailable, or nil.
+func (p *Patience) Refuse(packfile objects.MAC) error {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.end != nil {
+		return fmt.Errorf("%w: %w", ErrNotAsked, p.end)
+	}
+	if t := p.tried[packfile]; t != nil && t.again > p.turn {
+		return fmt.Errorf("%w: %w", ErrNotAsked, t.last)
+	}
+	return nil
+}
+
+// Note notes what has come of asking for a packfile: an ErrUnavailable, or an answer, as that it is missing.
+func (p *Patience) Note(packfile objects.MAC, err error) {
+	if p == nil || errors.Is(err, backend.ErrNotTried) { // which costs nothing, and many come in a moment
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !errors.Is(err, ErrUnavailable) {
+		p.row = 0
+		clear(p.vain)
+		delete(p.tried, packfile)
+		return
+	}
+	t := p.tried[packfile]
+	if t == nil {
+		t = new(tried)
+		p.tried[packfile] = t
+	}
+	t.last = err
+	if t.times++; t.times >= packfileTries && t.again <= p.turn {
+		t.pause = max(1, 2*t.pause)
+		t.again = p.turn + t.pause
+	}
+	p.vain[packfile] = struct{}{}
+	if p.row++; p.end == nil && p.row >= triesInVain && len(p.vain) >= packfilesInVain {
+		p.end = fmt.Errorf("%d tries in a row to read %d packfiles were in vain: %w", p.row, len(p.vain), err)
+	}
+}
+
+// FarPackfile returns the packfile that has a blob, if the store is elsewhere and there is no local copy of it, as of the last Refresh
+// and Ingest.
+func (s *Store) FarPackfile(typ resources.Type, mac objects.MAC) (packfile objects.MAC, ok bool) {
+	if !s.conn.remote {
+		return packfile, false
+	}
+	payload, err := s.locator.locate(s, typ, mac)
+	if err != nil {
+		return packfile, false
+	}
+	delta, err := state.DeltaEntryFromBytes(payload)
+	if err != nil {
+		return packfile, false
+	}
+	packfile = delta.Location.Packfile
+	return packfile, s.conn.mirror == nil || !s.conn.mirror.has(packfile)
+}

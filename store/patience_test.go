@@ -1,0 +1,65 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/PlakarKorp/kloset/objects"
+
+	"github.com/snapgate/gateway/store/internal/backend"
+)
+
+// TestPatience: a packfile that is not given is asked for some times; it is over with all when none of many is given, and not
+// as long as anything is answered.
+func TestPatience(t *testing.T) {
+	away := Unavailable("read", errors.New("the disk does not answer"))
+	mac := func(n int) objects.MAC { return objects.MAC{byte(n)} }
+	for name, tc := range map[string]struct {
+		packfiles int
+		answer    func(try int) bool
+		over      bool
+	}{
+		"one that is bad": {1, func(int) bool { return false }, false},
+		"all":             {packfilesInVain, func(int) bool { return false }, true},
+		"not all":         {packfilesInVain, func(try int) bool { return try%triesInVain == triesInVain-1 }, false},
+	} {
+		p := NewPatience()
+		for try := range 10 * triesInVain {
+			err := away
+			if tc.answer(try) {
+				err = ErrDamaged // which is an answer, too
+			}
+			p.Note(mac(try%tc.packfiles), err)
+		}
+		if err := p.Over(); (err != nil) != tc.over || err != nil && !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%s: over: %v, want %v", name, err, tc.over)
+		}
+		if err := p.Refuse(mac(99)); (err != nil) != tc.over {
+			t.Errorf("%s: another packfile is refused: %v, want %v", name, err, tc.over)
+		}
+	}
+
+	p := NewPatience()
+	for range packfileTries {
+		p.Note(mac(0), fmt.Errorf("%w (%w)", away, backend.ErrNotTried))
+	}
+	for n := range packfileTries {
+		if err := p.Refuse(mac(0)); err != nil {
+			t.Errorf("after %d tries: %v", n, err)
+		}
+		p.Note(mac(0), away)
+	}
+	if err := p.Refuse(mac(0)); !errors.Is(err, ErrUnavailable) || p.Refuse(mac(1)) != nil {
+		t.Errorf("after %d tries: got %v, want %v, and for it alone", packfileTries, err, ErrUnavailable)
+	}
+	for turn, asked := range []bool{true, false, true, false, false, false, true} {
+		p.Begin()
+		if err := p.Refuse(mac(0)); (err == nil) != asked {
+			t.Errorf("%d turns later: %v", turn+1, err)
+		}
+		if asked {
+			p.Note(mac(0), away)
+		}
+	}
+}
