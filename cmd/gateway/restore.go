@@ -75,7 +75,7 @@ Exit status 3: something could not be restored; it is named on standard error.`,
 	f.StringVar(&rc.to, "to", "", "destination: a `NAME` of the configuration, or a location")
 	f.StringVar(&rc.overwrite, "overwrite", string(restore.Always), "files that are there and differ: replace `always`, replace those that are older, or never")
 	f.BoolVar(&rc.owner, "owner", false, "set numeric users and groups, and setuid and setgid of files")
-	f.BoolVar(&rc.verify, "verify", false, "read back and compare")
+	f.BoolVar(&rc.verify, "verify", false, "read back and compare; of a dry run, what is there")
 	f.BoolVar(&rc.remove, "delete", false, "remove what the snapshot does not have, after a question")
 	f.BoolVarP(&rc.yes, "yes", "y", false, "the answer to the question of --delete")
 	f.StringVar(&rc.store, "store", "", "restore from the store of that `NAME`, in place of the gateway's own")

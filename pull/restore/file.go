@@ -158,7 +158,7 @@ func (f *file) asIs(ctx context.Context, old pull.Entry) (bool, error) {
 	if !same(old, f.e) {
 		return false, nil
 	}
-	if r.Verify && !r.DryRun {
+	if r.Verify {
 		err := f.verify(ctx)
 		if err != nil && pull.KindOf(err) == pull.KindDiffers && r.Overwrite == Always {
 			return false, nil // and is replaced, as anything that differs

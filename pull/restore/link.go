@@ -27,7 +27,7 @@ func (r *run) symlink(ctx context.Context, dst string, e snapshotter.Entry, old 
 			return err
 		case same:
 			r.Report.unchanged.Add(1)
-			if r.Verify && !r.DryRun {
+			if r.Verify {
 				r.Report.verified.Add(1)
 			}
 			return r.settleLink(ctx, dst, e, old.Entry)

@@ -113,7 +113,7 @@ type Config struct {
 	Overwrite Overwrite // "" for Always
 	Owner     bool      // set numeric users and groups, and setuid and setgid of files
 	DryRun    bool      // write nothing
-	Verify    bool      // read back what was written, and what was there
+	Verify    bool      // read back what was written, and what was there; of a dry run, what is there
 	Delete    bool      // remove what the snapshot does not have
 	// Confirm is asked once before anything is deleted; it is needed with Delete.
 	Confirm func(ctx context.Context, e Extras) (bool, error)

@@ -274,6 +274,36 @@ func at(t *testing.T, path string, when time.Time) {
 	}
 }
 
+// A dry run with Verify tells what only its contents show to be another file, and leaves it.
+func TestDryRunVerifies(t *testing.T) {
+	forKinds(t, func(t *testing.T, k kind, dir string) {
+		tr := tree{}.dir("/", 0o755).file("/a", "good").file("/b", "same")
+		target := k.open(t, dir)
+		clean(t, run(t, target, tr))
+		write(t, filepath.Join(dir, "a"), "evil")
+		at(t, filepath.Join(dir, "a"), then)
+		var replaced []string
+		report := run(t, target, tr, func(c *restore.Config) {
+			c.DryRun, c.Verify = true, true
+			c.Note = func(a restore.Action) {
+				if a.Op == "replace" {
+					replaced = append(replaced, a.Path)
+				}
+			}
+		})
+		clean(t, report)
+		if !slices.Contains(replaced, "/a") {
+			t.Errorf("would replace %q, %+v", replaced, report.Counts())
+		}
+		if c := report.Counts(); !k.noTimes && (len(replaced) != 1 || c.Verified != 1 || c.Unchanged != 1) {
+			t.Errorf("would replace %q, %+v", replaced, c)
+		}
+		if data, err := os.ReadFile(filepath.Join(dir, "a")); err != nil || string(data) != "evil" {
+			t.Errorf("%q, %v", data, err)
+		}
+	})
+}
+
 func TestOverwrite(t *testing.T) {
 	forKinds(t, func(t *testing.T, k kind, dir string) {
 		tr := tree{}.dir("/", 0o755).file("/older", "new").file("/newer", "new").file("/same", "new").file("/size", "new!").dir("/d", 0o755).file("/d/x", "new")
