@@ -3,8 +3,10 @@ package pull
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/snapgate/gateway/pull/internal/sftpclient"
 )
@@ -27,7 +29,7 @@ func (s *SFTP) MakeRoot(ctx context.Context) (made bool, err error) {
 		_, err := conn.s.Stat(ctx, p)
 		return sftpError(ctx, "make", p, err)
 	}, func(p string) error {
-		return sftpError(ctx, "make", p, conn.s.Mkdir(ctx, p, newDirMode))
+		return sftpError(ctx, "make", p, reason(ctx, conn.s, p, conn.s.Mkdir(ctx, p, newDirMode)))
 	})
 	return made, err
 }
@@ -50,7 +52,28 @@ func makeRemote(root string, stat, mkdir func(string) error) (made bool, err err
 
 // Mkdir implements Target.
 func (s *SFTP) Mkdir(ctx context.Context, path string) error {
-	return s.with(ctx, "make", path, func(c *sftpclient.Client, full string) error { return c.Mkdir(ctx, full, newDirMode) })
+	return s.with(ctx, "make", path, func(c *sftpclient.Client, full string) error {
+		return reason(ctx, c, full, c.Mkdir(ctx, full, newDirMode))
+	})
+}
+
+// reason adds to an error of writing what the server does not say of it: that the file system of a path is full
+// or read-only.
+func reason(ctx context.Context, c *sftpclient.Client, full string, err error) error {
+	var st *sftpclient.StatusError
+	if !errors.As(err, &st) || !st.Failure() {
+		return err
+	}
+	room, rerr := c.Room(ctx, full[:max(strings.LastIndexByte(full, '/'), 1)])
+	switch {
+	case rerr != nil:
+		return err
+	case room.ReadOnly:
+		return fmt.Errorf("%w: %w", err, syscall.EROFS)
+	case room.Full:
+		return fmt.Errorf("%w: %w", err, syscall.ENOSPC)
+	}
+	return err
 }
 
 // Create implements Target. 2 MiB are under way at a time.
@@ -67,6 +90,7 @@ func (s *SFTP) Create(ctx context.Context, path string, offset int64) (Writer, e
 		w.up, err = conn.s.Create(ctx, full, offset, newFileMode, offset == 0)
 	}
 	if err != nil {
+		err = reason(ctx, conn.s, full, err)
 		s.pool.put(conn)
 		return nil, sftpError(ctx, "write", path, err)
 	}
@@ -103,7 +127,7 @@ type sftpWriter struct {
 
 func (w *sftpWriter) Write(ctx context.Context, p []byte) error {
 	_, err := w.up.Write(ctx, p)
-	return sftpError(ctx, "write", w.path, err)
+	return sftpError(ctx, "write", w.path, w.reason(ctx, err))
 }
 
 func (w *sftpWriter) Sync(ctx context.Context) (int64, error) {
@@ -113,7 +137,11 @@ func (w *sftpWriter) Sync(ctx context.Context) (int64, error) {
 	}
 	durable, err := w.up.Sync(ctx)
 	w.durable = max(w.durable, durable)
-	return w.durable, sftpError(ctx, "write", w.path, err)
+	return w.durable, sftpError(ctx, "write", w.path, w.reason(ctx, err))
+}
+
+func (w *sftpWriter) reason(ctx context.Context, err error) error {
+	return reason(ctx, w.conn.s, w.full, err)
 }
 
 func (w *sftpWriter) Finish(ctx context.Context, a Attributes) error {
@@ -121,6 +149,7 @@ func (w *sftpWriter) Finish(ctx context.Context, a Attributes) error {
 	if _, lost := w.besideEnded(true); err == nil {
 		err = lost
 	}
+	err = w.reason(ctx, err)
 	w.up = nil
 	w.s.pool.put(w.conn)
 	if err != nil {
@@ -200,7 +229,7 @@ func (s *SFTP) Symlink(ctx context.Context, target, path string) error {
 		if err != nil {
 			return err
 		}
-		return c.Symlink(ctx, target, full, reversed)
+		return reason(ctx, c, full, c.Symlink(ctx, target, full, reversed))
 	})
 }
 

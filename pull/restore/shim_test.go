@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/snapgate/gateway/pull"
@@ -27,6 +29,8 @@ type plainServer struct {
 	refuses func(typ byte, body []byte) uint32
 	// cuts, when it is not nil, says that a request ends the connection.
 	cuts func(typ byte, body []byte) bool
+	// room, when it is not nil, changes what the server says of a file system: the numbers of statvfs.
+	room func(numbers []byte)
 	wg   sync.WaitGroup
 }
 
@@ -46,6 +50,9 @@ func (p *plainServer) open(ctx context.Context) (io.ReadWriteCloser, error) {
 				body = binary.BigEndian.AppendUint32(body[:4:4], code.(uint32))
 				body = append(body, 0, 0, 0, 0, 0, 0, 0, 0)
 			}
+			if typ == 201 && p.room != nil && len(body) == 4+11*8 { // EXTENDED_REPLY
+				p.room(body[4:])
+			}
 			return body
 		})
 	})
@@ -58,7 +65,7 @@ func (p *plainServer) open(ctx context.Context) (io.ReadWriteCloser, error) {
 				if code := p.refuses(typ, body[4:]); code != 0 {
 					refused.Store(string(body[:4]), code)
 					// Of a handle, or a path, that is not there: it changes nothing.
-					body = append(body[:4:4], 0, 0, 0, 1, 0, 0, 0, 0, 0)
+					body = append(append(body[:4:4], 0, 0, 0, 1), make([]byte, 1+8+4)...)
 					if typ == 200 {
 						body = append(body[:4:4], 0, 0, 0, 1, 'x')
 					}
@@ -136,6 +143,45 @@ func TestPlainServers(t *testing.T) {
 				if strings.Contains(line, "snapgate") {
 					t.Errorf("left behind: %s", line)
 				}
+			}
+		})
+	}
+}
+
+// OpenSSH's server says "Failure" when its disk is full: what statvfs tells ends the restore, as on a local disk.
+func TestServerFull(t *testing.T) {
+	zero := func(b []byte, i int) { copy(b[8*i:8*i+8], make([]byte, 8)) }
+	for _, tt := range []struct {
+		name    string
+		refused byte // the request
+		room    func(numbers []byte)
+		want    error
+	}{
+		{"no block is left", 6, func(b []byte) { zero(b, 4) }, syscall.ENOSPC},                // WRITE
+		{"no inode is left", 14, func(b []byte) { b[8*5+7] = 1; zero(b, 7) }, syscall.ENOSPC}, // MKDIR
+		{"read-only", 3, func(b []byte) { b[8*9+7] |= 1 }, syscall.EROFS},                     // OPEN
+		{"something else", 6, func(b []byte) { b[8*4+7], b[8*7+7] = 1, 1; zero(b, 9) }, nil},  // WRITE
+		{"unknown numbers", 6, func(b []byte) { clear(b) }, nil},                              // WRITE
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := &plainServer{dial: dialOpenSSH(t), room: tt.room, refuses: func(typ byte, body []byte) uint32 {
+				writes := typ != 3 || body[4+binary.BigEndian.Uint32(body)+3]&2 != 0
+				if typ == tt.refused && writes {
+					return 4 // FAILURE
+				}
+				return 0
+			}}
+			target := openSFTP(t, filepath.Join(t.TempDir(), "dest"), p.open)
+			if _, err := target.MakeRoot(t.Context()); err != nil && tt.refused != 14 {
+				t.Fatal(err)
+			}
+			report, err := try(t, target, tree{}.dir("/", 0o755).file("/a", "a").dir("/d", 0o755))
+			if !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
+				list, _ := report.Problems()
+				t.Errorf("got %v, want %v; problems %+v, %+v", err, tt.want, list, report.Counts())
+			}
+			if list, _ := report.Problems(); tt.want == nil && len(list) != 1 {
+				t.Errorf("problems %+v", list)
 			}
 		})
 	}

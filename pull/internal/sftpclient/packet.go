@@ -87,6 +87,9 @@ func (e *StatusError) Permission() bool { return e.Code == statusPermission }
 // Unsupported reports whether the server does not know the operation.
 func (e *StatusError) Unsupported() bool { return e.Code == statusNotThere }
 
+// Failure reports whether the server does not say why.
+func (e *StatusError) Failure() bool { return e.Code == statusFailure }
+
 // Lost reports whether the server has lost what it stands on.
 func (e *StatusError) Lost() bool { return e.Code == statusConnection || e.Code == statusNoConn }
 

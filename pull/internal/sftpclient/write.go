@@ -139,6 +139,35 @@ func (c *Client) Lsetstat(ctx context.Context, path string, s Set) error {
 // Fsync is the name of OpenSSH's extension of that name (PROTOCOL, section 4.6).
 const Fsync = "fsync@openssh.com"
 
+// statvfs is OpenSSH's extension of that name (PROTOCOL, section 4.4), and stReadOnly of its flags.
+const (
+	statvfs    = "statvfs@openssh.com"
+	stReadOnly = 1
+)
+
+// Room is what a server tells of a file system.
+type Room struct{ Full, ReadOnly bool }
+
+// Room asks about the file system that has a path. The error is a *StatusError when the server cannot tell.
+func (c *Client) Room(ctx context.Context, path string) (Room, error) {
+	if !c.Has(statvfs) {
+		return Room{}, &StatusError{Code: statusNotThere}
+	}
+	d, err := c.ask(ctx, typeExtended, typeExtendedReply, appendString(appendString(nil, statvfs), path))
+	if err != nil {
+		return Room{}, err
+	}
+	var f [11]uint64 // bsize, frsize, blocks, bfree, bavail, files, ffree, favail, fsid, flag, namemax
+	for i := range f {
+		f[i] = d.uint64()
+	}
+	if d.err != nil {
+		return Room{}, c.fail(d.err)
+	}
+	// Some file systems count no blocks, or no files.
+	return Room{Full: f[2] > 0 && f[4] == 0 || f[5] > 0 && f[7] == 0, ReadOnly: f[9]&stReadOnly != 0}, nil
+}
+
 // Upload is an open file being written, in order, by one goroutine at a time.
 type Upload struct {
 	c      *Client
