@@ -276,7 +276,8 @@ func (s *Store) compare(ctx context.Context, db *sqlite.SQLiteCache) (missing, b
 
 // Outlived reports whether the store has a packfile that was written before one that is missing now was: then its packfiles are
 // where they were. Whatever was put back since, by whomever and of which copy, has a later date, as has what is written to
-// another place. A store whose files were copied without their dates has none. It is for after Reconcile.
+// another place, unless the clock of the store was set back in between: nothing in a store tells of that. A store whose files were
+// copied without their dates has none. It is for after Reconcile.
 func (s *Store) Outlived(ctx context.Context, lost objects.MAC) (bool, error) {
 	at, err := s.writtenAt(ctx, lost)
 	if err != nil || at.IsZero() {
