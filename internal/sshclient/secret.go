@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -88,6 +89,12 @@ func AskOn(in *os.File, out io.Writer) func(ctx context.Context, question string
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		// Before the question is shown: a program that waits for it answers at once.
+		restore, err := noEcho(int(in.Fd()))
+		if err != nil {
+			return nil, err
+		}
+		defer restore()
 		fmt.Fprintf(out, "%s: ", question)
 		answer, err := term.ReadPassword(int(in.Fd()))
 		fmt.Fprintln(out)
@@ -96,6 +103,20 @@ func AskOn(in *os.File, out io.Writer) func(ctx context.Context, question string
 		}
 		return answer, ctx.Err()
 	}
+}
+
+// noEcho has a terminal not show what is typed until restore is called.
+func noEcho(fd int) (restore func(), err error) {
+	before, err := unix.IoctlGetTermios(fd, getTerminal)
+	if err != nil {
+		return nil, err
+	}
+	quiet := *before
+	quiet.Lflag &^= unix.ECHO
+	if err := unix.IoctlSetTermios(fd, setTerminal, &quiet); err != nil {
+		return nil, err
+	}
+	return func() { _ = unix.IoctlSetTermios(fd, setTerminal, before) }, nil
 }
 
 // readLimited reads a file of at most limit bytes.
