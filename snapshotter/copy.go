@@ -29,6 +29,14 @@ var (
 	ErrNotRead = errors.New("what was copied cannot be read back")
 )
 
+// TargetError is an error of the store that is copied to.
+type TargetError struct{ Err error }
+
+func (e *TargetError) Error() string { return "target: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *TargetError) Unwrap() error { return e.Err }
+
 // CopierConfig configures a Copier.
 type CopierConfig struct {
 	From, To *Snapshotter
@@ -125,7 +133,7 @@ func (c *Copier) Plan(ctx context.Context, want func(Snapshot) bool) (CopyPlan, 
 		return plan, fmt.Errorf("source: %w", err)
 	}
 	if err := c.to.Refresh(ctx); err != nil {
-		return plan, fmt.Errorf("target: %w", err)
+		return plan, &TargetError{err}
 	}
 	list, err := c.from.Snapshots(ctx, "")
 	if err != nil {
@@ -143,7 +151,7 @@ func (c *Copier) Plan(ctx context.Context, want func(Snapshot) bool) (CopyPlan, 
 		removed, err := c.deleted(&s)
 		switch {
 		case err != nil:
-			return plan, fmt.Errorf("target: %w", err)
+			return plan, &TargetError{err}
 		case removed:
 			plan.Removed = append(plan.Removed, s)
 		default:
@@ -187,7 +195,7 @@ func (c *Copier) Check(ctx context.Context, id ID) error {
 		return errors.New("check: the copier does not verify")
 	}
 	if _, err := c.to.record(ctx, id); err != nil {
-		return fmt.Errorf("check: target: %w", err)
+		return fmt.Errorf("check: %w", &TargetError{err})
 	}
 	if err := c.readBack(ctx, id); err != nil {
 		return fmt.Errorf("check: %w", err)
@@ -202,7 +210,7 @@ func (c *Copier) readBack(ctx context.Context, id ID) error {
 	case err == nil || ctx.Err() != nil:
 		return err
 	case errors.Is(err, ErrUnavailable), errors.Is(err, store.ErrReplaced):
-		return fmt.Errorf("target: %w", err)
+		return &TargetError{err}
 	}
 	return fmt.Errorf("%w: %w", ErrNotRead, err)
 }
@@ -213,7 +221,7 @@ func (c *Copier) copy(ctx context.Context, src *record) error {
 	defer to.write.Unlock()
 	lock, unlock, err := to.lockStore(ctx)
 	if err != nil {
-		return fmt.Errorf("target: %w", err)
+		return &TargetError{err}
 	}
 	defer unlock()
 	if c.there(&src.snap) != nil {
@@ -221,7 +229,7 @@ func (c *Copier) copy(ctx context.Context, src *record) error {
 	}
 	removed, err := c.deleted(&src.snap)
 	if err != nil {
-		return fmt.Errorf("target: %w", err)
+		return &TargetError{err}
 	}
 	if removed {
 		return ErrRemoved
@@ -229,7 +237,7 @@ func (c *Copier) copy(ctx context.Context, src *record) error {
 	base := c.base(src)
 	damage, err := to.reconcile(ctx, base)
 	if err != nil {
-		return fmt.Errorf("target: %w", err)
+		return &TargetError{err}
 	}
 	if damage != nil {
 		base = ID{}

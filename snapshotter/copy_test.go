@@ -629,7 +629,8 @@ func TestCopyToBusyOrMissing(t *testing.T) {
 	if err := c.Copy(t.Context(), id); !errors.Is(err, snapshotter.ErrUnavailable) {
 		t.Errorf("copy to a store that is away: %v", err)
 	}
-	if _, err := c.Plan(t.Context(), nil); !errors.Is(err, snapshotter.ErrUnavailable) || !strings.HasPrefix(err.Error(), "target: ") {
+	var target *snapshotter.TargetError
+	if _, err := c.Plan(t.Context(), nil); !errors.Is(err, snapshotter.ErrUnavailable) || !errors.As(err, &target) {
 		t.Errorf("plan for a store that is away: %v", err)
 	}
 	if err := os.Rename(filepath.Join(dir, "away"), filepath.Join(dir, "store")); err != nil {

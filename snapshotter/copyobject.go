@@ -260,7 +260,7 @@ func (x *copying) chunk(ctx context.Context, mac objects.MAC) (got copiedChunk) 
 	}
 	x.c.sent.Add(n)
 	if err := to.early.put(got.mac, got.data, nil); err != nil {
-		got.err = fmt.Errorf("target: %w", err)
+		got.err = &TargetError{err}
 		return got
 	}
 	if got.err = x.lost(); got.err == nil {
@@ -276,7 +276,7 @@ func (x *copying) lost() error {
 	if n == x.losses {
 		return nil
 	}
-	return fmt.Errorf("target: %w", store.Unavailable("write contents", cause))
+	return &TargetError{store.Unavailable("write contents", cause)}
 }
 
 // checkpoint writes a state when that is due, after n more bytes.
@@ -297,7 +297,7 @@ func (x *copying) checkpoint(ctx context.Context, n int64) error {
 	err := x.c.to.keep(ctx, x.lock)
 	p.last.Store(time.Now().UnixNano())
 	if err != nil {
-		return fmt.Errorf("target: %w", err)
+		return &TargetError{err}
 	}
 	x.c.to.failpoint(CheckpointDone)
 	return nil

@@ -64,7 +64,7 @@ func (c *Copier) copyOn(ctx context.Context, src *record, base ID, lock *store.L
 	to := c.to
 	a, end, err := to.begin(ctx, Meta{Share: src.snap.Share}, newFailures(nil, 0), lock)
 	if err != nil {
-		return fmt.Errorf("target: %w", err)
+		return &TargetError{err}
 	}
 	defer end()
 	x := &copying{

@@ -78,10 +78,19 @@ func (s *syncRun) run(ctx context.Context, out syncReporter) (err error) {
 	}
 	defer func() { err = errors.Join(err, end()) }()
 	if err := s.copy(ctx, target, bound, out); err != nil {
-		return fmt.Errorf("sync from %s to %s: %w", from.Name, to.Name, err)
+		return copyError(from, to, err)
 	}
 	out.finished()
 	return nil
+}
+
+// copyError is the error of a copy between two stores, with the hint of the one that it is of.
+func copyError(from, to *config.Store, err error) error {
+	of := from
+	if target := (*snapshotter.TargetError)(nil); errors.As(err, &target) {
+		of = to
+	}
+	return hintedOf(of, fmt.Errorf("sync from %s to %s: %w", from.Name, to.Name, err))
 }
 
 // dir is what the runs from one store to another have of their own.
