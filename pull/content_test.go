@@ -3,6 +3,7 @@ package pull
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/snapgate/gateway/internal/sftptest"
 	"github.com/snapgate/gateway/snapshotter"
 )
 
@@ -243,7 +245,7 @@ func readChanging(ctx context.Context, c *file, change func() error) (got []byte
 // there are fewer than files: a handle that has read its range is for whoever waits.
 func TestRangesShareHandles(t *testing.T) {
 	const handles, files = 8, 5 // sftpSpare of the handles are left alone
-	dir, server := t.TempDir(), openSSHServer(t)
+	dir, server := t.TempDir(), sftptest.Server(t)
 	want := randomBytes(rangedSize + files)
 	for i := range files {
 		if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), want[i:], 0o600); err != nil {
@@ -251,13 +253,13 @@ func TestRangesShareHandles(t *testing.T) {
 		}
 	}
 	var dials atomic.Int32
-	r := newSFTPProcess(t, SFTPConfig{Root: dir}, func() *exec.Cmd {
+	r := newSFTP(t, SFTPConfig{Root: dir, Dial: func(context.Context) (io.ReadWriteCloser, error) {
 		if dials.Add(1) > 1 {
-			return nil
+			return nil, errors.New("too many connections")
 		}
 		// OpenSSH announces 5 fewer than it may have files.
-		return exec.Command("/bin/sh", "-c", `ulimit -n "$1" && exec "$2" -R`, "sh", strconv.Itoa(handles+5), server)
-	})
+		return sftptest.Start(exec.Command("/bin/sh", "-c", `ulimit -n "$1" && exec "$2" -R`, "sh", strconv.Itoa(handles+5), server))
+	}})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	conn, err := r.pool.get(ctx)

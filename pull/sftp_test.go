@@ -7,13 +7,14 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/pkg/sftp"
+
+	"github.com/snapgate/gateway/internal/sftptest"
 )
 
 // quick is a Retry for tests.
@@ -92,79 +93,21 @@ func TestSFTP(t *testing.T) {
 	testRemote(t, r, dir)
 }
 
-// pipe is an SFTP server behind pipes.
-type pipe struct {
-	io.Reader
-	io.WriteCloser
-	cmd *exec.Cmd
-}
-
-func (p *pipe) Close() error {
-	return errors.Join(p.WriteCloser.Close(), p.cmd.Process.Kill())
-}
-
-func openSSHServer(tb testing.TB) string {
-	tb.Helper()
-	for _, p := range []string{"/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server"} {
-		if _, err := os.Stat(p); err == nil {
-			return p
-		}
-	}
-	tb.Fatal("OpenSSH's sftp-server is missing: see .ci/packages")
-	return ""
-}
-
 func TestSFTPOpenSSH(t *testing.T) {
 	dir := house(t)
-	server := openSSHServer(t)
-	testRemote(t, newSFTPProcess(t, SFTPConfig{Root: dir, Connections: 2}, func() *exec.Cmd {
-		return exec.Command(server, "-R")
-	}), dir)
+	testRemote(t, newSFTP(t, SFTPConfig{Dial: sftptest.Dialer(t, "-R"), Root: dir, Connections: 2}), dir)
 }
 
-// newSFTPProcess is a remote whose connections are commands; nil for one that is refused.
-func newSFTPProcess(t *testing.T, cfg SFTPConfig, command func() *exec.Cmd) *SFTP {
+// newSFTP is a remote that is closed at the end of the test.
+func newSFTP(t *testing.T, cfg SFTPConfig) *SFTP {
 	t.Helper()
-	var wg sync.WaitGroup
-	cfg.Dial = func(context.Context) (io.ReadWriteCloser, error) {
-		cmd := command()
-		if cmd == nil {
-			return nil, errors.New("too many connections")
-		}
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			return nil, err
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			return nil, err
-		}
-		if err := cmd.Start(); err != nil {
-			return nil, err
-		}
-		ended, w := io.Pipe()
-		wg.Go(func() {
-			_, err := io.Copy(w, out)
-			_ = w.CloseWithError(errors.Join(err, io.ErrUnexpectedEOF))
-			_ = cmd.Wait()
-		})
-		return &pipe{Reader: ended, WriteCloser: closers{in, ended}, cmd: cmd}, nil
-	}
 	r, err := NewSFTP(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { r.Close(); wg.Wait() })
+	t.Cleanup(func() { r.Close() })
 	return r
 }
-
-// closers closes a reader with a writer.
-type closers struct {
-	io.WriteCloser
-	r io.Closer
-}
-
-func (c closers) Close() error { return errors.Join(c.WriteCloser.Close(), c.r.Close()) }
 
 // A root that is a symbolic link is the directory that it points to, and a root below home
 // is looked up by the server.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/snapgate/gateway/internal/proctest"
+	"github.com/snapgate/gateway/internal/sftptest"
 	"github.com/snapgate/gateway/pull"
 )
 
@@ -84,7 +85,7 @@ func TestSyncBeside(t *testing.T) {
 		"not there before it is closed":  {hidden: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := &besideServer{dial: dialOpenSSH(t), fsync: c.fsync, hidden: c.hidden, writes: make(map[int]int), fsyncs: make(map[int]int)}
+			b := &besideServer{dial: sftptest.Dialer(t), fsync: c.fsync, hidden: c.hidden, writes: make(map[int]int), fsyncs: make(map[int]int)}
 			t.Cleanup(b.wg.Wait)
 			target := openSFTP(t, t.TempDir(), b.connect)
 			w, err := target.Create(t.Context(), "/f", 0)

@@ -11,7 +11,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,6 +24,7 @@ import (
 	"github.com/spf13/afero"
 	"go.uber.org/goleak"
 
+	"github.com/snapgate/gateway/internal/sftptest"
 	"github.com/snapgate/gateway/pull"
 	"github.com/snapgate/gateway/pull/restore"
 	"github.com/snapgate/gateway/snapshotter"
@@ -258,7 +258,7 @@ func kinds() []kind {
 	return []kind{
 		{name: "local", open: openLocal},
 		{name: "sftp", open: func(t *testing.T, dir string) pull.Target { return openSFTP(t, dir, (&sftpServer{}).dial) }},
-		{name: "openssh", open: func(t *testing.T, dir string) pull.Target { return openSFTP(t, dir, dialOpenSSH(t)) }},
+		{name: "openssh", open: func(t *testing.T, dir string) pull.Target { return openSFTP(t, dir, sftptest.Dialer(t)) }},
 		{name: "ftp", open: func(t *testing.T, dir string) pull.Target { return openFTP(t, dir, &ftpDriver{}) }, noLinks: true},
 		{name: "ftp without MLSD and MFMT", open: func(t *testing.T, dir string) pull.Target {
 			return openFTP(t, dir, &ftpDriver{settings: ftpserver.Settings{DisableMLSD: true, DisableMLST: true, DisableMFMT: true}})
@@ -317,57 +317,6 @@ func openSFTP(t *testing.T, dir string, dial func(context.Context) (io.ReadWrite
 	t.Cleanup(func() { r.Close() })
 	return r
 }
-
-type pipe struct {
-	io.Reader
-	io.WriteCloser
-	cmd *exec.Cmd
-}
-
-func (p *pipe) Close() error { return errors.Join(p.WriteCloser.Close(), p.cmd.Process.Kill()) }
-
-// dialOpenSSH starts OpenSSH's server on pipes.
-func dialOpenSSH(t *testing.T) func(context.Context) (io.ReadWriteCloser, error) {
-	server := ""
-	for _, p := range []string{"/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server"} {
-		if _, err := os.Stat(p); err == nil {
-			server = p
-		}
-	}
-	if server == "" {
-		t.Fatal("OpenSSH's sftp-server is missing: see .ci/packages")
-	}
-	var wg sync.WaitGroup
-	t.Cleanup(wg.Wait)
-	return func(context.Context) (io.ReadWriteCloser, error) {
-		cmd := exec.Command(server)
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			return nil, err
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			return nil, err
-		}
-		if err := cmd.Start(); err != nil {
-			return nil, err
-		}
-		ended, w := io.Pipe()
-		wg.Go(func() {
-			_, err := io.Copy(w, out)
-			_ = w.CloseWithError(errors.Join(err, io.ErrUnexpectedEOF))
-			_ = cmd.Wait()
-		})
-		return &pipe{Reader: ended, WriteCloser: closers{in, ended}, cmd: cmd}, nil
-	}
-}
-
-type closers struct {
-	io.WriteCloser
-	r io.Closer
-}
-
-func (c closers) Close() error { return errors.Join(c.WriteCloser.Close(), c.r.Close()) }
 
 // ftpDriver serves a directory by ftpserverlib, in this process.
 type ftpDriver struct {

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/snapgate/gateway/internal/sftptest"
 	"github.com/snapgate/gateway/pull"
 	"github.com/snapgate/gateway/pull/restore"
 )
@@ -112,7 +113,7 @@ func TestPlainServers(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "dest")
-			p := &plainServer{dial: dialOpenSSH(t), reversed: reversed}
+			p := &plainServer{dial: sftptest.Dialer(t), reversed: reversed}
 			tr := house().links()
 			write(t, filepath.Join(dir, "small"), "an older one")
 			if err := os.Symlink("elsewhere", filepath.Join(dir, "link")); err != nil {
@@ -164,7 +165,7 @@ func TestServerFull(t *testing.T) {
 		{"unknown numbers", 6, func(b []byte) { clear(b) }, nil},                              // WRITE
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := &plainServer{dial: dialOpenSSH(t), room: tt.room, refuses: func(typ byte, body []byte) uint32 {
+			p := &plainServer{dial: sftptest.Dialer(t), room: tt.room, refuses: func(typ byte, body []byte) uint32 {
 				writes := typ != 3 || body[4+binary.BigEndian.Uint32(body)+3]&2 != 0
 				if typ == tt.refused && writes {
 					return 4 // FAILURE
@@ -199,7 +200,7 @@ func TestAsideIsRemoved(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "dest")
 			var cut sync.Map // of the files whose removal was
 			var away atomic.Bool
-			p := &plainServer{dial: dialOpenSSH(t), cuts: func(typ byte, body []byte) bool {
+			p := &plainServer{dial: sftptest.Dialer(t), cuts: func(typ byte, body []byte) bool {
 				if typ != remove || !bytes.HasSuffix(body, []byte(".old")) {
 					return away.Load()
 				}
@@ -263,7 +264,7 @@ func isLsetstat(typ byte, body []byte) bool {
 // root directory without /proc. Directories get theirs all the same, also those that were there.
 func TestModesWithoutLsetstat(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dest")
-	p := &plainServer{dial: dialOpenSSH(t), refuses: func(typ byte, body []byte) uint32 {
+	p := &plainServer{dial: sftptest.Dialer(t), refuses: func(typ byte, body []byte) uint32 {
 		if isLsetstat(typ, body) {
 			return failure
 		}
@@ -285,7 +286,7 @@ func TestModesWithoutLsetstat(t *testing.T) {
 func TestAttributesOfOneKind(t *testing.T) {
 	for kind, want := range map[string]string{"link": "", "dir": "modes of directories times of directories"} {
 		dir := filepath.Join(t.TempDir(), "dest")
-		p := &plainServer{dial: dialOpenSSH(t), refuses: func(typ byte, body []byte) uint32 {
+		p := &plainServer{dial: sftptest.Dialer(t), refuses: func(typ byte, body []byte) uint32 {
 			if (typ == setstat || typ == extended) && bytes.Contains(body, []byte("/"+kind)) && !bytes.Contains(body, []byte("rename@")) {
 				return unsupported
 			}
@@ -308,7 +309,7 @@ func TestAttributesOfOneKind(t *testing.T) {
 func TestAttributesRefused(t *testing.T) {
 	for _, code := range []uint32{unsupported, failure} {
 		dir := filepath.Join(t.TempDir(), "dest")
-		p := &plainServer{dial: dialOpenSSH(t), refuses: func(typ byte, body []byte) uint32 {
+		p := &plainServer{dial: sftptest.Dialer(t), refuses: func(typ byte, body []byte) uint32 {
 			if typ == fsetstat || code == unsupported && (typ == setstat || isLsetstat(typ, body)) {
 				return code
 			}
@@ -336,7 +337,7 @@ func TestAttributesRefused(t *testing.T) {
 // Without its owner a file does not become another user's program.
 func TestOwnerRefused(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dest")
-	p := &plainServer{dial: dialOpenSSH(t), refuses: func(typ byte, body []byte) uint32 {
+	p := &plainServer{dial: sftptest.Dialer(t), refuses: func(typ byte, body []byte) uint32 {
 		if typ != fsetstat {
 			return 0
 		}

@@ -5,20 +5,18 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"os"
-	"os/exec"
 	"testing"
 	"time"
 
 	"github.com/pkg/sftp"
 
+	"github.com/snapgate/gateway/internal/sftptest"
 	"github.com/snapgate/gateway/store/internal/backend"
 )
 
 // OpenSSH starts OpenSSH's SFTP server, on pipes, for each connection.
 type OpenSSH struct {
-	server string
-	args   []string
+	dial func(context.Context) (io.ReadWriteCloser, error)
 	// Renaming is called before a connection asks for a RENAME; with an error the connection ends, and the
 	// server is not asked. Nil: nothing happens then. It must not change while there are connections.
 	Renaming func(from, to string) error
@@ -27,39 +25,20 @@ type OpenSSH struct {
 // NewOpenSSH returns the server with arguments: "-P", "posix-rename" has it refuse what it could do.
 func NewOpenSSH(tb testing.TB, args ...string) *OpenSSH {
 	tb.Helper()
-	for _, p := range []string{"/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server"} {
-		if _, err := os.Stat(p); err == nil {
-			return &OpenSSH{server: p, args: args}
-		}
-	}
-	tb.Fatal("OpenSSH's sftp-server is missing: see .ci/packages")
-	return nil
+	return &OpenSSH{dial: sftptest.Dialer(tb, args...)}
 }
 
 // Dial implements backend.SFTPDialer.
-func (d *OpenSSH) Dial(context.Context) (*backend.SFTPLink, error) {
-	cmd := exec.Command(d.server, d.args...)
-	in, err := cmd.StdinPipe()
+func (d *OpenSSH) Dial(ctx context.Context) (*backend.SFTPLink, error) {
+	conn, err := d.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	out, err := cmd.StdoutPipe()
+	client, err := sftp.NewClientPipe(conn, &renameWatch{conn, d.Renaming})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, conn.Close())
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	hangUp := func() error {
-		err := cmd.Process.Kill()
-		_ = cmd.Wait() // it was killed
-		return err
-	}
-	client, err := sftp.NewClientPipe(out, &renameWatch{in, d.Renaming})
-	if err != nil {
-		return nil, errors.Join(err, hangUp())
-	}
-	return &backend.SFTPLink{Client: client, HangUp: hangUp, Heard: func() time.Time { return time.Time{} }}, nil
+	return &backend.SFTPLink{Client: client, HangUp: conn.Close, Heard: func() time.Time { return time.Time{} }}, nil
 }
 
 // renameWatch sees what a client sends. Requests without data come in one piece.
