@@ -34,21 +34,23 @@ func wantUnread(t *testing.T, what string, err error) {
 	}
 }
 
+// newServed is a rig whose store is on a server, with a snapshot of a file whose content has a packfile of its own.
+func newServed(t *testing.T) (srv *storetest.SFTPServer, r *rig, id snapshotter.ID) {
+	t.Helper()
+	srv = storetest.ServeSFTP(t)
+	r = newRig(t, srv.Use)
+	return srv, r, r.commit(snapshotter.ID{}, put("/", dir(0)), put("/f", file(1, string(randomBytes(t, 2<<20)))))
+}
+
 // TestCheckUnread: what the server of a store does not give, while it can be reached, is not damaged; what it does not
 // have is.
 func TestCheckUnread(t *testing.T) {
-	srv := storetest.ServeSFTP(t)
-	r := newRig(t, srv.Use)
-	id := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/f", file(1, string(randomBytes(t, 2<<20)))))
-	c, err := r.NewChecker()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	srv, r, id := newServed(t)
+	c := r.checker()
 
 	unreadable(srv, true)
 	wantUnread(t, "check", c.Check(t.Context(), id))
-	_, err = c.Sample(t.Context(), id, 1)
+	_, err := c.Sample(t.Context(), id, 1)
 	wantUnread(t, "sample", err)
 
 	unreadable(srv, false)
@@ -59,11 +61,7 @@ func TestCheckUnread(t *testing.T) {
 	for _, name := range srv.Files("packfiles") {
 		srv.Remove(name)
 	}
-	c, err = r.NewChecker()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c = r.checker()
 	if err := c.Check(t.Context(), id); err == nil || errors.Is(err, snapshotter.ErrUnavailable) {
 		t.Errorf("check of what is missing: got %v, want damage", err)
 	}
@@ -94,11 +92,7 @@ func TestCheckUnreadInPart(t *testing.T) {
 		}
 		return nil
 	})
-	c, err := r.NewChecker()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := r.checker()
 	check := func(id snapshotter.ID) int64 {
 		t.Helper()
 		was := srv.BytesRead()
@@ -123,14 +117,8 @@ func TestCheckUnreadInPart(t *testing.T) {
 
 // TestCheckAgain: what a check has found that was ended is not held against the snapshot.
 func TestCheckAgain(t *testing.T) {
-	srv := storetest.ServeSFTP(t)
-	r := newRig(t, srv.Use)
-	id := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/f", file(1, string(randomBytes(t, 2<<20)))))
-	c, err := r.NewChecker()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	srv, r, id := newServed(t)
+	c := r.checker()
 	ctx, cancel := context.WithCancel(t.Context())
 	srv.FailReads(func(name string) error {
 		if srv.Size(name) > 2<<20 { // of contents
@@ -148,9 +136,7 @@ func TestCheckAgain(t *testing.T) {
 
 // TestCheckMissingHeader: a snapshot whose header is missing, which is known all the same, is damaged.
 func TestCheckMissingHeader(t *testing.T) {
-	srv := storetest.ServeSFTP(t)
-	r := newRig(t, srv.Use)
-	id := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/f", file(1, "f")))
+	srv, r, id := newServed(t)
 	for _, name := range srv.Files("packfiles") {
 		srv.Remove(name)
 	}
