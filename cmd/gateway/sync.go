@@ -27,8 +27,8 @@ func (p *program) syncCommand() *cobra.Command {
 sources, or single ones by id or by name (as main@2026-11-21T19-04-29Z). The stores are those of
 the configuration; default is the one that is served. A copy keeps the id, the time and all that
 the snapshot holds, and stock plakar reads it. Contents that the store has already are not sent
-again, also after a run that was cut off. A snapshot that was removed from the store is not
-copied to it again.
+again, also after a run that was cut off, but for those of its last minute or GiB. A snapshot that
+was removed from the store is not copied to it again.
 
 With --verify, or verify in the configuration, each copy is read back. One that cannot be read, or that
 was not read since the run ended before, is read again by each later run with --verify.
