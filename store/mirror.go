@@ -224,6 +224,10 @@ func (m *mirror) open(mac objects.MAC, rg *storage.Range) (io.ReadCloser, error)
 func (m *mirror) has(mac objects.MAC) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.others && m.files[mac] == nil { // what was not opened yet is not listed
+		_, err := os.Lstat(m.path(mac))
+		return err == nil
+	}
 	return m.files[mac] != nil
 }
 

@@ -36,3 +36,28 @@ func TestMirrorTrim(t *testing.T) {
 		t.Errorf("trimmed %d times, want about 10", trims)
 	}
 }
+
+// TestMirrorOfOthers: the copies of another process are found as they come, and are not removed.
+func TestMirrorOfOthers(t *testing.T) {
+	dir, log, mac := t.TempDir(), slog.New(slog.DiscardHandler), objects.RandomMAC()
+	m, err := openMirror(dir, 1000, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := mirrorOfOthers(dir, log)
+	if o.has(mac) {
+		t.Error("a copy that was not made")
+	}
+	rd, done := m.copy(mac, strings.NewReader("a copy"))
+	if _, err := io.Copy(io.Discard, rd); err != nil {
+		t.Fatal(err)
+	}
+	done(true)
+	if !o.has(mac) {
+		t.Error("a copy that was made is not there")
+	}
+	o.drop(mac)
+	if !o.has(mac) || !m.has(mac) {
+		t.Error("a copy was removed")
+	}
+}
