@@ -18,6 +18,8 @@ type Problem struct {
 	Path string // of the entry, or of the directory when the name cannot be shown as a path
 	Kind Kind
 	Text string
+
+	line bool // of a listing, or a name in it: what else the listing has was looked at
 }
 
 // problem is a Problem in JSON, where strings are UTF-8.
@@ -47,7 +49,10 @@ type Problems struct {
 
 // Note adds a problem.
 func (p *Problems) Note(path string, err error) {
-	one := Problem{Path: path, Kind: KindOf(err), Text: err.Error()}
+	p.add(Problem{Path: path, Kind: KindOf(err), Text: err.Error()})
+}
+
+func (p *Problems) add(one Problem) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.total++

@@ -53,6 +53,12 @@ type Report struct {
 // note records a problem.
 func (r *Report) note(path string, err error) { r.problems.Note(path, err) }
 
+// noteLine records a problem with a line of a listing, or with a name in it. It is for the scan alone: what the line
+// may mean is kept.
+func (r *Report) noteLine(path string, err error) {
+	r.problems.add(Problem{Path: path, Kind: KindOf(err), Text: err.Error(), line: true})
+}
+
 // keep notes a path of the base that could not be looked at, and stays.
 func (r *Report) keep(path string) {
 	r.kept.Add(1)

@@ -371,10 +371,10 @@ func TestRunUnderstandsALineLess(t *testing.T) {
 	f.file("/good", "text")
 	f.file("/other", "text")
 	f.list = func(_ context.Context, path string, each func(Entry) error) (bool, error) {
-		return false, each(Entry{Name: "?", Err: errLine(path, "?")})
+		return false, errors.Join(each(Entry{Name: "?", Err: errLine(path, "?")}), each(Entry{Name: "a/b", Type: File}))
 	}
 	r.run(f, true)
-	if _, report := r.run(f, false); report.Counts().Read != 0 || report.Failed() != 1 {
+	if _, report := r.run(f, false); report.Counts().Read != 0 || report.Failed() != 2 {
 		t.Errorf("nothing has changed: %+v", report.Counts())
 	}
 	f.remove("/good")
@@ -409,11 +409,11 @@ func TestSettled(t *testing.T) {
 		t.Errorf("a socket: %v", s)
 	}
 	var named, line, lines Report
-	named.note("/d", fail("list", "/d", KindName, nil))
+	named.noteLine("/d", fail("list", "/d", KindName, nil))
 	if s := before.after(began, &named); !s.of("/d/f").Equal(now) {
 		t.Errorf("a name that no snapshot can have: %v", s)
 	}
-	line.note("/d", fail("list", "/d", KindListing, nil))
+	line.noteLine("/d", fail("list", "/d", KindListing, nil))
 	line.keep("/d/hidden")
 	s = before.after(began, &line)
 	for path, want := range map[string]time.Time{"/d": now, "/d/f": now, "/d/hidden": then, "/d/hidden/f": then} {
@@ -421,12 +421,40 @@ func TestSettled(t *testing.T) {
 			t.Errorf("%s beside a line that is not understood is settled at %v, want %v", path, got, want)
 		}
 	}
-	lines.note("/d", fail("list", "/d", KindListing, nil))
+	lines.noteLine("/d", fail("list", "/d", KindListing, nil))
 	for i := range maxUnsettled + 1 {
 		lines.keep(fmt.Sprint("/d/", i))
 	}
 	if s := before.after(began, &lines); !s.of("/d/x").Equal(then) || !s.of("/x").Equal(now) {
 		t.Errorf("more stay than are known: %v", s.at)
+	}
+	for _, kind := range []Kind{KindListing, KindName} {
+		var facts Report
+		facts.note("/d/f", fail("stat", "/d/f", kind, nil))
+		if s := before.after(began, &facts); !s.of("/d/f").Equal(then) || !s.of("/d/g").Equal(now) {
+			t.Errorf("a file whose facts are not known (%v): %v", kind, s)
+		}
+	}
+	// What was settled up to an earlier time than all above it is so while it is not looked at.
+	first := then.Add(-time.Hour)
+	early := settled{at: then, paths: map[string]time.Time{"/d/x": first, "/d/e/x": first, "/k/x": first, "/seen": first}}
+	var below Report
+	below.note("/d", fail("list", "/d", KindPermission, nil))
+	below.keep("/d/x")
+	below.keep("/d/e")
+	below.keep("/k")
+	s = early.after(began, &below)
+	for path, want := range map[string]time.Time{
+		"/d/x": first, "/d/e/x": first, "/k/x": first, "/d": then, "/d/e": then, "/k": then, "/k/y": then, "/seen": now, "/": now,
+	} {
+		if got := s.of(path); !got.Equal(want) {
+			t.Errorf("%s is settled at %v, want %v", path, got, want)
+		}
+	}
+	// A clock that was put back changes nothing of it.
+	early.at = began.Add(time.Hour)
+	if s := early.after(began, &below); !s.of("/k/x").Equal(first) || !s.of("/k/y").Equal(now) {
+		t.Errorf("after the clock was put back: %v", s)
 	}
 	var some, many Report
 	for i := range maxProblems + 1 {

@@ -330,9 +330,14 @@ func (s *scanner) take(d *scanDir, so *sorter, f *found, e Entry) error {
 	return nil
 }
 
+// tell reports what is wrong with a listing.
 func (s *scanner) tell(d *scanDir, f *found, err error) {
 	report := s.cfg.Report
-	if err != nil {
+	switch {
+	case err == nil:
+	case KindOf(err) == KindListing: // it is cut
+		report.noteLine(d.path, err)
+	default:
 		report.note(d.path, err)
 	}
 	for _, p := range f.problems {
@@ -341,10 +346,14 @@ func (s *scanner) tell(d *scanDir, f *found, err error) {
 		if errors.As(p, &e) && e.Path != "" {
 			path = e.Path
 		}
-		report.note(path, p)
+		if k := KindOf(p); k == KindListing || k == KindName {
+			report.noteLine(path, p)
+		} else {
+			report.note(path, p)
+		}
 	}
 	if f.omitted > 0 {
-		report.note(d.path, failf("list", d.path, KindListing, "%d more entries that cannot be taken", f.omitted))
+		report.noteLine(d.path, failf("list", d.path, KindListing, "%d more entries that cannot be taken", f.omitted))
 	}
 	for _, p := range f.special {
 		report.special.Add(1)

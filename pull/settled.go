@@ -38,31 +38,41 @@ type settled struct {
 
 // of is the time for a path.
 func (s settled) of(path string) time.Time {
+	at, _ := s.look(path)
+	return at
+}
+
+// look is of; own says that the path, or one above it, is among s.paths.
+func (s settled) look(path string) (at time.Time, own bool) {
 	if len(s.paths) == 0 {
-		return s.at
+		return s.at, false
 	}
-	at := s.at
+	at = s.at
 	for p := path; ; {
-		if t, ok := s.paths[p]; ok && t.Before(at) {
-			at = t
+		if t, ok := s.paths[p]; ok {
+			own = true
+			if t.Before(at) {
+				at = t
+			}
 		}
 		if p == "/" {
-			return at
+			return at, own
 		}
 		p = p[:max(strings.LastIndexByte(p, '/'), 1)]
 	}
 }
 
 // after is what holds after a run that began at a time, on this machine's clock. A line of a listing that was not
-// understood says nothing of those that were: what stays because it may be meant has not been looked at.
+// understood says nothing of those that were: what stays because it may be meant has not been looked at. What else was
+// not understood, as the facts of a file, is of what it was noted for.
 func (s settled) after(began time.Time, report *Report) settled {
 	next := settled{at: began.Add(-clockAllowance), paths: map[string]time.Time{}}
 	list, omitted := report.Problems()
 	kept, all := report.keptPaths()
 	for _, p := range list {
 		switch {
-		case p.Kind == KindSpecial, p.Kind == KindName: // no snapshot has it
-		case p.Kind == KindListing && all:
+		case p.Kind == KindSpecial, p.line && p.Kind == KindName: // no snapshot has it
+		case p.line && all:
 		default:
 			next.paths[p.Path] = s.of(p.Path)
 		}
@@ -71,7 +81,12 @@ func (s settled) after(began time.Time, report *Report) settled {
 		return s
 	}
 	for _, path := range kept {
-		if next.of(path).Equal(next.at) {
+		if _, own := next.look(path); !own {
+			next.paths[path] = s.of(path)
+		}
+	}
+	for path := range s.paths { // what is below one that was not looked at was not, either
+		if at, own := next.look(path); own && s.of(path).Before(at) {
 			next.paths[path] = s.of(path)
 		}
 	}
