@@ -73,6 +73,10 @@ func (k Kind) String() string {
 // MarshalText makes JSON say the word.
 func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
+// ErrDataConnection means that an FTP server has answered, and the connection for the bytes of a file or a listing
+// could not be made to it.
+var ErrDataConnection = errors.New("data connection")
+
 // Error is the error type of this package. Callers test Kind, with KindOf.
 type Error struct {
 	Op   string // "list", "read", "stat", …

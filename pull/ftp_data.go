@@ -241,7 +241,7 @@ func (c *ftpConn) request(ctx context.Context, op, path, line string, rest int64
 		if late.Stop(); err == nil && r.code >= 400 && !r.cutOff() {
 			return nil, r, nil
 		}
-		return nil, r, c.broken(fail(op, path, KindConnection, fmt.Errorf("data connection: %w", data.err)))
+		return nil, r, c.broken(fail(op, path, KindConnection, fmt.Errorf("%w: %w", ErrDataConnection, data.err)))
 	default:
 		if r, err = c.reply(op); err == nil {
 			return data.nc, r, nil

@@ -44,10 +44,12 @@ func Hint(r *config.Remote, err error) string {
 		return "the server has no TLS; only with tls: off, which sends the password in plain text, it can be reached"
 	case ftp && e.Op == "connect" && e.Kind == pull.KindProtocol:
 		return "is it the right port, and an FTP server that listens there? a server with TLS from the first byte needs ftps://"
-	case ftp && errors.As(err, &dns) && !dns.Timeout():
+	case ftp && e.Op == "connect" && errors.As(err, &dns) && !dns.Timeout():
 		return "is the name spelled right?"
-	case ftp && errors.Is(err, syscall.ECONNREFUSED):
+	case ftp && e.Op == "connect" && errors.Is(err, syscall.ECONNREFUSED):
 		return "does the FTP server run, and on that port?"
+	case errors.Is(err, pull.ErrDataConnection):
+		return "does a firewall let the server's passive ports through?"
 	case e.Kind == pull.KindConnection && e.Op == "connect":
 		return "is the server up, and does a firewall let this machine through?"
 	case e.Kind == pull.KindNotFound:

@@ -1,13 +1,17 @@
 package remote
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -168,4 +172,61 @@ func TestFTPHints(t *testing.T) {
 		}
 		_ = r.Close()
 	}
+}
+
+// A data connection that is refused says nothing of the server's own port, which has answered.
+func TestFTPHintsPassive(t *testing.T) {
+	at := settings(t, map[string]any{"location": "ftp://" + serveWithoutData(t) + "/", "tls": "off"})
+	r, err := Open(t.Context(), at, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := r.Capabilities(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	err = r.ReadDir(t.Context(), "/", func(pull.Entry) error { return nil })
+	if want := "does a firewall let the server's passive ports through"; !errors.Is(err, syscall.ECONNREFUSED) || !strings.HasPrefix(Hint(at, err), want) {
+		t.Errorf("%v: hint %q, want %q", err, Hint(at, err), want)
+	}
+}
+
+// serveWithoutData is an FTP server whose passive port is closed; it returns its address.
+func serveWithoutData(t *testing.T) string {
+	t.Helper()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = closed.Close()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	replies := map[string]string{
+		"USER": "230 in", "TYPE": "200 ok", "PWD": `257 "/"`, "CWD": "250 ok",
+		"EPSV": fmt.Sprintf("229 ok (|||%d|)", closed.Addr().(*net.TCPAddr).Port), "LIST": "425 nobody has connected",
+	}
+	var served sync.WaitGroup
+	served.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			served.Go(func() {
+				defer conn.Close()
+				fmt.Fprint(conn, "220 ready\r\n")
+				for lines := bufio.NewScanner(conn); lines.Scan(); {
+					cmd, _, _ := strings.Cut(lines.Text(), " ")
+					fmt.Fprint(conn, cmp.Or(replies[cmd], "502 not here"), "\r\n")
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = ln.Close()
+		served.Wait()
+	})
+	return ln.Addr().String()
 }
