@@ -610,6 +610,52 @@ func TestCopyNotReadBack(t *testing.T) {
 	}
 }
 
+// TestCopyToFaultyStore: what cannot be written is an error of the target, wherever in a copy it is noticed, and none of the
+// snapshot.
+func TestCopyToFaultyStore(t *testing.T) {
+	bare := tree{"/": dir(0), "/a": dir(1), "/a/b": dir(2), "/l": link(1, "a")}
+	full := tree{"/": dir(0), "/f": file(1, "text")}
+	for name, tt := range map[string]struct {
+		tree  tree
+		fails string
+		pack  int   // bytes of a packfile
+		blobs int64 // of a state
+	}{
+		"a packfile during the walk": {bare, "packfiles", 1, 1 << 20},
+		"a packfile at the end":      {bare, "packfiles", 1 << 20, 1 << 20},
+		"a state ahead of the last":  {full, "states", 1 << 20, 1},
+		"the state":                  {full, "states", 1 << 20, 1 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			from := newRig(t)
+			id := from.commit(snapshotter.ID{}, tt.tree.all()...)
+			disk := storetest.NewFaultFS()
+			cfg := storetest.Config(t.TempDir())
+			cfg.Disk = disk
+			st := storetest.Open(t, cfg)
+			to := &rig{Snapshotter: newSnapshotter(t, st), t: t, store: st}
+			snapshotter.SetRotateBlobs(to.Snapshotter, tt.blobs, tt.pack)
+			disk.Fail(func(op storetest.Op, path string) error {
+				if op == storetest.OpRename && strings.Contains(path, "/"+tt.fails+"/") {
+					return syscall.ENOSPC
+				}
+				return nil
+			})
+			c := copier(t, from, to, false)
+			err := c.Copy(t.Context(), id)
+			var target *snapshotter.TargetError
+			if !errors.As(err, &target) || !errors.Is(err, syscall.ENOSPC) || errors.Is(err, snapshotter.ErrSourceDamaged) {
+				t.Errorf("got %v, want an error of the target", err)
+			}
+			disk.Fail(nil)
+			if err := c.Copy(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+			same(t, from, to, id)
+		})
+	}
+}
+
 func TestCopyToBusyOrMissing(t *testing.T) {
 	from := newRig(t)
 	id := from.commit(snapshotter.ID{}, baseTree().all()...)

@@ -85,14 +85,16 @@ func (c *Copier) copyOn(ctx context.Context, src *record, base ID, lock *store.L
 	h, err := x.build(ctx)
 	w.close()
 	if perr := a.packer.failed(); perr != nil && !errors.Is(perr, context.Canceled) {
-		err = perr
+		err = &TargetError{perr}
 	}
 	if err == nil {
 		err = ctx.Err()
 	}
 	if err == nil {
 		// What was put since the last checkpoint becomes part of this snapshot's state.
-		err = to.early.adopt(ctx, a.take)
+		if err = to.early.adopt(ctx, a.take); err != nil {
+			err = &TargetError{err}
+		}
 	}
 	if err == nil {
 		err = x.lost()
@@ -100,7 +102,9 @@ func (c *Copier) copyOn(ctx context.Context, src *record, base ID, lock *store.L
 	var r *record
 	if err == nil {
 		a.builder.Header = h
-		r, err = a.put(a.builder)
+		if r, err = a.put(a.builder); err != nil {
+			err = &TargetError{err}
+		}
 	}
 	if err != nil {
 		to.heads.Remove(x.ours) // its leaves were taken apart

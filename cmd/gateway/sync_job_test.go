@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/store/storetest"
 )
 
 // A job that has met copies that cannot be read has failed, and one that has met a damaged source has not: that has an alarm of
@@ -44,5 +46,24 @@ func TestCopyErrorHint(t *testing.T) {
 		if got := hintFor(err); !strings.HasPrefix(got, tt.want) || !errors.Is(err, store.ErrServer) {
 			t.Errorf("%v: %q, want %q", err, got, tt.want)
 		}
+	}
+}
+
+// That it cannot be told how full a target is, is an error of the target.
+func TestSyncGuardHint(t *testing.T) {
+	st := storetest.New(t)
+	from, to := openSnapshots(t, storetest.New(t)), openSnapshots(t, st)
+	twoSnapshots(t, from)
+	run := &syncRun{
+		cfg: &config.Config{DataDir: t.TempDir()}, job: config.Sync{From: config.DefaultStore, To: "offsite"},
+		log: slog.New(slog.DiscardHandler), from: from,
+	}
+	source, target := &config.Store{Name: run.job.From}, &config.Store{Name: run.job.To}
+	bound := boundOf(run.cfg, target, st)
+	bound.limit.Store(1)
+	bound.size = func(context.Context) (int64, error) { return 0, store.ErrServer }
+	err := run.copy(t.Context(), to, bound, &syncLog{log: run.log})
+	if hint, want := hintFor(copyError(source, target, err)), "is the server of stores.offsite.location up"; !strings.HasPrefix(hint, want) {
+		t.Errorf("%v: %q, want %q", err, hint, want)
 	}
 }

@@ -171,8 +171,11 @@ func (s *syncRun) copy(ctx context.Context, target *snapshotter.Snapshotter, bou
 	var notRead error
 	if len(plan.Missing) > 0 {
 		within, finish, err := bound.guard(ctx)
-		if err != nil {
+		switch {
+		case errors.Is(err, errStoreFull): // says what to try
 			return err
+		case err != nil:
+			return &snapshotter.TargetError{Err: err}
 		}
 		if notRead = finish(copyAll(within, copier, plan.Missing, notes, out)); notRead != nil && !errors.Is(notRead, snapshotter.ErrUnread) {
 			return notRead
