@@ -50,7 +50,7 @@ func (s *Snapshotter) NewChecker() (*Checker, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.patience = store.NewPatience()
+	v.patience = s.store.NewPatience()
 	return &Checker{v: v, seed: maphash.MakeSeed(), good: newParts()}, nil
 }
 
@@ -67,7 +67,7 @@ func (c *Checker) Check(ctx context.Context, id ID) error {
 // not read again. When there is damage beside an error with ErrUnread, that tells of it.
 func (c *Checker) CheckFiles(ctx context.Context, id ID) (Sampled, error) {
 	err := c.Check(ctx, id)
-	if err == nil || errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUnread) || c.GaveUp() != nil {
+	if err == nil || errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUnread) {
 		return Sampled{}, err
 	}
 	sampled, serr := c.sample(ctx, id, &sampling{part: 1, rest: true})
@@ -372,11 +372,12 @@ func (x *sampling) readRest(ctx context.Context, e *storedEntry) error {
 
 // patiently reads something that begins with a blob, unless there is no patience any more for the packfile that has it.
 func (x *sampling) patiently(typ resources.Type, mac objects.MAC, read func() error) error {
+	patience := x.c.v.patience
 	packfile, far := x.c.v.s.store.FarPackfile(typ, mac)
 	if !far {
+		patience.NoteCopy(packfile)
 		return read()
 	}
-	patience := x.c.v.patience
 	if err := patience.Refuse(packfile); err != nil {
 		return err
 	}
@@ -385,11 +386,11 @@ func (x *sampling) patiently(typ resources.Type, mac objects.MAC, read func() er
 	return err
 }
 
-// ungiven returns an error of reading that says that the store did not give something; nil when it says that it is missing, which
-// is an answer.
+// ungiven returns an error of reading as a Patience notes it: one that says that something is missing, which is an answer, without
+// ErrUnavailable.
 func ungiven(err error) error {
 	if isLost(err) || errors.Is(err, repository.ErrPackfileNotFound) {
-		return nil
+		return repository.ErrPackfileNotFound
 	}
 	return err
 }

@@ -25,16 +25,22 @@ func (r *rig) checker() *snapshotter.Checker {
 	return c
 }
 
-// packfilesOf returns the packfiles that a sample of a snapshot reads from the store: those of the bytes of files, as there are
+// contentsOf returns the packfiles that a sample of a snapshot reads from the store: those of the bytes of files, as there are
 // local copies of metadata.
-func packfilesOf(t *testing.T, srv *storetest.SFTPServer, c *snapshotter.Checker, id snapshotter.ID) []string {
+func contentsOf(t *testing.T, srv *storetest.SFTPServer, c *snapshotter.Checker, id snapshotter.ID) []string {
 	t.Helper()
 	names := srv.ReadBy(func() {
 		if s, err := c.Sample(t.Context(), id, 1); err != nil || len(s.Damaged) > 0 {
 			t.Errorf("%v, %v", s.Damaged, err)
 		}
 	})
-	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, "packfiles/") })
+	return slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, "packfiles/") })
+}
+
+// packfilesOf is contentsOf, and wants one.
+func packfilesOf(t *testing.T, srv *storetest.SFTPServer, c *snapshotter.Checker, id snapshotter.ID) []string {
+	t.Helper()
+	names := contentsOf(t, srv, c, id)
 	if len(names) != 1 {
 		t.Fatalf("a sample reads %q, want one packfile", names)
 	}
@@ -235,20 +241,24 @@ func (r *rig) many(t *testing.T, base snapshotter.ID, name string) snapshotter.I
 	return r.commit(base, changes...)
 }
 
-// TestCheckGivesUp: a server that gives nothing of many packfiles is not asked for each file; what was not looked at is unread.
+// added lists the packfiles of at least so many bytes that were not there before.
+func added(srv *storetest.SFTPServer, before []string, least int64) []string {
+	return slices.DeleteFunc(srv.Files("packfiles"), func(name string) bool { return slices.Contains(before, name) || srv.Size(name) < least })
+}
+
+// TestCheckGivesUp: a server that gives nothing of many packfiles is not asked for each file; what was not looked at is unread. As
+// long as it gives others, what comes after those is read.
 func TestCheckGivesUp(t *testing.T) {
 	srv := storetest.ServeSFTP(t)
 	r := newRig(t, srv.Use, storetest.Plaintext)
 	var last snapshotter.ID
 	var contents []string
+	var gone []snapshotter.Change
 	for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
 		before := srv.Files("packfiles")
 		last = r.many(t, last, name)
-		for _, file := range srv.Files("packfiles") {
-			if !slices.Contains(before, file) && srv.Size(file) > 1<<20 {
-				contents = append(contents, file)
-			}
-		}
+		contents = append(contents, added(srv, before, 1<<20)...)
+		gone = append(gone, remove("/"+name))
 	}
 	if len(contents) != 8 {
 		t.Fatalf("%d packfiles of contents, want 8", len(contents))
@@ -269,14 +279,12 @@ func TestCheckGivesUp(t *testing.T) {
 		"check":  func(c *snapshotter.Checker) (snapshotter.Sampled, error) { return c.CheckFiles(t.Context(), last) },
 		"sample": func(c *snapshotter.Checker) (snapshotter.Sampled, error) { return c.Sample(t.Context(), last, 1) },
 	} {
-		fail(contents)
+		fail(srv.Files("packfiles"))
 		c := r.checker()
 		s, err := check(c)
 		wantUnread(t, way, err)
 		wantDamaged(t, way, s)
-		if way == "sample" { // a check is given metadata in between
-			wantUnread(t, way+": given up", c.GaveUp())
-		}
+		wantUnread(t, way+": given up", c.GaveUp())
 		if n := asked.Load(); n > files { // each file would be some
 			t.Errorf("%s: %d tries for %d files", way, n, files)
 		}
@@ -296,6 +304,70 @@ func TestCheckGivesUp(t *testing.T) {
 		if _, err := check(c); err != nil {
 			t.Errorf("%s: when it can be read again: %v", way, err)
 		}
+	}
+
+	last = r.many(t, last, "i")
+	next := r.commit(last, gone...)
+	srv.FailReads(failing(contents))
+	c := r.checker()
+	s, err := c.Sample(t.Context(), last, 1)
+	wantUnread(t, "the first", err)
+	wantDamaged(t, "the first", s)
+	if err := c.GaveUp(); err != nil {
+		t.Errorf("given up: %v", err)
+	}
+	if s, err := c.Sample(t.Context(), next, 1); err != nil || len(s.Damaged) > 0 {
+		t.Errorf("the second: got %v, %v, want it to be good", s.Damaged, err)
+	}
+}
+
+// TestCheckLongBadStretch: many packfiles side by side that are bad, all of one file, do not end a check, and what is damaged is named.
+// When the whole server fails from there on, the check ends, and names the file.
+func TestCheckLongBadStretch(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	r := newRig(t, srv.Use, storetest.Plaintext)
+	snapshotter.SetChunkSizes(r.Snapshotter, 32<<10, 64<<10, 128<<10)
+	snapshotter.SetRotateBlobs(r.Snapshotter, 1<<20, 512<<10)
+	one := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/vm", file(1, string(randomBytes(t, 10<<20)))))
+	reader := r.checker()
+	bad := contentsOf(t, srv, reader, one)
+	if len(bad) < 16 {
+		t.Fatalf("%d packfiles of contents, want 16 or more", len(bad))
+	}
+	two := r.commit(one, put("/a", file(2, string(randomBytes(t, 1<<20)))))
+	damaged := contentsOf(t, srv, reader, two) // of /a
+	if len(damaged) == 0 {
+		t.Fatal("no packfiles of /a")
+	}
+
+	var ended atomic.Bool
+	srv.FailReads(func(name string) error {
+		if err := failing(bad)(name); err != nil {
+			ended.Store(true)
+		}
+		if ended.Load() && strings.HasPrefix(name, "packfiles/") {
+			return errors.New("the disk does not answer")
+		}
+		return nil
+	})
+	c := r.checker()
+	_, err := c.CheckFiles(t.Context(), one)
+	wantUnread(t, "without an end", err)
+	wantUnread(t, "without an end: given up", c.GaveUp())
+	if err == nil || !strings.Contains(err.Error(), "/vm: ") {
+		t.Errorf("without an end: got %v, want it to name /vm", err)
+	}
+
+	for _, name := range damaged {
+		srv.Remove(name)
+	}
+	srv.FailReads(failing(bad))
+	c = r.checker()
+	s, err := c.CheckFiles(t.Context(), two)
+	wantUnread(t, "bad stretch", err)
+	wantDamaged(t, "bad stretch", s, "/a")
+	if err := c.GaveUp(); err != nil {
+		t.Errorf("bad stretch: given up: %v", err)
 	}
 }
 

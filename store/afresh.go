@@ -149,6 +149,7 @@ func (r *provingReader) Read(p []byte) (int, error) {
 
 // Close implements io.Closer.
 func (r *provingReader) Close() error {
-	r.came(r.err)
-	return r.ReadCloser.Close()
+	err := r.ReadCloser.Close()
+	r.came(r.err) // which may read something else
+	return err
 }

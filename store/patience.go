@@ -1,11 +1,15 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"slices"
 	"sync"
 
+	"github.com/PlakarKorp/kloset/connectors/storage"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository/state"
 	"github.com/PlakarKorp/kloset/resources"
@@ -18,7 +22,7 @@ const (
 	// more: each time may cost some tries of the connection, and minutes.
 	packfileTries = 4
 	// triesInVain is after how many tries of which none was answered nothing is asked for any more, if they were for packfilesInVain
-	// packfiles or more: it is not for one that is bad.
+	// packfiles or more, and what should be there is not given either: it is not for some that are bad, and lie side by side.
 	triesInVain     = 32
 	packfilesInVain = 4
 )
@@ -29,12 +33,17 @@ var ErrNotAsked = errors.New("not tried again")
 // Patience bounds how often a store that is elsewhere is asked for what it does not give, by whoever reads much of it and is to
 // say at the end what could not be read. Nil is without an end. Safe for concurrent use.
 type Patience struct {
-	mu    sync.Mutex
-	turn  int                      // guarded by mu: how often Begin was called
-	tried map[objects.MAC]*tried   // guarded by mu: what was not given when it was asked for last
-	vain  map[objects.MAC]struct{} // guarded by mu: what was asked for since the last answer
-	row   int                      // guarded by mu: how often
-	end   error                    // guarded by mu: nil as long as there is patience
+	read func(packfile objects.MAC) error // reads a few bytes of it, from the store
+
+	mu     sync.Mutex
+	turn   int                      // guarded by mu: how often Begin was called
+	tried  map[objects.MAC]*tried   // guarded by mu: what was not given when it was asked for last
+	vain   map[objects.MAC]struct{} // guarded by mu: what was asked for since the last answer
+	row    int                      // guarded by mu: how often
+	given  objects.MAC              // guarded by mu: the packfile that was given last; zero for none
+	copied objects.MAC              // guarded by mu: one that there is a local copy of; zero for none
+	asking bool                     // guarded by mu: somebody reads those two
+	end    error                    // guarded by mu: nil as long as there is patience
 }
 
 // tried is a packfile that was asked for in vain.
@@ -45,9 +54,22 @@ type tried struct {
 	last  error // why it was not given
 }
 
-// NewPatience makes a Patience.
-func NewPatience() *Patience {
-	return &Patience{tried: make(map[objects.MAC]*tried), vain: make(map[objects.MAC]struct{})}
+// NewPatience makes a Patience with the store.
+func (s *Store) NewPatience() *Patience { return newPatience(s.readHead) }
+
+func newPatience(read func(packfile objects.MAC) error) *Patience {
+	return &Patience{read: read, tried: make(map[objects.MAC]*tried), vain: make(map[objects.MAC]struct{})}
+}
+
+// readHead reads the first bytes of a packfile, not from a local copy.
+func (s *Store) readHead(packfile objects.MAC) (err error) {
+	rd, err := s.conn.connector.Get(context.Background(), storage.StorageResourcePackfile, packfile, &storage.Range{Length: storage.STORAGE_HEADER_SIZE})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rd.Close()) }()
+	_, err = io.ReadFull(rd, make([]byte, storage.STORAGE_HEADER_SIZE))
+	return err
 }
 
 // Begin begins a turn. Packfiles that were given up are asked for again in the next one, and after that in twice as many each
@@ -88,18 +110,60 @@ func (p *Patience) Refuse(packfile objects.MAC) error {
 	return nil
 }
 
-// Note notes what has come of asking for a packfile: an ErrUnavailable, or an answer, as that it is missing.
-func (p *Patience) Note(packfile objects.MAC, err error) {
-	if p == nil || errors.Is(err, backend.ErrNotTried) { // which costs nothing, and many come in a moment
+// NoteCopy notes a packfile that there is a local copy of, so that the store should give it, too. Zero is none.
+func (p *Patience) NoteCopy(packfile objects.MAC) {
+	if p == nil || packfile == (objects.MAC{}) {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !errors.Is(err, ErrUnavailable) {
-		p.row = 0
-		clear(p.vain)
-		delete(p.tried, packfile)
+	p.copied = packfile
+}
+
+// Note notes what has come of asking for a packfile: nil, an ErrUnavailable, or another answer, as that it is missing. Before nothing
+// is asked for any more it reads from the store what that gave before, or should have.
+func (p *Patience) Note(packfile objects.MAC, err error) {
+	if p == nil || errors.Is(err, backend.ErrNotTried) { // which costs nothing, and many come in a moment
 		return
+	}
+	if !p.note(packfile, err) {
+		return
+	}
+	p.mu.Lock()
+	ask := []objects.MAC{p.given, p.copied}
+	p.mu.Unlock()
+	gives := slices.ContainsFunc(ask, func(mac objects.MAC) bool { return mac != (objects.MAC{}) && p.read(mac) == nil })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asking = false
+	switch {
+	case gives:
+		p.answered()
+	case p.allInVain(): // still
+		p.end = fmt.Errorf("%d tries in a row to read %d packfiles were in vain: %w", p.row, len(p.vain), err)
+	}
+}
+
+// answered notes an answer; mu is held.
+func (p *Patience) answered() {
+	p.row = 0
+	clear(p.vain)
+}
+
+// allInVain reports whether so much was asked for in vain that the store perhaps gives nothing; mu is held.
+func (p *Patience) allInVain() bool { return p.row >= triesInVain && len(p.vain) >= packfilesInVain }
+
+// note is Note, and returns whether the caller is to find out if the store gives anything.
+func (p *Patience) note(packfile objects.MAC, err error) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !errors.Is(err, ErrUnavailable) {
+		p.answered()
+		delete(p.tried, packfile)
+		if err == nil {
+			p.given = packfile
+		}
+		return false
 	}
 	t := p.tried[packfile]
 	if t == nil {
@@ -112,14 +176,17 @@ func (p *Patience) Note(packfile objects.MAC, err error) {
 		t.again = p.turn + t.pause
 	}
 	p.vain[packfile] = struct{}{}
-	if p.row++; p.end == nil && p.row >= triesInVain && len(p.vain) >= packfilesInVain {
-		p.end = fmt.Errorf("%d tries in a row to read %d packfiles were in vain: %w", p.row, len(p.vain), err)
+	p.row++
+	if p.end != nil || p.asking || !p.allInVain() {
+		return false
 	}
+	p.asking = true
+	return true
 }
 
-// FarPackfile returns the packfile that has a blob, if the store is elsewhere and there is no local copy of it, as of the last Refresh
-// and Ingest.
-func (s *Store) FarPackfile(typ resources.Type, mac objects.MAC) (packfile objects.MAC, ok bool) {
+// FarPackfile returns the packfile that has a blob, and whether there is no local copy of it, as of the last Refresh and Ingest.
+// Of a store that is not elsewhere, and of a blob that it does not know, it is zero and false.
+func (s *Store) FarPackfile(typ resources.Type, mac objects.MAC) (packfile objects.MAC, far bool) {
 	if !s.conn.remote {
 		return packfile, false
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/PlakarKorp/kloset/objects"
@@ -15,16 +16,33 @@ import (
 func TestPatience(t *testing.T) {
 	away := Unavailable("read", errors.New("the disk does not answer"))
 	mac := func(n int) objects.MAC { return objects.MAC{byte(n)} }
+	const given, copied, missing = 201, 202, 203
+	none := func(int) bool { return false }
 	for name, tc := range map[string]struct {
 		packfiles int
 		answer    func(try int) bool
+		gives     []int // of given, copied, missing when they are read again
 		over      bool
 	}{
-		"one that is bad": {1, func(int) bool { return false }, false},
-		"all":             {packfilesInVain, func(int) bool { return false }, true},
-		"not all":         {packfilesInVain, func(try int) bool { return try%triesInVain == triesInVain-1 }, false},
+		"one that is bad":              {1, none, nil, false},
+		"all":                          {packfilesInVain, none, nil, true},
+		"not all":                      {packfilesInVain, func(try int) bool { return try%triesInVain == triesInVain-1 }, nil, false},
+		"many that are bad":            {packfilesInVain, none, []int{given}, false},
+		"all that has no local copies": {packfilesInVain, none, []int{copied}, false},
+		"all but what was missing":     {packfilesInVain, none, []int{missing}, true},
 	} {
-		p := NewPatience()
+		asked := 0
+		p := newPatience(func(packfile objects.MAC) error {
+			asked++
+			if !slices.Contains(tc.gives, int(packfile[0])) {
+				return away
+			}
+			return nil
+		})
+		p.Note(mac(given), nil)
+		p.NoteCopy(mac(copied))
+		p.NoteCopy(objects.MAC{}) // none
+		p.Note(mac(missing), ErrDamaged)
 		for try := range 10 * triesInVain {
 			err := away
 			if tc.answer(try) {
@@ -38,9 +56,12 @@ func TestPatience(t *testing.T) {
 		if err := p.Refuse(mac(99)); (err != nil) != tc.over {
 			t.Errorf("%s: another packfile is refused: %v, want %v", name, err, tc.over)
 		}
+		if asked > 20 {
+			t.Errorf("%s: %d times it was read what was given before", name, asked)
+		}
 	}
 
-	p := NewPatience()
+	p := newPatience(func(objects.MAC) error { return nil })
 	for range packfileTries {
 		p.Note(mac(0), fmt.Errorf("%w (%w)", away, backend.ErrNotTried))
 	}
