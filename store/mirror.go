@@ -50,6 +50,8 @@ type mirrorFile struct {
 	size  int64
 	used  time.Time
 	sound bool // it was compared with its MAC since this process began
+	// useless says that it was, in vain: one of another process, which is not removed here.
+	useless bool
 }
 
 // openMirror opens the mirror below a cache directory.
@@ -186,7 +188,7 @@ func (m *mirror) open(mac objects.MAC, rg *storage.Range) (io.ReadCloser, error)
 	case file == nil && m.others: // it may have come since
 		file = new(mirrorFile)
 		m.files[mac] = file
-	case file == nil:
+	case file == nil, file.useless:
 		return nil, fs.ErrNotExist
 	}
 	if !file.sound {
@@ -201,7 +203,9 @@ func (m *mirror) open(mac objects.MAC, rg *storage.Range) (io.ReadCloser, error)
 				return nil, err
 			}
 			m.log.Warn("metadata mirror: copy is of no use", "err", err)
-			m.drop(mac)
+			if file.useless = m.others; !file.useless {
+				m.drop(mac)
+			}
 			return nil, fs.ErrNotExist
 		}
 		file.sound = true
@@ -220,22 +224,23 @@ func (m *mirror) open(mac objects.MAC, rg *storage.Range) (io.ReadCloser, error)
 	return reading.NewSectionReadCloser(f, int64(rg.Offset), int64(rg.Length)), nil
 }
 
-// has reports whether there is a copy of a packfile, sound or not.
+// has reports whether there is a copy of a packfile that is not known to be of no use.
 func (m *mirror) has(mac objects.MAC) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.others && m.files[mac] == nil { // what was not opened yet is not listed
+	file := m.files[mac]
+	if m.others && file == nil { // what was not opened yet is not listed
 		_, err := os.Lstat(m.path(mac))
 		return err == nil
 	}
-	return m.files[mac] != nil
+	return file != nil && !file.useless
 }
 
 // reopen is open for a copy that is to be the original: it is verified whatever is known.
 func (m *mirror) reopen(mac objects.MAC) (io.ReadCloser, error) {
 	m.mu.Lock()
 	if file := m.files[mac]; file != nil {
-		file.sound = false
+		file.sound, file.useless = false, false
 	}
 	m.mu.Unlock()
 	return m.open(mac, nil)
