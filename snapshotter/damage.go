@@ -33,6 +33,11 @@ type damage struct {
 func (s *Snapshotter) mend(ctx context.Context) error {
 	s.write.Lock()
 	defer s.write.Unlock()
+	return s.putBack(ctx)
+}
+
+// putBack is mend for those who hold s.write.
+func (s *Snapshotter) putBack(ctx context.Context) error {
 	if complete, err := s.store.Complete(ctx); complete || err != nil {
 		return err
 	}
@@ -68,6 +73,13 @@ func (s *Snapshotter) takeStock(ctx context.Context) error {
 	loss, unread := s.store.Reconcile(ctx)
 	if unread != nil && !isUnreadCopy(unread) {
 		return unread
+	}
+	if unread != nil {
+		s.mu.Lock()
+		if s.lacks != nil {
+			s.lacks = unread // which names what can be read again
+		}
+		s.mu.Unlock()
 	}
 	was := s.loss
 	s.loss = loss

@@ -3,6 +3,7 @@ package snapshotter_test
 import (
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,6 +45,7 @@ type lossRig struct {
 	large         item
 	meta1, meta2  []string // packfiles with the metadata, and the small contents, of the two
 	contents      []string // packfiles with the content of /large
+	log           *slog.Logger
 }
 
 func newLossRig(t *testing.T) *lossRig {
@@ -78,7 +80,7 @@ func (l *lossRig) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	snap, err := snapshotter.New(t.Context(), snapshotter.Config{Store: s})
+	snap, err := snapshotter.New(t.Context(), snapshotter.Config{Store: s, Logger: l.log})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,6 +69,13 @@ func (s *Snapshotter) Stock(ctx context.Context, changes iter.Seq2[Change, error
 	return s.store.Ingest(a.id)
 }
 
+// MakeDue has the next one who asks for the list look into the store.
+func (s *Snapshotter) MakeDue() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.looked, s.mended = time.Time{}, time.Time{}
+}
+
 // TakeStock takes note of what is missing from the store, as a commit does before it begins.
 func (s *Snapshotter) TakeStock(ctx context.Context) error {
 	s.write.Lock()

@@ -133,24 +133,30 @@ func (s *Snapshotter) list(ctx context.Context, anew bool) error {
 		clear(known)
 	}
 	records, err := s.loadRecords(ctx, ids, known)
-	if err != nil {
-		return err
-	}
 	s.mu.Lock()
-	s.records, s.states, s.loaded, s.looked = records, states, true, time.Now()
-	s.standIns = nil
+	defer s.mu.Unlock()
+	switch {
+	case err == nil:
+		s.states, s.loaded, s.lacks, s.looked = states, true, nil, time.Now()
+	case records == nil || s.loaded: // what is in memory stands
+		return err
+	case s.lacks == nil: // else it is known better
+		s.lacks = err
+	}
+	s.replaceRecords(records)
+	return err
+}
+
+// replaceRecords makes records all that there are; mu is held for writing.
+func (s *Snapshotter) replaceRecords(records map[ID]*record) {
+	s.records, s.standIns, s.byShare = records, nil, map[string][]*record{}
 	for _, r := range records {
 		s.standIn(r)
-	}
-	s.byShare = map[string][]*record{}
-	for _, r := range records {
 		s.byShare[r.snap.Share] = append(s.byShare[r.snap.Share], r)
 	}
 	for _, list := range s.byShare {
 		slices.SortFunc(list, newestFirst)
 	}
-	s.mu.Unlock()
-	return nil
 }
 
 // insert puts a new record where it belongs among those of its share, mostly first; mu is
@@ -172,7 +178,8 @@ func newestFirst(a, b *record) int {
 }
 
 // loadRecords returns the records of snapshots: those that are known, and the others from
-// their headers, of which a start reads all. Without those that cannot be read.
+// their headers, of which a start reads all. Without those that cannot be read. With an error it returns nil, or, of whoever
+// writes, all but those whose packfiles are missing: nobody has taken stock of these yet, or nobody can.
 func (s *Snapshotter) loadRecords(ctx context.Context, ids []objects.MAC, known map[ID]*record) (map[ID]*record, error) {
 	records := make(map[ID]*record, len(ids))
 	var mu sync.Mutex // guards records and missing
@@ -197,7 +204,7 @@ func (s *Snapshotter) loadRecords(ctx context.Context, ids []objects.MAC, known 
 				mu.Lock()
 				defer mu.Unlock()
 				records[id] = r
-			case s.readOnly && errors.Is(err, repository.ErrPackfileNotFound):
+			case errors.Is(err, repository.ErrPackfileNotFound):
 				mu.Lock()
 				defer mu.Unlock()
 				missing = store.Unavailable("read snapshot "+id.String(), err)
@@ -209,14 +216,22 @@ func (s *Snapshotter) loadRecords(ctx context.Context, ids []objects.MAC, known 
 			return nil
 		})
 	}
-	err := group.Wait()
-	if missing == nil || err != nil {
-		return records, err
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	if missing == nil {
+		return records, nil
 	}
 	if len(records) == 0 {
 		return nil, missing // it is the place of the packfiles that is not there
 	}
-	return records, s.away(ctx)
+	if err := s.away(ctx); err != nil {
+		return nil, err
+	}
+	if s.readOnly {
+		return records, nil
+	}
+	return records, missing
 }
 
 // Unreadable lists the snapshots that should be there and cannot be read: their headers, or indexes without which nothing of
@@ -389,9 +404,28 @@ func shareOf(h *header.Header) string {
 // Snapshots lists the snapshots whose Share is share, "" for all, newest first. It is
 // answered from memory; every few seconds it first looks for what others did. While the
 // store is away it gives what was there, ErrUnavailable when it has never been seen.
+// Snapshots of which the store lacks the header are not in it. That the newest one of a share is, only AllSnapshots knows.
 func (s *Snapshotter) Snapshots(ctx context.Context, share string) ([]Snapshot, error) {
-	if err := s.look(ctx); err != nil {
-		return nil, err
+	list, _, err := s.snapshots(ctx, share, false)
+	return list, err
+}
+
+// AllSnapshots is Snapshots for those to whom it matters what is not in the list, as whoever looks for the head of a share: since
+// the start there may be snapshots whose headers are in packfiles that are missing, and that are not lost as far as
+// anybody knows. Whose they are nobody knows, so the error is ErrUnavailable for every share until they are back, or are
+// lost. Every few seconds it takes stock of what is missing itself, under a lock on the store: whoever commits may ask first.
+func (s *Snapshotter) AllSnapshots(ctx context.Context, share string) ([]Snapshot, error) {
+	list, lacks, err := s.snapshots(ctx, share, true)
+	if err == nil && lacks != nil {
+		return nil, fmt.Errorf("not all snapshots can be listed: %w", lacks)
+	}
+	return list, err
+}
+
+// snapshots is Snapshots, with why it lacks some.
+func (s *Snapshotter) snapshots(ctx context.Context, share string, mend bool) (_ []Snapshot, lacks, err error) {
+	if err := s.look(ctx, mend); err != nil {
+		return nil, nil, err
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -403,26 +437,33 @@ func (s *Snapshotter) Snapshots(ctx context.Context, share string) ([]Snapshot, 
 	for i, r := range records {
 		list[i] = r.snap
 	}
-	return list, nil
+	return list, s.lacks, nil
 }
 
-// look refreshes the list when that is due and nobody is at it.
-func (s *Snapshotter) look(ctx context.Context) error {
+// look refreshes the list when that is due and nobody is at it. If mend is true, it then also takes stock of what the list lacks.
+func (s *Snapshotter) look(ctx context.Context, mend bool) error {
 	s.mu.RLock()
-	loaded, due := s.loaded, time.Since(s.looked) >= refreshInterval
+	loaded, last := s.loaded, s.looked
+	some := loaded || s.lacks != nil
+	if mend = mend && !loaded; mend {
+		last = s.mended
+	}
 	s.mu.RUnlock()
-	if loaded && !due {
+	if some && time.Since(last) < refreshInterval {
 		return nil
 	}
-	if loaded && !s.write.TryLock() {
+	if some && !s.write.TryLock() {
 		return nil // a commit is running, it refreshes by itself
 	}
-	if !loaded {
+	if !some {
 		s.write.Lock()
 	}
 	defer s.write.Unlock()
 	s.mu.Lock()
 	s.looked = time.Now()
+	if mend {
+		s.mended = s.looked
+	}
 	known := s.states
 	s.mu.Unlock()
 	if loaded {
@@ -432,11 +473,26 @@ func (s *Snapshotter) look(ctx context.Context) error {
 		}
 	}
 	err := s.refresh(ctx)
+	if mend && s.lacking() {
+		if err = s.putBack(ctx); err == nil {
+			err = s.refresh(ctx)
+		}
+	}
 	if err != nil && loaded {
 		s.log.Warn("snapshot list not refreshed", "err", err)
 		return nil
 	}
+	if s.lacking() {
+		return nil
+	}
 	return err
+}
+
+// lacking reports whether the list has some snapshots, and not all.
+func (s *Snapshotter) lacking() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.lacks != nil
 }
 
 // Shares lists the values of Share that occur, in byte order.

@@ -149,6 +149,8 @@ type Snapshotter struct {
 	states   map[objects.MAC]struct{} // guarded by mu: what records was made from
 	loaded   bool                     // guarded by mu: records were read at least once
 	looked   time.Time                // guarded by mu: when states was last compared
+	lacks    error                    // guarded by mu: why records, not loaded, has no more than some; nil when it has all or none
+	mended   time.Time                // guarded by mu: when it was last tried to get the others
 }
 
 // New makes a Snapshotter. A store that cannot be reached is no error: Commit and the
@@ -208,7 +210,13 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 	if err != nil && !errors.Is(err, ErrUnavailable) {
 		return nil, err
 	}
-	if err := s.mend(ctx); err != nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrBusy) {
+	err = s.mend(ctx)
+	if isUnreadCopy(err) {
+		s.log.Error("a packfile is missing from the store, and its local copy cannot be read: nothing is committed, and snapshots that are in it are not listed, "+
+			"until one of them is back; if the disk of the copy is bad for good, repair the store from elsewhere, or remove the copy: then it counts as lost",
+			"store", s.store.Location(), "err", err)
+	}
+	if err != nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrBusy) {
 		return nil, err
 	}
 	return s, nil

@@ -25,6 +25,9 @@ type Repository interface {
 	// Snapshots lists the snapshots of a share or dataset, newest first. It is cheap:
 	// answered from memory, refreshed by Commit and when the store changed.
 	Snapshots(ctx context.Context, share string) ([]snapshotter.Snapshot, error)
+	// AllSnapshots is Snapshots that fails, with snapshotter.ErrUnavailable, while it is not known that all are in the list: for
+	// whoever looks for a head.
+	AllSnapshots(ctx context.Context, share string) ([]snapshotter.Snapshot, error)
 	// Shares lists the datasets and sources in the store that have snapshots.
 	Shares(ctx context.Context) ([]string, error)
 }

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -191,6 +192,63 @@ func TestStartWithoutStoreAfterCommits(t *testing.T) {
 	want(t, "live tree", contents(t, s), map[string]string{"/f": "two"})
 	mustDo(t, s, put(t, s, "/f", "three"))
 	want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), map[string]string{"/f": "three"})
+}
+
+// At a start the store lacks the header of a snapshot, and nobody knows whether it is lost. Was it the head, the share does not
+// go back to an older one, even though that is listed; was it another one, the live tree can be read.
+func TestStartWithoutHeader(t *testing.T) {
+	for _, lacks := range []string{"the head", "another one"} {
+		t.Run(lacks, func(t *testing.T) {
+			dir, repo := t.TempDir(), newMemRepository()
+			sys := openTestSystem(t, dir, repo)
+			s := testShare(t, sys)
+			mustDo(t, s, put(t, s, "/f", "one"))
+			lacking := commitShare(t, s)
+			mustDo(t, s, put(t, s, "/g", "two"))
+			head := commitShare(t, s)
+			if lacks == "the head" {
+				lacking = head
+			} else { // what is pending needs the names of the head
+				mustDo(t, s, put(t, s, "/new", "three"))
+				wantNil(t, "seal", s.seal(t.Context(), "test"))
+			}
+			crash(t, sys)
+
+			repo.Lack(lacking)
+			sys = openTestSystem(t, dir, repo)
+			defer func() { closeSystem(t, sys) }()
+			s = testShare(t, sys)
+			all := map[string]string{"/f": "one", "/g": "two", "/new": "three"}
+			if lacking != head {
+				want(t, "live tree", contents(t, s), all)
+				_, err := sys.Commit(t.Context(), "s")
+				if !errors.Is(err, snapshotter.ErrUnavailable) {
+					t.Errorf("commit: got %v, want %v", err, snapshotter.ErrUnavailable)
+				}
+			} else if err := s.do(t.Context(), put(t, s, "/new", "three")); !errors.Is(err, snapshotter.ErrUnavailable) {
+				t.Errorf("write: got %v, want %v", err, snapshotter.ErrUnavailable)
+			}
+			listed, err := s.views.snapshots(t.Context())
+			if err != nil || len(listed) != 1 || listed[0].ID == lacking {
+				t.Errorf("listed: %+v, %v; want the other one", listed, err)
+			}
+			if latest, err := s.version(t.Context(), Root(), latestName); !errors.Is(err, snapshotter.ErrUnavailable) {
+				t.Errorf("latest: got %+v, %v, want %v", latest, err, snapshotter.ErrUnavailable)
+			}
+			want(t, "head", s.head().id, head)
+
+			repo.Lack(snapshotter.ID{})
+			if lacking == head {
+				mustDo(t, s, put(t, s, "/new", "three"))
+			}
+			want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), all)
+			want(t, "live tree", contents(t, s), all)
+			list, err := repo.Snapshots(t.Context(), "s")
+			if err != nil || len(list) != 3 || list[0].Parent != head {
+				t.Errorf("snapshots: %+v, %v; want one more, upon the head", list, err)
+			}
+		})
+	}
 }
 
 // What the store has lost leaves the live tree. Operations that were accepted meanwhile and

@@ -24,10 +24,20 @@ func (r fromSnapshotter) View(ctx context.Context, id snapshotter.ID) (View, err
 // rooted at the snapshot's source directory already.
 func (r fromSnapshotter) Snapshots(ctx context.Context, share string) ([]snapshotter.Snapshot, error) {
 	list, err := r.Snapshotter.Snapshots(ctx, share)
+	return atRoot(list), err
+}
+
+// AllSnapshots is Snapshots of all.
+func (r fromSnapshotter) AllSnapshots(ctx context.Context, share string) ([]snapshotter.Snapshot, error) {
+	list, err := r.Snapshotter.AllSnapshots(ctx, share)
+	return atRoot(list), err
+}
+
+func atRoot(list []snapshotter.Snapshot) []snapshotter.Snapshot {
 	for i := range list {
 		list[i].Root = "/"
 	}
-	return list, err
+	return list
 }
 
 type fromView struct{ *snapshotter.View }

@@ -114,7 +114,11 @@ func (v *views) versions(ctx context.Context, dir Name) ([]snapshotter.Snapshot,
 
 // version finds the version of dir called elem in its history.
 func (s *share) version(ctx context.Context, dir Name, elem string) (snapshotter.Snapshot, error) {
-	all, err := s.views.snapshots(ctx)
+	list := s.views.snapshots
+	if elem == latestName { // which nobody knows while one is lacking that may be it
+		list = s.views.allSnapshots
+	}
+	all, err := list(ctx)
 	if err != nil {
 		return snapshotter.Snapshot{}, err
 	}

@@ -72,6 +72,15 @@ func (v *views) snapshots(ctx context.Context) ([]snapshotter.Snapshot, error) {
 	return snaps, nil
 }
 
+// allSnapshots is snapshots that fails while it is not known that all are in the list.
+func (v *views) allSnapshots(ctx context.Context) ([]snapshotter.Snapshot, error) {
+	snaps, err := v.repo.AllSnapshots(ctx, v.share)
+	if err != nil {
+		return nil, viewError(err)
+	}
+	return snaps, nil
+}
+
 // acquire opens a snapshot, or shares the open one. The caller must release it.
 func (v *views) acquire(ctx context.Context, id snapshotter.ID) (*heldView, error) {
 	for {

@@ -75,7 +75,7 @@ type verdict struct {
 func (k *keeper) observe(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	list, err := k.snapshots.Snapshots(ctx, "")
+	list, err := k.snapshots.AllSnapshots(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -270,7 +270,7 @@ func (k *keeper) pruneOnce(ctx context.Context, o pruneOptions) (pruned, error) 
 	if err != nil {
 		return pruned{}, err
 	}
-	list, err := k.snapshots.Snapshots(ctx, "")
+	list, err := k.snapshots.AllSnapshots(ctx, "")
 	if err != nil {
 		return pruned{}, err
 	}

@@ -190,7 +190,7 @@ func (s *serving) open(ctx context.Context, cfg *config.Config, log *slog.Logger
 	s.gateway = g
 	s.probe = &probe{
 		available: g.store.Available,
-		list:      func(ctx context.Context) ([]snapshotter.Snapshot, error) { return g.snapshots.Snapshots(ctx, "") },
+		list:      func(ctx context.Context) ([]snapshotter.Snapshot, error) { return g.snapshots.AllSnapshots(ctx, "") },
 		commits:   g.events.commits.Load,
 	}
 	if err := s.openServers(ctx); err != nil {
@@ -231,7 +231,7 @@ func (s *serving) openServers(ctx context.Context) error {
 	s.expect.Store(&s.cfg.Expect)
 	s.watcher, err = watch.Open(watch.Config{
 		Dir: s.cfg.DataDir, Logger: s.log, Tell: s.events.snapshotMade, Inspect: s.inspect,
-		Snapshots: func(ctx context.Context) ([]snapshotter.Snapshot, error) { return s.snapshots.Snapshots(ctx, "") },
+		Snapshots: func(ctx context.Context) ([]snapshotter.Snapshot, error) { return s.snapshots.AllSnapshots(ctx, "") },
 	})
 	if err != nil {
 		return err

@@ -3,6 +3,8 @@ package memstore
 import (
 	"context"
 	"sync"
+
+	"github.com/snapgate/gateway/snapshotter"
 )
 
 // FailCommits makes every commit fail with err before it reads a change; nil ends that.
@@ -18,6 +20,16 @@ func (r *Repository) FailReads(err error) { r.set(func(f *faults) { f.read = err
 // FailIndex makes everything that looks at snapshots' names and attributes fail with err;
 // nil ends that.
 func (r *Repository) FailIndex(err error) { r.set(func(f *faults) { f.index = err }) }
+
+// Lack makes the repository one that does not have the header of a snapshot, and does not know whether it is lost: the others can
+// be listed and read, and nothing is committed. The zero ID ends that.
+func (r *Repository) Lack(id snapshotter.ID) { r.set(func(f *faults) { f.lacking = id }) }
+
+func (r *Repository) lacking() snapshotter.ID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.faults.lacking
+}
 
 func (r *Repository) set(change func(*faults)) {
 	r.mu.Lock()

@@ -48,7 +48,13 @@ type stored struct {
 	changes []snapshotter.Change
 }
 
-type faults struct{ commit, afterCommit, index, read error }
+type faults struct {
+	commit, afterCommit, index, read error
+	lacking                          snapshotter.ID
+}
+
+// errLacking is what a store says that lacks a header.
+var errLacking = fmt.Errorf("memstore: the header of a snapshot is not there: %w", snapshotter.ErrUnavailable)
 
 // Counts says how often a Repository was used, and what is open now.
 type Counts struct {
@@ -99,6 +105,9 @@ func (r *Repository) begin(base snapshotter.ID, meta snapshotter.Meta) (*stored,
 	}
 	if r.faults.commit != nil {
 		return nil, nil, r.faults.commit
+	}
+	if !r.faults.lacking.IsZero() {
+		return nil, nil, errLacking
 	}
 	parent := &stored{root: emptyRoot()}
 	if !base.IsZero() {
@@ -347,12 +356,20 @@ func (r *Repository) Snapshots(_ context.Context, share string) ([]snapshotter.S
 	}
 	var list []snapshotter.Snapshot
 	for _, id := range slices.Backward(r.made) {
-		if s := r.snapshots[id].snap; s.Share == share {
+		if s := r.snapshots[id].snap; s.Share == share && id != r.faults.lacking {
 			list = append(list, s)
 		}
 	}
 	slices.SortStableFunc(list, func(a, b snapshotter.Snapshot) int { return b.Time.Compare(a.Time) })
 	return list, nil
+}
+
+// AllSnapshots is Snapshots that fails while a snapshot is lacking.
+func (r *Repository) AllSnapshots(ctx context.Context, share string) ([]snapshotter.Snapshot, error) {
+	if !r.lacking().IsZero() {
+		return nil, errLacking
+	}
+	return r.Snapshots(ctx, share)
 }
 
 // Shares lists the shares that have snapshots, in byte order.

@@ -30,6 +30,9 @@ func (r *Repository) View(_ context.Context, id snapshotter.ID) (*View, error) {
 		return nil, r.faults.index
 	}
 	s := r.snapshots[id]
+	if s != nil && id == r.faults.lacking {
+		return nil, errLacking
+	}
 	if s == nil {
 		return nil, fmt.Errorf("memstore: view %s: %w", id, snapshotter.ErrNoSnapshot)
 	}
