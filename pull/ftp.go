@@ -20,8 +20,6 @@ const (
 	// processes for all its clients; pure-ftpd's package refuses more than 8 from one address.
 	defaultFTPConnections = 24
 	farFTPConnections     = 32
-	// maxLinks is for how many links of a directory targets are looked up together.
-	maxLinks = 100_000
 	// defaultTimeout is how long a server may keep us waiting.
 	defaultTimeout = time.Minute
 )
@@ -173,9 +171,10 @@ func (f *FTP) ReadDir(ctx context.Context, path string, each func(Entry) error) 
 // only there.
 func (f *FTP) mlsd(ctx context.Context, c *ftpConn, path, full string, each func(Entry) error) error {
 	var odd map[string]Entry
+	var refused error
 	if c.followsLinks() {
 		var err error
-		if odd, err = f.odd(ctx, c, path, full); err != nil {
+		if odd, refused, err = f.odd(ctx, c, path, full, each); err != nil {
 			return err
 		}
 	}
@@ -203,46 +202,29 @@ func (f *FTP) mlsd(ctx context.Context, c *ftpConn, path, full string, each func
 			return err
 		}
 	}
+	if refused != nil {
+		if err := each(Entry{Err: refused}); err != nil {
+			return err
+		}
+	}
 	if len(links) == 0 {
 		return nil
 	}
-	if odd, err = f.odd(ctx, c, path, full); err != nil {
+	// A link whose target is not found here is asked for alone, and is a problem then.
+	if odd, _, err = f.odd(ctx, c, path, full, func(Entry) error { return nil }); err != nil {
 		return err
 	}
 	for _, e := range links {
-		e.Target = odd[e.Name].Target
+		if o := odd[e.Name]; o.Err != nil {
+			e = o
+		} else {
+			e.Target = o.Target
+		}
 		if err := each(e); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// followsLinks reports whether MLSD describes what links point to, and leaves out those that point to nothing which
-// the login sees: so do ProFTPD and pyftpdlib. What servers that show links do not have is the fact "perm".
-func (c *ftpConn) followsLinks() bool {
-	for fact := range strings.SplitSeq(c.feats["MLST"], ";") {
-		if strings.EqualFold(strings.TrimSuffix(fact, "*"), "perm") {
-			return true
-		}
-	}
-	return false
-}
-
-// odd has the links of a directory, and what is neither file nor directory, as LIST shows them; up to maxLinks. What the
-// server refuses to list so is not known.
-func (f *FTP) odd(ctx context.Context, c *ftpConn, path, full string) (map[string]Entry, error) {
-	odd := map[string]Entry{}
-	err := f.list(ctx, c, path, full, func(e Entry) error {
-		if e.Err == nil && (e.Type == Symlink || e.Type == Special) && len(odd) < maxLinks {
-			odd[e.Name] = e
-		}
-		return nil
-	})
-	if err != nil && c.Err() != nil {
-		return nil, err
-	}
-	return odd, nil
 }
 
 // list lists by LIST, in the directory: with a path, some servers look for patterns and
