@@ -46,6 +46,7 @@ type FTPConfig struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// patience is preparedPatience; tests have less.
 	patience time.Duration
+	lines    int // maxListLines; tests have less
 	// Now is the clock that tells the year of what LIST shows without one; nil for the
 	// system's.
 	Now func() time.Time
@@ -89,6 +90,9 @@ func NewFTP(cfg FTPConfig) (*FTP, error) {
 	}
 	if cfg.patience <= 0 {
 		cfg.patience = preparedPatience
+	}
+	if cfg.lines <= 0 {
+		cfg.lines = maxListLines
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

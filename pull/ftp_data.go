@@ -14,8 +14,12 @@ import (
 	"time"
 )
 
-// maxListLine bounds a line of a listing: a path, a target and something around them.
-const maxListLine = 16 << 10
+const (
+	// maxListLine bounds a line of a listing: a path, a target and something around them.
+	maxListLine = 16 << 10
+	// maxListLines bounds a listing: all names that a directory may have, itself, the one above, and a total.
+	maxListLines = defaultScanNames + 3
+)
 
 func isEOF(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
@@ -398,17 +402,28 @@ func (t *transfer) Close() error {
 	return nil
 }
 
-// lines calls each for every line of a listing.
+// lines calls each for every line of a listing. One without an end is an error of KindLimit.
 func (t *transfer) lines(each func(line string, whole bool) error) error {
 	in := bufio.NewReaderSize(t, maxListLine)
-	for {
+	left := t.c.cfg.lines
+	next := func() ([]byte, error) {
 		b, err := in.ReadSlice('\n')
+		if len(b) > 0 {
+			left--
+		}
+		if left < 0 {
+			return nil, failf(t.op, t.path, KindLimit, "more than %d lines", t.c.cfg.lines)
+		}
+		return b, err
+	}
+	for {
+		b, err := next()
 		whole := true
 		if errors.Is(err, bufio.ErrBufferFull) {
 			whole = false
 			b = append([]byte(nil), b[:maxQuoted]...)
 			for errors.Is(err, bufio.ErrBufferFull) {
-				_, err = in.ReadSlice('\n')
+				_, err = next()
 			}
 		}
 		if line := strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r"); line != "" {

@@ -297,6 +297,39 @@ func TestFTPHiddenAfterRefused(t *testing.T) {
 	}
 }
 
+// A listing without an end, of lines or of a line, is given up, whatever it is for.
+func TestFTPEndlessListing(t *testing.T) {
+	const most = 50
+	for name, text := range map[string]string{
+		"lines": strings.Repeat("-rw-------   1 0        0           1 Feb 29  2024 same\r\n", 4*most),
+		"blank": strings.Repeat("\r\n", 4*most),
+		"line":  strings.Repeat("x", 4*most*maxListLine),
+	} {
+		for _, command := range []string{"the first LIST", "LIST", "MLSD"} {
+			t.Run(name+" "+command, func(t *testing.T) {
+				armed := command != "LIST"
+				h := linksHouse(t, func(p *ftpPeer, cmd, _ string) bool {
+					if !armed || !strings.HasSuffix(command, cmd) {
+						return false
+					}
+					p.send([]byte(text))
+					return true
+				})
+				r := h.remote(t, func(c *FTPConfig) { c.lines = most })
+				if !armed { // by what it lists it is known what it has
+					list(t, r, "/")
+					armed = true
+				}
+				if err := r.ReadDir(t.Context(), "/", func(Entry) error { return nil }); err == nil || KindOf(err) != KindLimit {
+					t.Errorf("%v", err)
+				}
+			})
+		}
+	}
+	h := linksHouse(t, nil) // LIST has 7 lines with the total, itself and the one above
+	list(t, h.remote(t, func(c *FTPConfig) { c.lines = 7 }), "/")
+}
+
 // What is hostile in a listing is an entry with an error, and the rest is there.
 func TestFTPHostileListing(t *testing.T) {
 	h := (&ftpHouse{dir: t.TempDir(), mlsd: true, hook: func(p *ftpPeer, cmd, _ string) bool {
