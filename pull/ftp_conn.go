@@ -97,9 +97,25 @@ func (c *ftpConn) broken(err error) error {
 	return err
 }
 
-// watch ends the connection when ctx ends; stop ends the watch, and reports whether ctx had not ended.
-func (c *ftpConn) watch(ctx context.Context) (stop func() bool) {
-	return context.AfterFunc(ctx, func() { _ = c.broken(ctx.Err()) })
+// watch ends the connection, and waits for data connections, when ctx ends. stop ends the watch, and reports
+// whether ctx had not ended: if it had, the connection has ended when stop returns, and not later, under
+// whoever has it then.
+func (c *ftpConn) watch(ctx context.Context, data ...net.Conn) (stop func() bool) {
+	end := context.AfterFunc(ctx, func() {
+		_ = c.broken(ctx.Err())
+		for _, nc := range data {
+			_ = nc.SetDeadline(time.Unix(1, 0))
+		}
+	})
+	return func() bool {
+		if end() {
+			return true
+		}
+		if err := ctx.Err(); err != nil { // nil: stop was called before
+			_ = c.broken(err)
+		}
+		return false
+	}
 }
 
 // dialFTP connects and logs in.

@@ -310,7 +310,7 @@ type transfer struct {
 	op, path string
 	raw      net.Conn
 	data     net.Conn // raw, or TLS on it
-	unwatch  func()
+	unwatch  func() bool
 	finished bool
 	// counted says that all bytes that were announced have come, so that TLS need not
 	// tell a cut from an end: some servers close without the alert for it.
@@ -347,8 +347,7 @@ func (c *ftpConn) start(ctx context.Context, op, path, line string, rest int64) 
 		data = t
 	}
 	t := &transfer{c: c, op: op, path: path, raw: raw, data: data}
-	end := context.AfterFunc(ctx, func() { _ = c.broken(ctx.Err()); _ = data.SetDeadline(time.Unix(1, 0)) })
-	t.unwatch = func() { end() }
+	t.unwatch = c.watch(ctx, data)
 	return t, nil
 }
 

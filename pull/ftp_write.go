@@ -25,8 +25,8 @@ type ftpAbilities struct {
 // that can be made is, until the directory is there.
 func (f *FTP) MakeRoot(ctx context.Context) (made bool, err error) {
 	err = f.with(ctx, "make", "/", func(c *ftpConn, full string) error {
-		if c.chdir("make", "/", full) == nil || c.Err() != nil {
-			return c.Err()
+		if err := c.chdir("make", "/", full); err == nil || c.Err() != nil {
+			return err
 		}
 		for i := 1; i <= len(full); i++ {
 			if i < len(full) && full[i] != '/' {
