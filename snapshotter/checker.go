@@ -29,7 +29,7 @@ const (
 type Checker struct {
 	v    *verification
 	seed maphash.Seed
-	good parts // what was read for samples
+	good parts // what was read for samples, or to name what is damaged
 }
 
 // parts are directories and objects, which other snapshots may have as well.
@@ -143,9 +143,7 @@ func (c *Checker) sample(ctx context.Context, id ID, x *sampling) (Sampled, erro
 		return nil
 	})
 	if err == nil {
-		if !x.rest {
-			x.keep()
-		}
+		x.keep()
 		if err = x.unread; x.more > 0 {
 			err = fmt.Errorf("%w; and %d more files or directories", err, x.more)
 		}
@@ -176,7 +174,7 @@ type sampling struct {
 	unread error                    // ErrUnread: the first
 	more   uint64                   // that are unread, too
 	seen   parts                    // what is read, or about to be
-	bad    map[objects.MAC]struct{} // objects of it that could not be read; zero stands for directories
+	bad    map[objects.MAC]struct{} // objects of it that are not proven to be good; zero stands for directories
 }
 
 // sampledFile is a file that is to be read; or a directory that could not be.
@@ -196,6 +194,10 @@ func (f *sampledFile) object() (mac objects.MAC) {
 // failed takes note of what could not be read. The error says that there is no point in reading on.
 func (x *sampling) failed(ctx context.Context, f sampledFile) error {
 	err := f.err
+	if errors.Is(err, errNotProven) {
+		x.bad[f.object()] = struct{}{}
+		return nil
+	}
 	if x.unread == nil || !errors.Is(err, store.ErrNotAsked) { // of which all is known
 		err = x.c.v.s.asUnread(ctx, err)
 	}
@@ -345,12 +347,25 @@ func (x *sampling) check(ctx context.Context, f sampledFile) (sampledFile, error
 // isGood reports whether the status of something in kloset's cache of checks is that it is good.
 func isGood(status []byte, err error) bool { return err == nil && status != nil && len(status) == 0 }
 
-// readRest finds out why a Check has not found a file good, without reading again what it has.
+// errNotProven says that a file was not read as a whole, and that nothing of it is known to be bad.
+var errNotProven = errors.New("not read as a whole")
+
+// readRest finds out why a Check has not found a file good, without reading again what it has. With errNotProven all chunks are good,
+// and were not when they were checked.
 func (x *sampling) readRest(ctx context.Context, e *storedEntry) error {
 	cache := x.c.v.cache
 	obj, err := objectBy(x.blob, e.Object)
 	if err != nil {
 		return err
+	}
+	good := 0
+	for i := range obj.Chunks {
+		if isGood(cache.GetChunkStatus(obj.Chunks[i].ContentMAC)) {
+			good++
+		}
+	}
+	if good == 0 || good == len(obj.Chunks) { // nothing would be read again, or no chunk is why
+		return x.read(ctx, e)
 	}
 	for i := range obj.Chunks {
 		if err := ctx.Err(); err != nil {
@@ -367,7 +382,7 @@ func (x *sampling) readRest(ctx context.Context, e *storedEntry) error {
 	if status, err := cache.GetObjectStatus(e.Object); err != nil || len(status) > 0 { // and each chunk is
 		return x.read(ctx, e)
 	}
-	return nil // it was unread
+	return errNotProven // it was unread
 }
 
 // patiently reads something that begins with a blob, unless there is no patience any more for the packfile that has it.

@@ -371,6 +371,101 @@ func TestCheckLongBadStretch(t *testing.T) {
 	}
 }
 
+// TestCheckFilesKeeps: after a directory that is damaged, what else a snapshot has is not read anew each time.
+func TestCheckFilesKeeps(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	r := newRig(t, srv.Use, func(cfg *store.Config) { cfg.MirrorBytes = 1 }) // no local copies of metadata
+	one := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/z", file(1, string(randomBytes(t, 4<<20)))))
+	before := srv.Files("packfiles")
+	two := r.commit(one, put("/d00", dir(1)), put("/d00/f", file(2, "f")))
+	lost := added(srv, before, 0)
+	three := r.commit(two, put("/e", dir(2)))
+	for _, name := range lost {
+		srv.Remove(name)
+	}
+	c, err := newSnapshotter(t, r.store).NewChecker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for i, atLeast := range []int64{4 << 20, 0, 0} {
+		was := srv.BytesRead()
+		s, err := c.CheckFiles(t.Context(), three)
+		if err == nil || errors.Is(err, snapshotter.ErrUnavailable) {
+			t.Errorf("got %v, want damage", err)
+		}
+		wantDamaged(t, "check", s, "/d00")
+		if n := srv.BytesRead() - was; n < atLeast || n > atLeast+1<<20 {
+			t.Errorf("check %d reads %d bytes, want %d and metadata", i+1, n, atLeast)
+		}
+	}
+}
+
+// TestCheckFilesUnreadThenDamaged: what was unread is not taken for good when it can be read, or is found damaged, later.
+func TestCheckFilesUnreadThenDamaged(t *testing.T) {
+	srv, r, id := newServed(t)
+	c := r.checker()
+	contents := packfilesOf(t, srv, r.checker(), id)
+	srv.FailReads(failing(contents))
+	s, err := c.CheckFiles(t.Context(), id)
+	wantUnread(t, "unread", err)
+	wantDamaged(t, "unread", s)
+	srv.FailReads(nil)
+	for _, name := range contents {
+		srv.Remove(name)
+	}
+	s, err = c.CheckFiles(t.Context(), id)
+	if err == nil || errors.Is(err, snapshotter.ErrUnavailable) {
+		t.Errorf("missing: got %v, want damage", err)
+	}
+	wantDamaged(t, "missing", s, "/f")
+}
+
+// TestCheckFilesWrongWhole: a file whose chunks are what was written, and which is not as a whole, is damaged, also beside one that
+// is unread, and after a part of it was.
+func TestCheckFilesWrongWhole(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	r := newRig(t, srv.Use)
+	data := randomBytes(t, 6<<20)
+	one := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/a", file(1, string(data))))
+	r.SpoilSums()
+	before := srv.Files("packfiles")
+	c := r.patch(one, "/a", data)
+	c.write(1<<20, randomBytes(t, 64<<10))
+	change := put("/a", file(2, ""))
+	change.Content = c
+	two := r.commit(one, change)
+	changed := added(srv, before, 64<<10)
+	before = srv.Files("packfiles")
+	three := r.commit(two, put("/b", file(3, string(randomBytes(t, 2<<20)))))
+	other := added(srv, before, 1<<20)
+	if len(changed) == 0 || len(other) != 1 {
+		t.Fatalf("packfiles of a part of /a: %q, of /b: %q", changed, other)
+	}
+
+	srv.FailReads(failing(other))
+	s, err := r.checker().CheckFiles(t.Context(), three)
+	wantUnread(t, "beside what is unread", err)
+	wantDamaged(t, "beside what is unread", s, "/a")
+
+	var once atomic.Bool
+	srv.FailReads(func(name string) error {
+		if err := failing(changed)(name); err != nil && once.CompareAndSwap(false, true) {
+			return err
+		}
+		return nil
+	})
+	checker := r.checker()
+	s, err = checker.CheckFiles(t.Context(), two)
+	wantUnread(t, "a part was unread", err)
+	wantDamaged(t, "a part was unread", s)
+	s, err = checker.CheckFiles(t.Context(), two)
+	if err == nil || errors.Is(err, snapshotter.ErrUnavailable) {
+		t.Errorf("a part was unread before: got %v, want damage", err)
+	}
+	wantDamaged(t, "a part was unread before", s, "/a")
+}
+
 // TestSampleMissingDirectories: directories that are missing are damaged, however many there are, also beside a file that is unread.
 func TestSampleMissingDirectories(t *testing.T) {
 	srv := storetest.ServeSFTP(t)

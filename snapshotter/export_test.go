@@ -208,6 +208,17 @@ func SetChunkSizes(s *Snapshotter, least, normal, most int) {
 // ForgetSums makes the next commit hash the whole of what it writes to.
 func (s *Snapshotter) ForgetSums() { s.sums.lru.Purge() }
 
+// SpoilSums makes what is kept of contents wrong, and with it the MAC of what is made of one by a change.
+func (s *Snapshotter) SpoilSums() {
+	s.sums.mu.Lock()
+	defer s.sums.mu.Unlock()
+	for _, sums := range s.sums.lru.Values() {
+		for i := range sums {
+			sums[i][0]++
+		}
+	}
+}
+
 // SetSumGroup makes the groups small whose sums are kept, so that small files have many.
 func SetSumGroup(s *Snapshotter, bytes int64) { s.sums.group = bytes }
 
