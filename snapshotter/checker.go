@@ -24,6 +24,9 @@ const (
 	damagedMost = 1000
 )
 
+// errNoDirs says that a snapshot has no index of directories. Other programs make such.
+var errNoDirs = errors.New("it has no index of directories: check all of it")
+
 // Checker checks snapshots, one after the other: what they have in common is read once. It takes
 // no lock, and is for one goroutine.
 type Checker struct {
@@ -71,6 +74,9 @@ func (c *Checker) CheckFiles(ctx context.Context, id ID) (Sampled, error) {
 		return Sampled{}, err
 	}
 	sampled, serr := c.sample(ctx, id, &sampling{part: 1, rest: true})
+	if errors.Is(serr, errNoDirs) { // which is no damage
+		return sampled, err
+	}
 	if errors.Is(err, ErrUnread) && serr != nil && (errors.Is(serr, ErrUnread) || !errors.Is(serr, ErrUnavailable)) && ctx.Err() == nil {
 		err = serr // it names a file; or it is damaged so much that no file can be found
 	}
@@ -282,7 +288,7 @@ func (x *sampling) directories(ctx context.Context, yield func(sampledFile) erro
 		return err
 	}
 	if dirs == nil {
-		return fmt.Errorf("%w: it has no index of directories: check all of it", errInconsistent)
+		return errNoDirs
 	}
 	cur, err := newRawCursor(ctx, dirs, "/")
 	for ; err == nil && cur.ok; err = cur.next(ctx) {

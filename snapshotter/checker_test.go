@@ -421,6 +421,22 @@ func TestCheckFilesUnreadThenDamaged(t *testing.T) {
 	wantDamaged(t, "missing", s, "/f")
 }
 
+// TestCheckFilesWithoutDirs: that a snapshot has no index of directories makes nothing damaged.
+func TestCheckFilesWithoutDirs(t *testing.T) {
+	srv, r, id := newServed(t)
+	contents := packfilesOf(t, srv, r.checker(), id)
+	r.WithoutDirs(id)
+	srv.FailReads(failing(contents))
+	c := r.checker()
+	s, err := c.CheckFiles(t.Context(), id)
+	wantUnread(t, "unread", err)
+	wantDamaged(t, "unread", s)
+	srv.FailReads(nil)
+	if _, err := c.CheckFiles(t.Context(), id); err != nil {
+		t.Errorf("when it can be read: %v", err)
+	}
+}
+
 // TestCheckFilesWrongWhole: a file whose chunks are what was written, and which is not as a whole, is damaged, also beside one that
 // is unread, and after a part of it was.
 func TestCheckFilesWrongWhole(t *testing.T) {

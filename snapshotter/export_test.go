@@ -192,6 +192,16 @@ func (s *Snapshotter) KeptLeaves(id ID) int64 {
 	return h.rawBytes()
 }
 
+// WithoutDirs makes a snapshot in memory one that has no index of directories.
+func (s *Snapshotter) WithoutDirs(id ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := *s.records[id]
+	r.dirpack = objects.MAC{}
+	s.records[id] = &r
+	s.trees.Purge()
+}
+
 // FlushEarly has written what was put ahead of commits.
 func (s *Snapshotter) FlushEarly() {
 	s.early.turn.Lock()
