@@ -461,8 +461,19 @@ func TestCopyLosesContents(t *testing.T) {
 			disk := storetest.NewFaultFS()
 			cfg := storetest.Config(t.TempDir())
 			cfg.Disk = disk
-			var wrong atomic.Bool // has gone
+			var wrong atomic.Bool         // has gone
+			there := make(chan string, 1) // a packfile of contents
 			disk.Fail(func(op storetest.Op, path string) error {
+				if op == storetest.OpSyncDir && strings.Contains(path, "packfiles") {
+					for name, size := range packfilesIn(t, path) { // of one blob each
+						if size > 64<<10 {
+							select {
+							case there <- name:
+							default:
+							}
+						}
+					}
+				}
 				if !tt.removed && op == storetest.OpRename && strings.Contains(path, "packfiles") && wrong.CompareAndSwap(false, true) {
 					return syscall.ENOSPC
 				}
@@ -479,12 +490,7 @@ func TestCopyLosesContents(t *testing.T) {
 					if !tt.removed || name != snapshotter.FailCommitEntries || wrong.Load() {
 						return
 					}
-					for name, size := range packSizes(t, st) { // of one blob each
-						if size > 64<<10 {
-							wrong.Store(os.Remove(name) == nil)
-							return
-						}
-					}
+					wrong.Store(os.Remove(<-there) == nil)
 				}})
 				if err != nil {
 					t.Fatal(err)

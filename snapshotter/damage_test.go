@@ -20,12 +20,21 @@ import (
 // packfiles lists the packfiles of the store in dir with their sizes.
 func packfiles(t testing.TB, dir string) map[string]int64 {
 	t.Helper()
-	list, err := filepath.Glob(filepath.Join(dir, "store", "packfiles", "*", "*"))
+	return packfilesIn(t, filepath.Join(dir, "store", "packfiles", "*"))
+}
+
+// packfilesIn lists those of one of its directories, or of a pattern of them, that are whole.
+func packfilesIn(t testing.TB, dir string) map[string]int64 {
+	t.Helper()
+	list, err := filepath.Glob(filepath.Join(dir, "*"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	sizes := make(map[string]int64)
 	for _, p := range list {
+		if strings.HasPrefix(filepath.Base(p), "tmp.") {
+			continue // it is being written
+		}
 		fi, err := os.Stat(p)
 		if err != nil {
 			t.Fatal(err)
