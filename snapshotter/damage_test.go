@@ -1,6 +1,7 @@
 package snapshotter_test
 
 import (
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/PlakarKorp/kloset/objects"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/snapgate/gateway/snapshotter"
@@ -42,6 +44,16 @@ func packfilesIn(t testing.TB, dir string) map[string]int64 {
 		sizes[p] = fi.Size()
 	}
 	return sizes
+}
+
+// packfileAt is the packfile that is at a path of a local store.
+func packfileAt(t testing.TB, path string) objects.MAC {
+	t.Helper()
+	raw, err := hex.DecodeString(filepath.Base(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects.MAC(raw)
 }
 
 // lossRig is a store of two snapshots: the base tree, and with /large, whose content has

@@ -389,25 +389,30 @@ func TestMaintainAnswers(t *testing.T) {
 	k.sound(b)
 }
 
+// answersOne has a marked packfile of which two states, back, say that it is back, and says after the first of them that it was
+// removed, as maintenance does that is ended then. before is how many states came after each before that; the rest is of
+// comesBack.
+func (k *keeper) answersOne() (left snapshotter.ID, path string, back []objects.MAC, before map[objects.MAC]int) {
+	k.t.Helper()
+	left, path = k.comesBack(2)
+	k.later()
+	k.maintain()
+	back, before = k.turns()
+	if len(back) != 2 {
+		k.t.Fatalf("%d states say that it is back, want 2", len(back))
+	}
+	mac := packfileAt(k.t, path)
+	if _, err := k.store.PutRemoval(store.Removal{Bury: []objects.MAC{mac}, Freed: map[objects.MAC][]objects.MAC{mac: back[:1]}}, k.now); err != nil {
+		k.t.Fatal(err)
+	}
+	return left, path, back, before
+}
+
 // TestMaintainAnswersCutOff ends maintenance when it has written one of two states that say that a packfile was removed:
 // the next run writes the other one before it removes it.
 func TestMaintainAnswersCutOff(t *testing.T) {
 	k := newKeeper(t)
-	b, big := k.comesBack(2)
-	k.later()
-	k.maintain()
-	back, before := k.turns()
-	if len(back) != 2 {
-		t.Fatalf("%d states say that it is back, want 2", len(back))
-	}
-	raw, err := hex.DecodeString(filepath.Base(big))
-	if err != nil {
-		t.Fatal(err)
-	}
-	mac := objects.MAC(raw)
-	if _, err := k.store.PutRemoval(store.Removal{Bury: []objects.MAC{mac}, Freed: map[objects.MAC][]objects.MAC{mac: back[:1]}}, k.now); err != nil {
-		t.Fatal(err)
-	}
+	b, big, back, before := k.answersOne()
 	if err := k.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -439,23 +444,9 @@ func TestMaintainBuriesMissing(t *testing.T) {
 	}{{name: "known"}, {name: "cold", cold: true}, {name: "back", back: true}} {
 		t.Run(tt.name, func(t *testing.T) {
 			k := newKeeper(t)
-			b, big := k.comesBack(2)
-			k.later()
-			k.maintain()
-			back, before := k.turns()
-			if len(back) != 2 {
-				t.Fatalf("%d states say that it is back, want 2", len(back))
-			}
-			raw, err := hex.DecodeString(filepath.Base(big))
-			if err != nil {
-				t.Fatal(err)
-			}
-			mac := objects.MAC(raw)
+			b, big, back, before := k.answersOne()
 			data, err := os.ReadFile(big)
 			if err := errors.Join(err, os.Remove(big)); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := k.store.PutRemoval(store.Removal{Bury: []objects.MAC{mac}, Freed: map[objects.MAC][]objects.MAC{mac: back[:1]}}, k.now); err != nil {
 				t.Fatal(err)
 			}
 			if err := k.Refresh(t.Context()); err != nil {

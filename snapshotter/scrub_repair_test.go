@@ -3,7 +3,6 @@ package snapshotter_test
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/google/go-cmp/cmp"
 
@@ -586,11 +584,8 @@ func TestRepairKeepsWhatItWrites(t *testing.T) {
 		if fi, err := os.Stat(path); err != nil || fi.Size() < 6<<20 {
 			continue
 		}
-		raw, err := hex.DecodeString(filepath.Base(path))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if chunks, err = k.store.PlacesIn(objects.MAC(raw)); err != nil {
+		var err error
+		if chunks, err = k.store.PlacesIn(packfileAt(t, path)); err != nil {
 			t.Fatal(err)
 		}
 	}

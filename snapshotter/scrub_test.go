@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/pierrec/lz4/v4"
 
@@ -144,11 +142,7 @@ func (k *scrubRig) regions() (all []region) {
 		if err != nil {
 			k.t.Fatal(err)
 		}
-		raw, err := hex.DecodeString(filepath.Base(path))
-		if err != nil {
-			k.t.Fatal(err)
-		}
-		places, err := k.store.PlacesIn(objects.MAC(raw))
+		places, err := k.store.PlacesIn(packfileAt(k.t, path))
 		if err != nil || len(places) == 0 {
 			k.t.Fatalf("places: %d, %v", len(places), err)
 		}
