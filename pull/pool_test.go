@@ -90,8 +90,9 @@ func TestPoolDials(t *testing.T) {
 				t.Errorf("%d made, %d begun, want %d", made, n, want)
 			}
 		}
-		p.put(k.conns[0]) // two still wait
-		p.put(k.conns[1])
+		first, second := k.conns[0], k.conns[1]
+		p.put(first) // two still wait, and get them at once
+		p.put(second)
 		k.wg.Wait()
 		if len(k.conns) != 10 || len(k.errs) > 0 {
 			t.Errorf("%d calls have a connection, errors %v", len(k.conns), k.errs)
