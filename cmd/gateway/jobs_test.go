@@ -30,7 +30,7 @@ func TestWorthRetrying(t *testing.T) {
 		"wrong password":         {&sshclient.Error{Kind: sshclient.KindAuth}, false},
 		"another host key":       {&sshclient.Error{Kind: sshclient.KindHostKeyChanged}, false},
 		"unknown host key":       {&sshclient.Error{Kind: sshclient.KindHostKeyUnknown}, false},
-		"no such path":           {&sshclient.Error{Kind: sshclient.KindNoPath}, false},
+		"no such path":           {&pull.Error{Op: "list", Kind: pull.KindNotFound}, false},
 		"ftp, connection lost":   {&pull.Error{Op: "list", Kind: pull.KindConnection}, true},
 		"ftp, wrong password":    {&pull.Error{Op: "log in", Kind: pull.KindPermission}, false},
 		"store away":             {fmt.Errorf("commit: %w", snapshotter.ErrUnavailable), true},

@@ -22,13 +22,11 @@ type Kind uint8
 const (
 	KindOther          Kind = iota // none of the below
 	KindAuth                       // the server took none of the keys and passwords
-	KindPermission                 // logged in, but not allowed to use the path
 	KindHostKeyUnknown             // no known_hosts line for the server
 	KindHostKeyChanged             // another key than known_hosts has
 	KindHostKeyRevoked             // a key that known_hosts revokes
 	KindSubsystem                  // the server has no SFTP, or something else answers
 	KindChroot                     // logged in, then thrown out: the chroot directory, shell or home is missing
-	KindNoPath                     // no such path, perhaps as the account is chrooted
 	KindEncryptedKey               // the server takes a key that is encrypted, and there is no passphrase
 	KindKey                        // a key, certificate, passphrase or agent cannot be used
 	KindTimeout                    // no answer in time, or no longer an answer
@@ -47,8 +45,6 @@ func (k Kind) String() string {
 	switch k {
 	case KindAuth:
 		return "authentication failed"
-	case KindPermission:
-		return "permission denied"
 	case KindHostKeyUnknown:
 		return "host key unknown"
 	case KindHostKeyChanged:
@@ -59,8 +55,6 @@ func (k Kind) String() string {
 		return "no SFTP"
 	case KindChroot:
 		return "session refused after login"
-	case KindNoPath:
-		return "no such path"
 	case KindEncryptedKey:
 		return "encrypted key without passphrase"
 	case KindKey:

@@ -27,7 +27,7 @@ func Example() {
 		defer files.Close()
 		entries, err := files.ReadDir("/srv/data")
 		if err != nil {
-			return conn.PathError(files, "/srv/data", err)
+			return err
 		}
 		fmt.Println(len(entries), "entries")
 		return nil
