@@ -316,6 +316,9 @@ func (s *Snapshotter) loadRecord(id ID) (*record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decode header: %w", err)
 	}
+	if h.Identifier != objects.MAC(id) { // it has no MAC to be compared with, and whoever has the store may have moved it
+		return nil, fmt.Errorf("%w: it is the header of snapshot %s", store.ErrDamaged, ID(h.Identifier))
+	}
 	return newRecord(h)
 }
 

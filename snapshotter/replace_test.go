@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
 	"github.com/snapgate/gateway/store/storetest"
 )
 
@@ -116,14 +117,21 @@ func (k *scrubRig) replaced(from *snapshotter.Snapshotter, was []snapshotter.Sna
 	k.sound(k.scrub(snapshotter.ScrubAll))
 }
 
-// packfileOf is where the header of a snapshot is.
-func (k *scrubRig) packfileOf(id snapshotter.ID) string {
+// headerOf is where the header of a snapshot is.
+func (k *scrubRig) headerOf(id snapshotter.ID) store.Place {
 	k.t.Helper()
 	places, err := k.store.PlacesOf(resources.RT_SNAPSHOT, objects.MAC(id))
 	if err != nil || len(places) != 1 {
 		k.t.Fatalf("the header of %s is in %v, %v", id, places, err)
 	}
-	name := hex.EncodeToString(places[0].Packfile[:])
+	return places[0]
+}
+
+// packfileOf is the packfile with the header of a snapshot.
+func (k *scrubRig) packfileOf(id snapshotter.ID) string {
+	k.t.Helper()
+	packfile := k.headerOf(id).Packfile
+	name := hex.EncodeToString(packfile[:])
 	return filepath.Join(k.root, "packfiles", name[:2], name)
 }
 

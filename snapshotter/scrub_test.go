@@ -25,6 +25,9 @@ import (
 	"github.com/snapgate/gateway/store/storetest"
 )
 
+// frameHeader is how many bytes a packfile has before its contents.
+const frameHeader = 16
+
 // scrubRig is a store with some snapshots of a share, and what scrubs of it keep.
 type scrubRig struct {
 	*rig
@@ -146,15 +149,15 @@ func (k *scrubRig) regions() (all []region) {
 		if err != nil || len(places) == 0 {
 			k.t.Fatalf("places: %d, %v", len(places), err)
 		}
-		end := 16
+		end := frameHeader
 		for _, p := range places {
-			from := 16 + int(p.Offset)
+			from := frameHeader + int(p.Offset)
 			end = max(end, from+int(p.Length))
 			all = append(all, region{path, p.Type.String(), from, from + int(p.Length), p.Type == resources.RT_RANDOM, false})
 		}
 		size := len(data)
 		footer := size - 36 - int(binary.LittleEndian.Uint32(data[size-36:]))
-		all = append(all, region{path, "header", 0, 16, false, true}, region{path, "index", end, footer, false, true},
+		all = append(all, region{path, "header", 0, frameHeader, false, true}, region{path, "index", end, footer, false, true},
 			region{path, "footer", footer, size - 32, false, true}, region{path, "trailer", size - 32, size, false, true})
 	}
 	return all

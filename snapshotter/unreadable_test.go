@@ -3,6 +3,7 @@ package snapshotter_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -43,6 +44,52 @@ func TestListWithoutMissingHeader(t *testing.T) {
 	}
 	if ids, lost, err := list(); !errors.Is(err, snapshotter.ErrUnavailable) {
 		t.Errorf("without packfiles: listed %v, unreadable %v, %v", ids, lost, err)
+	}
+}
+
+// TestHeaderOfAnother: who has the store, and not its key, moves the header of a snapshot to where that of a later one was. It
+// does not pass for that.
+func TestHeaderOfAnother(t *testing.T) {
+	k := newScrubRig(t)
+	bySize := map[uint32]snapshotter.ID{k.headerOf(k.last).Length: k.last}
+	var older, newer snapshotter.ID
+	for i := range uint64(200) {
+		newer = k.commit(k.last, put("/f", file(i, fmt.Sprint(i))))
+		k.last = newer
+		size := k.headerOf(newer).Length
+		if older = bySize[size]; older != (snapshotter.ID{}) {
+			break
+		}
+		bySize[size] = newer
+	}
+	if older == (snapshotter.ID{}) {
+		t.Fatal("no two headers have the same size")
+	}
+	from, to := k.headerOf(older), k.headerOf(newer)
+	header, err := os.ReadFile(k.packfileOf(older))
+	if err != nil {
+		t.Fatal(err)
+	}
+	header = header[frameHeader+from.Offset:][:from.Length]
+	change(t, k.packfileOf(newer), func(data []byte) []byte {
+		copy(data[frameHeader+to.Offset:], header)
+		return data
+	})
+	s := newSnapshotter(t, storetest.Open(t, otherConfig(k.store)), func(c *snapshotter.Config) { c.ReadOnly = true })
+	list, err := s.Snapshots(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, snap := range list {
+		if snap.ID == newer {
+			t.Errorf("%s is listed, with the header of %s", newer, older)
+		}
+	}
+	if lost, err := s.Unreadable(t.Context()); err != nil || !slices.Equal(lost, []snapshotter.ID{newer}) {
+		t.Errorf("unreadable %v, %v, want %s", lost, err, newer)
+	}
+	if _, err := s.View(t.Context(), newer); err == nil {
+		t.Errorf("%s can be looked at", newer)
 	}
 }
 
