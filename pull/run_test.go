@@ -321,6 +321,34 @@ func TestRunProblems(t *testing.T) {
 	}
 }
 
+// A root that cannot be listed makes no snapshot: neither an empty one nor one that says again what the last had.
+func TestRunRootUnseen(t *testing.T) {
+	r := newRuns(t)
+	f := newFake()
+	f.file("/a", "text")
+	f.list = func(_ context.Context, path string, _ func(Entry) error) (bool, error) {
+		return true, fail("list", path, KindPermission, nil)
+	}
+	listing := f.list
+	for n := range 2 { // snapshots that there are
+		for _, r.cfg.Partial = range []bool{false, true} {
+			f.list = listing
+			if _, _, err := r.tryRun(f); err == nil || KindOf(err) != KindPermission {
+				t.Errorf("with %d snapshots: %v", n, err)
+			}
+			if list, err := r.Snapshots(t.Context(), ""); err != nil || len(list) != n {
+				t.Errorf("%d snapshots, want %d, %v", len(list), n, err)
+			}
+		}
+		if f.list = nil; n == 0 {
+			r.run(f, true)
+		}
+	}
+	if s, report := r.run(f, false); s.Files != 1 || report.Failed() != 0 {
+		t.Errorf("%d files, %d problems", s.Files, report.Failed())
+	}
+}
+
 func TestFailures(t *testing.T) {
 	var report Report
 	for _, p := range []string{"/b", "/a", "/b", "/b"} {

@@ -60,8 +60,8 @@ type Item struct {
 
 // Scan lists the tree of a remote, many directories at a time, and yields it in the order of
 // a commit: depth first, a directory before what is in it, siblings in byte order of their
-// names. It ends with an error of the root, of ctx, of the local disk, when there are more than
-// cfg.Entries (ErrEndless), or, unless
+// names. It ends with an error of the root, also one of listing it that has shown nothing, of ctx, of the local
+// disk, when there are more than cfg.Entries (ErrEndless), or, unless
 // cfg.Partial, when the connection is lost for good; every other failure is a Problem of the
 // report, also that of a directory whose listing breaks each connection while others can be made.
 // Memory is bounded by cfg.Memory, not by the tree.
@@ -261,9 +261,15 @@ func (s *scanner) list(ctx context.Context, d *scanDir) error {
 		so.discard()
 		return errors.Join(ctx.Err(), err)
 	}
-	if err != nil && d.path == "/" && KindOf(err) == KindBreaks {
-		so.discard()
-		return err // nothing can be seen
+	if d.path == "/" {
+		nothing := n == len(f.problems)+f.omitted // was seen
+		if err == nil && nothing {
+			err = f.forbidden()
+		}
+		if err != nil && (nothing || KindOf(err) == KindBreaks) {
+			so.discard()
+			return err // also with Partial: there is no part
+		}
 	}
 	if err != nil && lost(err) {
 		if !s.cfg.Partial {
@@ -294,6 +300,20 @@ func (s *scanner) list(ctx context.Context, d *scanDir) error {
 	}
 	s.held += held
 	return nil
+}
+
+// forbidden is an error when nothing of what the root's listing names may be looked at, as in a directory that can
+// be read and not searched; nil when there is another reason.
+func (f *found) forbidden() error {
+	for _, p := range f.problems {
+		if KindOf(p) != KindPermission {
+			return nil
+		}
+	}
+	if len(f.problems) == 0 {
+		return nil
+	}
+	return failf("list", "/", KindPermission, "nothing in it may be looked at: %w", f.problems[0])
 }
 
 // take keeps an entry of a listing, or what is wrong with it.

@@ -381,6 +381,46 @@ func TestScanRoot(t *testing.T) {
 	}
 }
 
+// A root that shows nothing for an error of it is no tree, with Partial neither.
+func TestScanRootUnseen(t *testing.T) {
+	forbidden := fail("list", "/", KindPermission, nil)
+	for _, tt := range []struct {
+		name  string
+		names []Entry
+		err   error
+		want  Kind // KindOther: it is listed
+	}{
+		{"refused", nil, forbidden, KindPermission},
+		{"refused after a line that says nothing", []Entry{{Err: fail("list", "/", KindListing, nil)}}, forbidden, KindPermission},
+		{"refused after a name", []Entry{{Name: "a", Type: File}}, forbidden, KindOther},
+		{"lost", nil, fail("list", "/", KindConnection, nil), KindConnection},
+		{"names alone", []Entry{{Err: fail("stat", "/a", KindPermission, nil)}, {Err: fail("stat", "/b", KindPermission, nil)}}, nil, KindPermission},
+		{"a name that may be looked at", []Entry{{Err: fail("stat", "/a", KindPermission, nil)}, {Name: "b", Type: File}}, nil, KindOther},
+		{"a name that cannot be", []Entry{{Name: "..", Type: File}}, nil, KindOther},
+		{"empty", nil, nil, KindOther},
+	} {
+		for _, partial := range []bool{false, true} {
+			t.Run(fmt.Sprint(tt.name, " ", partial), func(t *testing.T) {
+				r := newFake()
+				r.list = func(_ context.Context, _ string, each func(Entry) error) (bool, error) {
+					for _, e := range tt.names {
+						if err := each(e); err != nil {
+							return true, err
+						}
+					}
+					return true, tt.err
+				}
+				var asked atomic.Int64 // "/" is there at first
+				r.away = func(string) bool { return tt.want == KindConnection && asked.Add(1) > 1 }
+				items, _, err := scanAll(t, r, ScanConfig{Partial: partial})
+				if (err == nil) != (tt.want == KindOther) || err != nil && KindOf(err) != tt.want || (err == nil) != (len(items) > 0) {
+					t.Errorf("%d items, %v, want %v", len(items), err, tt.want)
+				}
+			})
+		}
+	}
+}
+
 func TestExclude(t *testing.T) {
 	x, err := ParseExclude([]string{
 		"# comment", "", "*.tmp", "!keep.tmp", "/top", "cache/", "a/b", "doc/**/x", "in/**", "**/deep", "trail\\ ", "{a,b}", "[!0-9]z", "\\#hash", "blank   ",

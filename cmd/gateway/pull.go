@@ -61,7 +61,7 @@ passphrases are asked for only on a terminal.
 
 What could not be captured is named, is in the snapshot's errors, and stays in the snapshot
 as the last one has it. When the connection is lost for good there is no snapshot, unless
---partial is given.
+--partial is given. A directory that itself cannot be listed makes none: status 1.
 
 Exit status 3: there is a snapshot, and something could not be captured. With several
 sources, all are pulled, and the status is 1 when one of them has failed. A store that is

@@ -120,7 +120,7 @@ func pullError(ctx context.Context, r *config.Remote, err error) error {
 		hint = "somebody has removed the snapshot that the run was based on: run it again"
 	case errors.As(err, &ssh):
 		err = ssh // it says all, and the rest is how we came to it
-	case r.Location.Scheme == pull.SchemeFS: // the path is in it
+	case r.Location.Scheme == pull.SchemeFS && !(errors.As(err, &server) && server.Path == "/"): // the path is in it
 	case pull.KindOf(err) == pull.KindNotFound:
 		err = fmt.Errorf("%s: %w", r.Location, err)
 		if there := remote.Elsewhere(ctx, r); there != "" {
