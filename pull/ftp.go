@@ -183,7 +183,11 @@ func (f *FTP) mlsd(ctx context.Context, c *ftpConn, path, full string, each func
 		}
 	}
 	var links []Entry
-	parse := func(line string) (Entry, bool) { return parseMLSD(path, line) }
+	shown := false // the directory itself counts
+	parse := func(line string) (Entry, bool) {
+		shown = true
+		return parseMLSD(path, line)
+	}
 	err := f.lines(ctx, c, path, "MLSD "+full, parse, func(e Entry) error {
 		if o, ok := odd[e.Name]; ok && e.Err == nil {
 			delete(odd, e.Name)
@@ -198,6 +202,10 @@ func (f *FTP) mlsd(ctx context.Context, c *ftpConn, path, full string, each func
 		}
 		return each(e)
 	})
+	if err == nil && !shown {
+		// What may be read and not searched looks so, too, where the server leaves out what it cannot describe.
+		err = c.chdir("list", path, full)
+	}
 	if err != nil {
 		return err
 	}

@@ -60,6 +60,8 @@ func TestFTPBelowHome(t *testing.T) {
 			switch cmd {
 			case "PWD":
 				p.say("257 %q is it", home)
+			case "CWD":
+				p.say("250 ok")
 			case "MLSD":
 				paths <- arg
 				p.send(nil)
@@ -242,6 +244,30 @@ func TestFTPEmptyListing(t *testing.T) {
 				t.Errorf("%v, want %v", err, tt.want)
 			}
 		})
+	}
+}
+
+// MLSD of a directory that may be read and not searched can be a listing of nothing.
+func TestFTPUnsearchable(t *testing.T) {
+	h := &ftpHouse{dir: t.TempDir(), mlsd: true, hook: func(p *ftpPeer, cmd, arg string) bool {
+		switch {
+		case cmd == "MLSD" && arg != "/":
+			p.send(nil)
+		case cmd == "CWD" && arg == "/closed":
+			p.say("550 Permission denied")
+		default:
+			return false
+		}
+		return true
+	}}
+	for _, sub := range []string{"closed", "empty"} {
+		if err := os.Mkdir(filepath.Join(h.dir, sub), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	items, report, err := scanAll(t, h.start(t).remote(t), ScanConfig{})
+	if list, _ := report.Problems(); err != nil || len(items) != 3 || len(list) != 1 || list[0].Path != "/closed" || list[0].Kind != KindPermission {
+		t.Errorf("%+v, %v, %v", items, list, err)
 	}
 }
 

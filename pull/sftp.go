@@ -220,14 +220,19 @@ func (s *SFTP) ReadDir(ctx context.Context, path string, each func(Entry) error)
 			return err
 		}
 		defer d.Close()
+		shown := false // "." counts
 		for {
 			names, err := d.Next(ctx)
 			if errors.Is(err, io.EOF) {
+				if !shown {
+					return searchable(ctx, c, full)
+				}
 				return nil
 			}
 			if err != nil {
 				return err
 			}
+			shown = shown || len(names) > 0
 			for _, n := range names {
 				if n.Name == "." || n.Name == ".." {
 					continue
@@ -246,6 +251,16 @@ func (s *SFTP) ReadDir(ctx context.Context, path string, each func(Entry) error)
 	})
 	if stopped != nil {
 		return stopped
+	}
+	return err
+}
+
+// searchable returns an error when a directory whose listing has nothing, not even itself, may not be searched:
+// OpenSSH leaves out what it cannot describe, which is everything then.
+func searchable(ctx context.Context, c *sftpclient.Client, full string) error {
+	_, err := c.Lstat(ctx, strings.TrimSuffix(full, "/")+"/.")
+	if st := (*sftpclient.StatusError)(nil); errors.As(err, &st) && !st.Permission() {
+		return nil // the server may not know such a path
 	}
 	return err
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -137,6 +139,42 @@ func TestSFTPRoot(t *testing.T) {
 	}
 	if _, err := NewSFTP(SFTPConfig{Dial: h.dial, Root: "a"}); err == nil {
 		t.Error("a relative root was taken")
+	}
+}
+
+// A directory that may be read and not searched lists nothing with OpenSSH, without an error: it is not empty.
+func TestSFTPUnsearchable(t *testing.T) {
+	dir := t.TempDir()
+	for _, sub := range []string{"closed", "empty"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "closed", "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(dir, "closed"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(filepath.Join(dir, "closed"), 0o700) }) // for whoever removes it
+	server := []string{sftptest.Server(t), "-R"}
+	if os.Geteuid() == 0 { // who may search everything
+		server = append([]string{"setpriv", "--bounding-set=-dac_override,-dac_read_search"}, server...)
+	}
+	dial := func(context.Context) (io.ReadWriteCloser, error) {
+		return sftptest.Start(exec.Command(server[0], server[1:]...))
+	}
+	none := func(e Entry) error { t.Errorf("it has %+v", e); return nil }
+	r := newSFTP(t, SFTPConfig{Dial: dial, Root: dir, Connections: 1})
+	if err := r.ReadDir(t.Context(), "/closed", none); err == nil || KindOf(err) != KindPermission {
+		t.Errorf("may not be searched: %v", err)
+	}
+	if err := r.ReadDir(t.Context(), "/empty", none); err != nil {
+		t.Errorf("empty: %v", err)
+	}
+	r = newSFTP(t, SFTPConfig{Dial: dial, Root: filepath.Join(dir, "closed"), Connections: 1})
+	if _, _, err := scanAll(t, r, ScanConfig{}); err == nil || KindOf(err) != KindPermission {
+		t.Errorf("the root may not be searched: %v", err)
 	}
 }
 
