@@ -196,11 +196,26 @@ func (r *run) open(ctx context.Context) error {
 		} else {
 			r.settled = settledBy(list, base)
 		}
+		r.moved()
 	}
 	return r.cfg.Retry.Connecting().Do(ctx, func() (_ bool, err error) {
 		r.caps, err = r.r.Capabilities(ctx)
 		return false, err
 	})
+}
+
+// moved trusts nothing of the base when another location was read last: a file of the same size and
+// time there need not be the same, as on two machines that were set up alike.
+func (r *run) moved() {
+	last, now := r.last.Location, r.cfg.Source.Location
+	if last == "" {
+		last = locationOf(r.base)
+	}
+	if last == "" || last == now {
+		return
+	}
+	r.settled = settled{}
+	r.cfg.Log.Warn("the location has changed, all files are read", "source", r.cfg.Name, "was", last, "is", now)
 }
 
 // plan lists and compares.
@@ -273,7 +288,9 @@ func (r *run) pull(ctx context.Context) (Result, error) {
 		r.cfg.Failpoint(FailpointCommitted)
 	}
 	next := r.settled.after(r.began, r.cfg.Report)
-	if err := newState(out.ID, next, problems).save(r.cfg.Dir); err != nil {
+	left := newState(out.ID, next, problems)
+	left.Location = r.cfg.Source.Location
+	if err := left.save(r.cfg.Dir); err != nil {
 		r.cfg.Log.Warn("what a run leaves for the next one is not written", "source", r.cfg.Name, "err", err)
 	}
 	r.cfg.Failpoint(FailpointNoted)

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -389,6 +390,49 @@ func TestRunReadsYoungFilesAgain(t *testing.T) {
 	// The same bytes are no change.
 	if _, report := r.run(f, false); report.Counts().Read != 1 || report.Counts().Changed != 0 || report.Counts().Unchanged != 3 {
 		t.Errorf("%+v", report.Counts())
+	}
+}
+
+// What has the size and the time of a file of another location need not be that file.
+func TestRunElsewhere(t *testing.T) {
+	r := newRuns(t)
+	here, there := newFake(), newFake()
+	here.file("/f", "here")
+	here.file("/same", "text")
+	there.file("/f", "over")
+	there.file("/same", "text")
+	r.run(here, true)
+	home := r.cfg.Source.Location
+	r.cfg.Source.Location = "sftp://web2.example.com/srv"
+	away := true
+	there.reader = func(path string, _ int64, in io.Reader) io.Reader {
+		if away && path == "/f" {
+			return iotest.ErrReader(fail("read", path, KindPermission, nil))
+		}
+		return in
+	}
+	r.run(there, true)
+	if r.content("/f") != "here" {
+		t.Fatalf("what could not be read: %q", r.content("/f"))
+	}
+	// Neither is it when the first look at it has failed, whether or not the run before has left something.
+	if err := os.Remove(filepath.Join(r.cfg.Dir, stateName)); err != nil {
+		t.Fatal(err)
+	}
+	away = false
+	_, report := r.run(there, true)
+	if c := report.Counts(); r.content("/f") != "over" || c.Changed != 1 || c.Unchanged != 2 {
+		t.Errorf("%q, %+v", r.content("/f"), c)
+	}
+	if _, report := r.run(there, false); report.Counts().Read != 0 {
+		t.Errorf("it is read again: %+v", report.Counts())
+	}
+	// Back to a tree that is the same: all is read, once.
+	r.cfg.Source.Location = home
+	for _, want := range []int64{2, 0} {
+		if _, report := r.run(there, false); report.Counts().Read != want {
+			t.Errorf("%d files are read, want %d", report.Counts().Read, want)
+		}
 	}
 }
 

@@ -100,6 +100,7 @@ type state struct {
 	Settled   time.Time            `json:"settled"`             // zero: nothing is
 	Unsettled map[string]time.Time `json:"unsettled,omitempty"` // paths in hexadecimal digits: they are bytes
 	Problems  string               `json:"problems"`            // a hash of them, "" for none
+	Location  string               `json:"location,omitempty"`  // that was read last; "" when the snapshot's was
 }
 
 // loadState reads what the last run has left; the zero state when that is not known, or not
@@ -156,7 +157,8 @@ func newState(base snapshotter.ID, s settled, problems string) state {
 }
 
 // settledBy derives from snapshots what the last run would have left: the base was read after
-// its time, unless there were errors; then some of it is of a run before.
+// its time, unless there were errors; then some of it is of a run before, which tells nothing when it
+// was of another location.
 func settledBy(list []snapshotter.Snapshot, base snapshotter.Snapshot) settled {
 	byID := make(map[snapshotter.ID]snapshotter.Snapshot, len(list))
 	for _, s := range list { // also by what they were made in place of
@@ -172,11 +174,21 @@ func settledBy(list []snapshotter.Snapshot, base snapshotter.Snapshot) settled {
 			return settled{at: s.Time.Add(-clockAllowance)}
 		}
 		parent, ok := byID[s.Parent]
-		if !ok || parent.Sequence >= s.Sequence {
+		if !ok || parent.Sequence >= s.Sequence || locationOf(parent) != locationOf(base) {
 			return settled{} // not known: nothing is settled
 		}
 		s = parent
 	}
+}
+
+// locationOf is where a snapshot was pulled from, "" when it does not tell.
+func locationOf(s snapshotter.Snapshot) string {
+	for _, tag := range s.Tags {
+		if location, ok := strings.CutPrefix(tag, snapshotter.LocationTag); ok {
+			return location
+		}
+	}
+	return ""
 }
 
 // hashProblems tells problems of two runs apart, "" for none.

@@ -226,7 +226,7 @@ func (a *attempt) options() *snapshot.BuilderOptions {
 		tags = append(tags, "reason="+m.Reason)
 	}
 	if m.Source.Location != "" {
-		tags = append(tags, "location="+m.Source.Location)
+		tags = append(tags, LocationTag+m.Source.Location)
 	}
 	tags = append(tags, m.Tags...)
 	const unset = "default" // as kloset itself fills these in

@@ -147,6 +147,9 @@ type Source struct {
 	Location string // the whole, without a password
 }
 
+// LocationTag begins the tag of a snapshot that has its Source.Location.
+const LocationTag = "location="
+
 // Failure is something that could not be captured, or not as it is.
 type Failure struct {
 	Path string // as in Change; what the snapshot has there, if anything, is older
