@@ -323,6 +323,7 @@ type ftpDriver struct {
 	settings ftpserver.Settings
 	dir      string
 	lossy    bool // the second half of each piece of an upload is lost without a word
+	turns    turns
 }
 
 func (d *ftpDriver) GetSettings() (*ftpserver.Settings, error) { return &d.settings, nil }
@@ -331,7 +332,7 @@ func (d *ftpDriver) ClientConnected(ftpserver.ClientContext) (string, error) { r
 func (d *ftpDriver) ClientDisconnected(ftpserver.ClientContext)              {}
 
 func (d *ftpDriver) AuthUser(ftpserver.ClientContext, string, string) (ftpserver.ClientDriver, error) {
-	files := driver{afero.NewBasePathFs(afero.NewOsFs(), d.dir)}
+	files := driver{afero.NewBasePathFs(afero.NewOsFs(), d.dir), &d.turns}
 	if d.lossy {
 		return lossyDriver{files}, nil
 	}
@@ -354,8 +355,59 @@ func (f lossyFile) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// turns has the uploads of a file take turns. A connection that is lost leaves bytes that the server has not
+// read yet. It writes them when it comes to that, and the file gets the time of then, even if the next upload
+// of the file is over, and has set its own: tests are about servers that have noticed in time.
+type turns struct {
+	mu sync.Mutex // guards of
+	of map[string]*sync.Mutex
+}
+
+// take waits for the turn of an upload, which done ends.
+func (t *turns) take(name string) (done func()) {
+	t.mu.Lock()
+	if t.of == nil {
+		t.of = map[string]*sync.Mutex{}
+	}
+	turn := t.of[name]
+	if turn == nil {
+		turn = &sync.Mutex{}
+		t.of[name] = turn
+	}
+	t.mu.Unlock()
+	turn.Lock()
+	return turn.Unlock
+}
+
+// upload is a file that is written to, until it is closed.
+type upload struct {
+	afero.File
+	done func()
+}
+
+func (u *upload) Close() error {
+	defer u.done()
+	return u.File.Close()
+}
+
 // driver tells DELE from RMD.
-type driver struct{ afero.Fs }
+type driver struct {
+	afero.Fs
+	turns *turns
+}
+
+func (d driver) OpenFile(name string, flag int, perm fs.FileMode) (afero.File, error) {
+	if flag&(os.O_WRONLY|os.O_RDWR) == 0 {
+		return d.Fs.OpenFile(name, flag, perm)
+	}
+	done := sync.OnceFunc(d.turns.take(name))
+	f, err := d.Fs.OpenFile(name, flag, perm)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	return &upload{f, done}, nil
+}
 
 func (d driver) RemoveDir(name string) error {
 	fi, err := d.lstat(name)
