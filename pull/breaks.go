@@ -16,6 +16,9 @@ const (
 	// maxBreaks is how many calls may break their connections in a run. With more it is not
 	// they, but the server.
 	maxBreaks = 32
+	// maxBusy is how many calls in a row may be refused for now to their last attempt. With more it is the server's
+	// way of saying never. As many are under way at a time over FTP.
+	maxBusy = 32
 	// maxTurn is how long a call has its connection for itself: one that breaks it does so sooner, and
 	// the upload of a large file is not to hold up the others.
 	maxTurn = 10 * time.Second
@@ -28,8 +31,34 @@ type breaks struct {
 	most time.Duration // maxTurn; tests have less
 
 	turn  sync.Mutex // held, for a while, during a call that has lost a connection: those of others would go with it
-	mu    sync.Mutex // guards count; a leaf
+	mu    sync.Mutex // guards what follows; a leaf
 	count int        // of calls that were given up
+	busy  int        // of calls in a row that were refused for now, to the end
+}
+
+// waits reports whether a call that is refused for now is made again. A nil breaks always does.
+func (b *breaks) waits() bool {
+	if b == nil {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.busy < maxBusy
+}
+
+// waited notes what came of a call that was made again.
+func (b *breaks) waited(err error) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case err == nil:
+		b.busy = 0
+	case KindOf(err) == KindBusy:
+		b.busy++
+	}
 }
 
 // Watching returns a Retry that looks whether the server answers when a call loses its connection:

@@ -32,6 +32,7 @@ const (
 	KindConflict                // something else is there, which is not replaced
 	KindDiffers                 // what was written reads back differently
 	KindBreaks                  // the connection is lost each time here, and not elsewhere
+	KindBusy                    // the server refuses for now; may be tried again
 )
 
 // String is the word of reports.
@@ -65,6 +66,8 @@ func (k Kind) String() string {
 		return "reads back differently"
 	case KindBreaks:
 		return "breaks the connection each time"
+	case KindBusy:
+		return "refused for now"
 	default:
 		return "failure"
 	}

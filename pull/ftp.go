@@ -202,7 +202,9 @@ func (f *FTP) mlsd(ctx context.Context, c *ftpConn, path, full string, each func
 		}
 		return each(e)
 	})
-	if err == nil && !shown {
+	if isEmpty(err) {
+		err = nil
+	} else if err == nil && !shown {
 		// What may be read and not searched looks so, too, where the server leaves out what it cannot describe.
 		err = c.chdir("list", path, full)
 	}

@@ -385,6 +385,8 @@ func (c *ftpConn) refused(op, path string, r ftpReply) error {
 	case r.code >= 400 && has("no such", "not found", "not exist", "cannot find", "can't find",
 		"cannot be listed", "can't check for file existence"): // ProFTPD's and Pure-FTPd's MLST
 		kind = KindNotFound
+	case r.code < 500 && op == "list" && !has("no files"): // 4yz passes, by RFC 959 section 4.2.1; some say so of what is empty
+		kind = KindBusy
 	}
 	return fail(op, path, kind, replyText(r))
 }

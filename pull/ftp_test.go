@@ -271,6 +271,54 @@ func TestFTPUnsearchable(t *testing.T) {
 	}
 }
 
+// A directory that is refused for now is asked for again, a few times; one that is refused for good, by whatever
+// code, is not.
+func TestFTPBusy(t *testing.T) {
+	for _, tt := range []struct {
+		reply string
+		times int // how often
+		asked int
+		want  Kind // of the problem, unless whole
+		whole bool // it is listed
+	}{
+		{"450 busy", 2, 3, KindOther, true},
+		{"451 Local error in processing", busyAttempts - 1, busyAttempts, KindOther, true},
+		{"450 busy", 99, busyAttempts, KindBusy, false},
+		{"450 /d: No such file or directory", 99, 1, KindNotFound, false},
+		{"450 Permission denied", 99, 1, KindPermission, false},
+		{"450 No files found.", 99, 1, KindOther, true},
+		{"450 No files found, or no way to them", 99, 1, KindOther, false},
+		{"550 something", 99, 1, KindOther, false},
+	} {
+		for _, mlsd := range []bool{false, true} {
+			t.Run(fmt.Sprint(tt.reply, " ", tt.times, " ", mlsd), func(t *testing.T) {
+				asked := 0
+				h := &ftpHouse{dir: t.TempDir(), mlsd: mlsd, hook: func(p *ftpPeer, cmd, arg string) bool {
+					if cmd != "MLSD" && cmd != "LIST" || arg != "/d" && p.cwd != "/d" {
+						return false
+					}
+					if asked++; asked > tt.times {
+						return false
+					}
+					p.dropData()
+					p.say("%s", tt.reply)
+					return true
+				}}
+				if err := os.Mkdir(filepath.Join(h.dir, "d"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				items, report, err := scanAll(t, h.start(t).remote(t, impatient(h)), ScanConfig{})
+				if err != nil || len(items) != 2 || items[1].Whole != tt.whole || asked != tt.asked {
+					t.Errorf("asked %d times, want %d: %+v, %v", asked, tt.asked, items, err)
+				}
+				if list, _ := report.Problems(); (len(list) == 0) != tt.whole || len(list) > 0 && list[0].Kind != tt.want {
+					t.Errorf("%v, want %v", list, tt.want)
+				}
+			})
+		}
+	}
+}
+
 // A first directory that cannot be listed, or not at once, does not make hidden files invisible in it or in
 // others: they are when the server refuses to be asked for them, and lists what else there is.
 func TestFTPHiddenAfterRefused(t *testing.T) {

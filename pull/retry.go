@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Retry says how often a call is made again after its connection was lost. The zero Retry
+// Retry says how often a call is made again after its connection was lost, or the server has refused it for now. The zero Retry
 // takes the defaults. It is a value and safe for concurrent use.
 type Retry struct {
 	// Attempts is how often a call is made altogether before the connection is given up;
@@ -25,8 +25,11 @@ const (
 	// is not to wait long.
 	connectAttempts = 3
 	defaultAttempts = 6
-	defaultFirst    = time.Second
-	defaultMax      = 30 * time.Second
+	// busyAttempts is how often a call is made that the server refuses for now: what is not over after these
+	// pauses, seven seconds at most, is the server's way of saying never, as a rule.
+	busyAttempts = 4
+	defaultFirst = time.Second
+	defaultMax   = 30 * time.Second
 )
 
 // Connecting returns the Retry of the first calls of a run, which makes fewer attempts. Once the server has
@@ -38,9 +41,9 @@ func (r Retry) Connecting() Retry {
 	return r
 }
 
-// Do calls op until it returns something else than KindConnection, at most Attempts times.
+// Do calls op until it returns something else than KindConnection, at most Attempts times, or KindBusy, four times.
 // Progress, where op reports it, makes the count begin anew. With Watching, an op that loses each of
-// its connections while the server answers ends in KindBreaks.
+// its connections while the server answers ends in KindBreaks, and a server that refuses many ops to the end is not waited for.
 func (r Retry) Do(ctx context.Context, op func() (progress bool, err error)) error {
 	attempts, pause, most := r.Attempts, r.First, r.Max
 	if attempts <= 0 {
@@ -55,7 +58,15 @@ func (r Retry) Do(ctx context.Context, op func() (progress bool, err error)) err
 	first := pause
 	for n := 1; ; n++ {
 		progress, err := r.breaks.do(ctx, op)
-		if err == nil || !lost(err) {
+		limit := attempts
+		switch {
+		case err != nil && lost(err):
+		case err != nil && KindOf(err) == KindBusy && r.breaks.waits():
+			limit = min(attempts, busyAttempts)
+		default:
+			if n > 1 {
+				r.breaks.waited(err)
+			}
 			return err
 		}
 		if cause := ctx.Err(); cause != nil {
@@ -64,7 +75,8 @@ func (r Retry) Do(ctx context.Context, op func() (progress bool, err error)) err
 		if progress {
 			n, pause = 1, first
 		}
-		if n >= attempts {
+		if n >= limit {
+			r.breaks.waited(err)
 			return err
 		}
 		t := time.NewTimer(pause/2 + rand.N(pause/2+1))

@@ -381,6 +381,40 @@ func TestScanRoot(t *testing.T) {
 	}
 }
 
+// A server that refuses many directories for now, whenever it is asked, means never; one that lists another one
+// in the end does not.
+func TestScanBusy(t *testing.T) {
+	const dirs = maxBusy + 8
+	for _, listed := range []int{-1, maxBusy / 2} { // the directory that is listed when it is asked again
+		r := newFake()
+		r.caps.Parallel = 1
+		for i := range dirs {
+			r.dir(fmt.Sprintf("/%03d", i))
+		}
+		again := false
+		r.list = func(_ context.Context, path string, _ func(Entry) error) (bool, error) {
+			if path == "/" {
+				return false, nil
+			}
+			if path == fmt.Sprintf("/%03d", listed) {
+				if again {
+					return false, nil
+				}
+				again = true
+			}
+			return true, fail("list", path, KindBusy, nil)
+		}
+		_, report, err := scanAll(t, r, ScanConfig{})
+		want := int64(1 + busyAttempts*maxBusy + dirs - maxBusy)
+		if listed >= 0 {
+			want = 1 + busyAttempts*(dirs-1) + 2
+		}
+		if n := r.lists.Load(); err != nil || n != want || kinds(report)[KindBusy] == 0 {
+			t.Errorf("%d listings, want %d: %v, %v", n, want, err, kinds(report))
+		}
+	}
+}
+
 // A root that shows nothing for an error of it is no tree, with Partial neither.
 func TestScanRootUnseen(t *testing.T) {
 	forbidden := fail("list", "/", KindPermission, nil)

@@ -81,5 +81,5 @@ func worthRetrying(err error) bool {
 		return false
 	}
 	kind := pull.KindOf(err)
-	return kind == pull.KindConnection || kind == pull.KindBreaks
+	return kind == pull.KindConnection || kind == pull.KindBreaks || kind == pull.KindBusy
 }

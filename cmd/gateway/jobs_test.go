@@ -32,6 +32,7 @@ func TestWorthRetrying(t *testing.T) {
 		"unknown host key":       {&sshclient.Error{Kind: sshclient.KindHostKeyUnknown}, false},
 		"no such path":           {&pull.Error{Op: "list", Kind: pull.KindNotFound}, false},
 		"ftp, connection lost":   {&pull.Error{Op: "list", Kind: pull.KindConnection}, true},
+		"ftp, refused for now":   {&pull.Error{Op: "list", Kind: pull.KindBusy}, true},
 		"ftp, wrong password":    {&pull.Error{Op: "log in", Kind: pull.KindPermission}, false},
 		"store away":             {fmt.Errorf("commit: %w", snapshotter.ErrUnavailable), true},
 		"store busy":             {snapshotter.ErrBusy, true},
