@@ -510,66 +510,6 @@ func TestCancel(t *testing.T) {
 	})
 }
 
-// TestKeepAlive checks that a peer which answers nothing is noticed, and one that only does
-// not know the request is not.
-func TestKeepAlive(t *testing.T) {
-	s := newServer(t, nil)
-	cfg := s.client()
-	cfg.KeepAlive, cfg.KeepAliveCount = 5*time.Millisecond, 3
-	c := dial(t, cfg)
-	works(t, c)
-
-	relay := &server{tb: t}
-	frozen := make(chan struct{})
-	relay.addr = relay.listen(func(in net.Conn) {
-		out, err := net.Dial("tcp", s.addr)
-		if err != nil {
-			return
-		}
-		defer out.Close()
-		relay.tasks.Go(func() {
-			_, _ = io.Copy(out, in)
-			_ = out.Close()
-		})
-		buf := make([]byte, 32<<10)
-		for {
-			n, err := out.Read(buf)
-			if err != nil {
-				return
-			}
-			select {
-			case <-frozen:
-				continue // swallow what the server answers
-			default:
-			}
-			if _, err := in.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-	})
-	cfg.Port, cfg.KnownHosts = relay.port(), []string{relay.known(hostKey)}
-	dead := dial(t, cfg)
-	client, err := dead.SFTP(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	close(frozen)
-	select {
-	case <-dead.Done():
-	case <-time.After(patience):
-		t.Fatal("nobody noticed")
-	}
-	checkError(t, dead.Err(), KindTimeout, "no answer for")
-	if _, err := client.Stat("/"); err == nil {
-		t.Error("a dead peer answers")
-	}
-	select {
-	case <-c.Done():
-		t.Errorf("the connection to the living peer ended: %v", c.Err())
-	default:
-	}
-}
-
 // TestLost checks what is said about a connection that the server closes.
 func TestLost(t *testing.T) {
 	s := newServer(t, nil)
