@@ -134,7 +134,11 @@ func (c *Checker) Sample(ctx context.Context, id ID, part float64) (Sampled, err
 
 func (c *Checker) sample(ctx context.Context, id ID, x *sampling) (Sampled, error) {
 	s := c.v.s
-	v, err := s.View(ctx, id)
+	var v *View
+	err := s.tried(ctx, func() (err error) {
+		v, err = s.View(ctx, id)
+		return err
+	})
 	if err != nil {
 		if packfile, far := s.store.FarPackfile(resources.RT_SNAPSHOT, objects.MAC(id)); far && errors.Is(ungiven(err), ErrUnavailable) {
 			c.v.patience.Note(packfile, err)
@@ -280,7 +284,7 @@ func (x *sampling) directories(ctx context.Context, yield func(sampledFile) erro
 		return err
 	}
 	var dirs *rawIndex
-	err = x.patiently(resources.RT_BTREE_ROOT, r.dirpack, func() (err error) {
+	err = x.patiently(ctx, resources.RT_BTREE_ROOT, r.dirpack, func() (err error) {
 		dirs, err = s.rawOther(r.dirpack)
 		return err
 	})
@@ -290,6 +294,7 @@ func (x *sampling) directories(ctx context.Context, yield func(sampledFile) erro
 	if dirs == nil {
 		return errNoDirs
 	}
+	dirs.read = x.blobs(ctx)
 	cur, err := newRawCursor(ctx, dirs, "/")
 	for ; err == nil && cur.ok; err = cur.next(ctx) {
 		if !x.first(x.c.good.dirs, x.seen.dirs, cur.mac) {
@@ -305,7 +310,7 @@ func (x *sampling) directories(ctx context.Context, yield func(sampledFile) erro
 // directory reads a directory, and yields the files of it that are chosen.
 func (x *sampling) directory(ctx context.Context, dir string, mac objects.MAC, yield func(sampledFile) error) error {
 	var fr *frames
-	err := x.patiently(resources.RT_OBJECT, mac, func() (err error) {
+	err := x.patiently(ctx, resources.RT_OBJECT, mac, func() (err error) {
 		fr, err = x.c.v.s.frames(mac)
 		return err
 	})
@@ -360,7 +365,7 @@ var errNotProven = errors.New("not read as a whole")
 // and were not when they were checked.
 func (x *sampling) readRest(ctx context.Context, e *storedEntry) error {
 	cache := x.c.v.cache
-	obj, err := objectBy(x.blob, e.Object)
+	obj, err := objectBy(x.blobs(ctx), e.Object)
 	if err != nil {
 		return err
 	}
@@ -381,7 +386,7 @@ func (x *sampling) readRest(ctx context.Context, e *storedEntry) error {
 		if isGood(cache.GetChunkStatus(mac)) {
 			continue
 		}
-		if _, err := x.blob(resources.RT_CHUNK, mac); err != nil {
+		if _, err := x.blob(ctx, resources.RT_CHUNK, mac); err != nil {
 			return readError("chunk", err)
 		}
 	}
@@ -392,7 +397,7 @@ func (x *sampling) readRest(ctx context.Context, e *storedEntry) error {
 }
 
 // patiently reads something that begins with a blob, unless there is no patience any more for the packfile that has it.
-func (x *sampling) patiently(typ resources.Type, mac objects.MAC, read func() error) error {
+func (x *sampling) patiently(ctx context.Context, typ resources.Type, mac objects.MAC, read func() error) error {
 	patience := x.c.v.patience
 	packfile, far := x.c.v.s.store.FarPackfile(typ, mac)
 	if !far {
@@ -402,7 +407,7 @@ func (x *sampling) patiently(typ resources.Type, mac objects.MAC, read func() er
 	if err := patience.Refuse(packfile); err != nil {
 		return err
 	}
-	err := read()
+	err := x.c.v.s.tried(ctx, read)
 	patience.Note(packfile, ungiven(err))
 	return err
 }
@@ -416,9 +421,14 @@ func ungiven(err error) error {
 	return err
 }
 
+// blobs is blob with a context.
+func (x *sampling) blobs(ctx context.Context) func(resources.Type, objects.MAC) ([]byte, error) {
+	return func(typ resources.Type, mac objects.MAC) ([]byte, error) { return x.blob(ctx, typ, mac) }
+}
+
 // blob is Snapshotter.blob, patiently.
-func (x *sampling) blob(typ resources.Type, mac objects.MAC) (data []byte, err error) {
-	err = x.patiently(typ, mac, func() (err error) {
+func (x *sampling) blob(ctx context.Context, typ resources.Type, mac objects.MAC) (data []byte, err error) {
+	err = x.patiently(ctx, typ, mac, func() (err error) {
 		data, err = x.c.v.s.blob(typ, mac)
 		return err
 	})
@@ -428,7 +438,7 @@ func (x *sampling) blob(typ resources.Type, mac objects.MAC) (data []byte, err e
 // read reads the bytes of a file, and compares them with their MACs.
 func (x *sampling) read(ctx context.Context, e *storedEntry) error {
 	s := x.c.v.s
-	obj, err := objectBy(x.blob, e.Object)
+	obj, err := objectBy(x.blobs(ctx), e.Object)
 	if err != nil {
 		return err
 	}
@@ -437,7 +447,7 @@ func (x *sampling) read(ctx context.Context, e *storedEntry) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		data, err := x.blob(resources.RT_CHUNK, obj.Chunks[i].ContentMAC)
+		data, err := x.blob(ctx, resources.RT_CHUNK, obj.Chunks[i].ContentMAC)
 		if err != nil {
 			return readError("chunk", err)
 		}

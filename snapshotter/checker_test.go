@@ -242,7 +242,7 @@ func (r *rig) many(t *testing.T, base snapshotter.ID, name string) snapshotter.I
 }
 
 // added lists the packfiles of at least so many bytes that were not there before.
-func added(srv *storetest.SFTPServer, before []string, least int64) []string {
+func added(srv elsewhere, before []string, least int64) []string {
 	return slices.DeleteFunc(srv.Files("packfiles"), func(name string) bool { return slices.Contains(before, name) || srv.Size(name) < least })
 }
 

@@ -496,7 +496,7 @@ func (v *verification) checkBy(repo *repository.Repository, id ID) error {
 
 // away says why the store cannot be reached; nil when it can, also with a configuration that is damaged.
 func (s *Snapshotter) away(ctx context.Context) error {
-	if err := s.store.Available(ctx); err != nil && !errors.Is(err, store.ErrDamaged) {
+	if err := s.store.AvailableNow(ctx); err != nil && !errors.Is(err, store.ErrDamaged) {
 		return err
 	}
 	return nil
@@ -508,6 +508,20 @@ func (s *Snapshotter) unread(ctx context.Context, err error) error {
 		return away
 	}
 	return fmt.Errorf("%w: %w", ErrUnread, err)
+}
+
+// refusedMost is how often something is read again that somebody else's tries have kept from being read, each of which takes longer
+// than one more.
+const refusedMost = 32
+
+// tried has something read again that was not asked for, as somebody has found a moment ago that the store is out of reach, while
+// it is not: that was of one file.
+func (s *Snapshotter) tried(ctx context.Context, read func() error) error {
+	err := read()
+	for n := 0; n < refusedMost && errors.Is(err, store.ErrNotTried) && s.away(ctx) == nil; n++ { // which has others tried again as well
+		err = read()
+	}
+	return err
 }
 
 // asDamage is for whoever proves what the store holds: that something is missing from a store which is there is damage to

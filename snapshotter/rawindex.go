@@ -180,6 +180,8 @@ type rawIndex struct {
 	root objects.MAC
 	// sound has nodes compared with their MACs.
 	sound bool
+	// read reads nodes; nil is Snapshotter.blob.
+	read func(resources.Type, objects.MAC) ([]byte, error)
 }
 
 // rawPaths is the index of paths of a snapshot.
@@ -209,9 +211,12 @@ func (s *Snapshotter) rawIndex(mac objects.MAC, root, node resources.Type, cmp f
 
 // node reads a node.
 func (x *rawIndex) node(mac objects.MAC) (*rawNode, error) {
-	read := x.s.blob
-	if x.sound {
+	read := x.read
+	switch {
+	case x.sound:
 		read = x.s.soundBlob
+	case read == nil:
+		read = x.s.blob
 	}
 	data, err := read(x.typ, mac)
 	if err != nil {

@@ -65,7 +65,7 @@ func (r *scrubbing) aside(ctx context.Context, k ledgerKey, cause error) bool {
 	if !errors.Is(cause, ErrUnavailable) || len(r.unread) == unreadMost {
 		return false
 	}
-	if err := r.s.store.Available(ctx); err != nil && !errors.Is(err, store.ErrDamaged) {
+	if r.s.away(ctx) != nil {
 		return false
 	}
 	r.s.log.Warn("a file of the store could not be read", "kind", kindOf(k), "file", hex.EncodeToString(k.mac[:]), "err", cause)

@@ -198,7 +198,7 @@ func (u *useSearch) chunks(ctx context.Context, mac objects.MAC, data []byte, er
 		return nil // it is in several places
 	}
 	if err != nil && errors.Is(readError("object", err), store.ErrUnavailable) {
-		if err := u.s.store.Available(ctx); err != nil && !errors.Is(err, store.ErrDamaged) {
+		if err := u.s.away(ctx); err != nil {
 			return err
 		}
 	}
@@ -300,7 +300,7 @@ func (u *useSearch) snapshot(ctx context.Context, r *record) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if err := u.s.store.Available(ctx); err != nil && !errors.Is(err, store.ErrDamaged) {
+			if err := u.s.away(ctx); err != nil {
 				return err
 			}
 			u.blind = true

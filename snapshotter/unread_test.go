@@ -167,3 +167,89 @@ func TestReadBackUnread(t *testing.T) {
 		t.Errorf("check of what is missing: got %v, want %v", err, snapshotter.ErrNotRead)
 	}
 }
+
+// elsewhere is a server of a store.
+type elsewhere interface {
+	Use(cfg *store.Config)
+	Files(dir string) []string
+	Size(name string) int64
+}
+
+// TestOneFileIsNotTheServer: a server that does not give one file, so that it looks as if it were away, ends neither checks nor
+// scrubs, and all else is read.
+func TestOneFileIsNotTheServer(t *testing.T) {
+	s3, line := storetest.ServeS3(t), storetest.ServeSFTP(t)
+	for name, tc := range map[string]struct {
+		elsewhere
+		withhold func(name string)
+		check    bool // the whole snapshot as well, which asks more often
+	}{
+		"s3 that is busy":             {s3, func(name string) { s3.Busy(name) }, true},
+		"sftp that ends a connection": {line, line.HangUpAt, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // what takes time are pauses between tries
+			r := newRig(t, tc.Use)
+			base := r.commit(snapshotter.ID{}, put("/", dir(0)), put("/d", dir(0)), put("/d/1", file(1, string(randomBytes(t, 1<<20)))))
+			before := tc.Files("packfiles")
+			bad := r.commit(base, put("/bad", file(2, string(randomBytes(t, 1<<20)))))
+			contents := added(tc, before, 1<<20)
+			good := r.commit(bad, remove("/bad"), put("/d/2", file(3, string(randomBytes(t, 1<<20)))))
+			if len(contents) != 1 {
+				t.Fatalf("%d packfiles of contents, want 1", len(contents))
+			}
+			tc.withhold(contents[0])
+			defer tc.withhold("")
+
+			for way, check := range map[string]func(c *snapshotter.Checker, id snapshotter.ID) (snapshotter.Sampled, error){
+				"check": func(c *snapshotter.Checker, id snapshotter.ID) (snapshotter.Sampled, error) {
+					return c.CheckFiles(t.Context(), id)
+				},
+				"sample": func(c *snapshotter.Checker, id snapshotter.ID) (snapshotter.Sampled, error) {
+					return c.Sample(t.Context(), id, 1)
+				},
+			} {
+				if way == "check" && !tc.check {
+					continue
+				}
+				c := r.checker()
+				_, err := check(c, bad)
+				wantUnread(t, way, err)
+				if err != nil && (!strings.Contains(err.Error(), "/bad: ") || strings.Contains(err.Error(), "more files")) {
+					t.Errorf("%s: got %v, want /bad alone to be unread", way, err)
+				}
+				if s, err := check(c, good); err != nil || len(s.Damaged) > 0 || c.GaveUp() != nil {
+					t.Errorf("%s of the next: %v, damaged: %v, given up: %v", way, err, s.Damaged, c.GaveUp())
+				}
+			}
+			rep, err := r.Scrub(t.Context(), snapshotter.ScrubConfig{Dir: t.TempDir(), Scope: snapshotter.ScrubAll})
+			wantUnread(t, "scrub", err)
+			if n := len(tc.Files("packfiles")); rep.Unread != 1 || rep.Left != 0 || rep.Packfiles != n-1 {
+				t.Errorf("scrub: %d unread and %d left, and %d packfiles of %d read, want all but 1", rep.Unread, rep.Left, rep.Packfiles, n)
+			}
+		})
+	}
+}
+
+// TestCheckWhileServerIsAway: when a server gives nothing any more, what a check is still to read does not wait for it one by one.
+func TestCheckWhileServerIsAway(t *testing.T) {
+	srv := storetest.ServeS3(t)
+	r := newRig(t, srv.Use, storetest.Plaintext)
+	id := r.many(t, snapshotter.ID{}, "d")
+	srv.Busy(append(added(srv, nil, 1<<20), "CONFIG")...) // what else there is is read before that
+	for way, check := range map[string]func(c *snapshotter.Checker) error{
+		"check": func(c *snapshotter.Checker) error { return c.Check(t.Context(), id) },
+		"sample": func(c *snapshotter.Checker) error {
+			_, err := c.Sample(t.Context(), id, 1)
+			return err
+		},
+	} {
+		before := srv.Refused()
+		if err := check(r.checker()); !errors.Is(err, snapshotter.ErrUnavailable) || errors.Is(err, snapshotter.ErrUnread) {
+			t.Errorf("%s: got %v, want %v and not %v", way, err, snapshotter.ErrUnavailable, snapshotter.ErrUnread)
+		}
+		if n := srv.Refused() - before; n == 0 || n > 32 { // of files that have a chunk each
+			t.Errorf("%s: %d requests, want some and fewer than files", way, n)
+		}
+	}
+}

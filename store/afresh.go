@@ -11,6 +11,8 @@ import (
 	"github.com/PlakarKorp/kloset/kcontext"
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
+
+	"github.com/snapgate/gateway/store/internal/backend"
 )
 
 // afresh is a view of the store, as kloset has it, beside the one that everybody uses.
@@ -71,13 +73,31 @@ type provingConn struct {
 	mu       sync.Mutex
 	err      error     // guarded by mu: the first one
 	patience *Patience // guarded by mu
+
+	asking sync.Mutex // held while it is asked whether the store is there: others wait for the answer
+	gone   bool       // guarded by asking: it was not
 }
 
 // begin forgets what was.
 func (c *provingConn) begin(patience *Patience) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.err, c.patience = nil, patience
+	c.mu.Unlock()
+	c.asking.Lock()
+	c.gone = false
+	c.asking.Unlock()
+}
+
+// there reports whether the store can be reached, for whoever was refused as somebody has found that it cannot: that may have been of
+// one file. When it is away, it stays so for all that is still to be read: each would wait.
+func (c *provingConn) there(ctx context.Context) bool {
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	if !c.gone {
+		_, err := c.Open(backend.Insist(ctx))
+		c.gone = err != nil
+	}
+	return !c.gone
 }
 
 // patient returns what bounds reading a file, nil if nothing does.
@@ -116,6 +136,9 @@ func (c *provingConn) Get(ctx context.Context, res storage.StorageResource, mac 
 		return nil, err
 	}
 	rd, err := c.conn.Get(ctx, res, mac, rg)
+	if errors.Is(err, backend.ErrNotTried) && c.there(ctx) {
+		rd, err = c.conn.Get(backend.Insist(ctx), res, mac, rg)
+	}
 	if err != nil {
 		c.note(err)
 		if ctx.Err() == nil {

@@ -138,11 +138,12 @@ func (s *Store) compareMAC(typ resources.Type, mac objects.MAC, data []byte) err
 // Blob reads a blob: as kloset's GetBlobBytes does it, and faster where the store has the
 // usual form. All but headers and signatures of snapshots is compared with its MAC: ErrDamaged. Safe for concurrent use.
 func (s *Store) Blob(typ resources.Type, mac objects.MAC) ([]byte, error) {
-	// Whatever goes wrong here, kloset gets to the bottom of, and its errors are known.
-	if data, ok := s.fastBlob(typ, mac); ok {
-		return data, nil
+	data, err := s.fastBlob(typ, mac)
+	if err == nil || errors.Is(err, ErrUnavailable) { // which it would be again
+		return data, err
 	}
-	data, err := s.repo.GetBlobBytes(typ, mac)
+	// Whatever else goes wrong, kloset gets to the bottom of, and its errors are known.
+	data, err = s.repo.GetBlobBytes(typ, mac)
 	if err == nil {
 		err = s.compareMAC(typ, mac, data)
 	}
@@ -196,16 +197,15 @@ func (s *Store) Doubtful(typ resources.Type, mac objects.MAC) bool {
 	return err == nil && !slices.ContainsFunc(places, func(p []byte) bool { return !doubtful(p) })
 }
 
-func (s *Store) fastBlob(typ resources.Type, mac objects.MAC) ([]byte, bool) {
+func (s *Store) fastBlob(typ resources.Type, mac objects.MAC) ([]byte, error) {
 	if !s.codec.fast {
-		return nil, false
+		return nil, errNotFast
 	}
 	payload, err := s.locator.locate(s, typ, mac)
 	if err != nil {
-		return nil, false
+		return nil, err
 	}
-	data, err := s.blobAt(typ, mac, payload)
-	return data, err == nil
+	return s.blobAt(typ, mac, payload)
 }
 
 // blobAnywhere reads a blob at whichever place it is sound. That may be in packfiles which are about

@@ -42,6 +42,8 @@ var (
 	// ErrLogin says, with ErrUnavailable, that the server of a store was reached, and that there
 	// is no login: it takes no key or password of ours, or its host key is not trusted.
 	ErrLogin = backend.ErrLogin
+	// ErrNotTried says, with ErrUnavailable, that a server was not asked, as an earlier call has found it out of reach a moment ago.
+	ErrNotTried = backend.ErrNotTried
 	// ErrLocked means that another process holds the store exclusively (maintenance), or, for
 	// maintenance, that somebody writes to it. A *LockedError in the chain says who.
 	ErrLocked = errors.New("store is locked by another process")

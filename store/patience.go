@@ -63,7 +63,7 @@ func newPatience(read func(packfile objects.MAC) error) *Patience {
 
 // readHead reads the first bytes of a packfile, not from a local copy.
 func (s *Store) readHead(packfile objects.MAC) (err error) {
-	rd, err := s.conn.connector.Get(context.Background(), storage.StorageResourcePackfile, packfile, &storage.Range{Length: storage.STORAGE_HEADER_SIZE})
+	rd, err := s.conn.connector.Get(backend.Insist(context.Background()), storage.StorageResourcePackfile, packfile, &storage.Range{Length: storage.STORAGE_HEADER_SIZE})
 	if err != nil {
 		return err
 	}
@@ -132,14 +132,22 @@ func (p *Patience) Note(packfile objects.MAC, err error) {
 	p.mu.Lock()
 	ask := []objects.MAC{p.given, p.copied}
 	p.mu.Unlock()
-	gives := slices.ContainsFunc(ask, func(mac objects.MAC) bool { return mac != (objects.MAC{}) && p.read(mac) == nil })
+	asked := true
+	gives := slices.ContainsFunc(ask, func(mac objects.MAC) bool {
+		if mac == (objects.MAC{}) {
+			return false
+		}
+		err := p.read(mac)
+		asked = asked && !errors.Is(err, backend.ErrNotTried)
+		return err == nil
+	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asking = false
 	switch {
 	case gives:
 		p.answered()
-	case p.allInVain(): // still
+	case asked && p.allInVain(): // still
 		p.end = fmt.Errorf("%d tries in a row to read %d packfiles were in vain: %w", p.row, len(p.vain), err)
 	}
 }

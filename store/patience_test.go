@@ -61,7 +61,22 @@ func TestPatience(t *testing.T) {
 		}
 	}
 
-	p := newPatience(func(objects.MAC) error { return nil })
+	notTried := 1
+	p := newPatience(func(objects.MAC) error {
+		if notTried--; notTried >= 0 {
+			return fmt.Errorf("%w (%w)", away, backend.ErrNotTried)
+		}
+		return nil
+	})
+	p.Note(mac(given), nil)
+	for try := range 2 * triesInVain {
+		p.Note(mac(try%packfilesInVain), away)
+	}
+	if err := p.Over(); err != nil || notTried >= 0 {
+		t.Errorf("what was given was not asked for at first: over: %v, %d more times", err, notTried)
+	}
+
+	p = newPatience(func(objects.MAC) error { return nil })
 	for range packfileTries {
 		p.Note(mac(0), fmt.Errorf("%w (%w)", away, backend.ErrNotTried))
 	}

@@ -218,7 +218,7 @@ func (m *Mending) Write(ctx context.Context) error {
 // readPlace reads a blob of a packfile that cannot be read whole, if it is sound, into dst, which is of
 // its length.
 func (s *Store) readPlace(ctx context.Context, p *packBytes, at *Place, dst []byte) (err error) {
-	rd, err := s.conn.connector.Get(ctx, storage.StorageResourcePackfile, at.Packfile,
+	rd, err := s.conn.connector.Get(backend.Insist(ctx), storage.StorageResourcePackfile, at.Packfile,
 		&storage.Range{Offset: at.Offset + uint64(headerSize), Length: at.Length})
 	if err != nil {
 		return err

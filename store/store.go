@@ -403,7 +403,7 @@ func (s *Store) Refresh(ctx context.Context) error {
 }
 
 // Available returns nil when the store is there and is the one that was opened;
-// ErrUnavailable or ErrReplaced otherwise. It reads one small file.
+// ErrUnavailable, shortly after somebody has found it out of reach with ErrNotTried, or ErrReplaced otherwise. It reads one small file.
 func (s *Store) Available(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -431,6 +431,10 @@ func (s *Store) Available(ctx context.Context) error {
 	s.wrapped = wrapped
 	return nil
 }
+
+// AvailableNow is Available that asks in any case: for whoever has to tell a store that is away from one that does not give
+// one of its files.
+func (s *Store) AvailableNow(ctx context.Context) error { return s.Available(backend.Insist(ctx)) }
 
 // States lists the identifiers of the states in the store, which change whenever
 // somebody has written to it.

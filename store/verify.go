@@ -189,9 +189,9 @@ func (s *Store) blame(ctx context.Context, cause error) (missing bool, err error
 	return false, nil
 }
 
-// reachable is Available for those who do not mind that the configuration is damaged.
+// reachable is AvailableNow for those who do not mind that the configuration is damaged.
 func (s *Store) reachable(ctx context.Context) error {
-	err := s.Available(ctx)
+	err := s.AvailableNow(ctx)
 	if err == nil || errors.Is(err, ErrDamaged) || !errors.Is(err, ErrUnavailable) && errors.Is(s.VerifyConfig(ctx), ErrDamaged) {
 		return ctx.Err()
 	}
@@ -200,7 +200,7 @@ func (s *Store) reachable(ctx context.Context) error {
 
 // readFile reads a file of the store, as far as that is possible.
 func (s *Store) readFile(ctx context.Context, res storage.StorageResource, mac objects.MAC, most int, pace Pace) (data []byte, err error) {
-	rd, err := s.conn.connector.Get(ctx, res, mac, nil)
+	rd, err := s.conn.connector.Get(backend.Insist(ctx), res, mac, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -359,7 +359,7 @@ func (s *Store) checkEncoded(p *packBytes, at *Place, encoded []byte) error {
 // is fs.ErrNotExist when there is none, ErrDamaged when it is not as it was written, and another
 // one when the store cannot be reached.
 func (s *Store) VerifyState(ctx context.Context, id objects.MAC, pace Pace) (n int64, err error) {
-	rd, err := s.conn.connector.Get(ctx, storage.StorageResourceState, id, nil)
+	rd, err := s.conn.connector.Get(backend.Insist(ctx), storage.StorageResourceState, id, nil)
 	if err == nil {
 		n, err = s.compareTrailer(ctx, rd, pace)
 		err = errors.Join(err, rd.Close())
@@ -419,7 +419,7 @@ func pause(ctx context.Context, pace Pace) error {
 // VerifyConfig reads the store's configuration back. The error is ErrDamaged when it is not as it
 // was when the store was opened, or missing.
 func (s *Store) VerifyConfig(ctx context.Context) error {
-	wrapped, err := backend.GetBytes(ctx, s.files, backend.ConfigName, maxConfigBytes)
+	wrapped, err := backend.GetBytes(backend.Insist(ctx), s.files, backend.ConfigName, maxConfigBytes)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()

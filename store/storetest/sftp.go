@@ -29,6 +29,7 @@ type SFTPServer struct {
 	addr     string
 	password string // the file of it
 	fail     atomic.Pointer[func(name string) error]
+	hangUp   atomic.Pointer[string]
 	read     atomic.Int64 // bytes of files
 	tasks    sync.WaitGroup
 
@@ -43,7 +44,6 @@ const sftpRoot = "/store"
 func ServeSFTP(tb testing.TB) *SFTPServer {
 	tb.Helper()
 	s := &SFTPServer{tb: tb, handlers: sftp.InMemHandler(), password: filepath.Join(tb.TempDir(), "password")}
-	s.handlers.FileGet = failingReads{s.handlers.FileGet, s}
 	s.handlers.FileCmd = withoutModes{s.handlers.FileCmd.(sftp.PosixRenameFileCmder)}
 	s.config = &ssh.ServerConfig{PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, nil }}
 	signer, err := ssh.NewSignerFromKey(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize)))
@@ -87,6 +87,9 @@ func (s *SFTPServer) FailReads(fail func(name string) error) {
 	}
 	s.fail.Store(&fail)
 }
+
+// HangUpAt has the server end a connection that is to read a file of the store; "" is none.
+func (s *SFTPServer) HangUpAt(name string) { s.hangUp.Store(&name) }
 
 // BytesRead returns how many bytes of files it has given so far.
 func (s *SFTPServer) BytesRead() int64 { return s.read.Load() }
@@ -202,7 +205,9 @@ func (s *SFTPServer) serve(conn net.Conn) {
 				}
 				s.tasks.Go(func() {
 					defer ch.Close()
-					_ = sftp.NewRequestServer(ch, s.handlers).Serve() // it ends with the connection
+					h := s.handlers
+					h.FileGet = failingReads{h.FileGet, s, conn}
+					_ = sftp.NewRequestServer(ch, h).Serve() // it ends with the connection
 				})
 			}
 		})
@@ -223,7 +228,8 @@ func (w withoutModes) Filecmd(r *sftp.Request) error {
 // failingReads reads files, unless that is to fail.
 type failingReads struct {
 	sftp.FileReader
-	s *SFTPServer
+	s    *SFTPServer
+	conn net.Conn
 }
 
 // Fileread implements sftp.FileReader.
@@ -232,7 +238,12 @@ func (f failingReads) Fileread(r *sftp.Request) (io.ReaderAt, error) {
 	if err != nil {
 		return nil, err
 	}
-	return failingReader{rd, f.s, strings.TrimPrefix(r.Filepath, sftpRoot+"/")}, nil
+	name := strings.TrimPrefix(r.Filepath, sftpRoot+"/")
+	if at := f.s.hangUp.Load(); at != nil && *at == name {
+		_ = f.conn.Close() // it is what is wanted
+		return nil, net.ErrClosed
+	}
+	return failingReader{rd, f.s, name}, nil
 }
 
 type failingReader struct {

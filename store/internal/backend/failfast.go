@@ -33,8 +33,22 @@ func NewFailFast(b Backend, pause time.Duration) *FailFast {
 	return &FailFast{Backend: b, pause: pause}
 }
 
+// insistKey marks the contexts that Insist returns.
+type insistKey struct{}
+
+// Insist returns a context whose calls a FailFast makes whatever earlier ones have found, which may have been of one file: it is for
+// whoever has to say what can be read. When they fail, that keeps no others from being tried.
+func Insist(ctx context.Context) context.Context { return context.WithValue(ctx, insistKey{}, true) }
+
 // do makes a call, or returns the error of an earlier one.
-func (f *FailFast) do(call func() error) error {
+func (f *FailFast) do(ctx context.Context, call func() error) error {
+	if ctx.Value(insistKey{}) != nil {
+		err := call()
+		if !unreachable(err) {
+			f.end(false, err)
+		}
+		return err
+	}
 	tries, err := f.begin()
 	if err != nil {
 		return err
@@ -91,7 +105,7 @@ func unreachable(err error) bool {
 
 // Put implements Files.
 func (f *FailFast) Put(ctx context.Context, name string, rd io.Reader) (n int64, err error) {
-	err = f.do(func() error {
+	err = f.do(ctx, func() error {
 		n, err = f.Backend.Put(ctx, name, rd)
 		return err
 	})
@@ -100,7 +114,7 @@ func (f *FailFast) Put(ctx context.Context, name string, rd io.Reader) (n int64,
 
 // Get implements Files.
 func (f *FailFast) Get(ctx context.Context, name string, offset, length int64) (rd io.ReadCloser, err error) {
-	err = f.do(func() error {
+	err = f.do(ctx, func() error {
 		rd, err = f.Backend.Get(ctx, name, offset, length)
 		return err
 	})
@@ -109,7 +123,7 @@ func (f *FailFast) Get(ctx context.Context, name string, offset, length int64) (
 
 // Stat implements Files.
 func (f *FailFast) Stat(ctx context.Context, name string) (info Info, err error) {
-	err = f.do(func() error {
+	err = f.do(ctx, func() error {
 		info, err = f.Backend.Stat(ctx, name)
 		return err
 	})
@@ -118,20 +132,20 @@ func (f *FailFast) Stat(ctx context.Context, name string) (info Info, err error)
 
 // List implements Files.
 func (f *FailFast) List(ctx context.Context, dir string, each func(string) error) error {
-	return f.do(func() error { return f.Backend.List(ctx, dir, each) })
+	return f.do(ctx, func() error { return f.Backend.List(ctx, dir, each) })
 }
 
 // Remove implements Files.
 func (f *FailFast) Remove(ctx context.Context, name string) error {
-	return f.do(func() error { return f.Backend.Remove(ctx, name) })
+	return f.do(ctx, func() error { return f.Backend.Remove(ctx, name) })
 }
 
 // Create implements Backend.
 func (f *FailFast) Create(ctx context.Context) error {
-	return f.do(func() error { return f.Backend.Create(ctx) })
+	return f.do(ctx, func() error { return f.Backend.Create(ctx) })
 }
 
 // Sweep implements Backend.
 func (f *FailFast) Sweep(ctx context.Context, now time.Time) error {
-	return f.do(func() error { return f.Backend.Sweep(ctx, now) })
+	return f.do(ctx, func() error { return f.Backend.Sweep(ctx, now) })
 }

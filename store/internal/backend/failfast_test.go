@@ -16,12 +16,13 @@ import (
 type downBackend struct {
 	backend.Backend // nil
 	down            bool
+	bad             string // a file that it does not give when it is not down
 	calls           int
 }
 
-func (b *downBackend) Stat(context.Context, string) (backend.Info, error) {
+func (b *downBackend) Stat(_ context.Context, name string) (backend.Info, error) {
 	b.calls++
-	if !b.down {
+	if !b.down && name != b.bad {
 		return backend.Info{}, nil
 	}
 	time.Sleep(time.Minute)
@@ -69,6 +70,35 @@ func TestFailFast(t *testing.T) {
 		}
 		if down.calls != 5 {
 			t.Errorf("%d calls, want 5", down.calls)
+		}
+	})
+}
+
+// TestFailFastInsist: whoever insists is not refused, nor are others as it has failed; and what it is given others are given again.
+func TestFailFastInsist(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := backend.NewFailFast(&downBackend{bad: "bad"}, time.Hour)
+		stat := func(ctx context.Context, name string) error {
+			_, err := b.Stat(ctx, name)
+			return err
+		}
+		insist := backend.Insist(t.Context())
+		for range 2 {
+			if err := stat(insist, "bad"); !errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, backend.ErrNotTried) {
+				t.Errorf("insisting: got %v, want %v", err, syscall.ETIMEDOUT)
+			}
+		}
+		if err := stat(t.Context(), "good"); err != nil {
+			t.Errorf("after one has failed that insisted: %v", err)
+		}
+		if err := stat(t.Context(), "bad"); !errors.Is(err, syscall.ETIMEDOUT) {
+			t.Errorf("got %v, want %v", err, syscall.ETIMEDOUT)
+		}
+		if err := stat(t.Context(), "good"); !errors.Is(err, backend.ErrNotTried) {
+			t.Errorf("after one has failed: got %v, want %v", err, backend.ErrNotTried)
+		}
+		if err := errors.Join(stat(insist, "good"), stat(t.Context(), "good")); err != nil {
+			t.Errorf("after one that insisted was answered: %v", err)
 		}
 	})
 }
