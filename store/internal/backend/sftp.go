@@ -68,8 +68,8 @@ type SFTPConfig struct {
 }
 
 // SFTP is a Backend in a directory of an SFTP server, with the layout of plakar's connector. A
-// file is written to a temporary name in the same directory, a lock in that of the store, synced and
-// renamed over the other, where the server can do so. On one without posix-rename@openssh.com the other
+// file is written to a temporary name in the same directory, a lock in that of the store, synced,
+// renamed over the other, where the server can do so, and synced by its name. On one without posix-rename@openssh.com the other
 // moves aside meanwhile (see makeRoom): Get finds it there, and Stat, but for locks; List does not. One without
 // fsync@openssh.com keeps its own time.
 type SFTP struct {

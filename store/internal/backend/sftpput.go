@@ -64,6 +64,9 @@ func (s *SFTP) Put(ctx context.Context, name string, rd io.Reader) (int64, error
 			return s.write(c, src, tmp, name)
 		})
 	}
+	if err == nil && dirOf(name) != LocksDir {
+		err = s.call(ctx, true, func(c *sftp.Client, _ func()) error { return s.syncName(c, name) })
+	}
 	if err == nil {
 		return src.n, nil
 	}
@@ -136,6 +139,30 @@ func (s *SFTP) write(c *sftp.Client, src *source, tmp, name string) error {
 		return err
 	}
 	return s.rename(c, tmp, name)
+}
+
+// syncName has the server write to its disk that a file has its name, which is not so when a rename is answered.
+// SFTP opens no directories. On the file systems that servers have (ext4, XFS, Btrfs, ZFS) what is known of a
+// file's name goes with the file.
+func (s *SFTP) syncName(c *sftp.Client, name string) error {
+	if _, ok := c.HasExtension(extSync); !ok {
+		return nil
+	}
+	err := s.syncBy(c, name, os.O_RDONLY)
+	if err != nil && !isBroken(err) { // Windows flushes only what is open for writing
+		if werr := s.syncBy(c, name, os.O_WRONLY); werr == nil || isBroken(werr) {
+			return werr
+		}
+	}
+	return err
+}
+
+func (s *SFTP) syncBy(c *sftp.Client, name string, flags int) error {
+	f, err := c.OpenFile(s.path(name), flags)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func (s *SFTP) fill(c *sftp.Client, f *sftp.File, src *source, durable bool) error {

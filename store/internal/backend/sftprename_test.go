@@ -3,6 +3,7 @@ package backend_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -41,6 +42,63 @@ func TestSFTPOpenSSH(t *testing.T) {
 // is refreshed.
 func replaceable() []string {
 	return []string{backend.ConfigName, storetest.FileName(backend.PackfilesDir, 1), storetest.FileName(backend.LocksDir, 1)}
+}
+
+// TestSFTPSyncsNames: a file has its name, on the server's disk, when Put has returned. OpenSSH's server tells what it does.
+func TestSFTPSyncsNames(t *testing.T) {
+	for _, name := range replaceable() {
+		root := filepath.Join(t.TempDir(), "store")
+		d := storetest.NewOpenSSH(t, "-e", "-l", "VERBOSE")
+		var log bytes.Buffer
+		d.Log = &log
+		b := backend.NewSFTP(backend.SFTPConfig{Dialer: d, Root: root, Token: "token", Connections: 1})
+		err := b.Create(t.Context())
+		if err == nil {
+			err = backend.PutBytes(t.Context(), b, name, []byte("new"))
+		}
+		if err := errors.Join(err, b.Close()); err != nil {
+			t.Fatal(err)
+		}
+		_, after, ok := strings.Cut(log.String(), fmt.Sprintf("new %q", filepath.Join(root, name)))
+		if !ok {
+			t.Fatalf("%s: no rename in\n%s", name, &log)
+		}
+		synced := strings.Contains(after, fmt.Sprintf("fsync %q", filepath.Join(root, name)))
+		if lock := strings.HasPrefix(name, backend.LocksDir); synced == lock {
+			t.Errorf("%s: synced %v after the rename:\n%s", name, synced, after)
+		}
+	}
+}
+
+// TestSFTPSyncLost loses the connection when the server is to write a name to its disk: that is repeated, and a Put without
+// it has failed.
+func TestSFTPSyncLost(t *testing.T) {
+	name := storetest.FileName(backend.StatesDir, 1)
+	for _, always := range []bool{false, true} {
+		d := storetest.NewOpenSSH(t)
+		b := openSFTP(t, d, filepath.Join(t.TempDir(), "store"))
+		lost := errors.New("lost")
+		renamed, times := false, 0
+		if err := b.Create(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Close(); err != nil { // nothing of the connections so far may see what changes
+			t.Fatal(err)
+		}
+		d.Syncing = func() error {
+			if !renamed {
+				renamed = true // the next follows it
+				return nil
+			}
+			if times++; times == 1 || always {
+				return lost
+			}
+			return nil
+		}
+		if err := backend.PutBytes(t.Context(), b, name, []byte("new")); (err != nil) != always || times < 2 {
+			t.Errorf("always %v: put: %v, asked %d times", always, err, times)
+		}
+	}
 }
 
 // TestSFTPRenameForbidden has a server that permits no rename: the file that is there stays.
