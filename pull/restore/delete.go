@@ -18,10 +18,18 @@ func (r *run) remove(ctx context.Context) error {
 		return nil
 	}
 	slices.SortFunc(r.extras, func(a, b extra) int { return strings.Compare(a.path, b.path) })
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r.cancel = cancel
 	if r.DryRun {
 		for _, x := range r.extras {
 			r.note("delete", x.path, x.t, 0)
-			r.Report.gone.Add(1)
+			if err := r.countTree(ctx, x); err != nil {
+				r.failed(ctx, x.path, err)
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 		}
 		return nil
 	}
@@ -45,9 +53,6 @@ func (r *run) remove(ctx context.Context) error {
 	if !ok {
 		return ErrNotDeleted
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	r.cancel = cancel
 	dirs := map[string]struct{}{} // that were changed
 	for _, x := range r.extras {
 		if ctx.Err() != nil {
@@ -181,20 +186,7 @@ func (r *run) removeTree(ctx context.Context, x extra) error {
 	if x.t != pull.Dir || pull.KindOf(err) == pull.KindConnection || ctx.Err() != nil {
 		return err
 	}
-	var below []extra
-	lerr := r.Retry.Do(ctx, func() (bool, error) {
-		below = nil
-		return false, r.Target.ReadDir(ctx, x.path, func(e pull.Entry) error {
-			switch {
-			case e.Err != nil:
-				return e.Err
-			case len(below) == maxExtras:
-				return errors.New("too many names")
-			}
-			below = append(below, extra{child(x.path, e.Name), e.Type})
-			return nil
-		})
-	})
+	below, lerr := r.below(ctx, x)
 	if lerr != nil {
 		return lerr
 	}
@@ -212,4 +204,39 @@ func (r *run) removeTree(ctx context.Context, x extra) error {
 		return nil
 	}
 	return err
+}
+
+// below is what a directory has.
+func (r *run) below(ctx context.Context, x extra) (below []extra, err error) {
+	err = r.Retry.Do(ctx, func() (bool, error) {
+		below = nil
+		return false, r.Target.ReadDir(ctx, x.path, func(e pull.Entry) error {
+			switch {
+			case e.Err != nil:
+				return e.Err
+			case len(below) == maxExtras:
+				return errors.New("too many names")
+			}
+			below = append(below, extra{child(x.path, e.Name), e.Type})
+			return nil
+		})
+	})
+	return below, err
+}
+
+// countTree counts what removeTree would remove.
+func (r *run) countTree(ctx context.Context, x extra) error {
+	if x.t == pull.Dir {
+		below, err := r.below(ctx, x)
+		if err != nil {
+			return err
+		}
+		for _, b := range below {
+			if err := r.countTree(ctx, b); err != nil {
+				return err
+			}
+		}
+	}
+	r.Report.gone.Add(1)
+	return nil
 }

@@ -29,7 +29,7 @@ type Counts struct {
 	Kept          int64 `json:"kept"`      // were there, differ, and were kept, as overwrite says
 	Resumed       int64 `json:"resumed"`   // files that an earlier run had begun
 	Verified      int64 `json:"verified"`  // files and symbolic links that were read back
-	Deleted       int64 `json:"deleted"`   // names that the snapshot does not have
+	Deleted       int64 `json:"deleted"`   // names that the snapshot does not have, those below directories, too
 
 	DoneBytes int64 `json:"done_bytes"` // of files that are there, or as far as they are
 	SentBytes int64 `json:"sent_bytes"` // also what was sent twice

@@ -242,7 +242,9 @@ func TestDryRun(t *testing.T) {
 			t.Errorf("it would do %.300s", all)
 		}
 		write(t, filepath.Join(dir, "small"), "other")
-		write(t, filepath.Join(dir, "extra"), "x")
+		for _, name := range []string{"extra", "old/x", "old/deep/y"} {
+			write(t, filepath.Join(dir, name), "x")
+		}
 		before := describe(t, dir)
 		ops = nil
 		report := run(t, k.open(t, dir), tr, dry, func(c *restore.Config) { c.Delete, c.Confirm = true, nobodyAsks(t) })
@@ -251,8 +253,15 @@ func TestDryRun(t *testing.T) {
 		if all := strings.Join(ops, "\n"); !strings.Contains(all, "replace /small") || !strings.Contains(all, "delete /extra") {
 			t.Errorf("it would do %s", all)
 		}
-		if c := report.Counts(); c.SentBytes != 0 || c.Deleted != 1 || c.Replaced != 1 {
+		if c := report.Counts(); c.SentBytes != 0 || c.Deleted != 5 || c.Replaced != 1 {
 			t.Errorf("counts %+v", c)
+		}
+		report = run(t, k.open(t, dir), tr, func(c *restore.Config) {
+			c.Delete, c.Confirm = true, func(context.Context, restore.Extras) (bool, error) { return true, nil }
+		})
+		clean(t, report)
+		if c := report.Counts(); c.Deleted != 5 || c.Replaced != 1 {
+			t.Errorf("counts without a dry run %+v", c)
 		}
 	})
 }
