@@ -2,8 +2,6 @@ package vfs
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"path"
 	"strings"
 	"time"
@@ -388,7 +386,7 @@ func (w *walker) stepView(ctx context.Context, cur *place, name Name, elem strin
 	p.name, p.path = name, path.Join(cur.path, elem)
 	var err error
 	if p.entry, err = cur.view.Lstat(ctx, p.path); err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
+		if !isMissing(err) {
 			return nil, viewError(err)
 		}
 		p.absent = true

@@ -105,10 +105,16 @@ func nodeOf(e snapshotter.Entry, from string) *node {
 	return n
 }
 
+// isMissing reports whether err, of a View, says that it has no such name. A store that is not there says of its own files
+// that they do not exist: that is nothing about the name.
+func isMissing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) && !errors.Is(err, snapshotter.ErrUnavailable)
+}
+
 // baseError makes an *Error of what a View returned.
 func baseError(op string, name Name, err error) error {
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case isMissing(err):
 		return errCause(op, name, KindNotExist, err)
 	case errors.Is(err, snapshotter.ErrUnavailable), errors.Is(err, snapshotter.ErrBusy):
 		return errCause(op, name, KindUnavailable, err)
@@ -132,7 +138,7 @@ func (t *tree) lookup(ctx context.Context, name Name) (*node, error) {
 			rest := path.Join(n.from, strings.Join(elems[i:], "/"))
 			if e, err := t.base.Lstat(ctx, rest); err == nil {
 				return nodeOf(e, rest), nil
-			} else if !errors.Is(err, fs.ErrNotExist) {
+			} else if !isMissing(err) {
 				return nil, baseError("lookup", name, err)
 			}
 		}
@@ -166,7 +172,7 @@ func (t *tree) baseChild(ctx context.Context, n *node, elem string) (*node, erro
 	}
 	from := path.Join(n.from, elem)
 	e, err := t.base.Lstat(ctx, from)
-	if errors.Is(err, fs.ErrNotExist) {
+	if isMissing(err) {
 		return nil, nil
 	}
 	if err != nil {

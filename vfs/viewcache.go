@@ -4,7 +4,6 @@ import (
 	"container/list"
 	"context"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"sync"
 
@@ -223,7 +222,7 @@ func (v *views) hasDir(ctx context.Context, id snapshotter.ID, dir string) (bool
 }
 
 func skipNotExist(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+	if isMissing(err) {
 		return nil
 	}
 	return err

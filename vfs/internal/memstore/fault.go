@@ -21,6 +21,11 @@ func (r *Repository) FailReads(err error) { r.set(func(f *faults) { f.read = err
 // nil ends that.
 func (r *Repository) FailIndex(err error) { r.set(func(f *faults) { f.index = err }) }
 
+// FailName makes everything that looks at a path of a snapshot, or at one below it, fail with err; nil ends that.
+func (r *Repository) FailName(path string, err error) {
+	r.set(func(f *faults) { f.unread, f.name = path, err })
+}
+
 // Lack makes the repository one that does not have the header of a snapshot, and does not know whether it is lost: the others can
 // be listed and read, and nothing is committed. The zero ID ends that.
 func (r *Repository) Lack(id snapshotter.ID) { r.set(func(f *faults) { f.lacking = id }) }

@@ -50,6 +50,8 @@ type stored struct {
 
 type faults struct {
 	commit, afterCommit, index, read error
+	name                             error // of unread and what is below it
+	unread                           string
 	lacking                          snapshotter.ID
 }
 

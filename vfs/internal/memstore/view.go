@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"sort"
+	"strings"
 	"sync/atomic"
 
 	"github.com/snapgate/gateway/snapshotter"
@@ -63,6 +64,15 @@ func (v *View) find(p string) (*node, error) {
 		return nil, fmt.Errorf("memstore: view: %w", fs.ErrClosed)
 	}
 	if err := v.repo.fault(func(f faults) error { return f.index }); err != nil {
+		return nil, err
+	}
+	err := v.repo.fault(func(f faults) error {
+		if p != f.unread && f.unread != "/" && !strings.HasPrefix(p, f.unread+"/") {
+			return nil
+		}
+		return f.name
+	})
+	if err != nil {
 		return nil, err
 	}
 	if !isCanonical(p) {
