@@ -41,6 +41,8 @@ var (
 	ErrUnavailable = store.ErrUnavailable
 	// ErrBusy means that another process holds the store (plakar maintenance): try later.
 	ErrBusy = store.ErrLocked
+	// ErrDamaged means that what the store has is not what was written.
+	ErrDamaged = store.ErrDamaged
 	// ErrNoSnapshot means that no snapshot has the given ID.
 	ErrNoSnapshot = errors.New("no such snapshot")
 )

@@ -27,6 +27,9 @@ func (s *share) commitNext(ctx context.Context) (bool, error) {
 }
 
 func (s *share) commitOldest(ctx context.Context) (bool, error) {
+	if err := s.settle(ctx); err != nil {
+		return true, err
+	}
 	began := time.Now()
 	s.mu.Lock()
 	if len(s.ledger.sealed) == 0 {

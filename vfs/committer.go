@@ -193,6 +193,8 @@ func (c *committer) step(ctx context.Context) time.Duration {
 			return min(c.retryAt.Sub(now), maxNap)
 		}
 		d.commit = true
+	case st.headless:
+		d.commit = true // after a failure it has its time
 	case d.commit && st == c.spent:
 		return maxNap
 	}

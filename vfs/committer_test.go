@@ -101,12 +101,15 @@ func (f *fakeShare) commitNext(ctx context.Context) (bool, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.sets) == 0 {
+	if len(f.sets) == 0 && !f.st.headless {
 		return false, nil
 	}
 	f.attempts = append(f.attempts, time.Now())
 	if f.fail != nil {
 		return true, f.fail
+	}
+	if f.st.headless = false; len(f.sets) == 0 {
+		return false, nil
 	}
 	f.snapshots = append(f.snapshots, fmt.Sprintf("%s:%d", f.reasons[0], f.sets[0]))
 	f.sets, f.reasons = f.sets[1:], f.reasons[1:]
@@ -407,5 +410,23 @@ func TestCommitterDoesNotSpin(t *testing.T) {
 		wantMade(t, f)
 		f.change(true)
 		wantMade(t, f, "close:1")
+	})
+}
+
+// A share that waits for its head looks for it by itself, whatever its policy.
+func TestCommitterLooksForHead(t *testing.T) {
+	commitsFrom(t, ShareConfig{When: WhenManual}, func(f *fakeShare) {
+		f.st.headless, f.fail = true, snapshotter.ErrUnavailable
+	}, func(t *testing.T, f *fakeShare, c *committer) {
+		time.Sleep(10 * time.Minute)
+		f.mu.Lock()
+		n := len(f.attempts)
+		f.mu.Unlock()
+		if n < 10 || n > 40 {
+			t.Errorf("%d attempts in ten minutes, want one a minute or a few more", n)
+		}
+		f.setFail(nil)
+		time.Sleep(time.Minute)
+		want(t, "waits", f.state().headless, false)
 	})
 }

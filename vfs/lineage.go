@@ -133,20 +133,28 @@ func (s *share) replaceHead(ctx context.Context) (replaced bool, err error) {
 	}
 	s.logRemovedHead(newest)
 	return true, s.exec(ctx, func() error {
-		if err := r.replay(s.seq.ctx, s, s.setsAfter(nil)); err != nil {
+		if err := s.rebaseAll(r, newest.ID); err != nil {
 			return err
 		}
-		s.mu.Lock()
-		s.ledger.last.id = newest.ID
-		for _, set := range s.ledger.sealed {
-			set.tree, set.leftOut = r.sealed[set], 0 // what was left out shows again
-		}
-		done := s.ledger.last
-		s.mu.Unlock()
-		s.live.Store(r.tree)
-		s.noteCommit(done)
+		s.noteCommit(s.head())
 		return nil
 	})
+}
+
+// rebaseAll puts all that is pending above the tree of r, of which the snapshot is head. Called by the sequencer only.
+func (s *share) rebaseAll(r *rebase, head snapshotter.ID) error {
+	if err := r.replay(s.seq.ctx, s, s.setsAfter(nil)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.ledger.last.id = head
+	for _, set := range s.ledger.sealed {
+		set.tree, set.leftOut = r.sealed[set], 0 // what was left out shows again
+	}
+	s.mu.Unlock()
+	s.live.Store(r.tree)
+	s.headless.Store(nil)
+	return nil
 }
 
 // Reopen has the shares that show some of the given snapshots open their heads anew, after others were made in
@@ -177,18 +185,10 @@ func (s *share) reopenHead(ctx context.Context) error {
 		return err
 	}
 	r.lenient = r.tree.lossy()
-	return s.exec(ctx, func() error {
-		if err := r.replay(s.seq.ctx, s, s.setsAfter(nil)); err != nil {
-			return err
-		}
-		s.mu.Lock()
-		for _, set := range s.ledger.sealed {
-			set.tree, set.leftOut = r.sealed[set], 0 // what was left out shows again
-		}
-		s.mu.Unlock()
-		s.live.Store(r.tree)
-		return nil
-	})
+	if h := s.headless.Load(); h != nil {
+		r.lenient = r.lenient || h.lenient
+	}
+	return s.exec(ctx, func() error { return s.rebaseAll(r, head) })
 }
 
 // reapply applies an accepted operation to another head than it was accepted over. When

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/vfs/internal/journal"
 	"github.com/snapgate/gateway/vfs/internal/spool"
 )
@@ -21,6 +20,7 @@ type Recovery struct {
 	Partials int  // uploads that can be resumed
 	Removed  int  // leftovers of the spool that were removed
 	Away     bool // the store could not be reached; the head is opened when it is back
+	Headless bool // the changes wait for their head, which cannot be read
 }
 
 // openShare opens a share's journal and spool and brings its live tree back: the head
@@ -179,6 +179,7 @@ func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) erro
 	if err != nil {
 		return err
 	}
+	rec.Headless = s.headless.Load() != nil
 	keep := map[spool.ID]bool{}
 	for id := range live {
 		keep[id] = true
@@ -198,30 +199,37 @@ func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) erro
 	return nil
 }
 
-// headTree opens the head, or stands in for it while the store is away.
+// headTree opens the head, or stands in for it while it cannot be read.
 func (s *share) headTree(ctx context.Context, away bool) (*tree, error) {
 	id := s.ledger.last.id
 	if id.IsZero() {
 		return newTree(ctx, id, nil, time.Now().UTC())
 	}
 	if !away {
-		return s.openHead(ctx, id)
+		if t, err := s.openHead(ctx, id); err == nil || !isUnread(err) {
+			return t, err
+		}
 	}
 	base := &awayView{repo: s.system.cfg.Repository, id: id}
 	if t, err := newTree(ctx, id, base, time.Now().UTC()); err == nil {
 		return t, nil // its names are at hand
 	}
-	root := &node{
-		typ: TypeDir, from: "/", unknown: true,
-		attr: snapshotter.Attr{Mode: 0o755, ModTime: s.ledger.last.time},
-	}
-	return &tree{root: root, head: id, base: base}, nil
+	return unknownTree(id, base, s.ledger.last.time), nil
 }
 
 // replay applies what the head does not have, rebuilds the sets and the upload table, and
-// returns the spool files that are still needed.
+// returns the spool files that are still needed. While what it needs of the head cannot be read, the sets are rebuilt
+// without their trees, and wait for the head: see settle.
 func (s *share) replay(ctx context.Context, t *tree, ops []replayed, lenient bool) (map[spool.ID]*content, error) {
 	live := map[spool.ID]*content{}
+	var unread error // why nothing is applied any more
+	applied := func(next *tree, err error) error {
+		if err != nil && isUnread(err) {
+			unread, next, err = err, nil, nil
+		}
+		t = next
+		return err
+	}
 	for i, r := range ops {
 		o := r.op
 		s.uploads.made.recall(o, s.started)
@@ -239,7 +247,7 @@ func (s *share) replay(ctx context.Context, t *tree, ops []replayed, lenient boo
 			continue
 		}
 		if o.kind == opSeal {
-			if err := s.replaySeal(ctx, t, r, ops[i+1:]); err != nil {
+			if err := applied(t, s.replaySeal(ctx, t, r, ops[i+1:])); err != nil {
 				return nil, err
 			}
 			continue
@@ -253,23 +261,28 @@ func (s *share) replay(ctx context.Context, t *tree, ops []replayed, lenient boo
 				live[o.content.spool] = o.content
 			}
 		}
-		next, err := s.reapply(ctx, t, o, s.ledger.open.number, lenient)
-		if err != nil {
-			return nil, fmt.Errorf("replay journal record %d (%v %s): %w", r.pos, o.kind, o.name, err)
+		if unread == nil {
+			if err := applied(s.reapply(ctx, t, o, s.ledger.open.number, lenient)); err != nil {
+				return nil, fmt.Errorf("replay journal record %d (%v %s): %w", r.pos, o.kind, o.name, err)
+			}
 		}
-		t = next
 		s.seq.temps = s.seq.temps || s.isTemp(o.name) || !o.to.IsZero() && s.isTemp(o.to)
 		s.ledger.open.add(o, s.isTemp)
 		s.seq.hold(o)
 		s.ledger.bytes += nodeCost
 		s.intake.made(1)
 	}
-	s.live.Store(t)
+	if unread != nil {
+		s.behead(&headless{unread, lenient})
+	} else {
+		s.live.Store(t)
+	}
 	return live, s.checkSpool(live)
 }
 
 // replaySeal closes the open set as the sequencer did. What it carried over follows in the
-// journal, in the seal's own batch: settings and the clock may say something else by now.
+// journal, in the seal's own batch: settings and the clock may say something else by now. The set gets its tree of t, if
+// there is one and the head can be read; that it cannot is an error of a set that is closed.
 func (s *share) replaySeal(ctx context.Context, t *tree, r replayed, after []replayed) error {
 	set := s.ledger.open
 	if len(set.ops) == 0 {
@@ -282,14 +295,16 @@ func (s *share) replaySeal(ctx context.Context, t *tree, r replayed, after []rep
 		set.carried = append(set.carried, next.op.name)
 	}
 	var err error
-	if set.tree, err = t.hide(ctx, set.carried); err != nil {
-		return err
+	if t != nil {
+		if set.tree, err = t.hide(ctx, set.carried); err != nil && !isUnread(err) {
+			return err
+		}
 	}
 	set.upTo, set.reason, set.sealed = r.pos, r.op.reason, r.op.time
 	set.tried = true // perhaps: when the store is away now, nobody knows
 	s.ledger.sealed = append(s.ledger.sealed, set)
 	s.ledger.open = newChangeSet(set.number + 1)
-	return nil
+	return err
 }
 
 // checkSpool makes sure that every acknowledged upload still has its bytes.
@@ -315,5 +330,5 @@ func (s *share) checkSpool(live map[spool.ID]*content) error {
 
 // nothing reports whether there was nothing to recover.
 func (r Recovery) nothing() bool {
-	return r.Changes == 0 && r.Partials == 0 && r.Removed == 0 && !r.Away
+	return r.Changes == 0 && r.Partials == 0 && r.Removed == 0 && !r.Away && !r.Headless
 }

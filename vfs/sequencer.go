@@ -183,6 +183,9 @@ func (s *share) sealFull() {
 // first; the batch to go on with is returned.
 func (s *share) accept(st *stage, r *request) (*stage, error) {
 	o := r.op
+	if h := s.headless.Load(); h != nil && o.kind.changes() {
+		return st, h.refusal(o.kind.String(), o.name)
+	}
 	o.time = time.Now().UTC()
 	if o.upload != nil {
 		o.name = o.upload.name()
@@ -456,6 +459,9 @@ func (s *share) sealNow(reason string) error {
 	set := s.ledger.open
 	if len(set.ops) == 0 {
 		return nil
+	}
+	if h := s.headless.Load(); h != nil { // the live tree lacks them
+		return h.refusal("seal", Name{})
 	}
 	now := time.Now().UTC()
 	t := s.current()

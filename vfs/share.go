@@ -31,6 +31,7 @@ type share struct {
 	source  *source  // of a share that is only read; nil, and all that follows, elsewhere
 
 	live     atomic.Pointer[tree]
+	headless atomic.Pointer[headless] // nil: what is pending is above the head
 	requests chan *request
 	stop     chan struct{} // closed to end the sequencer
 	ended    chan struct{} // closed when it has ended
@@ -161,6 +162,7 @@ func (s *share) policyState() policyState {
 		oldestChange: open.oldest, lastChange: open.newest, completedUpload: open.completed,
 		openUploads: uploads, sessions: s.people.open - s.people.onlookers, lastSessionEnd: s.people.lastEnd, bulk: s.people.bulk,
 		sealed: len(s.ledger.sealed), changes: len(open.ops), oldestRestore: open.restored, pressed: pressed,
+		headless: s.headless.Load() != nil,
 	}
 	for _, born := range open.temps {
 		if st.oldestTemp.IsZero() || born.Before(st.oldestTemp) {

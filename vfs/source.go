@@ -152,8 +152,8 @@ func (src *source) newest(ctx context.Context, now *shown) (*tree, error) {
 
 // standIn shows a root below which everything fails with err.
 func (src *source) standIn(err error) *shown {
-	root := &node{typ: TypeDir, from: "/", unknown: true, attr: snapshotter.Attr{Mode: 0o755, ModTime: src.share.started}}
-	return &shown{tree: &tree{root: root, base: failedView{err}}, at: time.Now(), err: err, standIn: true}
+	t := unknownTree(snapshotter.ID{}, failedView{err}, src.share.started)
+	return &shown{tree: t, at: time.Now(), err: err, standIn: true}
 }
 
 // retire ends a source that is no longer configured, once no session has it mounted.

@@ -219,6 +219,9 @@ func (s *System) Recovered() string {
 		if r.Away {
 			text += ", store away"
 		}
+		if r.Headless {
+			text += ", the changes wait for the last snapshot, which cannot be read"
+		}
 		parts = append(parts, text)
 	}
 	return strings.Join(parts, "; ")
@@ -324,7 +327,7 @@ func (s *System) Close(ctx context.Context) error {
 func (s *share) startCommitter() {
 	s.committer = newCommitter(committerConfig{
 		share: *s.config(), logger: s.log, state: s.policyState, notify: s.changed,
-		seal: s.seal, commitNext: s.observedCommit, told: s.noteAttempt,
+		seal: s.settleAndSeal, commitNext: s.observedCommit, told: s.noteAttempt,
 	})
 	ctx, cancel := context.WithCancel(s.seq.ctx)
 	s.stopCommits = cancel

@@ -81,6 +81,12 @@ func newTree(ctx context.Context, head snapshotter.ID, base View, now time.Time)
 	return t, nil
 }
 
+// unknownTree returns the tree of a head of which nothing is known: its root is there, and the rest is for base to tell.
+func unknownTree(head snapshotter.ID, base View, mod time.Time) *tree {
+	root := &node{typ: TypeDir, from: "/", unknown: true, attr: snapshotter.Attr{Mode: 0o755, ModTime: mod}}
+	return &tree{root: root, head: head, base: base}
+}
+
 // lossy reports whether the head may lack what accepted operations are about, because the
 // store had lost it.
 func (t *tree) lossy() bool { return t.base != nil && t.base.Lossy() }
@@ -116,7 +122,7 @@ func baseError(op string, name Name, err error) error {
 	switch {
 	case isMissing(err):
 		return errCause(op, name, KindNotExist, err)
-	case errors.Is(err, snapshotter.ErrUnavailable), errors.Is(err, snapshotter.ErrBusy):
+	case errors.Is(err, snapshotter.ErrUnavailable), errors.Is(err, snapshotter.ErrBusy), KindOf(err) == KindUnavailable:
 		return errCause(op, name, KindUnavailable, err)
 	default:
 		return errCause(op, name, KindOther, err)

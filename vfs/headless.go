@@ -1,0 +1,72 @@
+package vfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/snapgate/gateway/snapshotter"
+)
+
+// headless is why what is pending in a share is not above its head: something of the head that it needs could not be read at
+// the start. Until it can, the share has its sets without trees, shows nothing but its history, and takes no changes: what
+// they would be about is not known. The committer looks for the head as it tries to commit.
+type headless struct {
+	err     error
+	lenient bool // as of rebase: the changes were accepted over another head
+}
+
+// refusal is what whoever wants to change something is told.
+func (h *headless) refusal(op string, name Name) error {
+	return errCause(op, name, KindUnavailable, h.err)
+}
+
+// isUnread reports whether err says that a head cannot be read now, not that it is not there.
+func isUnread(err error) bool {
+	return KindOf(err) == KindUnavailable || errors.Is(err, snapshotter.ErrDamaged)
+}
+
+// behead makes the share, which nobody uses yet, one that waits for its head.
+func (s *share) behead(h *headless) {
+	last := s.ledger.last
+	for _, set := range s.ledger.sealed {
+		set.tree = nil // as of another set may be that of none
+	}
+	// Not a view that opens the head once it is there: what is pending would not be above it.
+	err := errCause("open head", Root(), KindUnavailable, h.err)
+	s.live.Store(unknownTree(last.id, failedView{err}, last.time))
+	s.headless.Store(h)
+	s.log.Error("the last snapshot of a share cannot be read, and changes wait that belong above it: they are kept, and the share shows its history alone "+
+		"and takes no uploads until it can be read, which is tried again by itself; if the store can be reached, gateway scrub names what is damaged or missing, "+
+		"and gateway scrub --repair gets it back from a copy", "share", s.name, "snapshot", last.id.String(), "err", h.err)
+}
+
+// settle puts what is pending above the head, if that could not be read at the start. Called by the committer only.
+func (s *share) settle(ctx context.Context) error {
+	if s.headless.Load() == nil {
+		return nil
+	}
+	err := s.reopenHead(ctx)
+	if errors.Is(err, snapshotter.ErrNoSnapshot) {
+		replaced, rerr := s.replaceHead(ctx)
+		switch {
+		case rerr != nil:
+			err = fmt.Errorf("the head was removed: %w", rerr)
+		case replaced:
+			err = nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("the last snapshot, which the changes belong above, cannot be read: %w", err)
+	}
+	s.log.Info("the last snapshot can be read again, and changes go on above it", "share", s.name, "snapshot", s.head().id.String())
+	return nil
+}
+
+// settleAndSeal is seal for the committer.
+func (s *share) settleAndSeal(ctx context.Context, reason string) error {
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
+	return s.seal(ctx, reason)
+}

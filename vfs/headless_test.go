@@ -1,0 +1,182 @@
+package vfs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"testing"
+
+	"github.com/snapgate/gateway/snapshotter"
+)
+
+// At a start the head cannot be read, or something of it that what is pending needs. The gateway starts, other shares go on,
+// nothing is lost of what was accepted and nothing taken that may not belong where it would come to be; and as soon as the head
+// can be read all is above it, in the order in which it was accepted.
+func TestStartWithUnreadHead(t *testing.T) {
+	away := fmt.Errorf("%w: open CONFIG: %w", snapshotter.ErrUnavailable, fs.ErrNotExist) // as of a disk that is not mounted
+	for _, tt := range []struct {
+		name  string
+		spoil func(repo *memRepository, head snapshotter.ID)
+		mend  func(repo *memRepository)
+	}{
+		{"its header is lacking",
+			func(r *memRepository, head snapshotter.ID) { r.Lack(head) },
+			func(r *memRepository) { r.Lack(snapshotter.ID{}) }},
+		{"the store is away",
+			func(r *memRepository, _ snapshotter.ID) { r.FailIndex(away) },
+			func(r *memRepository) { r.FailIndex(nil) }},
+		{"its root is damaged",
+			func(r *memRepository, _ snapshotter.ID) { r.FailName("/", snapshotter.ErrDamaged) },
+			func(r *memRepository) { r.FailName("/", nil) }},
+		{"a directory is damaged",
+			func(r *memRepository, _ snapshotter.ID) { r.FailName("/d", snapshotter.ErrDamaged) },
+			func(r *memRepository) { r.FailName("/d", nil) }},
+		{"a directory is unavailable",
+			func(r *memRepository, _ snapshotter.ID) { r.FailName("/d", snapshotter.ErrUnavailable) },
+			func(r *memRepository) { r.FailName("/d", nil) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, repo := t.TempDir(), newMemRepository()
+			two := func(c *Config) { c.Shares = append(c.Shares, ShareConfig{Name: "other", When: WhenManual}) }
+			sys := openTestSystem(t, dir, repo, two)
+			s := testShare(t, sys)
+			for _, o := range []*op{put(t, s, "/f", "one"), {kind: opMkdir, name: Name{"/d"}}, put(t, s, "/d/g", "two"), put(t, s, "/d/gone", "three")} {
+				mustDo(t, s, o)
+			}
+			head := commitShare(t, s)
+			pendAbove(t, s)
+			all := contents(t, s)
+			crash(t, sys)
+
+			tt.spoil(repo, head)
+			for range 2 { // the next start finds the same
+				sys = openTestSystem(t, dir, repo, two)
+				staysHeadless(t, sys, repo, head)
+				crash(t, sys)
+			}
+			sys = openTestSystem(t, dir, repo, two)
+			defer func() { closeSystem(t, sys) }()
+			s = testShare(t, sys)
+			tt.mend(repo)
+			if err := s.do(t.Context(), put(t, s, "/early", "x")); KindOf(err) != KindUnavailable {
+				t.Errorf("a change before what is pending is above the head: got %v", err)
+			}
+			want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), without(all, "/x.part"))
+			want(t, "live tree", contents(t, s), all)
+			list, err := repo.Snapshots(t.Context(), "s")
+			if err != nil || len(list) != 3 || list[1].Parent != head {
+				t.Errorf("snapshots: %+v, %v; want one of each set, upon the head", list, err)
+			}
+			mustDo(t, s, put(t, s, "/e/last", "six"))
+			want(t, "snapshot of what came then", viewContents(t, repo, commitShare(t, s))["/e/last"], "six")
+		})
+	}
+}
+
+// pendAbove leaves a sealed set, with a name that waits for its rename, and an open one.
+func pendAbove(t *testing.T, s *share) {
+	t.Helper()
+	for _, o := range []*op{
+		put(t, s, "/d/new", "four"), put(t, s, "/x.part", "waits"),
+		{kind: opRename, name: Name{"/d/g"}, to: Name{"/g"}},
+	} {
+		mustDo(t, s, o)
+	}
+	wantNil(t, "seal", s.seal(t.Context(), "test"))
+	for _, o := range []*op{
+		{kind: opRemove, name: Name{"/d/gone"}},
+		{kind: opRename, name: Name{"/d"}, to: Name{"/e"}},
+		put(t, s, "/e/last", "five"),
+	} {
+		mustDo(t, s, o)
+	}
+}
+
+// staysHeadless looks at a system whose share s cannot read its head.
+func staysHeadless(t *testing.T, sys *System, repo *memRepository, head snapshotter.ID) {
+	t.Helper()
+	s := testShare(t, sys)
+	unavailable := func(what string, err error) {
+		t.Helper()
+		if err == nil || KindOf(err) != KindUnavailable {
+			t.Errorf("%s: got %v, want %v", what, err, KindUnavailable)
+		}
+	}
+	want(t, "head", s.head().id, head)
+	want(t, "pending", s.status().Changes, 7)
+	if _, ok := sys.Needed()[head]; !ok {
+		t.Error("the head may be removed")
+	}
+	v := visit(t, sys, "u", PermFull, "/")
+	_, err := v.Stat(t.Context(), "/f")
+	unavailable("stat", err)
+	unavailable("mkdir", v.Mkdir(t.Context(), "/n", AttrSet{}))
+	unavailable("remove", v.Remove(t.Context(), "/f"))
+	_, err = v.Open(t.Context(), "/n", OpenWrite|OpenCreate|OpenTruncate, AttrSet{})
+	unavailable("upload", err)
+	unavailable("put", s.do(t.Context(), put(t, s, "/n", "new")))
+	unavailable("seal", s.seal(t.Context(), "test"))
+	_, err = sys.Commit(t.Context(), "s")
+	if !errors.Is(err, snapshotter.ErrUnavailable) && !errors.Is(err, snapshotter.ErrDamaged) {
+		t.Errorf("commit: got %v, want that the head cannot be read", err)
+	}
+	want(t, "made", repo.Counts().Commits, 1)
+	other, _ := sys.share("other")
+	mustDo(t, other, &op{kind: opSetattr, name: Root(), mask: setMode, attr: snapshotter.Attr{Mode: 0o755}})
+}
+
+func without(all map[string]string, name string) map[string]string {
+	out := map[string]string{}
+	for k, v := range all {
+		if k != name {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+// The head is removed while a share waits for it: the share goes on from what is left.
+func TestUnreadHeadRemoved(t *testing.T) {
+	dir, repo := t.TempDir(), newMemRepository()
+	sys := openTestSystem(t, dir, repo)
+	s := testShare(t, sys)
+	mustDo(t, s, put(t, s, "/f", "one"))
+	commitShare(t, s)
+	mustDo(t, s, &op{kind: opMkdir, name: Name{"/d"}})
+	head := commitShare(t, s)
+	mustDo(t, s, put(t, s, "/d/new", "two"))
+	crash(t, sys)
+
+	repo.Lack(head)
+	sys = openTestSystem(t, dir, repo)
+	defer func() { closeSystem(t, sys) }()
+	s = testShare(t, sys)
+	want(t, "waits", s.headless.Load() != nil, true)
+	repo.Lack(snapshotter.ID{})
+	repo.Remove(head)
+	all := map[string]string{"/f": "one", "/d": "dir", "/d/new": "two"}
+	want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), all)
+	want(t, "live tree", contents(t, s), all)
+}
+
+// A share whose head was made anew while it waited for it goes on at once.
+func TestReopenUnreadHead(t *testing.T) {
+	dir, repo := t.TempDir(), newMemRepository()
+	sys := openTestSystem(t, dir, repo)
+	s := testShare(t, sys)
+	mustDo(t, s, put(t, s, "/f", "one"))
+	head := commitShare(t, s)
+	mustDo(t, s, put(t, s, "/g", "two"))
+	crash(t, sys)
+	repo.Lack(head)
+	sys = openTestSystem(t, dir, repo)
+	defer func() { closeSystem(t, sys) }()
+	s = testShare(t, sys)
+	if err := sys.Reopen(t.Context(), []snapshotter.ID{head}); !errors.Is(err, snapshotter.ErrUnavailable) {
+		t.Errorf("reopen: got %v, want %v", err, snapshotter.ErrUnavailable)
+	}
+	repo.Lack(snapshotter.ID{})
+	wantNil(t, "reopen", sys.Reopen(t.Context(), []snapshotter.ID{head}))
+	want(t, "live tree", contents(t, s), map[string]string{"/f": "one", "/g": "two"})
+	mustDo(t, s, put(t, s, "/h", "three"))
+}
