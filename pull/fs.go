@@ -3,12 +3,12 @@ package pull
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -18,10 +18,10 @@ const (
 	fsParallel = 8
 )
 
-// FS is a Remote on a local directory. Nothing outside of it is reached, whatever symbolic
-// links are put into it meanwhile.
+// FS is a Remote on a local directory. Nothing outside of it is reached, and nothing in it by a symbolic link,
+// whatever links are put into it meanwhile: a path with one in the middle is KindConflict.
 type FS struct {
-	root *os.Root // nil before MakeRoot, when NewFSTarget has found nothing
+	root *os.File // nil before MakeRoot, when NewFSTarget has found nothing
 	dir  string   // for MakeRoot
 }
 
@@ -29,7 +29,7 @@ var _ Remote = (*FS)(nil)
 
 // NewFS opens a directory. dir itself may be a symbolic link.
 func NewFS(dir string) (*FS, error) {
-	root, err := os.OpenRoot(dir)
+	root, err := openRoot(dir)
 	if err == nil {
 		return &FS{root: root}, nil
 	}
@@ -39,67 +39,38 @@ func NewFS(dir string) (*FS, error) {
 	return nil, failOS("open", dir, err)
 }
 
+func openRoot(dir string) (*os.File, error) { return os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0) }
+
 // Lstat implements Remote.
-func (f *FS) Lstat(ctx context.Context, path string) (Entry, error) {
-	fi, err := f.lstat(ctx, "stat", path)
-	if err != nil {
-		return Entry{}, err
-	}
-	name := base(path)
-	if path == "/" {
-		name = "/"
-	}
-	return fsEntry(name, fi), nil
-}
-
-func (f *FS) lstat(ctx context.Context, op, path string) (fs.FileInfo, error) {
-	if err := errors.Join(ctx.Err(), checkPath(op, path)); err != nil {
-		return nil, err
-	}
-	if f.root == nil {
-		return nil, fail(op, path, KindNotFound, fs.ErrNotExist)
-	}
-	fi, err := f.root.Lstat(local(path))
-	if err != nil {
-		return nil, failOS(op, path, err)
-	}
-	return fi, nil
-}
-
-// local is a path as os.Root takes it.
-func local(path string) string {
-	if path == "/" {
-		return "."
-	}
-	return filepath.FromSlash(path[1:])
+func (f *FS) Lstat(ctx context.Context, path string) (e Entry, err error) {
+	err = f.do(ctx, "stat", path, func(dir int, name string) error {
+		st, err := lstatAt(dir, name)
+		if err != nil {
+			return err
+		}
+		if path == "/" {
+			name = "/"
+		}
+		e = statEntry(name, &st)
+		return nil
+	})
+	return e, err
 }
 
 // ReadDir implements Remote.
 func (f *FS) ReadDir(ctx context.Context, path string, each func(Entry) error) error {
-	fi, err := f.lstat(ctx, "list", path)
+	dir, err := f.openDir(ctx, "list", path)
 	if err != nil {
 		return err
 	}
-	if !fi.IsDir() { // a link to a directory would be followed
-		return fail("list", path, KindNotFound, syscall.ENOTDIR)
-	}
-	dir, err := f.root.OpenRoot(local(path))
-	if err != nil {
-		return failOS("list", path, err)
-	}
 	defer dir.Close()
-	names, err := dir.Open(".")
-	if err != nil {
-		return failOS("list", path, err)
-	}
-	defer names.Close()
 	for {
-		page, err := names.Readdirnames(fsPage)
+		page, err := dir.Readdirnames(fsPage)
 		for _, name := range page {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := each(f.entry(dir, path, name)); err != nil {
+			if err := each(f.entry(int(dir.Fd()), path, name)); err != nil {
 				return err
 			}
 		}
@@ -112,58 +83,58 @@ func (f *FS) ReadDir(ctx context.Context, path string, each func(Entry) error) e
 	}
 }
 
-func (f *FS) entry(dir *os.Root, path, name string) Entry {
+// openDir opens a directory, which a symbolic link is not.
+func (f *FS) openDir(ctx context.Context, op, path string) (d *os.File, err error) {
+	err = f.do(ctx, op, path, func(dir int, name string) error {
+		fd, err := openDirAt(dir, name)
+		if errors.Is(err, errLink) {
+			return fmt.Errorf("it is %w", err)
+		}
+		if err == nil {
+			d = os.NewFile(uintptr(fd), path)
+		}
+		return err
+	})
+	return d, err
+}
+
+func (f *FS) entry(dir int, path, name string) Entry {
 	if err := checkName(path, name); err != nil {
 		return Entry{Name: name, Err: err}
 	}
-	fi, err := dir.Lstat(name)
+	st, err := lstatAt(dir, name)
 	if err != nil {
 		return Entry{Name: name, Err: failOS("stat", child(path, name), err)}
 	}
-	return fsEntry(name, fi)
-}
-
-func fsEntry(name string, fi fs.FileInfo) Entry {
-	e := Entry{
-		Name: name, Mode: fi.Mode() & modeBits, HasMode: true,
-		ModTime: fi.ModTime().UTC(), Precision: time.Nanosecond,
-	}
-	switch {
-	case fi.Mode().IsRegular():
-		e.Type, e.Size = File, fi.Size()
-	case fi.IsDir():
-		e.Type = Dir
-	case fi.Mode()&fs.ModeSymlink != 0:
-		e.Type = Symlink
-	default:
-		e.Type = Special
-	}
-	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		e.UID, e.GID, e.HasOwner = st.Uid, st.Gid, true
-	}
-	return e
+	return statEntry(name, &st)
 }
 
 // Open implements Remote; the reader is a Stater.
 func (f *FS) Open(ctx context.Context, path string, offset, length int64) (io.ReadCloser, error) {
-	fi, err := f.lstat(ctx, "open", path)
+	var file *os.File
+	err := f.do(ctx, "open", path, func(dir int, name string) error {
+		seen, err := lstatAt(dir, name)
+		if err != nil {
+			return err
+		}
+		if fileType(&seen) != unix.S_IFREG { // opening a device does something
+			return fail("open", path, KindSpecial, nil)
+		}
+		opened, now, err := openFileAt(dir, name, path, unix.O_RDONLY)
+		if errors.Is(err, errLink) {
+			return fail("open", path, KindChanged, err)
+		}
+		if err != nil {
+			return err
+		}
+		if now.Dev != seen.Dev || now.Ino != seen.Ino {
+			return errors.Join(fail("open", path, KindChanged, nil), opened.Close())
+		}
+		file = opened
+		return nil
+	})
 	if err != nil {
 		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, fail("open", path, KindSpecial, nil)
-	}
-	// Not blocking: it may have become a pipe.
-	file, err := f.root.OpenFile(local(path), os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, failOS("open", path, err)
-	}
-	opened, err := file.Stat()
-	if err == nil && !os.SameFile(fi, opened) {
-		err = fail("open", path, KindChanged, nil)
-	}
-	if err != nil {
-		return nil, errors.Join(failOS("open", path, err), file.Close())
 	}
 	return &fsReader{ctx: ctx, path: path, file: file, in: io.NewSectionReader(file, offset, length)}, nil
 }
@@ -188,26 +159,22 @@ func (r *fsReader) Read(p []byte) (int, error) {
 }
 
 func (r *fsReader) Stat(context.Context) (Entry, error) {
-	fi, err := r.file.Stat()
-	if err != nil {
+	var st unix.Stat_t
+	if err := uninterrupted(func() error { return unix.Fstat(int(r.file.Fd()), &st) }); err != nil {
 		return Entry{}, failOS("stat", r.path, err)
 	}
-	name := base(r.path)
-	return fsEntry(name, fi), nil
+	return statEntry(base(r.path), &st), nil
 }
 
 func (r *fsReader) Close() error { return r.file.Close() }
 
 // Readlink implements Remote.
-func (f *FS) Readlink(ctx context.Context, path string) (string, error) {
-	if err := errors.Join(ctx.Err(), checkPath("readlink", path)); err != nil {
-		return "", err
-	}
-	target, err := f.root.Readlink(local(path))
-	if err != nil {
-		return "", failOS("readlink", path, err)
-	}
-	return target, nil
+func (f *FS) Readlink(ctx context.Context, path string) (target string, err error) {
+	err = f.do(ctx, "readlink", path, func(dir int, name string) (err error) {
+		target, err = readlinkAt(dir, name)
+		return err
+	})
+	return target, err
 }
 
 // Capabilities implements Remote.

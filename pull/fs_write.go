@@ -3,10 +3,11 @@ package pull
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,7 +61,7 @@ func (f *FS) MakeRoot(ctx context.Context) (made bool, err error) {
 	if err := makeDurably(f.dir); err != nil {
 		return false, failOS("make", f.dir, err)
 	}
-	if f.root, err = os.OpenRoot(f.dir); err != nil {
+	if f.root, err = openRoot(f.dir); err != nil {
 		return false, failOS("open", f.dir, err)
 	}
 	return true, nil
@@ -68,54 +69,48 @@ func (f *FS) MakeRoot(ctx context.Context) (made bool, err error) {
 
 // Mkdir implements Target.
 func (f *FS) Mkdir(ctx context.Context, path string) error {
-	return f.do(ctx, "make", path, func() error { return f.root.Mkdir(local(path), newDirMode) })
-}
-
-func (f *FS) do(ctx context.Context, op, path string, fn func() error) error {
-	if err := errors.Join(ctx.Err(), checkPath(op, path)); err != nil {
-		return err
-	}
-	if f.root == nil {
-		return fail(op, path, KindNotFound, fs.ErrNotExist)
-	}
-	if err := fn(); err != nil {
-		return failOS(op, path, err)
-	}
-	return nil
+	return f.do(ctx, "make", path, func(dir int, name string) error {
+		return uninterrupted(func() error { return unix.Mkdirat(dir, name, newDirMode) })
+	})
 }
 
 // Create implements Target.
 func (f *FS) Create(ctx context.Context, path string, offset int64) (Writer, error) {
 	w := &fsWriter{f: f, path: path, size: offset}
-	err := f.do(ctx, "write", path, func() (err error) {
-		flags := os.O_WRONLY | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+	err := f.do(ctx, "write", path, func(dir int, name string) error {
+		flags := unix.O_WRONLY
 		if offset == 0 {
-			flags |= os.O_CREATE | os.O_EXCL
+			flags |= unix.O_CREAT | unix.O_EXCL
 		}
-		if w.file, err = f.root.OpenFile(local(path), flags, newFileMode); err != nil {
-			return err
+		file, st, err := openFileAt(dir, name, path, flags)
+		if errors.Is(err, errLink) {
+			return fmt.Errorf("it is %w", err)
 		}
-		if offset > 0 {
-			var fi fs.FileInfo
-			if fi, err = w.file.Stat(); err == nil && !fi.Mode().IsRegular() {
-				err = fail("write", path, KindSpecial, nil)
-			}
-			if err == nil {
-				err = w.file.Truncate(offset)
-			}
-			if err == nil {
-				_, err = w.file.Seek(offset, 0)
-			}
-			if err != nil {
-				return errors.Join(err, w.file.Close())
-			}
+		if err == nil && offset > 0 {
+			err = resume(file, st, offset)
 		}
-		return nil
+		if err != nil && file != nil {
+			err = errors.Join(err, file.Close())
+		}
+		w.file = file
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return w, nil
+}
+
+// resume cuts a file at offset, where writing goes on.
+func resume(file *os.File, st *unix.Stat_t, offset int64) error {
+	if st.Nlink > 1 { // which no temporary file of ours has
+		return fail("write", file.Name(), KindConflict, errors.New("it is another file, too: a hard link"))
+	}
+	if err := file.Truncate(offset); err != nil {
+		return err
+	}
+	_, err := file.Seek(offset, io.SeekStart)
+	return err
 }
 
 // fsWriter is a Writer.
@@ -177,7 +172,7 @@ func (w *fsWriter) attributes(a Attributes) (err error) {
 		}
 	}
 	if !a.ModTime.IsZero() {
-		if cerr := w.f.setTime(w.path, a.ModTime); cerr != nil && err == nil {
+		if cerr := w.setTime(a.ModTime); cerr != nil && err == nil {
 			err = failOS("set the time of", w.path, cerr)
 		}
 	}
@@ -191,104 +186,89 @@ func (w *fsWriter) Abort() {
 	}
 }
 
-// setTime sets the time of what is at a path, of a symbolic link itself.
-func (f *FS) setTime(path string, t time.Time) error {
-	dir, err := f.root.Open(filepath.Dir(local(path)))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	ts := unix.NsecToTimespec(t.UnixNano())
-	name := filepath.Base(local(path))
-	rc, err := dir.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var terr error
-	err = rc.Control(func(fd uintptr) {
-		terr = unix.UtimesNanoAt(int(fd), name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
-	})
-	return errors.Join(err, terr)
+func (w *fsWriter) setTime(t time.Time) error {
+	return w.f.at(w.path, func(dir int, name string) error { return setTimeAt(dir, name, t) })
 }
 
 // Rename implements Target.
 func (f *FS) Rename(ctx context.Context, from, to string) error {
-	return errors.Join(checkPath("rename", from), f.do(ctx, "rename", to, func() error { return f.root.Rename(local(from), local(to)) }))
+	return f.do(ctx, "rename", from, func(fromDir int, fromName string) error {
+		return f.do(ctx, "rename", to, func(toDir int, toName string) error {
+			return uninterrupted(func() error { return unix.Renameat(fromDir, fromName, toDir, toName) })
+		})
+	})
 }
 
 // Symlink implements Target. The target may be anything: it is not followed.
 func (f *FS) Symlink(ctx context.Context, target, path string) error {
-	return f.do(ctx, "link", path, func() error { return f.root.Symlink(target, local(path)) })
+	return f.do(ctx, "link", path, func(dir int, name string) error {
+		return uninterrupted(func() error { return unix.Symlinkat(target, dir, name) })
+	})
 }
 
 // SetAttributes implements Target. Modes of symbolic links are left. For a directory it is
 // SyncDir, too: what it sets may be that nobody can open it any more.
-func (f *FS) SetAttributes(ctx context.Context, path string, t Type, a Attributes) (err error) {
-	if t == Dir {
-		return f.do(ctx, "set attributes of", path, func() error { return f.setDir(ctx, path, a) })
+func (f *FS) SetAttributes(ctx context.Context, path string, t Type, a Attributes) error {
+	if t != Dir {
+		return f.do(ctx, "set attributes of", path, func(dir int, name string) error { return setAt(dir, name, path, t, a) })
 	}
-	return f.setAttributes(ctx, path, t, a)
-}
-
-func (f *FS) setDir(ctx context.Context, path string, a Attributes) error {
-	d, err := f.root.Open(local(path))
+	d, err := f.openDir(ctx, "set attributes of", path)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	return errors.Join(f.setAttributes(ctx, path, Dir, a), syncDir(d)) // its names are there in any case
-}
-
-func (f *FS) setAttributes(ctx context.Context, path string, t Type, a Attributes) error {
-	if a.HasOwner {
-		if err := f.do(ctx, "set the owner of", path, func() error { return f.root.Lchown(local(path), int(a.UID), int(a.GID)) }); err != nil {
-			return err
-		}
-	}
-	if !a.ModTime.IsZero() {
-		if err := f.do(ctx, "set the time of", path, func() error { return f.setTime(path, a.ModTime) }); err != nil {
-			return err
-		}
-	}
-	if a.HasMode && t != Symlink {
-		return f.chmod(ctx, path, a.Mode)
+	err = errors.Join(setAt(int(d.Fd()), ".", path, Dir, a), syncDir(d)) // its names are there in any case
+	if err != nil {
+		return failOS("set attributes of", path, err)
 	}
 	return nil
 }
 
-// chmod changes what is there, unless it is a symbolic link.
-func (f *FS) chmod(ctx context.Context, path string, mode fs.FileMode) error {
-	return f.do(ctx, "set the mode of", path, func() error {
-		fi, err := f.root.Lstat(local(path))
+// setAt sets attributes of what a directory has under a name. path is for messages.
+func setAt(dir int, name, path string, t Type, a Attributes) error {
+	if a.HasOwner {
+		err := uninterrupted(func() error { return unix.Fchownat(dir, name, int(a.UID), int(a.GID), unix.AT_SYMLINK_NOFOLLOW) })
 		if err != nil {
-			return err
+			return failOS("set the owner of", path, err)
 		}
-		if fi.Mode()&fs.ModeSymlink != 0 {
-			return fail("set the mode of", path, KindConflict, errors.New("it is a symbolic link"))
+	}
+	if !a.ModTime.IsZero() {
+		if err := setTimeAt(dir, name, a.ModTime); err != nil {
+			return failOS("set the time of", path, err)
 		}
-		return f.root.Chmod(local(path), mode)
-	})
+	}
+	if !a.HasMode || t == Symlink {
+		return nil
+	}
+	switch err := chmodAt(dir, name, modeNumber(a.Mode)); {
+	case errors.Is(err, errLink):
+		return fail("set the mode of", path, KindConflict, fmt.Errorf("it is %w", err))
+	case err != nil:
+		return failOS("set the mode of", path, err)
+	}
+	return nil
 }
 
 // Remove implements Target.
 func (f *FS) Remove(ctx context.Context, path string, _ Type) error {
-	return f.do(ctx, "remove", path, func() error {
+	return f.do(ctx, "remove", path, func(dir int, name string) error {
 		if path == "/" {
 			return fs.ErrInvalid
 		}
-		return f.root.Remove(local(path))
+		return removeAt(dir, name)
 	})
 }
 
 // SyncDir implements DirSyncer.
 func (f *FS) SyncDir(ctx context.Context, path string) error {
-	return f.do(ctx, "sync", path, func() error {
-		d, err := f.root.Open(local(path))
-		if err != nil {
-			return err
-		}
-		return errors.Join(syncDir(d), d.Close())
-	})
+	d, err := f.openDir(ctx, "sync", path)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(syncDir(d), d.Close()); err != nil {
+		return failOS("sync", path, err)
+	}
+	return nil
 }
 
 // Writes implements Target. Whether the owner may be set shows when it is.

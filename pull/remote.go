@@ -192,16 +192,17 @@ func quotePath(p string) string {
 // errStop ends a listing early, on purpose.
 var errStop = errors.New("stop")
 
-// modeBits are the mode bits that an Entry holds.
-const modeBits = fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
-
 // unixMode makes an fs.FileMode of the low bits of a Unix mode.
 func unixMode(m uint32) fs.FileMode {
 	mode := fs.FileMode(m) & fs.ModePerm
-	for bit, is := range map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
-		if m&bit != 0 {
-			mode |= is
-		}
+	if m&0o4000 != 0 {
+		mode |= fs.ModeSetuid
+	}
+	if m&0o2000 != 0 {
+		mode |= fs.ModeSetgid
+	}
+	if m&0o1000 != 0 {
+		mode |= fs.ModeSticky
 	}
 	return mode
 }

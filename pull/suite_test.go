@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -336,6 +337,29 @@ func checkEntry(t *testing.T, caps Capabilities, e Entry, fi fs.FileInfo) {
 	if e.Precision > 0 && (want.ModTime.Before(e.ModTime) || !want.ModTime.Before(e.ModTime.Add(e.Precision))) {
 		t.Errorf("%q has the time %v within %v, want %v", e.Name, e.ModTime, e.Precision, want.ModTime)
 	}
+}
+
+// fsEntry is the entry of what package os has seen.
+func fsEntry(name string, fi fs.FileInfo) Entry {
+	const modeBits = fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
+	e := Entry{
+		Name: name, Mode: fi.Mode() & modeBits, HasMode: true,
+		ModTime: fi.ModTime().UTC(), Precision: time.Nanosecond,
+	}
+	switch {
+	case fi.Mode().IsRegular():
+		e.Type, e.Size = File, fi.Size()
+	case fi.IsDir():
+		e.Type = Dir
+	case fi.Mode()&fs.ModeSymlink != 0:
+		e.Type = Symlink
+	default:
+		e.Type = Special
+	}
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		e.UID, e.GID, e.HasOwner = st.Uid, st.Gid, true
+	}
+	return e
 }
 
 func TestFS(t *testing.T) {

@@ -56,7 +56,7 @@ func (e *AttributeError) Unwrap() error { return e.Err }
 
 // Target is a Remote that can be written to. Paths are as a Remote's. Every method tries once;
 // errors are *Error, or ctx's. Nothing follows a symbolic link that the last element of a path
-// is; those in the middle are for the caller to look at. Safe for concurrent use.
+// is; those in the middle are for the caller to look at, but an FS follows none. Safe for concurrent use.
 type Target interface {
 	Remote
 	// MakeRoot makes the directory that the remote shows, and those above it, where they are

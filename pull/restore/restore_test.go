@@ -505,3 +505,60 @@ func TestBandwidth(t *testing.T) {
 	}
 	differences(t, describe(t, dir), tr.describe())
 }
+
+// swapping does something after it has listed a directory.
+type swapping struct {
+	*pull.FS
+	after string
+	do    func()
+}
+
+func (s *swapping) ReadDir(ctx context.Context, path string, each func(pull.Entry) error) error {
+	err := s.FS.ReadDir(ctx, path, each)
+	if path == s.after {
+		s.do()
+	}
+	return err
+}
+
+// Whoever owns a directory of the destination puts a link to another user's in its place, after it was listed: what is
+// his is not written there, and nothing there becomes his.
+func TestLinkInPlaceOfListedDir(t *testing.T) {
+	tr := tree{}
+	tr.dir("/", 0o755).dir("/alice", 0o755).dir("/alice/d", 0o755).file("/alice/d/new", "alice's").file("/alice/d/old", "alice's")
+	tr.dir("/alice/d/mail", 0o777).file("/alice/d/mail/in", "alice's")
+	dir := t.TempDir()
+	for _, p := range []string{"alice/d/mail", "bob/mail"} {
+		if err := os.MkdirAll(filepath.Join(dir, p), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range []string{"alice/d/old", "bob/old", "bob/mail/in"} {
+		if err := os.WriteFile(filepath.Join(dir, p), []byte("secret"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	target, err := pull.NewFSTarget(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	before := describe(t, filepath.Join(dir, "bob"))
+	d := filepath.Join(dir, "alice/d")
+	report := run(t, &swapping{target, "/alice/d", func() {
+		if err := errors.Join(os.Rename(d, d+".away"), os.Symlink("../bob", d)); err != nil {
+			t.Error(err)
+		}
+	}}, tr)
+	differences(t, describe(t, filepath.Join(dir, "bob")), before)
+	list, _ := report.Problems()
+	told := map[string]bool{}
+	for _, p := range list {
+		told[p.Path] = p.Kind == pull.KindConflict && strings.Contains(p.Text, "/alice/d is a symbolic link, which is not followed")
+	}
+	for _, p := range []string{"/alice/d/new", "/alice/d/old", "/alice/d/mail"} {
+		if !told[p] {
+			t.Errorf("no problem at %s: %+v", p, list)
+		}
+	}
+}
