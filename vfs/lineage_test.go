@@ -160,9 +160,21 @@ func TestClockGoneBack(t *testing.T) {
 	s.ledger.open.newest = s.ledger.open.oldest
 	s.mu.Unlock()
 	cfg := ShareConfig{Name: "s", When: WhenClose}.withDefaults()
-	if d := decide(cfg, s.policyState(), time.Now()); !d.commit {
-		t.Errorf("decision %+v, want a commit", d)
+	check := func() {
+		t.Helper()
+		st := s.policyState()
+		if d := decide(cfg, st, time.Now()); !d.commit {
+			t.Errorf("decision %+v, want a commit", d)
+		}
+		if again := s.policyState(); again != st {
+			t.Errorf("the state is %+v, then %+v", st, again)
+		}
 	}
+	check()
+	s.mu.Lock()
+	s.started = time.Now().Add(12 * time.Hour).UTC() // it was that late when the share was opened
+	s.mu.Unlock()
+	check()
 }
 
 // What was committed when the process died is not committed again, even if the store is

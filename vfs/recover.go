@@ -62,8 +62,9 @@ func openShare(ctx context.Context, sys *System, cfg ShareConfig) (_ *share, rec
 
 // newShare returns a share without files.
 func newShare(ctx context.Context, sys *System, cfg ShareConfig) (*share, error) {
+	now := time.Now()
 	s := &share{
-		system: sys, name: cfg.Name, log: sys.log, started: time.Now().UTC(),
+		system: sys, name: cfg.Name, log: sys.log, started: now.UTC(), begun: now,
 		uploads:  newUploads(),
 		aheads:   newAheads(),
 		requests: make(chan *request, queueLength),

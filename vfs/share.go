@@ -24,6 +24,7 @@ type share struct {
 	cfg     atomic.Pointer[ShareConfig]
 	log     *slog.Logger
 	started time.Time
+	begun   time.Time // started, with the reading of the monotonic clock
 	journal *journal.Journal
 	spool   *spool.Spool
 	uploads *uploads // open uploads and partials by name: newUploads
@@ -173,10 +174,13 @@ func (s *share) policyState() policyState {
 		st.oldestSealed = s.ledger.sealed[0].sealed
 	}
 	// A clock that has gone back must not put commits off until it is there again.
-	now := time.Now()
+	now, started := time.Now(), s.started
+	if started.After(now) { // it has gone back since: as the monotonic clock tells it; to the second, as states are compared
+		started = now.Add(-now.Sub(s.begun)).UTC().Truncate(time.Second)
+	}
 	for _, at := range []*time.Time{&st.oldestChange, &st.lastChange, &st.oldestTemp, &st.lastSessionEnd, &st.oldestSealed, &st.oldestRestore} {
 		if at.After(now) {
-			*at = s.started
+			*at = started
 		}
 	}
 	return st
