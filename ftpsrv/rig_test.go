@@ -33,7 +33,7 @@ func storeLeaves() goleak.Option {
 }
 
 // patience bounds waits for something that another goroutine does.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // password is what a test's users log in with.
 const password = "secret"

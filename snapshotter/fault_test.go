@@ -24,7 +24,7 @@ import (
 // returns, until at most limit are left, and returns how many there are.
 func goroutines(limit int) int {
 	n := runtime.NumGoroutine()
-	for deadline := time.Now().Add(5 * time.Second); n > limit && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); n > limit && time.Now().Before(deadline); {
 		runtime.Gosched()
 		n = runtime.NumGoroutine()
 	}

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds waits for something that another goroutine does.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // fakeFile is a file in memory that remembers how it ended.
 type fakeFile struct {

@@ -152,7 +152,7 @@ func TestOpenErrors(t *testing.T) {
 func held(t *testing.T, limit int) (descriptors, goroutines int) {
 	t.Helper()
 	goroutines = runtime.NumGoroutine()
-	for end := time.Now().Add(5 * time.Second); goroutines > limit && time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); goroutines > limit && time.Now().Before(end); {
 		runtime.Gosched()
 		goroutines = runtime.NumGoroutine()
 	}

@@ -110,7 +110,7 @@ func add(t *testing.T, q *Queue, paths ...string) {
 // idle waits until nothing is pending.
 func idle(t *testing.T, q *Queue) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+	for deadline := time.Now().Add(time.Minute); ; runtime.Gosched() {
 		pending := 0
 		for _, st := range q.Status() {
 			pending += st.Pending

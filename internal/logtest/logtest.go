@@ -10,7 +10,7 @@ import (
 )
 
 // patience bounds the wait for a line.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // Buffer is what a logger has written. The zero value is empty; safe for concurrent use.
 type Buffer struct {

@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction(ftp+"HandleCommands"), goleak.IgnoreAnyFunction(ftp+"executeCommandFn"))
 }
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // quick is a Retry for tests.
 var quick = pull.Retry{Attempts: 5, First: time.Microsecond, Max: time.Millisecond}

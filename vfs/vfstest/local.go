@@ -60,7 +60,7 @@ func StartLocal(t testing.TB, share func(*vfs.ShareConfig)) *Local {
 }
 
 // closeTimeout is how long an orderly end may take; only a broken test needs it.
-const closeTimeout = 10 * time.Second
+const closeTimeout = time.Minute
 
 func (l *Local) open() error {
 	system, err := vfs.Open(context.Background(), l.config)

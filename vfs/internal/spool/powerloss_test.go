@@ -79,7 +79,7 @@ func (tr *trace) takeBack(id spool.ID) {
 // await waits until the spool has files ready.
 func (tr *trace) await(s *spool.Spool) {
 	tr.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); s.Ready() == 0; runtime.Gosched() {
+	for deadline := time.Now().Add(time.Minute); s.Ready() == 0; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			tr.t.Fatal("no files were made ready")
 		}
