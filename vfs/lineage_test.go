@@ -183,11 +183,14 @@ func TestStartWithoutStoreAfterCommits(t *testing.T) {
 	dir, repo, faulty := t.TempDir(), newMemRepository(), disktest.NewFaulty(disk.OS{})
 	sys := openTestSystem(t, dir, repo, func(c *Config) { c.Disk = faulty })
 	s := testShare(t, sys)
+	gate := repo.Block() // what is sealed is committed at once
+	defer gate.Release()
 	for _, data := range []string{"one", "two"} {
 		mustDo(t, s, put(t, s, "/f", data))
 		wantNil(t, "seal", s.seal(t.Context(), "test"))
 	}
 	faulty.Add(disktest.Fault{Ops: disktest.OpWrite | disktest.OpCreate, Path: "*.wal*", Err: syscall.EIO})
+	gate.Release()
 	commitShare(t, s) // the notes of both commits are lost
 	crash(t, sys)
 
