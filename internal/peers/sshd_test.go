@@ -451,6 +451,10 @@ Host *
 	cfg := r.client(t, s)
 	cfg.Jump = fmt.Sprintf("%s@127.0.0.1:%d", sshdKey, outer.port)
 	dialFails(t, cfg, sshclient.KindHostKeyUnknown, strconv.Itoa(outer.port))
+	settings := cfg
+	settings.KnownHosts = append(slices.Clone(cfg.KnownHosts), r.known(t, outer, "host"))
+	settings.Files, settings.Transport = []string{r.text(t, "")}, sshclient.OpenSSH
+	roundTrip(t, settings, r.home)
 	noForward := r.start("noforward", "AllowTcpForwarding no")
 	cfg.Jump = fmt.Sprintf("%s@127.0.0.1:%d", sshdKey, noForward.port)
 	cfg.KnownHosts = append(cfg.KnownHosts, r.known(t, noForward, "host"))

@@ -82,7 +82,8 @@ type Config struct {
 	User string
 
 	Transport Transport
-	// Jump is a list like ProxyJump of ssh_config: [user@]host[:port],…, or "none".
+	// Jump is a list like ProxyJump of ssh_config: [user@]host[:port],…, or "none". With the openssh
+	// transport what is "for all hops" below is for these, and not for those of ProxyJump.
 	Jump string
 	// Files are the ssh_config files, the first value of a setting wins. Nil means
 	// ~/.ssh/config and /etc/ssh/ssh_config; an empty list that is not nil means none.

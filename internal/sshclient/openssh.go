@@ -52,21 +52,67 @@ func (d *Dialer) newProcesses() *Client {
 // machine can read them.
 func (d *Dialer) sshArgs() ([]string, error) {
 	cfg := &d.cfg
-	// ssh takes the rest of the line for the value of RemoteCommand and ProxyJump, so quotes
+	jumps, err := parseJumps(cfg.Jump)
+	if err != nil {
+		return nil, configError("jump: %w", err)
+	}
+	args, err := d.sshOptions(jumpHost{user: cfg.User, host: cfg.Host, port: cfg.Port}, jumps)
+	if err == nil && len(jumps) == 0 && cfg.Jump != "" {
+		args = append(args, "-o", "ProxyJump=none")
+	}
+	return append(args, "-s", "--", cfg.Host, "sftp"), err
+}
+
+// proxyCommand is the ProxyCommand that goes through jump hosts, for a shell. With ProxyJump ssh would give them
+// none of the options.
+func (d *Dialer) proxyCommand(jumps []jumpHost) (string, error) {
+	last := len(jumps) - 1
+	args, err := d.sshOptions(jumps[last], jumps[:last])
+	words := []string{"ssh"}
+	for _, arg := range args {
+		words = append(words, shellWord(arg))
+	}
+	return strings.Join(append(words, "-W", "'[%h]:%p'", "--", shellWord(jumps[last].host)), " "), err
+}
+
+// shellWord is an argument as a ProxyCommand has it. There are backslashes and no quotes, since ssh looks for a quote
+// that is not closed before it gives the command to the shell.
+func shellWord(arg string) string {
+	var b strings.Builder
+	for _, c := range []byte(strings.ReplaceAll(arg, "%", "%%")) {
+		plain := c >= 0x80 || c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || strings.IndexByte("%+,-./:=@_", c) >= 0
+		if !plain {
+			b.WriteByte('\\')
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
+// sshOptions are the options for the server, or a jump host, that is reached through jumps.
+func (d *Dialer) sshOptions(to jumpHost, jumps []jumpHost) ([]string, error) {
+	cfg := &d.cfg
+	// ssh takes the rest of the line for the value of RemoteCommand and ProxyCommand, so quotes
 	// would be part of it.
 	args := []string{"-x", "-a", "-T", "-o", "RemoteCommand=none"}
 	if len(cfg.Files) == 1 {
 		args = append(args, "-F", d.local.tilde(cfg.Files[0]))
 	}
 	var bad error
+	check := func(key, v string) {
+		if strings.ContainsAny(v, "\r\n\x00") {
+			bad = configError("%s: %q has a line break", key, v)
+		}
+	}
 	set := func(key string, values ...string) {
 		for i, v := range values {
-			if strings.ContainsAny(v, "\r\n\x00") {
-				bad = configError("%s: %q has a line break", key, v)
-			}
+			check(key, v)
 			values[i] = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(v) + `"`
 		}
 		args = append(args, "-o", key+"="+strings.Join(values, " "))
+	}
+	for _, file := range cfg.Files {
+		check("ssh_config", file)
 	}
 	set("BatchMode", "yes") // never a question
 	set("LogLevel", "ERROR")
@@ -74,14 +120,18 @@ func (d *Dialer) sshArgs() ([]string, error) {
 	set("PermitLocalCommand", "no")
 	set("ForkAfterAuthentication", "no")
 	set("StdinNull", "no")
-	if cfg.Port != 0 {
-		set("Port", strconv.Itoa(cfg.Port))
+	if to.port != 0 {
+		set("Port", strconv.Itoa(to.port))
 	}
-	if cfg.User != "" {
-		set("User", cfg.User)
+	if to.user != "" {
+		set("User", to.user)
 	}
-	if cfg.Jump != "" {
-		args = append(args, "-o", "ProxyJump="+cfg.Jump)
+	if len(jumps) > 0 {
+		command, err := d.proxyCommand(jumps)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "-o", "ProxyUseFdpass=no", "-o", "ProxyCommand="+command)
 	}
 	for _, file := range cfg.IdentityFiles {
 		set("IdentityFile", strings.ReplaceAll(file, "%", "%%"))
@@ -113,7 +163,7 @@ func (d *Dialer) sshArgs() ([]string, error) {
 		set("ServerAliveInterval", wholeSeconds(keepAlive))
 		set("ServerAliveCountMax", strconv.Itoa(pick(cfg.KeepAliveCount, DefaultKeepAliveCount)))
 	}
-	return append(args, "-s", "--", cfg.Host, "sftp"), bad
+	return args, bad
 }
 
 // wholeSeconds rounds up: ssh takes whole seconds, and 0 is "never".
@@ -175,7 +225,12 @@ func (c *Client) launch() (*process, error) {
 // run starts the process, and a task that waits for it.
 func (c *Client) run(args []string) (*process, error) {
 	p := &process{c: c, cmd: exec.Command("ssh", args...), exited: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), "LC_ALL=C") // its messages are read
+	// Its messages are read; nobody is asked, by an ssh that it starts for a jump host of ssh_config neither, which
+	// has no BatchMode; and the shell of a ProxyCommand is one that understands it.
+	p.cmd.Env = append(os.Environ(), "LC_ALL=C", "SSH_ASKPASS_REQUIRE=never")
+	if c.d.cfg.Jump != "" {
+		p.cmd.Env = append(p.cmd.Env, "SHELL=/bin/sh")
+	}
 	p.cmd.Stderr = &p.stderr
 	p.cmd.WaitDelay = 2 * time.Second                      // for processes of jump hosts that keep stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal to ask on, and one group to kill

@@ -3,7 +3,9 @@ package sshclient
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -123,6 +125,76 @@ func TestOpenSSHCancel(t *testing.T) {
 	failure(t, cfg, KindTimeout, "no login within 100ms")
 }
 
+// viaJumps makes a configuration that reaches a server through the system's ssh and two jump hosts. Its files have
+// names that a shell and ssh would take for something else.
+func viaJumps(t *testing.T) (cfg Config, servers []*server, known string) {
+	t.Helper()
+	last := newServer(t, nil)
+	for range 2 {
+		servers = append(servers, newServer(t, func(s *server) { s.forward = true }))
+	}
+	cfg = last.viaSSH()
+	cfg.Jump = "me@" + servers[0].addr + ",me@" + servers[1].addr
+	servers = append(servers, last)
+	dir := filepath.Join(t.TempDir(), `a "b' $HOME %h \`+"`c` &# ü!(~)*")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(cfg.IdentityFiles[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.IdentityFiles = []string{writeFile(t, filepath.Join(dir, "key"), string(key))}
+	cfg.Files = []string{writeFile(t, filepath.Join(dir, "config"), "IdentitiesOnly yes\n")}
+	for _, s := range servers {
+		known += knownLineFor(t, s.name(), hostKey)
+	}
+	dir = strings.ReplaceAll(dir, "%", "") // tokens count in names of known_hosts files
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cfg.KnownHosts, cfg.HostKeys = []string{writeFile(t, filepath.Join(dir, "known"), known)}, Strict
+	return cfg, servers, known
+}
+
+// TestOpenSSHJump has jump hosts that only the settings know: ssh's own ProxyJump gives them none.
+func TestOpenSSHJump(t *testing.T) {
+	cfg, servers, known := viaJumps(t)
+	t.Setenv("SHELL", "/bin/false") // as accounts of services have it
+	works(t, dial(t, cfg))
+	for _, s := range servers {
+		if got := s.connections(); got != 1 {
+			t.Errorf("%d connections to %s", got, s.addr)
+		}
+	}
+	for _, s := range servers { // the key of each is checked
+		cfg.KnownHosts = []string{writeFile(t, filepath.Join(t.TempDir(), "kh"), strings.ReplaceAll(known, knownLineFor(t, s.name(), hostKey), ""))}
+		failure(t, cfg, KindHostKeyUnknown)
+	}
+	cfg.HostKeys, cfg.KnownHosts = Insecure, nil
+	works(t, dial(t, cfg))
+}
+
+// TestOpenSSHAsksNobody has an ssh that ssh starts by itself, for a jump host of ssh_config: it has no BatchMode.
+func TestOpenSSHAsksNobody(t *testing.T) {
+	jump := newServer(t, func(s *server) { s.forward = true })
+	cfg := newServer(t, nil).viaSSH()
+	dir := t.TempDir()
+	cfg.Files = []string{writeFile(t, filepath.Join(dir, "c"), "Host bastion\n HostName 127.0.0.1\n Port "+portOf(jump)+"\n ProxyJump none\n"+
+		"Host *\n ProxyJump bastion\n IdentitiesOnly yes\n UserKnownHostsFile "+filepath.Join(dir, "none")+"\n GlobalKnownHostsFile none\n")}
+	asked := filepath.Join(dir, "asked")
+	ask := writeFile(t, filepath.Join(dir, "ask"), "#!/bin/sh\n: > "+asked+"\necho yes\n")
+	if err := os.Chmod(ask, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SSH_ASKPASS", ask)
+	t.Setenv("SSH_ASKPASS_REQUIRE", "force")
+	failure(t, cfg, KindHostKeyUnknown)
+	if _, err := os.Stat(asked); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("somebody was asked: %v", err)
+	}
+}
+
 // TestSSHArgs checks that a name can be nothing but a name, and that ssh never asks.
 func TestSSHArgs(t *testing.T) {
 	d, err := New(Config{Host: "web", Transport: OpenSSH, User: "a", KnownHosts: []string{`/k "x" \y`, "/z"}, Jump: "b", HostKeys: AcceptNew, KeepAlive: 1500 * time.Millisecond})
@@ -139,8 +211,15 @@ func TestSSHArgs(t *testing.T) {
 			t.Errorf("%q is not in %q", part, line)
 		}
 	}
+	if strings.Contains(line, "ProxyJump") || !strings.Contains(line, `ProxyCommand=ssh -x -a -T`) || strings.Count(line, "BatchMode=") != 2 {
+		t.Errorf("the jump host has no options of its own in %q", line)
+	}
 	if tail := args[len(args)-4:]; !slices.Equal(tail, []string{"-s", "--", "web", "sftp"}) {
 		t.Errorf("the arguments end in %q", tail)
+	}
+	d.cfg.Jump = "none"
+	if args, err := d.sshArgs(); err != nil || !slices.Contains(args, "ProxyJump=none") {
+		t.Errorf("jump: none makes %q, %v", args, err)
 	}
 	d.cfg.IdentityFiles = []string{"/k\nProxyCommand=x"}
 	if _, err := d.sshArgs(); KindOf(err) != KindConfig || err == nil {
