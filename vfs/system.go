@@ -64,7 +64,9 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 	if s.gatewayID, err = loadID(cfg.Disk, cfg.DataDir, gatewayIDName); err == nil {
 		var list []opened
 		if list, err = s.openNew(ctx, cfg.Shares); err == nil {
-			err = s.add(list)
+			if err = s.add(list); err == nil {
+				err = s.add(s.openLeft(ctx))
+			}
 		}
 	}
 	if err != nil {

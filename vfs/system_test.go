@@ -3,6 +3,7 @@ package vfs
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/snapgate/gateway/internal/disk/disktest"
+	"github.com/snapgate/gateway/internal/logtest"
 )
 
 // Reloads at the same time open a new share once, and none opens one after the end.
@@ -51,6 +53,42 @@ func TestOpenAllOrNone(t *testing.T) {
 	defer closeSystem(t, sys)
 	want(t, "changes that wait", sys.recovered[0].Changes, 1)
 	want(t, "content", visit(t, sys, "u", PermFull, "/").get("/f"), "waits")
+}
+
+// What was acknowledged in a share that the configuration has not any more is committed all the same, and what cannot be
+// is told; a share that has nothing left is not opened.
+func TestShareNotConfiguredAnyMore(t *testing.T) {
+	dir, repo := t.TempDir(), newMemRepository()
+	sys := openTestSystem(t, dir, repo)
+	visit(t, sys, "u", PermFull, "/").put("/f", "acknowledged")
+	crash(t, sys)
+
+	var log logtest.Buffer
+	other := func(shares ...ShareConfig) *System {
+		return openTestSystem(t, dir, repo, func(c *Config) {
+			c.Shares, c.Logger = shares, slog.New(slog.NewTextHandler(&log, nil))
+		})
+	}
+	sys = other(ShareConfig{Name: "s", Source: true})
+	closeSystem(t, sys)
+	if text := log.String(); !strings.Contains(text, "level=ERROR") || !strings.Contains(text, "changes=1") {
+		t.Errorf("a source has the name: %s", text)
+	}
+	sys = other(ShareConfig{Name: "new"})
+	if text := log.String(); !strings.Contains(text, "level=WARN") || !strings.Contains(text, "share=s") {
+		t.Errorf("the share is not told of: %s", text)
+	}
+	closeSystem(t, sys)
+	list, err := repo.Snapshots(t.Context(), "s")
+	if err != nil || len(list) != 1 {
+		t.Fatalf("snapshots of the share: %v, %v", list, err)
+	}
+	want(t, "committed", viewContents(t, repo, list[0].ID)["/f"], "acknowledged")
+	sys = other(ShareConfig{Name: "new"})
+	defer closeSystem(t, sys)
+	if _, ok := sys.share("s"); ok {
+		t.Error("the share is open with nothing left to commit")
+	}
 }
 
 // An id that a killed process has made and not made durable must not be lost when this one
