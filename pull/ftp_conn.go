@@ -17,8 +17,9 @@ import (
 const (
 	// maxReplyLine bounds a line of the control connection: a path and something around it.
 	maxReplyLine = 16 << 10
-	// maxReplyLines bounds a reply: FEAT and welcome texts have tens.
+	// maxReplyLines and maxReplyBytes bound a reply: FEAT and welcome texts have tens of short lines.
 	maxReplyLines = 1000
+	maxReplyBytes = 256 << 10
 )
 
 // ftpConn is a control connection that is logged in. One call at a time uses it; Err and
@@ -310,9 +311,13 @@ func (c *ftpConn) reply(op string) (ftpReply, error) {
 	if err := c.nc.SetDeadline(time.Now().Add(c.cfg.Timeout)); err != nil {
 		return r, c.broken(fail(op, "", KindConnection, err))
 	}
+	size := 0
 	for range maxReplyLines {
 		b, err := c.in.ReadSlice('\n')
+		size += len(b)
 		switch {
+		case size > maxReplyBytes:
+			return r, c.broken(failf(op, "", KindProtocol, "a reply has more than %d bytes", maxReplyBytes))
 		case errors.Is(err, bufio.ErrBufferFull):
 			return r, c.broken(failf(op, "", KindProtocol, "a reply has a line of more than %d bytes", maxReplyLine))
 		case err != nil:

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// maxLinks is for how many links of a directory targets are looked up together.
+	// maxLinks is for how many links of a directory targets are looked up together, by their weight.
 	maxLinks = 100_000
 	// maxOthers is how many names of a directory that are no links are compared with those that are: their hashes
 	// take 16 MB.
@@ -57,6 +57,7 @@ func (f *FTP) hasListed(refusal error) bool {
 type oddNames struct {
 	dir    string
 	odd    map[string]Entry
+	held   int      // weight of odd
 	others []uint64 // hashes of the names of files and directories
 	seed   maphash.Seed
 	bad    func(Entry) error
@@ -75,7 +76,11 @@ func (n *oddNames) add(e Entry) error {
 		n.twice(e.Name)
 	case !isOdd && len(n.others) < maxOthers:
 		n.others = append(n.others, maphash.String(n.seed, e.Name))
-	case isOdd && len(n.odd) < maxLinks && len(n.others) < maxOthers:
+	case isOdd && n.held < maxLinks && len(n.others) < maxOthers:
+		if err := checkTarget("list", child(n.dir, e.Name), e.Target); err != nil {
+			e = Entry{Name: e.Name, Err: err}
+		}
+		n.held += e.weight()
 		n.odd[e.Name] = e
 	case isOdd && !n.over:
 		n.over = true

@@ -18,11 +18,13 @@ func errLine(dir, line string) error {
 	return failf("list", dir, KindListing, "the line %s", quote(line))
 }
 
-// listed makes an Entry of what a line gave, or an Entry that says what is wrong with it.
+// listed makes an Entry of what a line gave, or an Entry that says what is wrong with it. It does not keep the line:
+// what is read of it is short, as a rule.
 func listed(dir string, e Entry) Entry {
 	if err := checkName(dir, e.Name); err != nil {
 		return Entry{Name: e.Name, Err: err}
 	}
+	e.Name, e.Target = strings.Clone(e.Name), strings.Clone(e.Target)
 	return e
 }
 

@@ -263,6 +263,9 @@ func (p *planner) look(ctx context.Context, c candidate) (Entry, error) {
 		if err == nil && e.Target == "" {
 			err = failf("readlink", c.path, KindProtocol, "the server gives no target")
 		}
+		if err == nil {
+			err = checkTarget("readlink", c.path, e.Target)
+		}
 		return e, err
 	case e.Type == File && p.caps.Exact && (e.Precision == 0 || e.Precision > time.Second):
 		now := Entry{}

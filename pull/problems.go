@@ -9,9 +9,12 @@ import (
 	"unicode/utf8"
 )
 
-// maxProblems is how many problems are kept with their texts, at about 300 bytes each;
-// the others are counted.
-const maxProblems = 100_000
+// maxProblems is how many problems are kept with their texts, at about 300 bytes each, and maxProblemBytes is how
+// much of paths and texts, which come from servers; the others are counted.
+const (
+	maxProblems     = 100_000
+	maxProblemBytes = 64 << 20
+)
 
 // Problem is a path that was not captured as it is on the remote, and why.
 type Problem struct {
@@ -43,6 +46,7 @@ func (p Problem) MarshalJSON() ([]byte, error) {
 type Problems struct {
 	mu             sync.Mutex // guards what follows
 	list           []Problem
+	bytes          int // of their paths and texts
 	total, special int64
 	lost           bool // one was of KindConnection
 }
@@ -60,8 +64,9 @@ func (p *Problems) add(one Problem) {
 		p.special++
 	}
 	p.lost = p.lost || one.Kind == KindConnection
-	if len(p.list) < maxProblems {
+	if len(p.list) < maxProblems && p.bytes < maxProblemBytes {
 		p.list = append(p.list, one)
+		p.bytes += len(one.Path) + len(one.Text)
 	}
 }
 
@@ -86,8 +91,8 @@ func (p *Problems) lostConnection() bool {
 	return p.lost
 }
 
-// List returns the problems by path, as a tree is walked, up to 100,000 of them; omitted is how many
-// more there are.
+// List returns the problems by path, as a tree is walked, up to 100,000 of them and 64 MB; omitted is
+// how many more there are.
 func (p *Problems) List() (list []Problem, omitted int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

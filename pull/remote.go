@@ -137,6 +137,14 @@ func checkName(dir, name string) error {
 	return nil
 }
 
+// checkTarget returns nil when a symbolic link at path can have a target.
+func checkTarget(op, path, target string) error {
+	if len(target) > maxPath {
+		return failf(op, path, KindLimit, "a target of %d bytes", len(target))
+	}
+	return nil
+}
+
 // checkPath returns nil when path is canonical.
 func checkPath(op, path string) error {
 	if path == "/" {

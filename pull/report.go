@@ -47,7 +47,8 @@ type Report struct {
 	problems                                         Problems
 	mu                                               sync.Mutex // guards what follows
 	began, ended                                     time.Time
-	stays                                            []string // the paths that kept counts, up to maxUnsettled
+	stays                                            []string // the paths that kept counts, up to maxUnsettled and maxProblemBytes
+	stayBytes                                        int      // of these
 }
 
 // note records a problem.
@@ -64,8 +65,9 @@ func (r *Report) keep(path string) {
 	r.kept.Add(1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.stays) < maxUnsettled {
+	if len(r.stays) < maxUnsettled && r.stayBytes < maxProblemBytes {
 		r.stays = append(r.stays, path)
+		r.stayBytes += len(path)
 	}
 }
 
@@ -129,8 +131,8 @@ func (r *Report) Progress() Progress {
 // can be in a snapshot is in it.
 func (r *Report) Failed() int64 { return r.problems.Failed() }
 
-// Problems returns the problems by path, up to 100,000 of them; omitted is how many more
-// there are.
+// Problems returns the problems by path, up to 100,000 of them and 64 MB; omitted is how
+// many more there are.
 func (r *Report) Problems() (list []Problem, omitted int64) { return r.problems.List() }
 
 // MarshalJSON gives all of the report.

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// defaultScanMemory is how many entries are held in memory: 40 MB.
+	// defaultScanMemory is the weight of the entries that are held in memory: 40 MB.
 	defaultScanMemory = 200_000
 	// defaultScanDepth bounds paths: PATH_MAX allows no more than 2,048, and what goes deeper
 	// than this is a loop on the server, as a rule.
@@ -27,8 +27,8 @@ const (
 	maxScanPath = 8192
 	// maxScanWorkers is how many directories are listed at a time.
 	maxScanWorkers = 64
-	// scanWindow is how many entries of a directory are looked at for directories below it
-	// that can be listed meanwhile.
+	// scanWindow is the weight of the entries of a directory that are looked at for directories
+	// below it that can be listed meanwhile.
 	scanWindow = 1024
 	// maxDirProblems is how many entries of one directory are told as problems one by one.
 	maxDirProblems = 1000
@@ -42,7 +42,7 @@ type ScanConfig struct {
 	// Partial goes on when the connection is lost for good: what was not listed is a
 	// problem each.
 	Partial bool
-	Memory  int    // entries held in memory; 0 for 200,000
+	Memory  int    // entries held in memory, of about 200 bytes each; 0 for 200,000
 	Depth   int    // of directories below the root; 0 for 256
 	Names   int    // of one directory; 0 for ten million
 	Entries int64  // of the whole tree; 0 for a hundred million
@@ -129,7 +129,7 @@ type scanner struct {
 	mu      sync.Mutex // guards what follows
 	wakeup  *sync.Cond // on mu: the workers wait
 	queue   scanQueue
-	held    int      // entries in memory
+	held    int      // weight of the entries in memory
 	wanted  *scanDir // what the walk waits for; it is listed also when too much is held
 	stopped bool
 	gone    error // Partial: the connection is lost for good, nothing more is tried
@@ -148,6 +148,7 @@ type scanDir struct {
 	file  *os.File
 	holds int         // with file: what it is counted with in held
 	ahead []scanEntry // taken from src already
+	heavy int         // weight of these
 	last  string      // name of the last of these
 	end   bool        // src is at its end
 }
@@ -219,8 +220,9 @@ type found struct {
 	problems []error
 	omitted  int
 	excluded int64
-	special  []string
-	unsure   bool // a name may be hidden in what was not understood
+	special  []string // names, up to maxDirProblems
+	others   int      // how many more are special
+	unsure   bool     // a name may be hidden in what was not understood
 }
 
 // list lists a directory and says what is wrong with it. Errors end the scan.
@@ -325,6 +327,9 @@ func (s *scanner) take(d *scanDir, so *sorter, f *found, e Entry) error {
 	if err == nil && e.Type == TypeUnknown {
 		err = failf("list", child(d.path, e.Name), KindProtocol, "it is not known what it is")
 	}
+	if err == nil && e.Type == Symlink {
+		err = checkTarget("list", child(d.path, e.Name), e.Target)
+	}
 	if err != nil {
 		// No entry of the base can have a name that is not possible.
 		f.unsure = f.unsure || KindOf(err) != KindName
@@ -341,7 +346,11 @@ func (s *scanner) take(d *scanDir, so *sorter, f *found, e Entry) error {
 		return nil
 	}
 	if e.Type == Special {
-		f.special = append(f.special, path)
+		if len(f.special) < maxDirProblems {
+			f.special = append(f.special, e.Name)
+		} else {
+			f.others++
+		}
 		return nil
 	}
 	if err := so.add(e); err != nil {
@@ -375,16 +384,20 @@ func (s *scanner) tell(d *scanDir, f *found, err error) {
 	if f.omitted > 0 {
 		report.noteLine(d.path, failf("list", d.path, KindListing, "%d more entries that cannot be taken", f.omitted))
 	}
-	for _, p := range f.special {
-		report.special.Add(1)
+	for _, name := range f.special {
+		p := child(d.path, name)
 		report.note(p, fail("list", p, KindSpecial, nil))
 	}
+	if f.others > 0 {
+		report.note(d.path, failf("list", d.path, KindSpecial, "%d more entries", f.others))
+	}
+	report.special.Add(int64(len(f.special) + f.others))
 	report.excluded.Add(f.excluded)
 }
 
 // fill takes entries from a listing, and has the directories among them listed.
 func (s *scanner) fill(d *scanDir) error {
-	for !d.end && len(d.ahead) < scanWindow {
+	for !d.end && d.heavy < scanWindow {
 		e, err := d.src.next()
 		if errors.Is(err, io.EOF) {
 			d.end = true
@@ -403,7 +416,7 @@ func (s *scanner) fill(d *scanDir) error {
 		path := child(d.path, e.Name)
 		if e.Name == d.last {
 			s.cfg.Report.note(path, failf("list", path, KindProtocol, "the server lists it twice"))
-			s.release(d)
+			s.release(d, e)
 			continue
 		}
 		d.last = e.Name
@@ -426,6 +439,7 @@ func (s *scanner) fill(d *scanDir) error {
 			}
 		}
 		d.ahead = append(d.ahead, se)
+		d.heavy += e.weight()
 	}
 	return nil
 }
@@ -467,7 +481,8 @@ func (s *scanner) walk(ctx context.Context, e Entry, yield func(Item) bool) erro
 		next := d.ahead[0]
 		d.ahead[0] = scanEntry{}
 		d.ahead = d.ahead[1:]
-		s.release(d)
+		d.heavy -= next.e.weight()
+		s.release(d, next.e)
 		if next.dir != nil {
 			if ok, err := enter(next.dir, next.e); err != nil || !ok {
 				return err
@@ -484,23 +499,23 @@ func (s *scanner) walk(ctx context.Context, e Entry, yield func(Item) bool) erro
 
 // fillMore is fill, when half of the window is used up.
 func (s *scanner) fillMore(d *scanDir) error {
-	if len(d.ahead) > scanWindow/2 {
+	if d.heavy > scanWindow/2 {
 		return nil
 	}
 	return s.fill(d)
 }
 
 // release gives back the memory of an entry of a listing that was in memory.
-func (s *scanner) release(d *scanDir) {
+func (s *scanner) release(d *scanDir, e Entry) {
 	if d.file != nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.free(1)
+	s.free(e.weight())
 }
 
-// free gives back the memory of n entries. It needs s.mu.
+// free gives back the memory of entries of the weight n. It needs s.mu.
 func (s *scanner) free(n int) {
 	full := s.held >= s.cfg.Memory
 	if s.held -= n; full && s.held < s.cfg.Memory {

@@ -137,12 +137,16 @@ func TestScanBounded(t *testing.T) {
 // that are sorted on disk, each of which has an open file, no more than some.
 func TestScanStaysInMemory(t *testing.T) {
 	const memory = 2000
-	t.Run("in memory", func(t *testing.T) { scanDirectories(t, memory, 1000, memory/1000) })
-	t.Run("on disk", func(t *testing.T) { scanDirectories(t, memory, 3*memory, 8) })
+	t.Run("in memory", func(t *testing.T) { scanDirectories(t, memory, 1000, memory/1000, Entry{Type: File}) })
+	t.Run("on disk", func(t *testing.T) { scanDirectories(t, memory, 3*memory, 8, Entry{Type: File}) })
+	t.Run("long targets", func(t *testing.T) {
+		// Each takes the memory of 21 entries.
+		scanDirectories(t, memory, 90, 2, Entry{Type: Symlink, Target: strings.Repeat("t", 20*entryBytes)})
+	})
 }
 
-// scanDirectories scans directories of so many names, of which so many are to be listed ahead.
-func scanDirectories(t *testing.T, memory, names, ahead int) {
+// scanDirectories scans directories of so many entries, of which so many are to be listed ahead.
+func scanDirectories(t *testing.T, memory, names, ahead int, e Entry) {
 	const dirs = 50
 	var listed atomic.Int64
 	r := newFake()
@@ -155,7 +159,9 @@ func scanDirectories(t *testing.T, memory, names, ahead int) {
 		}
 		listed.Add(1)
 		for i := range names {
-			if err := each(Entry{Name: fmt.Sprint(i), Type: File}); err != nil {
+			e := e
+			e.Name = fmt.Sprint(i)
+			if err := each(e); err != nil {
 				return true, err
 			}
 		}

@@ -15,9 +15,11 @@ import (
 )
 
 const (
-	// runEntries is how many entries of one directory are sorted in memory, at some 200 bytes
+	// runEntries is how many entries of one directory are sorted in memory, at entryBytes
 	// each; a longer directory goes to a temporary file in sorted runs, which are merged.
 	runEntries = 16_384
+	// entryBytes is what an entry takes in memory, as a rule; see Entry.weight.
+	entryBytes = 200
 	// runBuffer is what is read ahead of each run: 600 runs are ten million entries.
 	runBuffer = 8 << 10
 )
@@ -26,15 +28,16 @@ const (
 type entrySource interface {
 	// next returns io.EOF at the end.
 	next() (Entry, error)
-	// inMemory is how many entries are in memory.
+	// inMemory is the weight of the entries in memory.
 	inMemory() int
 }
 
 // sorter sorts the entries of one directory.
 type sorter struct {
 	dir  string // where temporary files go
-	run  int    // entries of a run
+	run  int    // weight of a run
 	mem  []Entry
+	held int      // weight of mem
 	file *os.File // without a name; nil while all is in memory
 	size int64    // of file
 	runs []int64  // where each run begins
@@ -43,7 +46,7 @@ type sorter struct {
 
 func (s *sorter) add(e Entry) error {
 	s.mem = append(s.mem, e)
-	if len(s.mem) < s.run {
+	if s.held += e.weight(); s.held < s.run {
 		return nil
 	}
 	return s.spill()
@@ -75,7 +78,7 @@ func (s *sorter) spill() error {
 	s.runs = append(s.runs, s.size)
 	s.size += int64(len(s.buf))
 	clear(s.mem)
-	s.mem = s.mem[:0]
+	s.mem, s.held = s.mem[:0], 0
 	return nil
 }
 
@@ -83,7 +86,7 @@ func (s *sorter) spill() error {
 func (s *sorter) finish() (entrySource, error) {
 	if s.file == nil {
 		s.sort()
-		return &memSource{s.mem}, nil
+		return &memSource{s.mem, s.held}, nil
 	}
 	if len(s.mem) > 0 {
 		if err := s.spill(); err != nil {
@@ -112,7 +115,10 @@ func (s *sorter) discard() {
 	}
 }
 
-type memSource struct{ list []Entry }
+type memSource struct {
+	list []Entry
+	held int // weight of list, before any was taken
+}
 
 func (m *memSource) next() (Entry, error) {
 	if len(m.list) == 0 {
@@ -124,7 +130,7 @@ func (m *memSource) next() (Entry, error) {
 	return e, nil
 }
 
-func (m *memSource) inMemory() int { return len(m.list) }
+func (m *memSource) inMemory() int { return m.held }
 
 // mergeSource merges runs. It is a heap of their first entries.
 type mergeSource struct{ heads []runHead }
@@ -171,7 +177,11 @@ func (m *mergeSource) next() (Entry, error) {
 }
 
 // inMemory counts the entries that a scan looks ahead, and what is read ahead of each run.
-func (m *mergeSource) inMemory() int { return scanWindow + len(m.heads)*(runBuffer/200) }
+func (m *mergeSource) inMemory() int { return scanWindow + len(m.heads)*(runBuffer/entryBytes) }
+
+// weight is for how many entries of the usual size one counts where memory is bounded: the target of a
+// link can be longer than all the rest.
+func (e *Entry) weight() int { return 1 + len(e.Target)/entryBytes }
 
 // append adds the entry to b, as readEntry reads it.
 func (e *Entry) append(b []byte) []byte {

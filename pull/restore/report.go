@@ -78,8 +78,8 @@ func (r *Report) Counts() Counts {
 // for what Overwrite has kept.
 func (r *Report) Failed() int64 { return r.problems.Total() }
 
-// Problems returns the problems by path, up to 100,000 of them; omitted is how many more there
-// are.
+// Problems returns the problems by path, up to 100,000 of them and 64 MB; omitted is how many
+// more there are.
 func (r *Report) Problems() (list []pull.Problem, omitted int64) { return r.problems.List() }
 
 // Cannot names the attributes that the destination cannot have.
