@@ -2,11 +2,17 @@ package pull
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
+	"io"
+	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // maxHeap is what a listing of a hostile server may hold, far less than what it sends.
@@ -162,5 +168,54 @@ func TestFTPReplyBounded(t *testing.T) {
 	}}).start(t)
 	if _, err := h.remote(t).Capabilities(t.Context()); err == nil || KindOf(err) != KindProtocol {
 		t.Errorf("%v", err)
+	}
+}
+
+// lateFTP is a server that will be ready in a while, and says so again and again.
+func lateFTP(t *testing.T, timeout time.Duration) *FTP {
+	t.Helper()
+	var wg sync.WaitGroup
+	r, err := NewFTP(FTPConfig{Addr: "server:21", Root: "/", Timeout: timeout, Dial: func(context.Context, string, string) (net.Conn, error) {
+		near, far := net.Pipe()
+		wg.Go(func() {
+			defer far.Close()
+			for {
+				if _, err := io.WriteString(far, "120 ready in 1 minute\r\n"); err != nil {
+					return
+				}
+				<-time.After(10 * time.Millisecond)
+			}
+		})
+		return near, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close(); wg.Wait() })
+	return r
+}
+
+// A server that is never ready is as one that does not answer.
+func TestFTPNeverReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = time.Minute
+		ctx, cancel := context.WithTimeout(t.Context(), 10*timeout)
+		defer cancel()
+		began := time.Now()
+		err := lateFTP(t, timeout).Connect(ctx)
+		if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "120 ready") || took > 2*timeout {
+			t.Errorf("%v after %v", err, took)
+		}
+	})
+}
+
+// The time that a run may take begins before it connects.
+func TestRunLimitConnecting(t *testing.T) {
+	r := newRuns(t)
+	r.cfg.Limit = 100 * time.Millisecond
+	began := time.Now()
+	_, _, err := r.tryRun(lateFTP(t, patience))
+	if took := time.Since(began); !errors.Is(err, ErrTooLong) || took >= patience {
+		t.Errorf("%v after %v", err, took)
 	}
 }

@@ -154,8 +154,9 @@ func (c *ftpConn) login(ctx context.Context) error {
 		}
 	}
 	c.in = bufio.NewReaderSize(c.nc, maxReplyLine)
+	began := time.Now()
 	r, err := c.reply("connect")
-	for err == nil && r.code == 120 { // ready in a while
+	for err == nil && r.code == 120 && time.Since(began) < c.cfg.Timeout { // ready in a while
 		r, err = c.reply("connect")
 	}
 	if err == nil && r.code != 220 {

@@ -76,7 +76,7 @@ type RunConfig struct {
 	Unchanged bool
 	Bandwidth int64 // bytes of contents a second; 0 for no limit
 	Entries   int64 // as in ScanConfig
-	// Limit is how long listing and reading may take; 0 for no limit. What was stored is kept.
+	// Limit is how long connecting, listing and reading may take; 0 for no limit. What was stored is kept.
 	Limit time.Duration
 	// DryRun, when it is not nil, is called with every change, and nothing is stored. The
 	// contents have not been read, and nothing is kept from another run.
@@ -142,7 +142,7 @@ func Run(ctx context.Context, r Remote, cfg RunConfig) (Result, error) {
 	}
 	run := &run{cfg: cfg, r: newMeter(r, cfg.Bandwidth, cfg.Report), began: began}
 	run.cfg.Retry = cfg.Retry.Watching(r)
-	if err := run.open(ctx); err != nil {
+	if err := run.limited(ctx, run.open); err != nil {
 		return Result{}, err
 	}
 	if cfg.DryRun != nil {
@@ -151,12 +151,12 @@ func Run(ctx context.Context, r Remote, cfg RunConfig) (Result, error) {
 	return run.pull(ctx)
 }
 
-// limited calls fn, which may take so long as a run may.
+// limited calls fn, which may take what is left of the time that a run may.
 func (r *run) limited(ctx context.Context, fn func(context.Context) error) error {
 	if r.cfg.Limit <= 0 {
 		return fn(ctx)
 	}
-	within, cancel := context.WithTimeout(ctx, r.cfg.Limit)
+	within, cancel := context.WithDeadline(ctx, r.began.Add(r.cfg.Limit))
 	defer cancel()
 	err := fn(within)
 	if err != nil && within.Err() != nil && ctx.Err() == nil {
