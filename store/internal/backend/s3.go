@@ -162,6 +162,10 @@ func (s *S3) s3Error(ctx context.Context, op, name string, err error) error {
 	return fmt.Errorf("s3: %s %s: %w", op, name, err)
 }
 
+// ErrNoRanges means that a server, or a proxy in front of it, has answered with other bytes of a file than it was
+// asked for: those that there are would be taken for damaged.
+var ErrNoRanges = errors.New("the server, or a proxy in front of it, does not keep to the range of bytes that it is asked for")
+
 // S3Error is an error that the server has answered with.
 type S3Error struct {
 	Code    string // of S3, as NoSuchKey
@@ -230,7 +234,7 @@ func (r *s3Reader) open() error {
 	if err != nil {
 		return err
 	}
-	body, info, _, err := r.s.core.GetObject(r.ctx, r.s.cfg.Bucket, r.s.key(r.name), opts)
+	body, info, header, err := r.s.core.GetObject(r.ctx, r.s.cfg.Bucket, r.s.key(r.name), opts)
 	if err != nil {
 		err = r.s.s3Error(r.ctx, "get", r.name, err)
 		var answer *S3Error
@@ -240,6 +244,10 @@ func (r *s3Reader) open() error {
 		}
 		return err
 	}
+	if r.offset > 0 && !strings.HasPrefix(header.Get("Content-Range"), fmt.Sprintf("bytes %d-", r.offset)) {
+		_ = body.Close()
+		return fmt.Errorf("s3: get %s: %w", r.name, ErrNoRanges)
+	}
 	r.body, r.etag = body, info.ETag
 	return nil
 }
@@ -247,6 +255,9 @@ func (r *s3Reader) open() error {
 func (r *s3Reader) Read(p []byte) (int, error) {
 	if r.length == 0 {
 		return 0, io.EOF
+	}
+	if r.length > 0 { // the server may send more than it was asked for
+		p = p[:min(int64(len(p)), r.length)]
 	}
 	n, err := r.body.Read(p)
 	r.offset += int64(n)

@@ -21,6 +21,9 @@ const (
 	// defaultSFTPConns is how many connections are used: one is held back by its window, about
 	// 38 MB/s at a round trip of 50 ms.
 	defaultSFTPConns = 4
+	// sftpDepth is how many names the paths of directories have that are looked into: those of a store, as
+	// packfiles/ab, have two.
+	sftpDepth = 3
 	// sftpRequests is how many requests of one kind are under way, on all connections.
 	sftpRequests = 32
 	// sftpReadSize is how much is asked for at once, in requests beside each other.
@@ -469,8 +472,8 @@ func (s *SFTP) readDir(ctx context.Context, dir string) (entries []os.FileInfo, 
 func (s *SFTP) List(ctx context.Context, dir string, each func(string) error) error {
 	var mu sync.Mutex
 	var ended error // guarded by mu
-	return s.walk(ctx, dir, func(name string, _ os.FileInfo) error {
-		if _, aside := ofAside(name); aside || strings.HasPrefix(path.Base(name), tmpPrefix) {
+	return s.walk(ctx, dir, func(name string, fi os.FileInfo) error {
+		if _, aside := ofAside(name); aside || fi.IsDir() || strings.HasPrefix(path.Base(name), tmpPrefix) {
 			return nil
 		}
 		mu.Lock()
@@ -482,8 +485,13 @@ func (s *SFTP) List(ctx context.Context, dir string, each func(string) error) er
 	})
 }
 
-// walk calls each, from several goroutines, for all files in dir and below.
+// walk calls each, from several goroutines, for all files in dir and below, and for directories that lie deeper than
+// any of a store. It does not look into these: a server can have them without an end.
 func (s *SFTP) walk(ctx context.Context, dir string, each func(name string, fi os.FileInfo) error) error {
+	above := 0 // names of dir
+	if dir != "" {
+		above = strings.Count(dir, "/") + 1
+	}
 	level := []string{dir}
 	for depth := 0; len(level) > 0; depth++ {
 		var mu sync.Mutex
@@ -502,11 +510,11 @@ func (s *SFTP) walk(ctx context.Context, dir string, each func(name string, fi o
 				for _, e := range entries {
 					name := path.Join(dir, e.Name())
 					switch {
-					case e.IsDir():
+					case e.IsDir() && above+depth < sftpDepth: // its name may be ".."
 						mu.Lock()
 						below = append(below, name)
 						mu.Unlock()
-					case e.Mode().IsRegular():
+					case e.IsDir(), e.Mode().IsRegular():
 						if err := each(name, e); err != nil {
 							return err
 						}
@@ -585,6 +593,9 @@ func (s *SFTP) Sweep(ctx context.Context, now time.Time) error {
 	}
 	var others leftovers
 	err := s.walk(ctx, "", func(name string, fi os.FileInfo) error {
+		if fi.IsDir() {
+			return nil
+		}
 		others.note(fi.ModTime())
 		if of, aside := ofAside(name); aside {
 			return s.call(ctx, true, func(c *sftp.Client, _ func()) error { return s.putBack(c, of) })
