@@ -114,7 +114,7 @@ func (p *Problems) Text(most int) string {
 			omitted += int64(len(list) - i)
 			break
 		}
-		fmt.Fprintf(&b, "  %s: %s\n", quotePath(one.Path), one.Text)
+		fmt.Fprintf(&b, "  %s: %s\n", quotePath(one.Path), shown(one.Text))
 	}
 	if omitted > 0 {
 		fmt.Fprintf(&b, "  and %d more\n", omitted)

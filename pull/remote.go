@@ -181,6 +181,17 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
+// shown is the text of an error with what a terminal could take for something else escaped: a certificate's names,
+// for one, come from the server as they are.
+func shown(text string) string {
+	odd := func(r rune) bool { return !strconv.IsPrint(r) }
+	if utf8.ValidString(text) && strings.IndexFunc(text, odd) < 0 {
+		return text
+	}
+	quoted := strconv.Quote(text)
+	return quoted[1 : len(quoted)-1]
+}
+
 // Printable is a path as it is, or in quotes when a terminal could take it for something else.
 func Printable(path string) string { return quotePath(path) }
 

@@ -102,3 +102,16 @@ func TestLostBehindOtherProblems(t *testing.T) {
 		t.Error("partial when that was not asked for")
 	}
 }
+
+// The texts of a report do nothing to a terminal, whatever the errors of a server have in them.
+func TestReportTame(t *testing.T) {
+	var r Report
+	r.note("/a", fail("connect", "", KindPermission, errors.New("valid for \x1b]0;x\x07\n\u202eb, not for \"c\"")))
+	var b strings.Builder
+	if err := r.WriteText(&b, 10); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.String(); strings.ContainsAny(got, "\x1b\x07\u202e") || !strings.Contains(got, `x1b]0;x`) {
+		t.Errorf("%q", got)
+	}
+}

@@ -97,11 +97,11 @@ func (p *program) report(err error) int {
 	return statusFailure
 }
 
-// say prints one error. Nothing can be done when standard error is closed.
+// say prints one error, which may have a text of a server in it. Nothing can be done when standard error is closed.
 func (p *program) say(text, hint string) {
-	_, _ = fmt.Fprintf(p.stderr, "gateway: %s\n", strings.ReplaceAll(text, "\n", "; "))
+	_, _ = fmt.Fprintf(p.stderr, "gateway: %s\n", escaped([]byte(strings.ReplaceAll(text, "\n", "; "))))
 	for line := range strings.Lines(hint) {
-		_, _ = fmt.Fprintf(p.stderr, "hint: %s\n", strings.TrimSuffix(line, "\n"))
+		_, _ = fmt.Fprintf(p.stderr, "hint: %s\n", escaped([]byte(strings.TrimSuffix(line, "\n"))))
 	}
 }
 

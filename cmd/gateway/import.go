@@ -105,7 +105,7 @@ func (p *program) runImport(ctx context.Context, cfg *config.Config, req control
 // showImport prints a line of progress, or what was left out.
 func (p *program) showImport(i control.Import) {
 	if i.Problem != "" {
-		_, _ = fmt.Fprintf(p.stderr, "left out: %s: %s\n", i.Path, i.Problem)
+		_, _ = fmt.Fprintf(p.stderr, "left out: %s: %s\n", printable(i.Path), escaped([]byte(i.Problem)))
 		return
 	}
 	_, _ = fmt.Fprintf(p.stderr, "%d files, %s\n", i.Files+i.Same, humanize.IBytes(uint64(max(i.Bytes, 0))))

@@ -182,7 +182,7 @@ func (rc *restoreCommand) summary(dst string, found snapref.Found, report *resto
 			_, _ = fmt.Fprintf(rc.p.stderr, "  and %d more\n", len(lacks)-i)
 			break
 		}
-		_, _ = fmt.Fprintf(rc.p.stderr, "  %s\n", text)
+		_, _ = fmt.Fprintf(rc.p.stderr, "  %s\n", escaped([]byte(text)))
 	}
 	if found.Snapshot.Lost > 0 {
 		_, _ = fmt.Fprintf(rc.p.stderr, "%d files are not in the snapshot, as the store had lost them\n", found.Snapshot.Lost)

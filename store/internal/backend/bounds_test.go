@@ -180,3 +180,17 @@ func TestSFTPDeepIsNotVacant(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestS3ErrorText shows of an answer that is no XML what can be shown.
+func TestS3ErrorText(t *testing.T) {
+	for _, body := range []string{"\x1b[2Jgone", "\u202egone", strings.Repeat("gone ", 200)} {
+		b := strangeS3(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, body)
+		})
+		_, err := b.Get(t.Context(), backend.ConfigName, 0, 10)
+		if err == nil || !strings.Contains(err.Error(), "gone") || len(err.Error()) > 500 || strings.ContainsAny(err.Error(), "\x1b\u202e") {
+			t.Errorf("%q", err)
+		}
+	}
+}

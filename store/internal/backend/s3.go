@@ -7,8 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -22,6 +24,8 @@ const (
 	s3Parts = 4
 	// s3UploadMaxAge is when the parts of an upload count as left behind.
 	s3UploadMaxAge = tmpMaxAge
+	// maxS3Text is how many bytes of what the server says of an error are shown: what is no XML can be 1 KiB.
+	maxS3Text = 300
 	// s3AbortTimeout bounds tidying up after a failed Put, which may be because of the network.
 	s3AbortTimeout = 5 * time.Second
 )
@@ -178,7 +182,15 @@ func (e *S3Error) Error() string {
 	if text == "" {
 		text = http.StatusText(e.Status)
 	}
-	return fmt.Sprintf("%s (%s, status %d)", text, e.Code, e.Status)
+	return fmt.Sprintf("%s (%s, status %d)", s3Text(text), s3Text(e.Code), e.Status)
+}
+
+// s3Text is a text of the server as it is when it is short and can be printed, and else its beginning, in quotes.
+func s3Text(s string) string {
+	if len(s) <= maxS3Text && utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) < 0 {
+		return s
+	}
+	return strconv.Quote(s[:min(len(s), maxS3Text)])
 }
 
 // Is makes errors.Is know fs.ErrNotExist and fs.ErrPermission.
