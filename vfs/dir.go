@@ -167,10 +167,16 @@ func (s *Session) newDir(ctx context.Context, w *walker, p *place) (*Dir, error)
 		for i := range snaps {
 			byName[snaps[i].ViewName(own)] = i
 		}
+		names := historyNames(snaps, own)
 		if len(snaps) > 0 {
-			byName[latestName] = byName[p.mount.share.latestFirst(snaps)[0].ViewName(own)]
+			// Not while it cannot be opened: there may be a newer one than those that can be listed.
+			if _, err := p.mount.share.views.allSnapshots(ctx); err == nil {
+				byName[latestName] = byName[p.mount.share.latestFirst(snaps)[0].ViewName(own)]
+			} else {
+				names = slices.DeleteFunc(names, func(name string) bool { return name == latestName })
+			}
 		}
-		for _, name := range historyNames(snaps, own) {
+		for _, name := range names {
 			d.fixed = append(d.fixed, syntheticDir(name, snaps[byName[name]].Time))
 		}
 	case placeLive:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"testing/fstest"
@@ -251,8 +252,11 @@ func TestStartWithoutHeader(t *testing.T) {
 				t.Errorf("latest: got %+v, %v, want %v", latest, err, snapshotter.ErrUnavailable)
 			}
 			want(t, "head", s.head().id, head)
+			v := visit(t, sys, "u", PermFull, "/")
+			want(t, "history", v.list("/.snapshots"), []string{listed[0].ViewName(s.lineage())})
 
 			repo.Lack(snapshotter.ID{})
+			want(t, "latest is listed", slices.Contains(v.list("/.snapshots"), latestName), true)
 			if lacking == head {
 				mustDo(t, s, put(t, s, "/new", "three"))
 			}
