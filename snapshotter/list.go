@@ -140,8 +140,10 @@ func (s *Snapshotter) list(ctx context.Context, anew bool) error {
 		s.states, s.loaded, s.lacks, s.looked = states, true, nil, time.Now()
 	case records == nil || s.loaded: // what is in memory stands
 		return err
-	case s.lacks == nil: // else it is known better
+	case s.lacks == nil:
 		s.lacks = err
+	case isUnreadCopy(s.lacks): // it is known better
+		err = fmt.Errorf("%w: %w", err, s.lacks)
 	}
 	s.replaceRecords(records)
 	return err
@@ -491,12 +493,16 @@ func (s *Snapshotter) look(ctx context.Context, mend bool) error {
 	return err
 }
 
-// lacking reports whether the list has some snapshots, and not all.
-func (s *Snapshotter) lacking() bool {
+// Lacks returns why the list has some snapshots, and not all, an ErrUnavailable; nil when it has all, or none has been listed yet. While
+// it does, Refresh and CatchUp fail; Snapshots has those that can be read, and Unreadable the others.
+func (s *Snapshotter) Lacks() error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.lacks != nil
+	return s.lacks
 }
+
+// lacking reports whether the list has some snapshots, and not all.
+func (s *Snapshotter) lacking() bool { return s.Lacks() != nil }
 
 // Shares lists the values of Share that occur, in byte order.
 func (s *Snapshotter) Shares(ctx context.Context) ([]string, error) {

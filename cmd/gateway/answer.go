@@ -129,7 +129,7 @@ const unreadableMost = 1000
 // are in the store now. lineage tells which ones are a share's own: their names show it. lost are the ids of those that
 // cannot be read, of whatever share.
 func listSnapshots(ctx context.Context, snaps *snapshotter.Snapshotter, share string, lineage func(share string) snapshotter.Lineage) (out []control.Snapshot, lost []string, err error) {
-	if err := snaps.Refresh(ctx); err != nil {
+	if err := snaps.Refresh(ctx); err != nil && snaps.Lacks() == nil {
 		return nil, nil, err
 	}
 	list, err := snaps.Snapshots(ctx, share)

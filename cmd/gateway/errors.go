@@ -112,6 +112,7 @@ func hintFor(err error) string {
 	var remote *control.RemoteError
 	var network *net.OpError
 	var ref *snapref.Error
+	var unread *store.UnreadCopiesError
 	switch {
 	case errors.As(err, &h):
 		return h.hint
@@ -119,6 +120,8 @@ func hintFor(err error) string {
 		return ref.Hint
 	case errors.As(err, &remote):
 		return remote.Hint
+	case errors.As(err, &unread):
+		return "put the packfile back, make the copy readable, or run gateway scrub --repair --from STORE; if the disk of the copy is bad for good and there is nothing to repair from, remove the copy: then what was in it counts as lost"
 	case store.Hint(err) != "":
 		return store.Hint(err)
 	case errors.As(err, &network) && errors.Is(err, fs.ErrPermission):

@@ -39,6 +39,7 @@ type probed struct {
 	store  error     // why the store cannot be used, nil when it can
 	since  time.Time // when that was noticed
 	listed bool      // shares is known
+	list   error     // why it is not
 	shares map[string]listed
 }
 
@@ -81,7 +82,7 @@ func (p *probe) ask(ctx context.Context) {
 	defer p.looks.Done()
 	found := probed{commit: p.commits(), store: p.available(ctx), shares: map[string]listed{}}
 	list, err := p.list(ctx)
-	found.listed = err == nil
+	found.listed, found.list = err == nil, err
 	for _, s := range list { // the newest first
 		l := found.shares[s.Share]
 		if l.count == 0 {

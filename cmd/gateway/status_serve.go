@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/internal/acceptor"
 	"github.com/snapgate/gateway/internal/jobs"
+	"github.com/snapgate/gateway/store"
 	"github.com/snapgate/gateway/vfs"
 )
 
@@ -78,6 +80,8 @@ func (s *serving) status(sys vfs.Status, found probed) *control.Status {
 		problem("store: %s; uploads are kept in the spool", st.Store.Error)
 	} else if found.at.IsZero() {
 		problem("store: it has not answered yet")
+	} else if found.list != nil && !errors.Is(found.list, context.DeadlineExceeded) {
+		problem("store: not all snapshots can be read, and commits may wait for them: %v; %s", found.list, hintOfUnlisted(found.list))
 	}
 	if err := s.system.Accepting(); err != nil {
 		problem("uploads are refused: %v", err)
@@ -98,6 +102,14 @@ func (s *serving) status(sys vfs.Status, found probed) *control.Status {
 		}
 	}
 	return st
+}
+
+// hintOfUnlisted is what to do when not all snapshots can be listed although the store can be reached.
+func hintOfUnlisted(err error) string {
+	if _, ok := errors.AsType[*store.UnreadCopiesError](err); ok {
+		return hintFor(err)
+	}
+	return hintOfUnreadable
 }
 
 // statusOfServers fills in ports and connections.

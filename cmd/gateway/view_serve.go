@@ -143,8 +143,20 @@ func (p *program) lookServed(ctx context.Context, name string, f *viewFlags, do 
 	switch err := sv.snaps.CatchUp(ctx, catchUpLimit); {
 	case errors.Is(err, snapshotter.ErrBusy):
 		return &usage{err: fmt.Errorf("%s: what others have stored cannot be taken over before a commit has ended", name)}
-	case err != nil:
+	case err != nil && sv.snaps.Lacks() == nil:
 		return fmt.Errorf("%s: %w", name, err)
+	case err != nil: // what is called the newest may not be
+		lost, lerr := sv.snaps.Unreadable(ctx)
+		if lerr != nil {
+			return fmt.Errorf("%s: %w", name, errors.Join(err, lerr))
+		}
+		ids := make([]string, len(lost))
+		for i, id := range lost {
+			ids[i] = id.String()
+		}
+		if len(ids) > 0 {
+			defer p.sayUnreadable(ids)
+		}
 	}
 	list, err := sv.snaps.Snapshots(ctx, "")
 	if err != nil {
