@@ -33,6 +33,9 @@ import (
 // when the store cannot be read or written. MissingError when the store lacks what Stored
 // says is there. fs.ErrInvalid for changes that contradict each other or the base. Errors of
 // Content are wrapped.
+//
+// Contents may open snapshots here with the context that they get, and must not wait for anything else that commits
+// or refreshes.
 func (s *Snapshotter) Commit(ctx context.Context, base ID, changes iter.Seq2[Change, error], meta Meta) (id ID, err error) {
 	priority(meta)(func() { id, err = s.commit(ctx, base, changes, meta) })
 	return id, err
@@ -59,6 +62,7 @@ func (s *Snapshotter) commit(ctx context.Context, base ID, changes iter.Seq2[Cha
 	if err != nil {
 		return ID{}, fmt.Errorf("commit: %w", err)
 	}
+	ctx = context.WithValue(ctx, committing{}, s)
 	r, err := s.make(ctx, base, changes, meta, newFailures(meta.Errors, s.failuresMax), lock, d)
 	if err != nil {
 		return ID{}, fmt.Errorf("commit: %w", s.store.CacheError(err))
@@ -69,6 +73,9 @@ func (s *Snapshotter) commit(ctx context.Context, base ID, changes iter.Seq2[Cha
 	s.failpoint(FailCommitDone)
 	return r.snap.ID, nil
 }
+
+// committing is the key, in the context that a commit gives to its contents, of the Snapshotter whose commit it is.
+type committing struct{}
 
 // lockStore takes the store's shared lock, and over what others did in the store. It needs
 // s.write.

@@ -70,6 +70,7 @@
 // # Concurrency
 //
 // One commit or refresh runs at a time (Snapshotter.write). Views, readers and lists run
-// beside it, and so do Ingests. Lock order: Snapshotter.write, checkpoints.turn, early.turn, early.use,
+// beside it, and so do Ingests. Contents that a commit reads may open snapshots, with the context that it gives
+// them, and come to nothing else here that takes write. Lock order: Snapshotter.write, checkpoints.turn, early.turn, early.use,
 // Snapshotter.mu, then early.mu and the mutexes of packers and caches, which are leaves.
 package snapshotter

@@ -333,8 +333,8 @@ func TestCommitOnRemovedBase(t *testing.T) {
 	if _, err := r.Commit(t.Context(), second, seq(changes), meta(3)); !errors.Is(err, snapshotter.ErrNoSnapshot) {
 		t.Errorf("got %v, want ErrNoSnapshot", err)
 	}
-	if _, err := r.View(t.Context(), second); !errors.Is(err, snapshotter.ErrNoSnapshot) {
-		t.Errorf("view: got %v, want ErrNoSnapshot", err)
+	if _, err := r.Snapshot(t.Context(), second); !errors.Is(err, snapshotter.ErrNoSnapshot) {
+		t.Errorf("snapshot: got %v, want ErrNoSnapshot", err)
 	}
 	r.expect(r.commit(first, changes...), with(map[string]*item{"/y": ptr(file(21, "y"))}))
 }

@@ -555,6 +555,9 @@ func (s *Snapshotter) record(ctx context.Context, id ID) (*record, error) {
 	if r := s.known(id); r != nil {
 		return r, nil
 	}
+	if ctx.Value(committing{}) == s { // the lock is that commit's, which has refreshed already
+		return nil, fmt.Errorf("snapshot %s: %w", id, ErrNoSnapshot)
+	}
 	if err := s.Refresh(ctx); err != nil {
 		// The store is away and its list has never been seen, but the metadata of the
 		// snapshot may be at hand. It is not added to the list, which is not known.
@@ -565,6 +568,22 @@ func (s *Snapshotter) record(ctx context.Context, id ID) (*record, error) {
 	}
 	if r := s.known(id); r != nil {
 		return r, nil
+	}
+	return nil, fmt.Errorf("snapshot %s: %w", id, ErrNoSnapshot)
+}
+
+// left returns the record of a snapshot that is not listed, as it was removed; ErrNoSnapshot when nothing is left of it either.
+func (s *Snapshotter) left(id ID) (*record, error) {
+	if r, ok := s.removed.Get(id); ok {
+		return r, nil
+	}
+	r, err := s.loadRecord(id)
+	switch {
+	case err == nil:
+		s.removed.Add(id, r)
+		return r, nil
+	case errors.Is(err, repository.ErrPackfileNotFound), store.IsIO(err) && !isLost(err):
+		return nil, store.Unavailable("read snapshot "+id.String(), err)
 	}
 	return nil, fmt.Errorf("snapshot %s: %w", id, ErrNoSnapshot)
 }

@@ -27,6 +27,7 @@ type Reader struct {
 	cache   *chunkCache
 	chunks  []objects.MAC
 	offsets []int64 // where each chunk begins, and the size behind the last
+	removed bool    // as the View's
 	// at is the highest chunk of the run that is being read in order, plus one; run is how
 	// many chunks the run has had.
 	at     atomic.Int64
@@ -88,6 +89,9 @@ func (r *Reader) from(off int64) ([]byte, error) {
 	}
 	r.advance(i)
 	data, err := r.cache.get(r.chunks[i])
+	if err != nil && r.removed {
+		err = goneError(err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -76,20 +76,29 @@ func TestRemove(t *testing.T) {
 	if got := klosetLists(t, r); len(got) != 3 || !got[ids[0]] || !got[ids[2]] || !got[ids[4]] {
 		t.Errorf("listed by kloset: %v", got)
 	}
-	if _, err := other.View(t.Context(), ids[1]); !errors.Is(err, snapshotter.ErrNoSnapshot) {
+	if _, err := other.Snapshot(t.Context(), ids[1]); !errors.Is(err, snapshotter.ErrNoSnapshot) {
 		t.Errorf("a removed snapshot elsewhere: %v, want %v", err, snapshotter.ErrNoSnapshot)
 	}
+	if _, err := other.View(t.Context(), snapshotter.ID{9}); !errors.Is(err, snapshotter.ErrNoSnapshot) {
+		t.Errorf("one that never was: %v, want %v", err, snapshotter.ErrNoSnapshot)
+	}
 
-	// Who has it open reads on; nothing is gone before maintenance.
-	f, err := open.Open(t.Context(), "/line1")
+	// Who has it open reads on, and who has yet to open it can; nothing is gone before maintenance.
+	elsewhere, err := other.View(t.Context(), ids[1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if data, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size())); err != nil || string(data) != "version" {
-		t.Errorf("read from a removed snapshot: %q, %v", data, err)
-	}
-	if err := errors.Join(f.Close(), open.Close()); err != nil {
-		t.Error(err)
+	for _, v := range []*snapshotter.View{open, elsewhere} {
+		f, err := v.Open(t.Context(), "/line1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size())); err != nil || string(data) != "version" {
+			t.Errorf("read from a removed snapshot: %q, %v", data, err)
+		}
+		if err := errors.Join(f.Close(), v.Close()); err != nil {
+			t.Error(err)
+		}
 	}
 
 	// Again, and with nothing left to do.

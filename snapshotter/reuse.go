@@ -72,11 +72,14 @@ func (in *ingester) patched(ctx context.Context, content Patched) (o object, ok 
 	return object{mac, size, uint64(len(r.obj.Chunks)), r.obj.Entropy, r.obj.ContentType}, true, err
 }
 
-// fileObject returns the object of a file of a snapshot.
+// fileObject returns the object of a file of a snapshot, also of one that was removed.
 func (s *Snapshotter) fileObject(ctx context.Context, id ID, path string) (*objects.Object, error) {
 	r := s.known(id)
 	if r == nil {
-		return nil, fmt.Errorf("base %s: %w", id, ErrNoSnapshot)
+		var err error
+		if r, err = s.left(id); err != nil {
+			return nil, fmt.Errorf("base: %w", err)
+		}
 	}
 	t, err := s.tree(r)
 	if err != nil {

@@ -102,7 +102,7 @@ type Snapshotter struct {
 	nodes   *lru.Cache[objects.MAC, *node]
 	trees   *lru.Cache[ID, *snapTree]
 	dirs    *lru.Cache[objects.MAC, *dirIndex]
-	removed *lru.Cache[ID, *record] // by Remove, but still to be opened
+	removed *lru.Cache[ID, *record] // not listed any more, but still to be opened
 
 	early *early
 	open  openViews

@@ -19,26 +19,39 @@ type View struct {
 	snap    Snapshot
 	errors  objects.MAC // root of the index of errors; zero when there is none
 	summary objects.MAC // root of the index of summaries; likewise
+	removed bool        // parts of it may be gone for good
 }
 
-// View opens a snapshot for reading, for a while also one that this Snapshotter has removed. Errors: ErrNoSnapshot, ErrUnavailable.
+// View opens a snapshot for reading, also one that was removed, until maintenance has taken a part of it: that is
+// ErrNoSnapshot then, here or of what is read of the view. Errors: ErrNoSnapshot, ErrUnavailable.
 func (s *Snapshotter) View(ctx context.Context, id ID) (*View, error) {
+	removed := false
 	r, err := s.record(ctx, id)
 	if errors.Is(err, ErrNoSnapshot) {
-		if gone, ok := s.removed.Get(id); ok {
-			r, err = gone, nil
-		}
+		removed = true
+		r, err = s.left(id)
 	}
 	if err != nil {
 		return nil, err
 	}
 	t, err := s.tree(r)
+	if removed {
+		err = goneError(err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", id, err)
 	}
-	v := &View{tree: t, snap: r.snap, errors: r.vfs.Errors, summary: r.summary}
+	v := &View{tree: t, snap: r.snap, errors: r.vfs.Errors, summary: r.summary, removed: removed}
 	s.open.add(v)
 	return v, nil
+}
+
+// goneError says of an error of reading what a removed snapshot has that it is gone, if it is.
+func goneError(err error) error {
+	if isLost(err) {
+		return fmt.Errorf("%w any more: %w", ErrNoSnapshot, err)
+	}
+	return err
 }
 
 // Snapshot describes the snapshot that the view shows.
@@ -125,6 +138,7 @@ func (v *View) Open(ctx context.Context, path string) (*Reader, error) {
 	if err != nil {
 		return nil, v.fail("open", path, err)
 	}
+	r.removed = v.removed
 	return r, nil
 }
 
@@ -134,6 +148,9 @@ func (v *View) Close() error { return nil }
 func (v *View) fail(op, path string, err error) error {
 	if errors.Is(err, errNotDir) {
 		err = fmt.Errorf("%w: %w", fs.ErrInvalid, err)
+	}
+	if v.removed {
+		err = goneError(err)
 	}
 	return fmt.Errorf("snapshot %s: %w", v.snap.ID.String()[:8], &fs.PathError{Op: op, Path: path, Err: err})
 }

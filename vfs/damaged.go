@@ -16,6 +16,10 @@ import (
 // Nothing but the bytes themselves, or Config.LeaveOutDamaged, helps.
 var ErrUploadDamaged = errors.New("the spooled bytes of an upload are missing or damaged")
 
+// ErrBaseGone says that an accepted upload continues a file of a snapshot that was removed from the store, and of
+// which a part is gone. Nothing but Config.LeaveOutDamaged helps.
+var ErrBaseGone = errors.New("a snapshot that an upload takes bytes from was removed, and is gone from the store")
+
 // spoolError marks what the spool failed with.
 type spoolError struct{ err error }
 
@@ -49,9 +53,17 @@ func (d *damagedUploads) any() bool {
 	return len(d.contents) > 0
 }
 
-// note returns err, and notes c when its bytes are damaged.
+// note returns err, and notes c when its bytes are damaged, or gone.
 func (d *damagedUploads) note(c *content, err error) error {
-	if err == nil || !isDamage(err) {
+	var why error
+	switch {
+	case err == nil:
+		return nil
+	case isDamage(err):
+		why = ErrUploadDamaged
+	case errors.Is(err, snapshotter.ErrNoSnapshot):
+		why = ErrBaseGone
+	default:
 		return err
 	}
 	d.mu.Lock()
@@ -60,7 +72,7 @@ func (d *damagedUploads) note(c *content, err error) error {
 		d.contents = map[*content]error{}
 	}
 	d.contents[c] = err
-	return fmt.Errorf("%w: %w", ErrUploadDamaged, err)
+	return fmt.Errorf("%w: %w", why, err)
 }
 
 func (d *damagedUploads) cause(c *content) error {

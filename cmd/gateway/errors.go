@@ -149,6 +149,7 @@ func hintFor(err error) string {
 		{store.ErrNotExist, "is the store's disk mounted, and store.location right? for the first start, store.create: true makes a store there, as does " + createHint},
 		{store.ErrNewerVersion, "use a newer gateway"},
 		{vfs.ErrUploadDamaged, "look at the disk of data_dir and put the file back; when that is impossible, start once with: gateway serve --leave-out-damaged, which names in the log what is lost"},
+		{vfs.ErrBaseGone, "start once with: gateway serve --leave-out-damaged, which names in the log what must be uploaded again"},
 		{store.ErrDamaged, "restore the store's files from a copy; plakar check tells which snapshots are whole"},
 		{store.ErrReplaced, "put the store back that was here, or start with a new data_dir when nothing waits in this one"},
 		{store.ErrLocked, "another process maintains the store, or writes to it while it is to be maintained: wait for its end; a lock that it left behind expires after 10 minutes"},

@@ -1,0 +1,149 @@
+package vfstest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"testing"
+	"time"
+
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store/storetest"
+	"github.com/snapgate/gateway/vfs"
+)
+
+// commitLimit is how long a commit may take that has to do with what was removed: far longer than it takes.
+const commitLimit = 10 * time.Second
+
+// commit commits. If that does not end it ends the tests, with all stacks: nothing could be closed.
+func (r *aheadRig) commit() (snapshotter.ID, error) {
+	r.t.Helper()
+	defer time.AfterFunc(commitLimit, func() { panic("a commit does not end") }).Stop()
+	return r.sys.Commit(r.t.Context(), "main")
+}
+
+// head commits, which must work.
+func (r *aheadRig) head() snapshotter.ID {
+	r.t.Helper()
+	id, err := r.commit()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return id
+}
+
+// restart ends everything without a last commit, and starts it again.
+func (r *aheadRig) restart() {
+	r.t.Helper()
+	ended, cancel := context.WithCancel(r.t.Context())
+	cancel()
+	if err := errors.Join(r.sys.Close(ended), r.snaps.Close()); err != nil {
+		r.t.Fatal(err)
+	}
+	var err error
+	if r.snaps, err = snapshotter.New(r.t.Context(), snapshotter.Config{Store: r.store}); err != nil {
+		r.t.Fatal(err)
+	}
+	r.cfg.Repository = vfs.FromSnapshotter(r.snaps)
+	r.open()
+}
+
+// plakarRemoves removes a snapshot as plakar does, whatever it is.
+func (r *aheadRig) plakarRemoves(id snapshotter.ID) {
+	r.t.Helper()
+	cfg := storetest.Config("")
+	storetest.Plaintext(&cfg)
+	cfg.Location, cfg.CacheDir, cfg.KeepDir, cfg.Create = r.store.Location(), "", "", false
+	if err := storetest.Open(r.t, cfg).Repository().DeleteSnapshot([32]byte(id)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// TestBaseRemoved commits changes of large files that take bytes from snapshots which have been removed from the
+// store meanwhile: the bytes are there until maintenance, and what was accepted is kept.
+func TestBaseRemoved(t *testing.T) {
+	for _, restarts := range []bool{false, true} {
+		between := func(*aheadRig) {}
+		if restarts {
+			between = (*aheadRig).restart
+		}
+		t.Run(fmt.Sprintf("head, restarts %v", restarts), func(t *testing.T) {
+			r := newAheadRig(t, storetest.Plaintext)
+			data := randomData(1, 1<<20+1000)
+			r.close(r.upload("/f", data[:1<<20]))
+			head := r.head()
+			f, err := r.sess.Open(t.Context(), "/f", vfs.OpenWrite, vfs.AttrSet{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.write(f, data[1<<20:], 1<<20)
+			r.close(f)
+			r.plakarRemoves(head)
+			between(r)
+			r.head()
+			r.expect(map[string][]byte{"/f": data})
+		})
+		t.Run(fmt.Sprintf("old, restarts %v", restarts), func(t *testing.T) {
+			r := newAheadRig(t, storetest.Plaintext)
+			data := randomData(1, 1<<20)
+			r.restoreRemoved(data)
+			between(r)
+			r.head()
+			r.expect(map[string][]byte{"/linked": data, "/f": []byte("new")})
+		})
+	}
+}
+
+// restoreRemoved links a file of an old snapshot, which is then removed.
+func (r *aheadRig) restoreRemoved(data []byte) {
+	r.t.Helper()
+	r.close(r.upload("/f", data))
+	old := r.head()
+	snap, err := r.snaps.Snapshot(r.t.Context(), old)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.close(r.upload("/f", []byte("new")))
+	r.head()
+	if err := r.sess.Link(r.t.Context(), "/.snapshots/"+snap.ViewName(r.sys.Lineage("main"))+"/f", "/linked"); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.snaps.Remove(r.t.Context(), old); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// TestBaseGone has maintenance reclaim what a pending change takes from a removed snapshot: its share says so, and goes
+// on without the change when the operator wants that.
+func TestBaseGone(t *testing.T) {
+	r := newAheadRig(t, storetest.Plaintext)
+	// So large that there are packfiles which have nothing but its chunks: the one that has the header stays.
+	r.restoreRemoved(randomData(1, 9<<20))
+	r.restart() // nobody has a view of it open
+	for range 2 {
+		cfg := snapshotter.MaintainConfig{Dir: t.TempDir(), Now: func() time.Time { return time.Now().Add(time.Hour) }}
+		if _, err := r.snaps.Maintain(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if _, err := r.commit(); !errors.Is(err, vfs.ErrBaseGone) {
+			t.Fatalf("commit: %v, want %v", err, vfs.ErrBaseGone)
+		}
+	}
+	r.cfg.LeaveOutDamaged = true
+	r.restart()
+	id := r.head()
+	v, err := r.snaps.View(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Lstat(t.Context(), "/linked"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what could not be read: %v, want %v", err, fs.ErrNotExist)
+	}
+	if !v.Lossy() {
+		t.Error("the snapshot does not say that it lacks something")
+	}
+	r.expect(map[string][]byte{"/f": []byte("new")})
+}
