@@ -21,6 +21,8 @@ var (
 	// ErrNewest means that a snapshot is the newest of its lineage: the head of a share, and
 	// what the next commit or pull is built upon.
 	ErrNewest = errors.New("the snapshot is the newest of its line")
+	// ErrNeeded means that changes which no snapshot holds yet take bytes from a snapshot.
+	ErrNeeded = errors.New("changes that wait need the snapshot")
 )
 
 // removedCacheSize bounds the removed snapshots that can still be opened, of about 0.5 KiB.
@@ -37,8 +39,18 @@ const removedCacheSize = 1024
 //
 // Errors: ErrPinned and ErrNewest, of any of them; ErrBusy, ErrUnavailable.
 func (s *Snapshotter) Remove(ctx context.Context, ids ...ID) error {
+	return s.RemoveUnneeded(ctx, nil, ids...)
+}
+
+// RemoveUnneeded is Remove that refuses, with ErrNeeded, what is needed when no commit is under way any more: what was known
+// before may be long ago. needed must not wait for anything that uses the Snapshotter.
+func (s *Snapshotter) RemoveUnneeded(ctx context.Context, needed func() map[ID]struct{}, ids ...ID) error {
 	err := s.alter(ctx, s.lockAlone, func(rw *repository.RepositoryWriter) (bool, error) {
-		gone, err := s.removable(ids)
+		var now map[ID]struct{}
+		if needed != nil {
+			now = needed()
+		}
+		gone, err := s.removable(ids, now)
 		if err != nil {
 			return false, err
 		}
@@ -61,7 +73,7 @@ func (s *Snapshotter) Remove(ctx context.Context, ids ...ID) error {
 
 // removable returns the records of those that are there, if all of them may go. It needs s.write
 // and a lock on the store.
-func (s *Snapshotter) removable(ids []ID) ([]*record, error) {
+func (s *Snapshotter) removable(ids []ID, needed map[ID]struct{}) ([]*record, error) {
 	pins, err := s.allPins()
 	if err != nil {
 		return nil, err
@@ -88,6 +100,11 @@ func (s *Snapshotter) removable(ids []ID) ([]*record, error) {
 		}
 		if !r.snap.Foreign() && newest[Lineage{r.snap.GatewayID, r.snap.ShareID}] == r {
 			return nil, fmt.Errorf("snapshot %s of %s: %w", id, r.snap.Share, ErrNewest)
+		}
+		for _, id := range r.snap.IDs() {
+			if _, ok := needed[id]; ok {
+				return nil, fmt.Errorf("snapshot %s of %s: %w", r.snap.ID, r.snap.Share, ErrNeeded)
+			}
 		}
 		gone = append(gone, r)
 	}

@@ -128,6 +128,10 @@ func TestRemoveRefuses(t *testing.T) {
 	if err := r.Remove(t.Context(), ids[0], ids[1]); !errors.Is(err, snapshotter.ErrPinned) {
 		t.Errorf("pinned by another process: %v, want %v", err, snapshotter.ErrPinned)
 	}
+	needed := func() map[snapshotter.ID]struct{} { return map[snapshotter.ID]struct{}{ids[2]: {}} }
+	if err := r.RemoveUnneeded(t.Context(), needed, ids[0], ids[2]); !errors.Is(err, snapshotter.ErrNeeded) {
+		t.Errorf("needed: %v, want %v", err, snapshotter.ErrNeeded)
+	}
 	release := storetest.LockExclusively(t, r.store, "elsewhere")
 	if err := r.Remove(t.Context(), ids[0]); !errors.Is(err, snapshotter.ErrBusy) {
 		t.Errorf("under maintenance: %v, want %v", err, snapshotter.ErrBusy)

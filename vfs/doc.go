@@ -23,7 +23,7 @@
 //
 //	Dir.mu → File.mu → upload.mu → (share.do: the sequencer) → System.mu → claims.mu → share.mu → leaves
 //
-// Leaves are uploads.mu, creations.mu, upload.meta, content.mu, views.mu, Session.mu,
+// Leaves are uploads.mu, creations.mu, upload.meta, content.mu, uploadBase.where, views.mu, Session.mu,
 // intakes.mu and ahead.mu, in which aheads.mu and those of a spool file are taken. File.mu, upload.mu,
 // uploadBase.mu and Dir.mu are held across I/O, which their comments explain; no other is.
 // source.turn is, too, but nobody waits for it who has something to show.

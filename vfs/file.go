@@ -314,7 +314,8 @@ func (u *upload) adopt(f *File, ref baseRef) (bool, error) {
 		return true, u.fail(err)
 	}
 	u.touch()
-	u.base.ref, u.base.limit = ref, ref.size
+	u.base.is(ref, u.base.content)
+	u.base.limit = ref.size
 	u.size.Store(ref.size)
 	return true, nil
 }

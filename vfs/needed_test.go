@@ -1,9 +1,11 @@
 package vfs
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/snapgate/gateway/snapshotter"
 )
@@ -55,4 +57,60 @@ func TestNeeded(t *testing.T) {
 	fifth := commitShare(t, s)
 	expect("after it was cut off, while the old version stays", fifth)
 	v.close(reader)
+}
+
+// TestNeededBehindHead: while sets wait, files of the live tree are in snapshots between its head and the newest. What is
+// written to one of them takes bytes from there.
+func TestNeededBehindHead(t *testing.T) {
+	sys, _ := fullTestSystem(t)
+	v := visit(t, sys, "u", PermFull, "/")
+	s := testShare(t, sys)
+	var between snapshotter.ID
+	wantNil(t, "commits", s.committer.between(t.Context(), func(ctx context.Context) error { // so that no other comes
+		for _, path := range []string{"/one", "/two", "/three"} {
+			v.put(path, big("a"))
+			wantNil(t, "seal", s.seal(ctx, "test"))
+		}
+		for i := range 2 {
+			more, err := s.commitNext(ctx)
+			wantNil(t, "commit", err)
+			want(t, "a set that waits", more, true)
+			if i == 0 {
+				between = s.head().id
+			}
+		}
+		n, err := s.current().lookup(ctx, Name{"/one"})
+		wantNil(t, "lookup", err)
+		want(t, "where an append takes its bytes from", storedRef(s.current(), n).id, between)
+		if _, ok := sys.Needed()[between]; !ok {
+			t.Error("the snapshot between is needed")
+		}
+		return nil
+	}))
+	commitShare(t, s)
+	if _, ok := sys.Needed()[between]; ok {
+		t.Error("the snapshot between is not needed once the live tree is above the newest")
+	}
+}
+
+// TestNeededWaitsForNothing: a removal asks under the lock of commits, and who has an upload may wait for that.
+func TestNeededWaitsForNothing(t *testing.T) {
+	sys, _ := fullTestSystem(t)
+	v := visit(t, sys, "u", PermFull, "/")
+	v.put("/f", big("a"))
+	head := commitShare(t, testShare(t, sys))
+	f := v.open("/f", OpenWrite)
+	f.up.mu.Lock()
+	needed := make(chan map[snapshotter.ID]struct{}, 1)
+	go func() { needed <- sys.Needed() }()
+	select {
+	case got := <-needed:
+		if _, ok := got[head]; !ok {
+			t.Error("the head is needed")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for an upload")
+	}
+	f.up.mu.Unlock()
+	wantNil(t, "abort", f.Abort())
 }

@@ -81,7 +81,8 @@ func (u *upload) letGo(c *content) error {
 func (u *upload) goOn(c *content) {
 	// Closing what was read from before cannot lose anything.
 	_ = u.base.close()
-	u.base.ref, u.base.content, u.base.limit = baseRef{}, c, c.size
+	u.base.is(baseRef{}, c)
+	u.base.limit = c.size
 	u.changed = false
 	u.written.Store(0)
 	u.unsaved.Store(0)
@@ -248,7 +249,7 @@ func (u *upload) settleBase(ctx context.Context) (bool, error) {
 	}
 	if u.base.content != nil {
 		if _, _, stored := u.base.content.where(); stored.path != "" {
-			u.base.ref = stored
+			u.base.is(stored, u.base.content)
 		}
 	}
 	stored := u.base.ref.path != ""

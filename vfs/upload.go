@@ -104,15 +104,30 @@ const (
 
 // uploadBase is the version below an upload that was opened without truncation.
 type uploadBase struct {
-	ref     baseRef  // where a snapshot has it
-	content *content // or where it is else
-	limit   int64    // how many of its bytes still count
+	where   sync.Mutex // guards ref and content for needs, beside upload.mu; a leaf
+	ref     baseRef    // where a snapshot has it
+	content *content   // or where it is else
+	limit   int64      // how many of its bytes still count
 
 	mu     sync.Mutex // guards reader; held while it is opened
 	reader Reader
 }
 
 func (b *uploadBase) exists() bool { return b.ref.path != "" || b.content != nil }
+
+// is notes where the version below is. upload.mu is held for writing, or nobody knows the upload yet.
+func (b *uploadBase) is(ref baseRef, c *content) {
+	b.where.Lock()
+	defer b.where.Unlock()
+	b.ref, b.content = ref, c
+}
+
+// needs is what is has noted, for who cannot wait for upload.mu.
+func (b *uploadBase) needs() (baseRef, *content) {
+	b.where.Lock()
+	defer b.where.Unlock()
+	return b.ref, b.content
+}
 
 // newUpload makes an upload without an owner and without bytes.
 func newUpload(s *share, user string) *upload {
@@ -126,8 +141,10 @@ func newUpload(s *share, user string) *upload {
 
 // above makes u continue a complete version.
 func (u *upload) above(ctx context.Context, t *tree, n *node) error {
-	if u.base.ref = storedRef(t, n); u.base.ref.path == "" {
-		u.base.content = n.content
+	if ref := storedRef(t, n); ref.path != "" {
+		u.base.is(ref, nil)
+	} else {
+		u.base.is(ref, n.content)
 	}
 	u.base.limit = n.size
 	u.size.Store(n.size)

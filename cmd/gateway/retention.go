@@ -216,7 +216,7 @@ type pruned struct {
 // summary says it in one line.
 func (r *pruned) summary() string { return fmt.Sprintf("%d removed, %d kept", r.removed, r.kept) }
 
-// pruneTries is how often pruning decides anew because somebody has pinned or removed something
+// pruneTries is how often pruning decides anew because somebody has pinned, removed or come to need something
 // meanwhile.
 const pruneTries = 3
 
@@ -258,7 +258,7 @@ func (k *keeper) pruneTried(ctx context.Context, o pruneOptions) (pruned, error)
 	defer k.mu.Unlock()
 	for try := 1; ; try++ {
 		r, err := k.pruneOnce(ctx, o)
-		if try < pruneTries && (errors.Is(err, snapshotter.ErrPinned) || errors.Is(err, snapshotter.ErrNewest)) {
+		if try < pruneTries && (errors.Is(err, snapshotter.ErrPinned) || errors.Is(err, snapshotter.ErrNewest) || errors.Is(err, snapshotter.ErrNeeded)) {
 			continue
 		}
 		return r, err
@@ -294,7 +294,7 @@ func (k *keeper) pruneOnce(ctx context.Context, o pruneOptions) (pruned, error) 
 	if o.dryRun || len(gone) == 0 {
 		return r, nil
 	}
-	if err := k.snapshots.Remove(ctx, gone...); err != nil {
+	if err := k.snapshots.RemoveUnneeded(ctx, k.needed, gone...); err != nil {
 		return pruned{}, err
 	}
 	for _, v := range r.verdicts {

@@ -14,6 +14,7 @@ import (
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/internal/retention"
 	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store/storetest"
 )
 
 // TestDecideWhose: a gateway decides about what it has made itself, share by share and line by line,
@@ -69,6 +70,48 @@ func TestDecideWhose(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("what becomes of them (-want +got):\n%s", d)
+	}
+}
+
+// TestPruneNeededMeanwhile: what comes to be needed after it was decided about stays, and the rest goes all the same.
+func TestPruneNeededMeanwhile(t *testing.T) {
+	snaps, err := snapshotter.New(t.Context(), snapshotter.Config{Store: storetest.New(t, storetest.Plaintext)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = snaps.Close() })
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	var ids []snapshotter.ID
+	for n := range uint64(4) {
+		root := func(yield func(snapshotter.Change, error) bool) {
+			yield(snapshotter.Change{Path: "/", Kind: snapshotter.Dir, Version: n + 1}, nil)
+		}
+		meta := snapshotter.Meta{Share: "main", ShareID: "s", GatewayID: "own", Sequence: n + 1, Time: now.Add(time.Duration(n) * time.Minute)}
+		id, err := snaps.Commit(t.Context(), snapshotter.ID{}, root, meta)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	asked := 0
+	k := &keeper{
+		dir: t.TempDir(), disk: disk.OS{}, snapshots: snaps, gatewayID: "own", log: slog.New(slog.DiscardHandler),
+		clocks: func() retention.Reading { return retention.Reading{Wall: now.Add(time.Hour), Boot: "b", Up: time.Hour} },
+		needed: func() map[snapshotter.ID]struct{} {
+			if asked++; asked == 1 {
+				return nil
+			}
+			return map[snapshotter.ID]struct{}{ids[1]: {}}
+		},
+	}
+	k.policies.Store(&config.Retention{Of: map[string]retention.Policy{"main": {Last: 1}}})
+	r, err := k.prune(t.Context(), pruneOptions{})
+	if err != nil || r.removed != 2 {
+		t.Fatalf("removed: %d, %v", r.removed, err)
+	}
+	list, err := snaps.Snapshots(t.Context(), "main")
+	if err != nil || len(list) != 2 || list[0].ID != ids[3] || list[1].ID != ids[1] {
+		t.Errorf("left: %v, %v", list, err)
 	}
 }
 
