@@ -14,7 +14,7 @@ import (
 // newest returns the newest snapshot of the share's own lineage, and whether the head as
 // it was noted is still there.
 func (s *share) newest(ctx context.Context) (newest snapshotter.Snapshot, headThere bool, err error) {
-	list, err := s.system.cfg.Repository.AllSnapshots(ctx, s.name)
+	list, err := s.system.cfg.Repository.AllSnapshots(ctx, s.name, false)
 	if err != nil {
 		return newest, false, fmt.Errorf("list snapshots: %w", err)
 	}
@@ -65,7 +65,7 @@ func continues(byID map[snapshotter.ID]*snapshotter.Snapshot, snap snapshotter.S
 // opened, or the process died and started again while the store was away; the zero Snapshot
 // when there is none.
 func (s *share) madeBefore(ctx context.Context, set *changeSet, last committedRecord) (snapshotter.Snapshot, error) {
-	list, err := s.system.cfg.Repository.AllSnapshots(ctx, s.name)
+	list, err := s.system.cfg.Repository.AllSnapshots(ctx, s.name, true)
 	if err != nil {
 		return snapshotter.Snapshot{}, fmt.Errorf("list snapshots: %w", err)
 	}

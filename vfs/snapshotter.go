@@ -28,7 +28,12 @@ func (r fromSnapshotter) Snapshots(ctx context.Context, share string) ([]snapsho
 }
 
 // AllSnapshots is Snapshots of all.
-func (r fromSnapshotter) AllSnapshots(ctx context.Context, share string) ([]snapshotter.Snapshot, error) {
+func (r fromSnapshotter) AllSnapshots(ctx context.Context, share string, now bool) ([]snapshotter.Snapshot, error) {
+	if now {
+		if err := r.CatchUp(ctx, 0); err != nil {
+			return nil, err
+		}
+	}
 	list, err := r.Snapshotter.AllSnapshots(ctx, share)
 	return atRoot(list), err
 }

@@ -126,7 +126,7 @@ func (src *source) look(ctx context.Context, now *shown) *shown {
 // it is that.
 func (src *source) newest(ctx context.Context, now *shown) (*tree, error) {
 	s := src.share
-	list, err := s.system.cfg.Repository.AllSnapshots(ctx, s.name)
+	list, err := s.system.cfg.Repository.AllSnapshots(ctx, s.name, false)
 	if err != nil {
 		return nil, err
 	}

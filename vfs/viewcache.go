@@ -73,7 +73,7 @@ func (v *views) snapshots(ctx context.Context) ([]snapshotter.Snapshot, error) {
 
 // allSnapshots is snapshots that fails while it is not known that all are in the list.
 func (v *views) allSnapshots(ctx context.Context) ([]snapshotter.Snapshot, error) {
-	snaps, err := v.repo.AllSnapshots(ctx, v.share)
+	snaps, err := v.repo.AllSnapshots(ctx, v.share, false)
 	if err != nil {
 		return nil, viewError(err)
 	}

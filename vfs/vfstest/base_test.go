@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
 	"github.com/snapgate/gateway/store/storetest"
 	"github.com/snapgate/gateway/vfs"
 )
@@ -146,4 +148,33 @@ func TestBaseGone(t *testing.T) {
 		t.Error("the snapshot does not say that it lacks something")
 	}
 	r.expect(map[string][]byte{"/f": []byte("new")})
+}
+
+// TestLostReply has a commit fail although its state was put, a moment after snapshots were listed: there is one snapshot
+// of its changes when it was tried again.
+func TestLostReply(t *testing.T) {
+	disk := storetest.NewFaultFS()
+	r := newAheadRig(t, storetest.Plaintext, func(cfg *store.Config) { cfg.Disk = disk })
+	r.close(r.upload("/f", []byte("one")))
+	r.head()
+	r.close(r.upload("/f", []byte("two")))
+	if _, err := r.snaps.Snapshots(t.Context(), "main"); err != nil {
+		t.Fatal(err)
+	}
+	lost := errors.New("the reply is lost")
+	disk.Fail(func(op storetest.Op, path string) error {
+		if strings.Contains(path, "/states/") && (op == storetest.OpSyncDir || op == storetest.OpRemove) {
+			return lost
+		}
+		return nil
+	})
+	if _, err := r.commit(); !errors.Is(err, lost) {
+		t.Fatalf("commit: %v, want %v", err, lost)
+	}
+	disk.Fail(nil)
+	r.expect(map[string][]byte{"/f": []byte("two")})
+	list, err := r.snaps.Snapshots(t.Context(), "main")
+	if err != nil || len(list) != 2 {
+		t.Errorf("%d snapshots, %v; want 2", len(list), err)
+	}
 }

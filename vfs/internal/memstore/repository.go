@@ -367,7 +367,7 @@ func (r *Repository) Snapshots(_ context.Context, share string) ([]snapshotter.S
 }
 
 // AllSnapshots is Snapshots that fails while a snapshot is lacking.
-func (r *Repository) AllSnapshots(ctx context.Context, share string) ([]snapshotter.Snapshot, error) {
+func (r *Repository) AllSnapshots(ctx context.Context, share string, _ bool) ([]snapshotter.Snapshot, error) {
 	if !r.lacking().IsZero() {
 		return nil, errLacking
 	}
