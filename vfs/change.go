@@ -209,7 +209,14 @@ func (s *Session) Rename(ctx context.Context, from, to string, replace bool) (er
 	o := s.op(opRename)
 	o.name, o.to, o.noReplace = src.dir, dst.dir, !replace
 	o.parents = dst.dir.Parent() == dst.mount.Root
-	o.check = s.mayRename(ctx, src.mount.share, o)
+	may := s.mayRename(ctx, src.mount.share, o)
+	var moved *content
+	o.check = func(t *tree) error {
+		if n, err := t.lookup(ctx, o.name); err == nil {
+			moved = n.content
+		}
+		return may(t)
+	}
 	if err := s.do(ctx, src.mount.share, o); err != nil {
 		return clientError("rename", name, err)
 	}
@@ -217,7 +224,7 @@ func (s *Session) Rename(ctx context.Context, from, to string, replace bool) (er
 		return nil
 	}
 	// With acknowledge: stored it is this rename that completes the upload, not its CLOSE.
-	return clientError("rename", name, src.mount.share.waitStored(ctx, o.to))
+	return clientError("rename", name, src.mount.share.waitStored(ctx, o.to, moved))
 }
 
 // mayRename decides what depends on what is at both names.

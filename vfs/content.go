@@ -43,6 +43,8 @@ type content struct {
 	pos    journal.Position
 	stored *baseRef // once a snapshot has it
 	ahead  *ahead   // puts the bytes into the store before that; nil for nothing
+	// leftOut is why the snapshot that was to have it does not; nil else.
+	leftOut error
 }
 
 // early returns what puts the bytes into the store ahead of the commit.
@@ -81,7 +83,24 @@ func (c *content) moved(to baseRef) {
 	if c.stored == nil {
 		c.stored = &to
 	}
-	c.ahead = nil
+	c.ahead, c.leftOut = nil, nil
+}
+
+// leaveOut notes why no snapshot gets the content.
+func (c *content) leaveOut(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leftOut = why
+}
+
+// lost is what leaveOut has noted; nil for no content.
+func (c *content) lost() error {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.leftOut
 }
 
 // open opens the bytes of a file node of this share for reading, wherever they are. The

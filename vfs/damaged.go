@@ -102,6 +102,7 @@ func (s *share) leaveOut(ctx context.Context, set *changeSet) (bool, error) {
 		if err := set.damaged.cause(n.content); err != nil {
 			s.log.Error("an upload is damaged and left out of the snapshot: it must be uploaded again",
 				"share", s.name, "path", c.Path, "err", err)
+			n.content.leaveOut(err)
 			names = append(names, Name{c.Path})
 		}
 		return true

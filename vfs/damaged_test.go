@@ -2,10 +2,15 @@ package vfs
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"testing"
+	"time"
+
+	"github.com/snapgate/gateway/snapshotter"
 )
 
 // Uploads whose spooled bytes are gone hold their share's commits up, unless the operator
@@ -82,4 +87,46 @@ func TestLeaveOutDamaged(t *testing.T) {
 			closeSystem(t, sys)
 		})
 	}
+}
+
+// spoilingRepository calls spoil before each commit.
+type spoilingRepository struct {
+	*memRepository
+	spoil func()
+}
+
+func (r *spoilingRepository) Commit(ctx context.Context, base snapshotter.ID, changes iter.Seq2[snapshotter.Change, error], meta snapshotter.Meta) (snapshotter.ID, error) {
+	r.spoil()
+	return r.memRepository.Commit(ctx, base, changes, meta)
+}
+
+// TestLeftOutIsNotAcknowledged: with acknowledge: stored, an upload that was left out of its snapshot is not acknowledged.
+func TestLeftOutIsNotAcknowledged(t *testing.T) {
+	repo := &spoilingRepository{memRepository: newMemRepository(), spoil: func() {}}
+	sys := openTestSystem(t, t.TempDir(), repo, func(c *Config) {
+		c.LeaveOutDamaged = true
+		c.Shares[0].When, c.Shares[0].AckStored, c.Shares[0].AckTimeout = WhenClose, true, time.Minute
+	})
+	defer closeSystem(t, sys)
+	s := testShare(t, sys)
+	v := visit(t, sys, "u", PermFull, "/")
+	spoil := func(path string) {
+		repo.spoil = func() {
+			repo.spoil = func() {}
+			n, err := s.current().lookup(t.Context(), mustName(t, path))
+			wantNil(t, "lookup", err)
+			wantNil(t, "remove", os.Remove(s.dir(fmt.Sprintf("spool/%016x.spool", uint64(n.content.spool)))))
+		}
+	}
+	spoil("/f")
+	f := v.open("/f", OpenWrite|OpenCreate)
+	v.write(f, 0, big("a"))
+	wantKind(t, "close", f.Close(), KindDisk)
+
+	v.put("/g.part", big("b"))
+	spoil("/g")
+	wantKind(t, "rename", v.Rename(t.Context(), "/g.part", "/g", false), KindDisk)
+
+	v.put("/f", big("a"))
+	want(t, "sent again", v.get("/.snapshots/latest/f"), big("a"))
 }

@@ -37,6 +37,7 @@ type File struct {
 	// version is what its Close has published or found published already, 0 while there is
 	// no such thing; bytes are that version's, nil when they are not known.
 	version uint64
+	content *content // of it, nil when a snapshot had it then
 	bytes   *fingerprint
 	size    int64 // of that version
 
@@ -198,7 +199,7 @@ func (f *File) publish(ctx context.Context) error {
 	if err != nil || !done {
 		return err
 	}
-	err = f.share.waitStored(ctx, name)
+	err = f.share.waitStored(ctx, name, f.content)
 	made := f.share.uploads.made
 	switch {
 	case f.version == 0:

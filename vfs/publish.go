@@ -50,7 +50,7 @@ func (u *upload) publish(ctx context.Context, f *File, room roomState) (done boo
 		return false, room, joinClose(err, u.keep(ctx))
 	}
 	u.share.uploads.made.add(o.version, u.user, f.session.id, time.Now())
-	f.version, f.bytes, f.size = o.version, o.content.fingerprint(), o.content.size
+	f.version, f.content, f.bytes, f.size = o.version, o.content, o.content.fingerprint(), o.content.size
 	if err := u.letGo(o.content); err != nil {
 		// The version is safe: it was synced before.
 		f.session.log.Warn("closing a spool file", "share", u.share.name, "err", err)

@@ -3,15 +3,22 @@ package vfs
 import "context"
 
 // waitStored waits, in a share with acknowledge: stored, until what was accepted so far is
-// in a snapshot. Names that wait for their rename are acknowledged without.
-func (s *share) waitStored(ctx context.Context, name Name) error {
+// in a snapshot. Names that wait for their rename are acknowledged without. c is what was put there, nil when that is not
+// known: when it was left out of the snapshot, as it is damaged, the error is of KindDisk.
+func (s *share) waitStored(ctx context.Context, name Name, c *content) error {
 	cfg := s.config()
 	if !cfg.AckStored || s.isTemp(name) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.AckTimeout)
 	defer cancel()
-	return s.committer.request(ctx, "close")
+	if err := s.committer.request(ctx, "close"); err != nil {
+		return err
+	}
+	if err := c.lost(); err != nil {
+		return errCause("close", name, KindDisk, err)
+	}
+	return nil
 }
 
 // repeats reports whether the name already has a version with these bytes whose snapshot is
@@ -41,7 +48,7 @@ func (u *upload) repeats(ctx context.Context, f *File, o *op) bool {
 		asked&setMtime != 0 && !n.attr.ModTime.Equal(o.attr.ModTime) {
 		return false
 	}
-	f.version, f.bytes, f.size = n.version, have, have.size
+	f.version, f.content, f.bytes, f.size = n.version, n.content, have, have.size
 	return true
 }
 
