@@ -234,7 +234,11 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 	}
 	switch failed := report.Failed(); {
 	case failed > 0 && (runErr == nil || errors.Is(runErr, restore.ErrNotDeleted)):
-		return &incompleteError{fmt.Sprintf("%d paths could not be restored as they are", failed)}
+		text := fmt.Sprintf("%d paths could not be restored as they are", failed)
+		if runErr != nil {
+			text += "; therefore nothing was deleted"
+		}
+		return &incompleteError{text}
 	case errors.Is(runErr, restore.ErrNotDeleted):
 		return &hintedError{err: runErr}
 	}

@@ -413,7 +413,19 @@ func TestDelete(t *testing.T) {
 		if _, err := try(t, target, hostile{tr, []string{".."}}, remove); !errors.Is(err, restore.ErrNotDeleted) || asked != nil {
 			t.Errorf("with a problem: %v, asked for %q", err, asked)
 		}
-		report := run(t, target, tr, remove)
+		dry := func(c *restore.Config) {
+			c.DryRun = true
+			c.Note = func(a restore.Action) {
+				if a.Op == "delete" {
+					t.Errorf("with a problem, %s is said to be deleted", a.Path)
+				}
+			}
+		}
+		report, err := try(t, target, hostile{tr, []string{".."}}, remove, dry)
+		if !errors.Is(err, restore.ErrNotDeleted) || report.Counts().Deleted != 0 {
+			t.Errorf("a dry run with a problem: %v, %+v", err, report.Counts())
+		}
+		report = run(t, target, tr, remove)
 		clean(t, report)
 		k.compare(t, dir, tr)
 		if got := describe(t, outside); len(got) != 1 {

@@ -18,6 +18,9 @@ func (r *run) remove(ctx context.Context) error {
 		return nil
 	}
 	slices.SortFunc(r.extras, func(a, b extra) int { return strings.Compare(a.path, b.path) })
+	if n := r.Report.Failed(); n > 0 {
+		return fmt.Errorf("%w, as there are %d problems", ErrNotDeleted, n)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r.cancel = cancel
@@ -32,9 +35,6 @@ func (r *run) remove(ctx context.Context) error {
 			}
 		}
 		return nil
-	}
-	if n := r.Report.Failed(); n > 0 {
-		return fmt.Errorf("%w, as there are %d problems", ErrNotDeleted, n)
 	}
 	if err := r.recheck(ctx); err != nil {
 		return err
