@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -48,6 +49,7 @@ type file struct {
 	seen  Entry               // as it was listed
 	base  *snapshotter.Entry  // what the base has at the path, when that is a file
 	ahead *semaphore.Weighted // of bytes read ahead, of all files; nil for any number
+	count *atomic.Int64       // of the report, that has it; nil for none
 }
 
 // Size is the size that was listed.

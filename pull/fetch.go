@@ -137,6 +137,9 @@ func (f *fetcher) fetch(ctx context.Context, c snapshotter.Change) (*snapshotter
 		return nil, err
 	}
 	f.cfg.Report.note(c.Path, e)
+	if content.count != nil {
+		content.count.Add(-1) // it is not in the snapshot, or is as it was
+	}
 	return nil, nil
 }
 

@@ -330,6 +330,9 @@ func (p *planner) compare(c candidate, e Entry) *snapshotter.Change {
 		return nil
 	}
 	count.Add(1)
+	if f, ok := ch.Content.(*file); ok {
+		f.count = count
+	}
 	return ch
 }
 

@@ -23,8 +23,8 @@ type Counts struct {
 	Excluded int64 `json:"excluded"` // names; what is below them was not looked at
 	Special  int64 `json:"special"`  // devices, sockets and pipes, which are left out
 
-	New        int64 `json:"new"`        // names that the base does not have
-	Changed    int64 `json:"changed"`    // files with other contents, links with other targets, other types
+	New        int64 `json:"new"`        // names that the base does not have, without files that could not be read
+	Changed    int64 `json:"changed"`    // files with other contents, links with other targets, other types; likewise
 	Attributes int64 `json:"attributes"` // entries of which only attributes differ
 	Unchanged  int64 `json:"unchanged"`
 	Removed    int64 `json:"removed"` // names; what was below them is gone too

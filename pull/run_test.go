@@ -297,8 +297,8 @@ func TestRunProblems(t *testing.T) {
 		return nil
 	}
 	first, report := r.run(f, true)
-	if report.Failed() != 1 || first.Errors != 1 || first.Files != 1 {
-		t.Fatalf("%d problems, %+v", report.Failed(), first)
+	if report.Failed() != 1 || first.Errors != 1 || first.Files != 1 || report.Counts().New != 2 {
+		t.Fatalf("%d problems, %+v, %+v", report.Failed(), first, report.Counts())
 	}
 	if got := slices.Collect(report.failures()); len(got) != 1 || got[0].Path != "/bad" || !strings.Contains(got[0].Text, "permission denied") {
 		t.Errorf("failures: %+v", got)
@@ -316,9 +316,9 @@ func TestRunProblems(t *testing.T) {
 	}
 	f.opened = func(path string, _ int64) error { return fail("open", path, KindPermission, nil) }
 	f.put("/good", fakeNode{Entry: Entry{Type: File, Size: 3, Mode: 0o644, HasMode: true, ModTime: then.Add(time.Hour), Precision: time.Second}, data: "new"})
-	r.run(f, true)
-	if r.content("/good") != "text" {
-		t.Error("what could not be read does not stay as it was")
+	_, report = r.run(f, true)
+	if r.content("/good") != "text" || report.Counts().Changed != 0 {
+		t.Errorf("what could not be read does not stay as it was: %+v", report.Counts())
 	}
 }
 
