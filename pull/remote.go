@@ -56,6 +56,9 @@ type Capabilities struct {
 	Ranges    bool          // one file may be read at several places at once, cheaply
 	RawNames  bool          // names are carried byte for byte
 	Parallel  int           // how many calls make sense at a time
+	// Earliest and Latest bound the times that the protocol carries; both are zero when nothing does. What is set to
+	// another time gets the nearest.
+	Earliest, Latest time.Time
 }
 
 // Remote is a tree on a server, or a local one. Paths are canonical, as in a snapshot: "/" is

@@ -441,6 +441,7 @@ func (s *SFTP) Capabilities(ctx context.Context) (Capabilities, error) {
 	return Capabilities{
 		Mode: a.HasMode, Owner: a.HasOwner, Symlinks: true, RawNames: true, Ranges: true,
 		Precision: time.Second, Parallel: s.pool.size() * conn.share,
+		Earliest: time.Unix(0, 0).UTC(), Latest: time.Unix(math.MaxUint32, 0).UTC(),
 	}, nil
 }
 

@@ -89,6 +89,15 @@ func (r *Report) Cannot() []string {
 	return slices.Clone(r.cannot)
 }
 
+// cannotHave notes what the destination cannot have.
+func (r *Report) cannotHave(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Contains(r.cannot, name) {
+		r.cannot = append(r.cannot, name)
+	}
+}
+
 func (r *Report) begin() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

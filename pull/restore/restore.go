@@ -146,7 +146,7 @@ const (
 	FailpointDeleted  = "restore-deleted"
 )
 
-// ErrNotDeleted means that all was restored, and that Confirm has refused to delete.
+// ErrNotDeleted means that Confirm has refused to delete, or that there were problems: then nobody is asked.
 var ErrNotDeleted = errors.New("nothing was deleted")
 
 // errDirectory means that Delete was asked for with a single file.
@@ -184,6 +184,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		}
 	}
 	r.caps = caps
+	if !caps.Latest.IsZero() {
+		s := withinTimes{r.Source, caps, cfg.Report}
+		r.Source, top = s, s.within(top)
+	}
 	if err := r.all(ctx, top, made); err != nil {
 		return err
 	}

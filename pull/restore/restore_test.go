@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -175,6 +176,47 @@ func TestOwner(t *testing.T) {
 			differences(t, describe(t, dir), describe(t, from))
 		})
 	}
+}
+
+// Times that SFTP cannot carry become the nearest: the report says so, and nothing is written again because of it.
+func TestTimesOutOfRange(t *testing.T) {
+	forKinds(t, func(t *testing.T, k kind, dir string) {
+		if k.noLinks {
+			return // times are text
+		}
+		tr := tree{}
+		tr.dir("/", 0o755).file("/now", "x").file("/old", "x").file("/far", "x").dir("/d", 0o755)
+		set := func(p string, when time.Time) {
+			it := tr[p]
+			it.when = when
+			tr[p] = it
+		}
+		old, far := time.Date(1950, 1, 2, 3, 4, 5, 0, time.UTC), time.Date(2200, 1, 2, 3, 4, 5, 0, time.UTC)
+		set("/old", old)
+		set("/d", old)
+		set("/far", far)
+		var want []string
+		if k.name != "local" {
+			old, far = time.Unix(0, 0), time.Unix(math.MaxUint32, 0)
+			want = []string{"times after 2106-02-07", "times before 1970-01-01"}
+		}
+		target := k.open(t, dir)
+		for _, restored := range []int64{3, 0} {
+			report := run(t, target, tr)
+			clean(t, report)
+			if c := report.Counts(); c.Restored != restored {
+				t.Errorf("%d restored, want %d", c.Restored, restored)
+			}
+			if got := slices.Sorted(slices.Values(report.Cannot())); !slices.Equal(got, want) {
+				t.Errorf("what it cannot have: %q, want %q", got, want)
+			}
+		}
+		for name, when := range map[string]time.Time{"old": old, "d": old, "far": far} {
+			if fi, err := os.Stat(filepath.Join(dir, name)); err != nil || !fi.ModTime().Equal(when) {
+				t.Errorf("%s: %v, %v, want %v", name, fi.ModTime(), err, when)
+			}
+		}
+	})
 }
 
 // A link that a run has made before it was killed gets its time from the next one.
