@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,7 +15,8 @@ func (p *program) configCheckCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Check the configuration",
 		Long: `Reads the configuration and the files it includes and says everything that is wrong
-with them. It opens neither the store nor a port.`,
+with them. It opens neither the store nor a port. A file that the store, a source or a destination
+names (keys, passwords, authorities) and that cannot be read here is a warning: what needs it will fail.`,
 		Example: "  gateway config check -c /etc/gateway.yaml",
 		Args:    arguments(0, 0),
 		RunE:    func(*cobra.Command, []string) error { return p.configCheck() },
@@ -42,11 +42,7 @@ func (p *program) configCheck() error {
 			warnings = append(warnings, fmt.Sprintf("http.tls: %v", err))
 		}
 	}
-	if f := cfg.Store.PassphraseFile; f != "" {
-		if _, err := os.Stat(f); err != nil {
-			warnings = append(warnings, fmt.Sprintf("store.passphrase_file: %v", err))
-		}
-	}
+	warnings = append(warnings, cfg.Unreadable()...)
 	for _, w := range warnings {
 		_, _ = fmt.Fprintf(p.stderr, "gateway: warning: %s\n", w)
 	}
