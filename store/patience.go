@@ -25,6 +25,10 @@ const (
 	// packfiles or more, and what should be there is not given either: it is not for some that are bad, and lie side by side.
 	triesInVain     = 32
 	packfilesInVain = 4
+	// sparedMost is how often that it is given keeps asking from being over, with no answer to anything else in between: a server
+	// has in memory what it was asked for last, also when its disk gives nothing any more. It is 72 packfiles side by side,
+	// or more, that are asked for in vain before all is over.
+	sparedMost = 8
 )
 
 // ErrNotAsked says, with ErrUnavailable, that a store was not asked as it has not given what it was asked for before: see Patience.
@@ -43,6 +47,7 @@ type Patience struct {
 	given  objects.MAC              // guarded by mu: the packfile that was given last; zero for none
 	copied objects.MAC              // guarded by mu: one that there is a local copy of; zero for none
 	asking bool                     // guarded by mu: somebody reads those two
+	spared int                      // guarded by mu: how often they were given, since the last answer to anything else
 	end    error                    // guarded by mu: nil as long as there is patience
 }
 
@@ -145,9 +150,10 @@ func (p *Patience) Note(packfile objects.MAC, err error) {
 	defer p.mu.Unlock()
 	p.asking = false
 	switch {
-	case gives:
+	case gives && p.spared < sparedMost:
+		p.spared++
 		p.answered()
-	case asked && p.allInVain(): // still
+	case (asked || gives) && p.allInVain(): // still
 		p.end = fmt.Errorf("%d tries in a row to read %d packfiles were in vain: %w", p.row, len(p.vain), err)
 	}
 }
@@ -167,6 +173,7 @@ func (p *Patience) note(packfile objects.MAC, err error) bool {
 	defer p.mu.Unlock()
 	if !errors.Is(err, ErrUnavailable) {
 		p.answered()
+		p.spared = 0
 		delete(p.tried, packfile)
 		if err == nil {
 			p.given = packfile

@@ -43,7 +43,7 @@ func TestPatience(t *testing.T) {
 		p.NoteCopy(mac(copied))
 		p.NoteCopy(objects.MAC{}) // none
 		p.Note(mac(missing), ErrDamaged)
-		for try := range 10 * triesInVain {
+		for try := range sparedMost * triesInVain {
 			err := away
 			if tc.answer(try) {
 				err = ErrDamaged // which is an answer, too
@@ -61,8 +61,32 @@ func TestPatience(t *testing.T) {
 		}
 	}
 
+	// A server may have in memory what it gave last, and nothing else any more.
+	p := newPatience(func(objects.MAC) error { return nil })
+	p.Note(mac(given), nil)
+	tries := 0
+	for n := range 5000 {
+		packfile := objects.MAC{1, byte(n >> 8), byte(n)}
+		for ; p.Refuse(packfile) == nil; tries++ {
+			p.Note(packfile, away)
+		}
+	}
+	if most := (sparedMost + 1) * triesInVain; !errors.Is(p.Over(), ErrUnavailable) || tries > most {
+		t.Errorf("a server that gives what it gave last: over: %v, after %d tries, want %d at most", p.Over(), tries, most)
+	}
+	p = newPatience(func(objects.MAC) error { return nil })
+	for n := range 5000 { // what is given in between is an answer
+		p.Note(mac(n%packfilesInVain), away)
+		if n%(sparedMost*triesInVain) == 0 {
+			p.Note(mac(given), nil)
+		}
+	}
+	if err := p.Over(); err != nil {
+		t.Errorf("a server that gives something in between: %v", err)
+	}
+
 	notTried := 1
-	p := newPatience(func(objects.MAC) error {
+	p = newPatience(func(objects.MAC) error {
 		if notTried--; notTried >= 0 {
 			return fmt.Errorf("%w (%w)", away, backend.ErrNotTried)
 		}
