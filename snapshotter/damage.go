@@ -33,7 +33,22 @@ type damage struct {
 func (s *Snapshotter) mend(ctx context.Context) error {
 	s.write.Lock()
 	defer s.write.Unlock()
+	if s.readOnly {
+		return s.lookForLoss(ctx)
+	}
 	return s.putBack(ctx)
+}
+
+// lookForLoss is putBack for who changes nothing in the store.
+func (s *Snapshotter) lookForLoss(ctx context.Context) error {
+	if complete, err := s.store.Complete(ctx); complete || err != nil {
+		return err
+	}
+	loss, err := s.store.LookForLoss(ctx)
+	if err != nil {
+		return err
+	}
+	return s.counts(ctx, loss)
 }
 
 // putBack is mend for those who hold s.write.
@@ -81,17 +96,25 @@ func (s *Snapshotter) takeStock(ctx context.Context) error {
 		}
 		s.mu.Unlock()
 	}
+	if err := s.counts(ctx, loss); err != nil {
+		return errors.Join(unread, err)
+	}
+	return unread
+}
+
+// counts takes over what is missing, and lists the snapshots anew when that is something else than before.
+func (s *Snapshotter) counts(ctx context.Context, loss *store.Loss) error {
 	was := s.loss
 	s.loss = loss
 	if was == nil && loss == nil || was != nil && loss != nil && was.Serial == loss.Serial {
-		return unread
+		return nil
 	}
 	s.whole = make(map[ID]struct{})
 	if err := s.list(ctx, true); err != nil {
 		s.loss = was // so that the next attempt lists them
-		return errors.Join(unread, err)
+		return err
 	}
-	return unread
+	return nil
 }
 
 // isUnreadCopy reports whether err says that of something that is missing a local copy cannot be read.

@@ -70,21 +70,28 @@ type Loss struct {
 // committing. Errors: ErrUnavailable, ErrReplaced. With an *UnreadCopiesError, loss is what is missing beside what that names, of
 // which nothing is said.
 func (s *Store) Reconcile(ctx context.Context) (loss *Loss, err error) {
-	loss, unread, err := s.reconcile(ctx)
+	loss, unread, err := s.reconcile(ctx, false)
 	if err == nil && unread != nil {
 		err = unread
 	}
 	return loss, err
 }
 
-// reconcile is Reconcile, without what it could not tell in the error.
-func (s *Store) reconcile(ctx context.Context) (loss *Loss, unread *UnreadCopiesError, err error) {
+// LookForLoss is Reconcile for who changes nothing in the store: all that is missing counts as absent, in the index that is kept
+// here alone, also that of which there is a copy. It needs no lock: what maintenance removes at the same time may be among it.
+func (s *Store) LookForLoss(ctx context.Context) (*Loss, error) {
+	loss, _, err := s.reconcile(ctx, true)
+	return loss, err
+}
+
+// reconcile is Reconcile, without what it could not tell in the error, or LookForLoss when it is only to look.
+func (s *Store) reconcile(ctx context.Context, look bool) (loss *Loss, unread *UnreadCopiesError, err error) {
 	db, err := s.openIndex()
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	resume := s.resumes()
+	resume := !look && s.resumes()
 	defer func() {
 		switch {
 		case err != nil:
@@ -97,7 +104,10 @@ func (s *Store) reconcile(ctx context.Context) (loss *Loss, unread *UnreadCopies
 	if err != nil {
 		return nil, nil, err
 	}
-	gone, restored, unread, err := s.putAllBack(ctx, missing)
+	gone, restored := missing, []objects.MAC(nil)
+	if !look {
+		gone, restored, unread, err = s.putAllBack(ctx, missing)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -110,7 +120,10 @@ func (s *Store) reconcile(ctx context.Context) (loss *Loss, unread *UnreadCopies
 	}
 	if len(gone)+len(back) > 0 {
 		// First the states: should this end in between, it is found out again.
-		if err := s.uncolour(ctx, back, objects.NilMac); err != nil {
+		if !look {
+			err = s.uncolour(ctx, back, objects.NilMac)
+		}
+		if err != nil {
 			return nil, nil, err
 		}
 		if err := s.noteLost(db, gone, back); err != nil {
@@ -122,6 +135,9 @@ func (s *Store) reconcile(ctx context.Context) (loss *Loss, unread *UnreadCopies
 	lost, err := s.macs(db, "SELECT mac FROM snapgate_lost")
 	if len(lost) == 0 || err != nil {
 		return nil, unread, err
+	}
+	if look {
+		return &Loss{s: s, Serial: s.lossSerial}, nil, nil
 	}
 	plain, err := s.macs(db, "SELECT mac FROM snapgate_lost WHERE mac"+notColoured, int(resources.RT_PACKFILE))
 	var begun []objects.MAC
