@@ -25,7 +25,7 @@ const (
 )
 
 // errNoDirs says that a snapshot has no index of directories. Other programs make such.
-var errNoDirs = errors.New("it has no index of directories: check all of it")
+var errNoDirs = errors.New("it has no index of directories")
 
 // Checker checks snapshots, one after the other: what they have in common is read once. It takes
 // no lock, and is for one goroutine.
@@ -125,11 +125,16 @@ type Damaged struct {
 
 // Sample reads all directories of a snapshot, and the bytes of a part of its files, from 0 to 1,
 // chosen at random, and compares them with their MACs. It goes on after what is damaged, and after what a store
-// that can be reached does not give. With an error, Sampled has what was found until then. Errors: ErrUnavailable, with ErrUnread, the
+// that can be reached does not give. Of a snapshot without an index of directories, as other programs make them, all is read, and
+// not counted. With an error, Sampled has what was found until then. Errors: ErrUnavailable, with ErrUnread, the
 // first, for what was not given; ErrNoSnapshot; and what makes it impossible to find the files at all.
 func (c *Checker) Sample(ctx context.Context, id ID, part float64) (Sampled, error) {
 	c.v.patience.Begin()
-	return c.sample(ctx, id, &sampling{part: part})
+	s, err := c.sample(ctx, id, &sampling{part: part})
+	if !errors.Is(err, errNoDirs) {
+		return s, err
+	}
+	return c.CheckFiles(ctx, id)
 }
 
 func (c *Checker) sample(ctx context.Context, id ID, x *sampling) (Sampled, error) {

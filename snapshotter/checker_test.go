@@ -435,6 +435,13 @@ func TestCheckFilesWithoutDirs(t *testing.T) {
 	if _, err := c.CheckFiles(t.Context(), id); err != nil {
 		t.Errorf("when it can be read: %v", err)
 	}
+	if _, err := r.checker().Sample(t.Context(), id, 0.01); err != nil {
+		t.Errorf("a sample: %v", err)
+	}
+	srv.FailReads(failing(contents))
+	s, err = r.checker().Sample(t.Context(), id, 0.01)
+	wantUnread(t, "a sample that is unread", err)
+	wantDamaged(t, "a sample that is unread", s)
 }
 
 // TestCheckFilesWrongWhole: a file whose chunks are what was written, and which is not as a whole, is damaged, also beside one that
