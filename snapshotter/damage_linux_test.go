@@ -12,6 +12,7 @@ import (
 	"github.com/snapgate/gateway/internal/logtest"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/store/storetest"
 )
 
 // TestUnreadCopy: of a packfile that is missing there is a local copy that cannot be read, and of another one a copy that can be:
@@ -185,4 +186,128 @@ func TestRepairBesideUnreadCopy(t *testing.T) {
 	}
 	k.sound(k.repair(from))
 	k.whole()
+}
+
+// TestRepairUnreadHeader: after such a start, of two snapshots, a repair from a copy of the files brings back what that has, and says what of
+// the rest is in the way. Nothing is lost before, or removed, and as soon as all headers are there it goes on as if nothing had been.
+func TestRepairUnreadHeader(t *testing.T) {
+	l := newLossRig(t)
+	defer func() { l.stop(t) }()
+	third := l.commit(l.second, put("/third", file(30, "third")))
+	var meta3 []string
+	for p := range packfiles(t, l.dir) {
+		if !slices.Contains(slices.Concat(l.meta1, l.meta2, l.contents), p) {
+			meta3 = append(meta3, p)
+		}
+	}
+	synced := newSnapshotter(t, storetest.New(t))
+	copier := newCopier(t, l.Snapshotter, synced)
+	for _, id := range []snapshotter.ID{l.first, l.second, third} {
+		if err := copier.Copy(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := storetest.Config(t.TempDir())
+	root, other := filepath.Join(l.dir, "store"), cfg.Location[len("fs://"):]
+	if err := os.CopyFS(other, os.DirFS(root)); err != nil {
+		t.Fatal(err)
+	}
+	there := map[string][]byte{} // what the copy does not have at first
+	for _, p := range meta3 {
+		name, err := filepath.Rel(root, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name = filepath.Join(other, name)
+		raw, err := os.ReadFile(name)
+		if err := errors.Join(err, os.Remove(name)); err != nil {
+			t.Fatal(err)
+		}
+		there[name] = raw
+	}
+	l.stop(t)
+	removeAll(t, l.meta2, meta3)
+	for _, p := range slices.Concat(l.meta2, meta3) {
+		badDisk(t, filepath.Join(l.dir, "cache", "metadata", filepath.Base(p)))
+	}
+	l.start(t)
+	if _, err := l.AllSnapshots(t.Context(), "main"); !errors.Is(err, snapshotter.ErrUnavailable) {
+		t.Fatalf("all snapshots: got %v, want %v", err, snapshotter.ErrUnavailable)
+	}
+
+	scrub := snapshotter.ScrubConfig{Dir: filepath.Join(l.dir, "scrub"), Scope: snapshotter.ScrubAll}
+	gone := len(l.meta2) + len(meta3)
+	rep, err := l.Scrub(t.Context(), scrub)
+	if err != nil || len(rep.State.Damage) != gone {
+		t.Fatalf("scrub: %d files are damaged, want %d; %v", len(rep.State.Damage), gone, err)
+	}
+	scrub.GiveUp = []string{l.second.String(), third.String()}
+	if rep, err := l.Scrub(t.Context(), scrub); !errors.Is(err, snapshotter.ErrUnavailable) || len(rep.GivenUp) > 0 {
+		t.Errorf("given up: %v, %v, want %v", rep.GivenUp, err, snapshotter.ErrUnavailable)
+	}
+	// Copies of the snapshots do not do: what may be there still is not made anew.
+	scrub.GiveUp, scrub.Repair, scrub.From = nil, true, synced
+	if rep, err := l.Scrub(t.Context(), scrub); err != nil || rep.Repaired+len(rep.Replaced) > 0 || len(rep.State.Damage) != gone {
+		t.Errorf("repair from copies of the snapshots: %+v, %v", rep, err)
+	}
+	states, err := filepath.Glob(filepath.Join(root, "states", "*", "*"))
+	if err != nil || len(states) == 0 {
+		t.Fatalf("states: %v, %v", states, err)
+	}
+	change(t, states[0], flip(8*20)) // which is repaired as well
+	scrub.From = newSnapshotter(t, storetest.Open(t, cfg))
+	rep, err = l.Scrub(t.Context(), scrub)
+	if err != nil || rep.Repaired != len(l.meta2)+1 || len(rep.State.Damage) != len(meta3) {
+		t.Fatalf("repair: %d files are repaired, %+v are not; %v", rep.Repaired, rep.State.Damage, err)
+	}
+	if d := rep.State.Damage[0]; !d.Missing() || !strings.Contains(d.Repair, "local copy") {
+		t.Errorf("what is not repaired: %+v", d)
+	}
+	if list, err := l.Snapshots(t.Context(), "main"); err != nil || len(list) != 2 || list[0].ID != l.second {
+		t.Errorf("snapshots: %+v, %v; want two", list, err)
+	}
+	if lost, err := l.store.LostPackfiles(); err != nil || len(lost) > 0 {
+		t.Errorf("%d packfiles count as lost, %v", len(lost), err)
+	}
+
+	for name, raw := range there {
+		if err := os.WriteFile(name, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rep, err = l.Scrub(t.Context(), scrub)
+	if err != nil || rep.Repaired != len(meta3) || len(rep.State.Damage) != 0 {
+		t.Fatalf("repair: %d files are repaired, %+v are not; %v", rep.Repaired, rep.State.Damage, err)
+	}
+	if list, err := l.AllSnapshots(t.Context(), "main"); err != nil || len(list) != 3 || list[0].ID != third {
+		t.Errorf("all snapshots: %+v, %v; want three", list, err)
+	}
+	id := l.commit(third, put("/new", file(30, "new")))
+	l.checkedElsewhere(t, id, with(map[string]*item{"/large": ptr(l.large), "/third": ptr(file(30, "third")), "/new": ptr(file(30, "new"))}))
+}
+
+// TestScrubNothingListed: when no header can be read at all, the packfiles may be on a disk that is not mounted: none is called damaged, and
+// none is written.
+func TestScrubNothingListed(t *testing.T) {
+	l := newLossRig(t)
+	defer func() { l.stop(t) }()
+	cfg := storetest.Config(t.TempDir())
+	root := filepath.Join(l.dir, "store")
+	if err := os.CopyFS(cfg.Location[len("fs://"):], os.DirFS(root)); err != nil {
+		t.Fatal(err)
+	}
+	l.stop(t)
+	for _, p := range slices.Concat(l.meta1, l.meta2) {
+		badDisk(t, filepath.Join(l.dir, "cache", "metadata", filepath.Base(p)))
+	}
+	if err := os.RemoveAll(filepath.Join(root, "packfiles")); err != nil {
+		t.Fatal(err)
+	}
+	l.start(t)
+	rep, err := l.Scrub(t.Context(), snapshotter.ScrubConfig{
+		Dir: filepath.Join(l.dir, "scrub"), Scope: snapshotter.ScrubAll, Repair: true, From: newSnapshotter(t, storetest.Open(t, cfg)),
+	})
+	if !errors.Is(err, snapshotter.ErrUnavailable) || rep.Repaired > 0 || len(rep.State.Damage) > 0 {
+		t.Errorf("repaired %d, %d damaged, %v; want %v", rep.Repaired, len(rep.State.Damage), err, snapshotter.ErrUnavailable)
+	}
 }

@@ -449,7 +449,7 @@ func (s *Snapshotter) snapshots(ctx context.Context, share string, mend bool) (_
 func (s *Snapshotter) look(ctx context.Context, mend bool) error {
 	s.mu.RLock()
 	loaded, last := s.loaded, s.looked
-	some := loaded || s.lacks != nil
+	some := s.some()
 	if mend = mend && !loaded; mend {
 		last = s.mended
 	}
@@ -500,6 +500,16 @@ func (s *Snapshotter) Lacks() error {
 	defer s.mu.RUnlock()
 	return s.lacks
 }
+
+// listedAny reports whether the list has been read, at least in part.
+func (s *Snapshotter) listedAny() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.some()
+}
+
+// some is listedAny for those who hold mu.
+func (s *Snapshotter) some() bool { return s.loaded || s.lacks != nil }
 
 // lacking reports whether the list has some snapshots, and not all.
 func (s *Snapshotter) lacking() bool { return s.Lacks() != nil }

@@ -426,7 +426,7 @@ func (r *scrubbing) damagedStill(ctx context.Context, id ID) (bool, error) {
 	s := r.s
 	if !s.readable(id) {
 		if _, err := s.loadRecord(id); err == nil { // it was repaired
-			if err := s.relist(ctx); err != nil {
+			if err := r.listAnew(ctx); err != nil {
 				return false, err
 			}
 		}

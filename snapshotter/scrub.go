@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
 	"golang.org/x/time/rate"
 
 	"github.com/snapgate/gateway/internal/background"
@@ -319,8 +320,16 @@ func (r *scrubbing) refresh(ctx context.Context) error {
 	if errors.Is(err, store.ErrDamaged) || err != nil && r.damage[configKey()] != nil && !errors.Is(err, ErrUnavailable) {
 		return ctx.Err()
 	}
+	if isUnlisted(err) && r.s.listedAny() { // else it may be the place of the packfiles that is not there
+		return ctx.Err()
+	}
 	return err
 }
+
+// isUnlisted reports whether err says no more than that snapshots are not listed whose headers are in packfiles that are missing. What the
+// states tell is taken over then. Nothing may be taken for unused, see useSearch.blind, and whoever removes something looks for them under
+// the lock.
+func isUnlisted(err error) bool { return errors.Is(err, repository.ErrPackfileNotFound) }
 
 // tell reports, and writes down now and then what is known.
 func (r *scrubbing) tell(ctx context.Context) error {

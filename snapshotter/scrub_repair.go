@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/PlakarKorp/kloset/objects"
-	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/resources"
 	"github.com/PlakarKorp/kloset/snapshot/vfs"
 
@@ -95,7 +94,15 @@ func (r *scrubbing) relist(ctx context.Context) error {
 	if err != nil || !slices.ContainsFunc(ids, func(mac objects.MAC) bool { return !r.s.readable(ID(mac)) }) {
 		return err
 	}
-	return r.s.relist(ctx)
+	return r.listAnew(ctx)
+}
+
+// listAnew lists the snapshots anew, as far as their packfiles are there.
+func (r *scrubbing) listAnew(ctx context.Context) error {
+	if err := r.s.relist(ctx); !isUnlisted(err) {
+		return err
+	}
+	return ctx.Err()
 }
 
 // verifyAgain reads a file back that was repaired.
@@ -193,7 +200,7 @@ func (r *scrubbing) repairState(ctx context.Context, id objects.MAC) error {
 	}
 	return r.locked(ctx, func() error {
 		// What is made anew is made of what is known, and others may have repaired it better since it was read.
-		if err := r.s.refresh(ctx); err != nil && !errors.Is(err, store.ErrDamaged) {
+		if err := r.s.refresh(ctx); err != nil && !errors.Is(err, store.ErrDamaged) && !isUnlisted(err) {
 			return err
 		}
 		_, err := st.VerifyState(ctx, id, nil)
@@ -206,7 +213,7 @@ func (r *scrubbing) repairState(ctx context.Context, id objects.MAC) error {
 
 // told makes sure that a packfile is not removed meanwhile. It needs s.write and a lock on the store.
 func (r *scrubbing) told(ctx context.Context, mac objects.MAC) error {
-	if err := r.s.refresh(ctx); err != nil && !errors.Is(err, store.ErrDamaged) {
+	if err := r.s.refresh(ctx); err != nil && !errors.Is(err, store.ErrDamaged) && !isUnlisted(err) {
 		return err
 	}
 	packs, err := r.s.store.PackfilesAdded()
@@ -215,6 +222,9 @@ func (r *scrubbing) told(ctx context.Context, mac objects.MAC) error {
 	}
 	return err
 }
+
+// blindText says why what snapshots use of a packfile is not stored again.
+const blindText = "what snapshots need of it cannot be told while parts of them cannot be read"
 
 // restow stores what snapshots use of a packfile that is missing in another one. The rest of it is
 // gone, so it is not put back under its name: commits would count on what it does not have. unread is why a place could not
@@ -240,8 +250,10 @@ func (r *scrubbing) restow(ctx context.Context, mac objects.MAC, unread error) e
 	switch {
 	case len(left) > 0:
 		return f.lacks(left)
+	case f.blind && f.unread != nil:
+		return fmt.Errorf("%s: %s", blindText, f.unread.Error()) // not wrapped: other files can be repaired
 	case f.blind:
-		return errors.New("what snapshots need of it cannot be told while parts of them cannot be read")
+		return errors.New(blindText)
 	}
 	s := r.s
 	s.enter()
@@ -284,7 +296,7 @@ func (r *scrubbing) restocked(ctx context.Context, err error) error {
 	}
 	err = r.s.refresh(ctx)
 	switch {
-	case err == nil, errors.Is(err, store.ErrDamaged), errors.Is(err, repository.ErrPackfileNotFound):
+	case err == nil, errors.Is(err, store.ErrDamaged), isUnlisted(err):
 	case r.damage[configKey()] != nil && !errors.Is(err, ErrUnavailable):
 	default:
 		return err
