@@ -122,7 +122,11 @@ func TestRepairFromFileCopy(t *testing.T) {
 			change(t, path, do)
 			k.scrub(snapshotter.ScrubAll)
 			k.sound(k.repair(from))
-			if read(t, path) != was && name != "a bit" { // a bit of padding is no damage
+			switch same := read(t, path) == was; {
+			case same:
+			case name == "a bit": // of padding: that is no damage
+				change(t, path, func([]byte) []byte { return []byte(was) })
+			default:
 				t.Errorf("%s of %s: other bytes than before", name, filepath.Base(path))
 			}
 		}
