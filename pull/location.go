@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -61,16 +62,19 @@ func (e *LocationError) Error() string {
 func (e *LocationError) Unwrap() error { return e.Err }
 
 // ParseLocation reads "sftp://[user@]host[:port]/path", "sftp://alias:/path", "ftp://…",
-// "ftps://…" and "fs:///path". Except after fs://, "%xx" stands for a byte. A path is
-// absolute on the server; one that begins "/~/" starts where a login arrives ("%7E" is an
-// ordinary tilde). Errors are
-// *LocationError with ErrLocation in their chain.
+// "ftps://…" and "fs:///path". The scheme may be in capitals (RFC 3986, 3.1). Except after fs://,
+// "%xx" stands for a byte. A path is absolute on the server; one that begins "/~/" starts where a
+// login arrives ("%7E" is an ordinary tilde). Errors are *LocationError with ErrLocation in their
+// chain.
 func ParseLocation(s string) (Location, error) {
+	if IsWindowsPath(s) {
+		return Location{}, badLocation(s, windowsHint(s), "a path of Windows")
+	}
 	head, rest, ok := strings.Cut(s, "://")
 	if !ok || strings.Contains(head, "/") {
 		return Location{}, badLocation(s, "write sftp://host/path, ftp://host/path, ftps://host/path or fs:///path", "no scheme")
 	}
-	l := Location{Scheme: Scheme(head)}
+	l := Location{Scheme: Scheme(strings.ToLower(head))}
 	switch l.Scheme {
 	case SchemeFS:
 		if strings.IndexByte(rest, 0) >= 0 {
@@ -87,7 +91,7 @@ func ParseLocation(s string) (Location, error) {
 		return l, nil
 	case SchemeSFTP, SchemeFTP, SchemeFTPS:
 	default:
-		return Location{}, badLocation(redact(s), "use sftp, ftp, ftps or fs", "scheme %q is not known", head)
+		return Location{}, badLocation(s, schemeHint(string(l.Scheme), rest), "scheme %q is not known", head)
 	}
 	authority, path, slash := strings.Cut(rest, "/")
 	if err := l.authority(s, authority); err != nil {
@@ -131,33 +135,44 @@ func (l *Location) authority(s, authority string) error {
 		}
 	}
 	var err error
-	if l.User, err = unescape(user); err != nil || strings.ContainsAny(l.User, "\x00\r\n") || ok && user == "" {
+	switch l.User, err = unescape(user); {
+	case err != nil:
+		return badLocation(s, "", "the user name is not valid: %w", err)
+	case ok && user == "":
+		return badLocation(s, "write sftp://user@host/path, or leave the @ out", "the user name is empty")
+	case strings.ContainsAny(l.User, "\x00\r\n"):
 		return badLocation(s, "", "the user name is not valid")
 	}
+	const inBrackets = "write an IPv6 address in brackets: sftp://[2001:db8::1]/path"
 	var port string
 	var hasPort bool
 	if v6, found := strings.CutPrefix(host, "["); found {
 		var after string
 		if host, after, found = strings.Cut(v6, "]"); !found {
-			return badLocation(s, "", "a [ without its ]")
+			return badLocation(s, inBrackets, "a [ without its ]")
 		}
 		host = strings.ReplaceAll(host, "%25", "%") // the zone (RFC 6874)
 		addr, _, _ := strings.Cut(host, "%")
 		if net.ParseIP(addr) == nil || !strings.Contains(addr, ":") {
-			return badLocation(s, "", "no IPv6 address between the brackets")
+			return badLocation(s, "brackets are for IPv6 addresses alone", "no IPv6 address between the brackets")
 		}
 		if port, hasPort = strings.CutPrefix(after, ":"); !hasPort && after != "" {
-			return badLocation(s, "", "%q after the address", after)
+			return badLocation(s, "only a colon and the port can follow there: sftp://[::1]:22/path", "%q after the address", after)
 		}
 	} else {
+		whole := host
 		host, port, hasPort = strings.Cut(host, ":")
 		if strings.Contains(port, ":") {
-			return badLocation(s, "write an IPv6 address in brackets: [::1]", "more than one colon in the host")
+			hint := inBrackets
+			if net.ParseIP(whole) == nil {
+				hint = "write sftp://host:port/path, and " + hint
+			}
+			return badLocation(s, hint, "more than one colon in the host")
 		}
 	}
-	// A leading "-" would be an option for programs that are given the host.
-	if l.Host = host; host == "" || strings.HasPrefix(host, "-") || !validHost(host) {
-		return badLocation(s, "", "no valid host")
+	// A leading "-" would be an option for programs that are given the host, and no host is called "~".
+	if l.Host = host; host == "" || strings.ContainsAny(host[:1], "-~") || !validHost(host) {
+		return badLocation(s, hostHint(host), "no valid host")
 	}
 	switch {
 	case !hasPort:
@@ -165,12 +180,91 @@ func (l *Location) authority(s, authority string) error {
 		l.Alias = true
 	default:
 		n, err := strconv.ParseUint(port, 10, 16)
-		if err != nil || n == 0 || port[0] == '+' {
+		switch {
+		case port != "" && strings.Trim(port, "0123456789") != "": // perhaps the beginning of a password
+			hint := "only a port can follow the colon; a path begins with a slash: sftp://host/path, or sftp://host/~/path from where a login arrives"
+			if strings.Contains(s[strings.Index(s, port)+len(port):], "@") {
+				hint = "in a user name, write %2F for a slash; a password goes into password_file or password_env"
+			}
+			return &LocationError{Location: redact(s), Err: fmt.Errorf("%w: the port is not a number from 1 to 65535", ErrLocation), Hint: hint}
+		case port == "":
+			return badLocation(s, "leave the colon out, or write the port behind it", "no port behind the colon")
+		case err != nil || n == 0:
 			return badLocation(s, "", "port %q is not a number from 1 to 65535", port)
 		}
 		l.Port = int(n)
 	}
 	return nil
+}
+
+// IsWindowsPath reports whether s begins as absolute paths do on Windows: with a drive or a server.
+func IsWindowsPath(s string) bool {
+	if strings.HasPrefix(s, `\\`) {
+		return true
+	}
+	drive := len(s) >= 2 && s[1] == ':' && ('a' <= s[0]|0x20 && s[0]|0x20 <= 'z')
+	return drive && (len(s) == 2 || s[2] == '\\' || s[2] == '/')
+}
+
+// windowsHint says what to write in place of a path of Windows.
+func windowsHint(s string) string {
+	const local = "a directory of this machine is written /srv/data or ./data"
+	s = strings.ReplaceAll(s, `\`, "/")
+	if strings.HasPrefix(s, "//") {
+		return local + "; mount a share of Windows and write where it is mounted"
+	}
+	if len(s) == 2 {
+		s += "/"
+	}
+	return local + "; one of a Windows machine that runs OpenSSH sftp://host/" + escape(s, "")
+}
+
+// schemeHint says what to write in place of a scheme that is not known; rest is what follows "://".
+func schemeHint(scheme, rest string) string {
+	const known = "use sftp, ftp, ftps or fs"
+	for _, s := range []Scheme{SchemeFTPS, SchemeSFTP, SchemeFTP, SchemeFS} { // "sftp" ends in "ftp"
+		if before, ok := strings.CutSuffix(scheme, string(s)); ok && before != "" && strings.Trim(before, " \t\r\n\"'<([") == "" {
+			return "remove what is before " + string(s) + "://"
+		}
+	}
+	switch scheme {
+	case "file":
+		if strings.HasPrefix(rest, "/") {
+			return "write fs://" + rest
+		}
+		return "write fs:///path"
+	case "s3", "s3s":
+		return "s3:// is for stores alone; " + known + " here"
+	case "ssh", "scp", "sshfs", "rsync":
+		return "write sftp:// for a server that is reached by SSH"
+	case "sftps":
+		return "write sftp:// for SFTP, which is encrypted by SSH, or ftps:// for FTP with TLS"
+	case "ftpes":
+		return "write ftp://, which is with TLS by AUTH TLS unless tls says otherwise"
+	case "smb", "cifs", "nfs", "afp":
+		return "mount it, and write the directory where it is mounted"
+	}
+	return known
+}
+
+// hostHint says what is wrong with a host that is not valid.
+func hostHint(host string) string {
+	switch {
+	case host == "":
+		return "write the host behind //: sftp://host/path; a directory of this machine is fs:///path"
+	case strings.HasPrefix(host, "~"):
+		return "write the host first; /~/ begins where a login arrives: sftp://host/~/path"
+	case strings.Contains(host, `\`):
+		return `write / in place of \; in a user name, %5C`
+	case strings.Contains(host, "%"):
+		return "%xx has no meaning in a host"
+	case strings.HasPrefix(host, "-"):
+		return "a host cannot begin with a hyphen"
+	}
+	if i := slices.IndexFunc([]byte(host), func(c byte) bool { return !validHost(string(rune(c))) }); i >= 0 {
+		return fmt.Sprintf("a host cannot have %q in it", host[i])
+	}
+	return ""
 }
 
 func validHost(host string) bool {

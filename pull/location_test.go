@@ -25,6 +25,10 @@ func TestParseLocation(t *testing.T) {
 		"ftp://me@corp@host/x":          {Scheme: SchemeFTP, User: "me@corp", Host: "host", Path: "/x"},
 		"ftps://host:9900/x":            {Scheme: SchemeFTPS, Host: "host", Port: 9900, Path: "/x"},
 		"fs:///srv/100%":                {Scheme: SchemeFS, Path: "/srv/100%"},
+		"SFTP://Host/X":                 {Scheme: SchemeSFTP, Host: "Host", Path: "/X"},
+		"Fs:///srv":                     {Scheme: SchemeFS, Path: "/srv"},
+		"sftp://host/x:2222":            {Scheme: SchemeSFTP, Host: "host", Path: "/x:2222"},
+		"sftp://host/C:/data":           {Scheme: SchemeSFTP, Host: "host", Path: "/C:/data"},
 	}
 	for in, want := range tests {
 		t.Run(in, func(t *testing.T) {
@@ -76,15 +80,63 @@ func TestParseLocationRefuses(t *testing.T) {
 	}
 }
 
+// Who mistakes one thing for another is told what to write.
+func TestParseLocationHints(t *testing.T) {
+	tests := map[string]string{ // to a part of the hint
+		`C:\data`:              "sftp://host/C:/data",
+		"c:/data dir":          "sftp://host/c:/data%20dir",
+		"C:":                   "sftp://host/C:/",
+		`\\server\share`:       "mount a share of Windows",
+		"file:///srv/x":        "write fs:///srv/x",
+		"FILE://x":             "write fs:///path",
+		"s3://host/bucket":     "for stores alone",
+		"scp://host/x":         "write sftp://",
+		"sftps://host/x":       "ftps:// for FTP with TLS",
+		"smb://host/x":         "mount it",
+		"http://host/x":        "use sftp, ftp, ftps or fs",
+		" sftp://host/x":       "remove what is before sftp://",
+		`"ftp://host/x"`:       "remove what is before ftp://",
+		"sftp://host":          "end it with /",
+		"sftp:///x":            "sftp://host/path",
+		"sftp://~/x":           "sftp://host/~/path",
+		"sftp://me@~/x":        "sftp://host/~/path",
+		"sftp://~me/x":         "sftp://host/~/path",
+		`sftp://host\x`:        `write / in place of \`,
+		"sftp://ho st/x":       `' '`,
+		"sftp://ho%20st/x":     "no meaning in a host",
+		"sftp://@host/x":       "leave the @ out",
+		"sftp://[::1/x":        "[2001:db8::1]",
+		"sftp://[host]/x":      "for IPv6 addresses alone",
+		"sftp://[::1]22/x":     "[::1]:22",
+		"sftp://::1/x":         "in brackets",
+		"sftp://host:22:/x":    "sftp://host:port/path",
+		"sftp://host:srv/x":    "a path begins with a slash",
+		"ftp://host:/x":        "leave the colon out",
+		"sftp://dom:a/me@host": "%2F",
+	}
+	for in, want := range tests {
+		t.Run(in, func(t *testing.T) {
+			l, err := ParseLocation(in)
+			var le *LocationError
+			if !errors.As(err, &le) || !strings.Contains(le.Hint, want) {
+				t.Fatalf("ParseLocation(%q) = %+v, %v, %+v; want the hint %q", in, l, err, le, want)
+			}
+		})
+	}
+	if _, err := ParseLocation("sftp://me%zz@host/x"); err == nil || !strings.Contains(err.Error(), "user name is not valid") || !strings.Contains(err.Error(), "%25") {
+		t.Errorf("a %% in a user name: %v", err)
+	}
+}
+
 // A password in a location is refused, with what to do instead, and never repeated.
 func TestParseLocationSecret(t *testing.T) {
-	for _, in := range []string{"sftp://me:hunter2@host/x", "ftp://me:hun@ter2@host/x", "ftps://:hunter2@host/x", "http://me:hunter2@host/x"} {
+	for _, in := range []string{"sftp://me:hunter2@host/x", "ftp://me:hun@ter2@host/x", "ftps://:hunter2@host/x", "http://me:hunter2@host/x", "sftp://me:hun/ter2@host/x"} {
 		_, err := ParseLocation(in)
 		var le *LocationError
 		if !errors.As(err, &le) || le.Hint == "" {
 			t.Fatalf("%s: %v", in, err)
 		}
-		if !strings.HasPrefix(in, "http") && (!errors.Is(err, ErrLocationSecret) || !strings.Contains(le.Hint, "password_file")) {
+		if !strings.HasPrefix(in, "http") && !strings.Contains(in, "hun/") && (!errors.Is(err, ErrLocationSecret) || !strings.Contains(le.Hint, "password_file")) {
 			t.Errorf("%s: %v, hint %q", in, err, le.Hint)
 		}
 		if text := err.Error() + le.Hint; strings.Contains(text, "hun") || strings.Contains(text, "ter2") {

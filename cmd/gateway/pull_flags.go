@@ -106,8 +106,11 @@ func (f *remoteFlags) source(location string) (src config.Source, warnings []str
 	return config.AdHoc(dir, settings)
 }
 
-// isLocation reports whether an argument is a location, not a name.
-func isLocation(arg string) bool { return strings.Contains(arg, "/") || arg == "." || arg == ".." }
+// isLocation reports whether an argument is a location, or meant as one, not a name. host:path, as scp
+// has it, and paths of Windows are refused as locations, which says what to write.
+func isLocation(arg string) bool {
+	return strings.ContainsAny(arg, `/\:`) || arg == "." || arg == ".." || arg == "~"
+}
 
 // onlyForLocations refuses flags that say how to reach a server whose settings are in the
 // configuration.

@@ -153,6 +153,10 @@ func (l *loader) readRemote(n node, r *Remote, more fields) {
 		return
 	}
 	at := rr.used["location"]
+	if strings.TrimSpace(rr.location) == "" {
+		at.fail("must not be empty")
+		return
+	}
 	if hint := asForSCP(rr.location); hint != "" {
 		at.failHint(hint, "a colon before the first slash: on a server, or on this machine?")
 		return
@@ -185,27 +189,30 @@ func (l *loader) readRemote(n node, r *Remote, more fields) {
 func asForSCP(s string) (hint string) {
 	first, rest, _ := strings.Cut(s, "/")
 	host, below, colon := strings.Cut(first, ":")
-	if !colon || strings.Contains(s, "://") {
+	if !colon || strings.Contains(s, "://") || pull.IsWindowsPath(s) {
 		return ""
 	}
-	scheme := slices.Contains([]pull.Scheme{pull.SchemeSFTP, pull.SchemeFTP, pull.SchemeFTPS, pull.SchemeFS}, pull.Scheme(host))
-	if scheme || strings.Contains(below, "@") || strings.HasPrefix(s, "[") {
+	scheme := slices.Contains([]string{"sftp", "ftp", "ftps", "fs", "file", "s3", "ssh"}, strings.ToLower(host))
+	if scheme || host == "" || strings.Contains(below, "@") || strings.HasPrefix(s, "[") {
 		return "write sftp://host/path, ftp://host/path, ftps://host/path or fs:///path"
 	}
 	path := "/" + rest
-	if below != "" || rest == "" { // where a login arrives
-		path = "/~/" + s[len(host)+1:]
+	switch {
+	case below != "" && strings.Trim(below, "0123456789") == "" && rest != "": // host:port/path
+		path = ":" + below + path
+	case below != "" || rest == "": // where a login arrives
+		path = "/~/" + strings.TrimPrefix(strings.TrimPrefix(s[len(host)+1:], "~"), "/")
 	}
 	return fmt.Sprintf("write sftp://%s%s for a server, ./%s for a directory of this machine", host, path, s)
 }
 
 // localLocation makes the path of a local directory absolute, as other paths are.
 func localLocation(n node, s string) string {
-	rest, ok := strings.CutPrefix(s, "fs://")
-	if !ok {
-		if strings.Contains(s, "://") {
-			return s
-		}
+	scheme, rest, ok := strings.Cut(s, "://")
+	switch {
+	case ok && !strings.EqualFold(scheme, string(pull.SchemeFS)), pull.IsWindowsPath(s):
+		return s
+	case !ok:
 		rest = s
 	}
 	return "fs://" + filepath.ToSlash(n.path(rest))

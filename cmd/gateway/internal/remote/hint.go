@@ -3,7 +3,10 @@ package remote
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -13,8 +16,56 @@ import (
 )
 
 // Hint says what to try about an error of a remote, "" when nothing is known that the error
-// does not say.
+// does not say. Each line is a hint of its own.
 func Hint(r *config.Remote, err error) string {
+	lines := []string{hintOf(r, err)}
+	var e *pull.Error
+	if errors.As(err, &e) {
+		missing := e.Kind == pull.KindNotFound
+		if missing || e.Op == "connect" && errors.Is(err, syscall.ECONNREFUSED) {
+			lines = append(lines, portHint(r.Location))
+		}
+		if missing {
+			lines = append(lines, pathHint(r.Location))
+		}
+	}
+	return strings.Join(slices.DeleteFunc(lines, func(l string) bool { return l == "" }), "\n")
+}
+
+// portHint says where the port stands, when the location's path ends as if it had one. A path may end so.
+func portHint(l pull.Location) string {
+	i := strings.LastIndexByte(l.Path, ':')
+	if i < 0 || l.Scheme == pull.SchemeFS || l.Port != 0 {
+		return ""
+	}
+	port, err := strconv.ParseUint(l.Path[i+1:], 10, 16)
+	if err != nil || port == 0 {
+		return ""
+	}
+	l.Port, l.Alias, l.Path = int(port), false, l.Path[:i]
+	return fmt.Sprintf("if %d is meant as the port, write it behind the host: %s", port, l)
+}
+
+// pathHint says what may be wrong with a path that is not there, from how it is written.
+func pathHint(l pull.Location) string {
+	first, _, _ := strings.Cut(strings.TrimPrefix(l.Path, "/"), "/")
+	switch {
+	case l.Path != strings.TrimSpace(l.Path):
+		return "the path begins or ends with a space"
+	case l.Scheme == pull.SchemeFS:
+		return ""
+	case !l.Home && strings.HasPrefix(first, "~"):
+		return "~ has no meaning there: /~/path begins where the login arrives; of other users write the whole path"
+	case strings.Contains(l.Path, `\`):
+		return `names are separated by /: is a \ in the path meant so?`
+	case strings.Contains(l.Path, "/$"):
+		return "variables have no meaning in a location"
+	}
+	return ""
+}
+
+// hintOf is what Hint says of the kind of the error.
+func hintOf(r *config.Remote, err error) string {
 	if hint := sshclient.HintOf(err); hint != "" {
 		return hint
 	}

@@ -150,6 +150,39 @@ func TestHint(t *testing.T) {
 	}
 }
 
+// A path that is not there may hold what belongs elsewhere in the location; one that is there may not be doubted.
+func TestPathHint(t *testing.T) {
+	missing := &pull.Error{Op: "stat", Kind: pull.KindNotFound}
+	refused := &pull.Error{Op: "connect", Kind: pull.KindConnection, Err: syscall.ECONNREFUSED}
+	const port, none = "if 2222 is meant as the port, write it behind the host: ", ""
+	for _, tt := range []struct {
+		location string
+		err      error
+		want     string // the last line of the hint; none for no more than one line
+	}{
+		{"sftp://me@h/x:2222", missing, port + "sftp://me@h:2222/x"},
+		{"sftp://h:/x:2222", missing, port + "sftp://h:2222/x"},
+		{"ftp://h/~/x:2222", missing, port + "ftp://h:2222/~/x"},
+		{"ftp://h/x:2222", refused, port + "ftp://h:2222/x"},
+		{"sftp://h:22/x:2222", missing, none},
+		{"sftp://h/x:y", missing, none},
+		{"sftp://h/x:99999", missing, none},
+		{"fs:///x:2222", missing, none},
+		{"sftp://h/x:2222", &pull.Error{Op: "list", Kind: pull.KindPermission}, none},
+		{"sftp://h/~bob/x", missing, "~ has no meaning there: /~/path begins where the login arrives; of other users write the whole path"},
+		{"sftp://h/~/x", missing, none},
+		{"sftp://h/x%20", missing, "the path begins or ends with a space"},
+		{`sftp://h/a\b`, missing, `names are separated by /: is a \ in the path meant so?`},
+		{"sftp://h/$HOME/x", missing, "variables have no meaning in a location"},
+	} {
+		got := Hint(settings(t, map[string]any{"location": tt.location}), tt.err)
+		_, last, _ := strings.Cut(got, "\n")
+		if last != tt.want {
+			t.Errorf("%s: %v: hint %q; want its last line %q", tt.location, tt.err, got, tt.want)
+		}
+	}
+}
+
 // What to try with an FTP server depends on why it cannot be connected to.
 func TestFTPHints(t *testing.T) {
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
