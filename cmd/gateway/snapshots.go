@@ -90,16 +90,21 @@ const shownUnreadable = 10
 
 // sayUnreadable warns of snapshots that are not listed.
 func (p *program) sayUnreadable(lost []string) {
+	p.say("warning: "+describeUnreadable(lost), hintOfUnreadable)
+}
+
+// describeUnreadable names snapshots that are not listed.
+func describeUnreadable(lost []string) string {
 	var ids []string
 	for _, id := range lost[:min(len(lost), shownUnreadable)] {
 		ids = append(ids, id[:shortID])
 	}
-	text := fmt.Sprintf("warning: %s damaged and not listed, whose header, or an index, cannot be read: %s",
+	text := fmt.Sprintf("%s damaged and not listed, whose header, or an index, cannot be read: %s",
 		count(uint64(len(lost)), "snapshot is", "snapshots are"), strings.Join(ids, " "))
 	if len(lost) > len(ids) {
 		text += fmt.Sprintf(" and %d more", len(lost)-len(ids))
 	}
-	p.say(text, hintOfUnreadable)
+	return text
 }
 
 // printSnapshots prints a table with the times of a zone.

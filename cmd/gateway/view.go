@@ -63,6 +63,7 @@ type viewing struct {
 	store  *store.Store
 	snaps  *snapshotter.Snapshotter
 	list   []snapshotter.Snapshot // all, newest first
+	lost   []snapshotter.ID       // those that are not in it, if what the command does depends on them; see sayLost
 	out    *bufio.Writer
 	asJSON *json.Encoder
 	now    time.Time // in the zone in which times are read and shown
@@ -135,7 +136,9 @@ func (p *program) lookAlone(ctx context.Context, cfg *config.Config, f *viewFlag
 		case err == nil:
 			err = ferr
 		}
-		return errors.Join(err, end())
+		err = errors.Join(err, end())
+		v.sayLost()
+		return err
 	}))
 }
 
@@ -157,7 +160,7 @@ func hintOfPassphrase(f *viewFlags, asked error) string {
 // find finds the snapshot, and the path in it, that are meant.
 func (v *viewing) find(ref string) (snapref.Found, error) {
 	found, err := snapref.Find(ref, v.list, snapref.Options{Now: v.now, Lineage: lineages(v.cfg)})
-	if !errors.Is(err, snapref.ErrNotFound) {
+	if !found.Newest && !errors.Is(err, snapref.ErrNotFound) {
 		return found, err
 	}
 	within, cancel := context.WithTimeout(context.Background(), catchUpLimit)
@@ -169,14 +172,42 @@ func (v *viewing) find(ref string) (snapref.Found, error) {
 	if lerr != nil {
 		return found, lerr
 	}
+	if found.Newest { // but for these
+		v.lost = lost
+		return found, nil
+	}
+	if err = unreadableAs(ref, lost, err); errors.Is(err, snapref.ErrNotFound) {
+		v.lost = lost // which may be all that a share has
+	}
+	return found, err
+}
+
+// unreadableAs returns an error for a reference to a snapshot that cannot be read; err when it names none of them.
+func unreadableAs(ref string, lost []snapshotter.ID, err error) error {
 	start, _, _ := strings.Cut(ref, ":")
 	for _, id := range lost {
 		if len(start) >= shortest && strings.HasPrefix(id.String(), strings.ToLower(start)) {
 			err := fmt.Errorf("snapshot %s: %w: %s", id.String()[:shortID], store.ErrDamaged, unreadableText)
-			return found, &hintedError{err: err, hint: hintOfUnreadable}
+			return &hintedError{err: err, hint: hintOfUnreadable}
 		}
 	}
-	return found, err
+	return err
+}
+
+// sayLost warns of snapshots that are not listed when what is called the newest may not be.
+func (v *viewing) sayLost() {
+	if len(v.lost) > 0 {
+		v.p.sayUnreadable(texts(v.lost))
+	}
+}
+
+// texts are ids as text.
+func texts(ids []snapshotter.ID) []string {
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = id.String()
+	}
+	return out
 }
 
 // What there is to be said of a snapshot that should be there and is not listed.

@@ -137,6 +137,7 @@ const catchUpLimit = 5 * time.Second
 // lookServed does what a command does in the running gateway. Those who upload go first.
 func (p *program) lookServed(ctx context.Context, name string, f *viewFlags, do func(context.Context, *viewing) error) (err error) {
 	sv := p.served
+	var lost []snapshotter.ID
 	if f.alone || f.store != "" {
 		return &usage{err: fmt.Errorf("%s: it is no matter for the running gateway", name)}
 	}
@@ -146,16 +147,9 @@ func (p *program) lookServed(ctx context.Context, name string, f *viewFlags, do 
 	case err != nil && sv.snaps.Lacks() == nil:
 		return fmt.Errorf("%s: %w", name, err)
 	case err != nil: // what is called the newest may not be
-		lost, lerr := sv.snaps.Unreadable(ctx)
-		if lerr != nil {
+		var lerr error
+		if lost, lerr = sv.snaps.Unreadable(ctx); lerr != nil {
 			return fmt.Errorf("%s: %w", name, errors.Join(err, lerr))
-		}
-		ids := make([]string, len(lost))
-		for i, id := range lost {
-			ids[i] = id.String()
-		}
-		if len(ids) > 0 {
-			defer p.sayUnreadable(ids)
 		}
 	}
 	list, err := sv.snaps.Snapshots(ctx, "")
@@ -163,6 +157,8 @@ func (p *program) lookServed(ctx context.Context, name string, f *viewFlags, do 
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	v := p.newViewing(f, sv.cfg, sv.store, sv.snaps, list, p.stdout)
+	v.lost = lost
+	defer v.sayLost()
 	background.Do(func() {
 		defer func() {
 			if r := recover(); r != nil { // the gateway goes on, whatever a command does; but for what kloset starts

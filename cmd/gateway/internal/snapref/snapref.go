@@ -60,6 +60,8 @@ func (e *Error) Unwrap() error { return e.Kind }
 type Found struct {
 	Snapshot snapshotter.Snapshot
 	Path     string // canonical; "/" when the reference has none
+	// Newest says that it was taken for the newest of several, as of a share or up to a time: one that the list lacks may be meant.
+	Newest bool
 }
 
 // Options are what a reference is understood by.
@@ -85,13 +87,15 @@ func Find(ref string, list []snapshotter.Snapshot, o Options) (Found, error) {
 			return Found{}, err
 		}
 	}
-	return Found{Snapshot: snap, Path: path}, nil
+	return Found{Snapshot: snap, Path: path, Newest: f.tookNewest}, nil
 }
 
 type finder struct {
 	ref  string
 	list []snapshotter.Snapshot
 	o    Options
+
+	tookNewest bool // by newest
 }
 
 func (f *finder) fail(kind error, hint, format string, args ...any) error {
@@ -220,6 +224,7 @@ func (f *finder) atTime(what, rest string, t time.Time) (snapshotter.Snapshot, s
 
 // newest is the head of the share's own line, or else the youngest. list is not empty.
 func (f *finder) newest(share string, list []snapshotter.Snapshot) snapshotter.Snapshot {
+	f.tookNewest = true
 	if own := f.own(share, list); len(own) > 0 {
 		return slices.MaxFunc(own, func(a, b snapshotter.Snapshot) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	}

@@ -112,6 +112,19 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestFindNewest: what depends on which other snapshots there are is told from what is named exactly.
+func TestFindNewest(t *testing.T) {
+	one := snapshots()[:6]
+	for ref, want := range map[string]bool{
+		"main": true, "main:etc": true, "main@latest": true, "latest": true, "main@yesterday 14:00": true, `main@"yesterday 14:00":x`: true, "yesterday 14:00": true,
+		"aaaa02": false, "main@aaaa02": false, "main@2026-11-21T19-04-29Z": false, `main@"aaaa02":x`: false,
+	} {
+		if got, err := snapref.Find(ref, one, snapref.Options{Now: now, Lineage: lineage}); err != nil || got.Newest != want {
+			t.Errorf("%s: %t, %v, want %t", ref, got.Newest, err, want)
+		}
+	}
+}
+
 func TestFindErrors(t *testing.T) {
 	for _, tt := range []struct {
 		ref  string
