@@ -94,11 +94,7 @@ func (l *loader) parse(name, dir string, data []byte) (root node, ok bool) {
 		var syntax *yaml.SyntaxError
 		if errors.As(err, &syntax) {
 			root.tok = syntax.Token
-			hint := "check indentation, quotes and brackets here"
-			if strings.Contains(syntax.Message, "already defined") {
-				hint = "remove one of the two"
-			}
-			root.failHint(hint, "%s", syntax.Message)
+			root.failHint(syntaxHint(syntax.Message), "%s", strings.ReplaceAll(syntax.Message, "\t", `\t`))
 		} else {
 			root.fail("%w", err)
 		}
@@ -121,6 +117,23 @@ func (l *loader) parse(name, dir string, data []byte) (root node, ok bool) {
 	}
 	root.ast = docs[0]
 	return root, true
+}
+
+// syntaxHint says what to try about what the parser has found.
+func syntaxHint(message string) string {
+	switch {
+	case strings.Contains(message, "already defined"):
+		return "remove one of the two"
+	case strings.Contains(message, "\t"), strings.Contains(message, "tab character"):
+		return "indent with spaces: YAML has no tabs there"
+	case strings.Contains(message, "unknown escape character"):
+		return `in double quotes a \ is written \\; in single quotes as it is`
+	case strings.Contains(message, "reserved character"):
+		return "put a text that begins so in quotes"
+	case strings.Contains(message, "non-map value"):
+		return "write KEY: VALUE, with a space behind the colon"
+	}
+	return "check indentation, quotes and brackets here"
 }
 
 // parseYAML keeps a panic of the parser, which reads outside input, from being ours.

@@ -84,7 +84,7 @@ func (n node) entries(fn func(key string, keyNode, value node)) {
 	case *ast.NullNode, nil:
 		return // "users:" with nothing below it
 	default:
-		n.fail("must be a mapping (key: value), not %s", kindOf(n.ast))
+		n.isMapping("")
 		return
 	}
 	for _, mv := range values {
@@ -103,6 +103,19 @@ func (n node) entries(fn func(key string, keyNode, value node)) {
 		fn(key, k, c)
 	}
 }
+
+// isMapping refuses what is no mapping, with a hint; nothing is one without keys.
+func (n node) isMapping(hint string) bool {
+	switch n.ast.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode, *ast.NullNode, nil:
+		return true
+	}
+	n.failHint(hint, "must be a mapping (key: value), not %s", kindOf(n.ast))
+	return false
+}
+
+// aliasHint is for a text that begins as aliases, anchors and tags of YAML do.
+const aliasHint = "put a text that begins with *, & or ! in quotes"
 
 // fields reads a mapping whose keys are known.
 func (n node) fields(known fields) {
@@ -127,7 +140,14 @@ func (n node) fields(known fields) {
 func (n node) list(fn func(node)) {
 	s, ok := n.ast.(*ast.SequenceNode)
 	if !ok {
-		n.fail("must be a list, not %s", kindOf(n.ast))
+		hint := ""
+		switch n.ast.(type) {
+		case *ast.StringNode:
+			hint = "put it in brackets: [ … ]"
+		case *ast.AliasNode, *ast.AnchorNode, *ast.TagNode:
+			hint = aliasHint + ", and a list in brackets"
+		}
+		n.failHint(hint, "must be a list, not %s", kindOf(n.ast))
 		return
 	}
 	for i, v := range s.Values {
@@ -160,6 +180,8 @@ func (n node) text() (string, bool) {
 		n.fail("has no value")
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
 		n.failHint("put it in quotes", "must be text, not %s", kindOf(n.ast))
+	case *ast.AliasNode, *ast.AnchorNode, *ast.TagNode:
+		n.failHint(aliasHint, "must be text, not %s", kindOf(n.ast))
 	default:
 		n.fail("must be text, not %s", kindOf(n.ast))
 	}
@@ -191,7 +213,11 @@ func intoBool(dst *bool) field {
 func intoInt(dst *int, most int) field {
 	return field{func(n node) {
 		if i, ok := n.integer(); !ok || i < 1 || i > int64(most) {
-			n.fail("must be a whole number from 1 to %d", most)
+			hint := ""
+			if s, isText := n.ast.(*ast.StringNode); isText && s.Value != "" && strings.Trim(s.Value, "0123456789") == "" {
+				hint = "write it without quotes"
+			}
+			n.failHint(hint, "must be a whole number from 1 to %d", most)
 		} else {
 			*dst = int(i)
 		}

@@ -108,6 +108,12 @@ func (rr *remoteReader) fields() fields {
 	known["ssh_private_key"] = noSecret("write identity: FILE (mode 0600), or ssh_private_key_env: NAME")
 	known["passphrase"] = noSecret("write passphrase_file: FILE (mode 0600) or passphrase_env: NAME, or load the key into an agent")
 	known["identity_file"] = field{func(n node) { n.failHint("write identity", "the files of keys have another key here") }}
+	for key, hint := range map[string]string{
+		"user": "write username", "key": "write identity: FILE",
+		"host": "write location: sftp://host/path", "url": "write location: sftp://host/path", "path": "write location: sftp://host/path, or root: DIRECTORY for one below it",
+	} {
+		known[key] = field{func(n node) { n.failHint(hint, "unknown key") }}
+	}
 	return known
 }
 
@@ -142,6 +148,9 @@ func readAgent(n node, dst *string) {
 
 // readRemote reads the settings of a remote and, with them, those of more.
 func (l *loader) readRemote(n node, r *Remote, more fields) {
+	if !n.isMapping("write { location: … }") {
+		return
+	}
 	rr := &remoteReader{l: l, r: r}
 	known := rr.fields()
 	maps.Copy(known, more)

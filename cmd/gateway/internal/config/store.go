@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/snapgate/gateway/pull"
 	"github.com/snapgate/gateway/store"
 )
 
@@ -21,9 +23,12 @@ const remoteMinTimeout = time.Second
 // readStore reads the store section.
 func (l *loader) readStore(n node) { l.readStoreInto(n, &l.cfg.Store) }
 
-// readStoreInto reads the settings of a store.
-func (l *loader) readStoreInto(n node, st *Store) {
+// readStoreInto reads the settings of a store, and reports whether there are any.
+func (l *loader) readStoreInto(n node, st *Store) bool {
 	st.dir = n.src.dir
+	if !n.isMapping("write { location: …, passphrase_file: ./passphrase }") {
+		return false
+	}
 	known := fields{
 		"location": {func(n node) {
 			if s, ok := n.text(); ok {
@@ -33,6 +38,7 @@ func (l *loader) readStoreInto(n node, st *Store) {
 		"passphrase_file":    l.intoSecretFile(&st.PassphraseFile),
 		"passphrase_env":     intoText(&st.PassphraseEnv),
 		"passphrase_command": {func(n node) { st.PassphraseCommand = readCommand(n) }},
+		"passphrase":         noSecret("write passphrase_file: FILE (mode 0600), passphrase_env: NAME or passphrase_command"),
 		"plaintext":          intoBool(&st.Plaintext),
 		"create":             intoBool(&st.Create),
 	}
@@ -80,6 +86,7 @@ func (l *loader) readStoreInto(n node, st *Store) {
 		n.failHint("add passphrase_file: ./passphrase, or plaintext: true for a store that is not encrypted",
 			"no passphrase")
 	}
+	return true
 }
 
 // noting is a field that notes in used that it was there.
@@ -112,20 +119,31 @@ func (n node) clean() bool {
 
 // readLocation reads a path, fs:// followed by one, s3://host/bucket/prefix or sftp://host/path.
 func (l *loader) readLocation(n node, s string, st *Store) {
-	const hint = "use a directory, fs:///path or ./path, s3://host[:port]/bucket[/prefix], or sftp://[user@]host[:port]/path"
 	scheme, rest, hasScheme := strings.Cut(s, "://")
+	scheme = strings.ToLower(scheme) // RFC 3986, 3.1
 	switch {
+	case strings.TrimSpace(s) == "":
+		n.fail("must not be empty")
+		return
 	case !hasScheme:
+		if hint, why := notStoreDirectory(s); why != "" {
+			n.failHint(hint, "%s", why)
+			return
+		}
 		rest = s
 	case scheme == "s3", scheme == "sftp":
-		if err := store.CheckLocation(s); err != nil {
-			n.fail("%w", err)
+		s = scheme + "://" + rest
+		if hint, err := checkServerStore(scheme, s); err != nil {
+			n.failHint(hint, "%w", err)
 			return
 		}
 		st.Location = strings.TrimSuffix(s, "/")
 		return
+	case scheme == "file" && strings.HasPrefix(rest, "/"):
+		n.failHint("write fs://"+rest, "unknown kind of store %q", scheme)
+		return
 	case scheme != "fs":
-		n.failHint(hint, "unknown kind of store %q", scheme)
+		n.failHint("use a directory, fs:///path or ./path, s3://host[:port]/bucket[/prefix], or sftp://[user@]host[:port]/path", "unknown kind of store %q", scheme)
 		return
 	}
 	if rest == "" {
@@ -134,6 +152,38 @@ func (l *loader) readLocation(n node, s string, st *Store) {
 	}
 	st.Path = n.path(rest)
 	st.Location = "fs://" + filepath.ToSlash(st.Path)
+}
+
+// notStoreDirectory says why a text without a scheme is hardly meant as a directory, "" when it may be, and what to
+// write: uploads must not go to a new directory of a strange name while a server is meant.
+func notStoreDirectory(s string) (hint, why string) {
+	if pull.IsWindowsPath(s) {
+		var le *pull.LocationError
+		if _, err := pull.ParseLocation(s); errors.As(err, &le) {
+			hint = le.Hint
+		}
+		return hint, "a path of Windows"
+	}
+	if asForSCP(s) == "" {
+		return "", ""
+	}
+	return "write sftp://host/path or s3://host/bucket for a server, and ./ before the name of a directory that has a colon in it",
+		"a colon before the first slash: on a server, or on this machine?"
+}
+
+// checkServerStore returns what is wrong with the location of a store on a server, and what to write.
+func checkServerStore(scheme, s string) (hint string, err error) {
+	authority, path, _ := strings.Cut(strings.TrimPrefix(s, scheme+"://"), "/")
+	host := authority[strings.LastIndexByte(authority, '@')+1:]
+	home := path == "~" || strings.HasPrefix(path, "~/")
+	if scheme == "sftp" && (home || strings.HasPrefix(host, "~")) {
+		return "write the host and the whole path: sftp://host/home/me/store", errors.New("~ has no meaning in the location of a store")
+	}
+	err = store.CheckLocation(s)
+	if err != nil && strings.Count(host, ":") > 1 && (!strings.HasPrefix(host, "[") || !strings.Contains(host, "]")) {
+		hint = "write an IPv6 address in brackets: " + scheme + "://[2001:db8::1]/path"
+	}
+	return hint, err
 }
 
 // readCommand reads a program with its arguments: a list, or text that is split at white

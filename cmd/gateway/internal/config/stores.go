@@ -16,7 +16,9 @@ func (l *loader) readStores(n node) {
 			return
 		}
 		st := Store{Name: name, at: n}
-		l.readStoreInto(n, &st)
+		if !l.readStoreInto(n, &st) {
+			return
+		}
 		if st.Location == "" && n.clean() {
 			n.failHint("add location: sftp://host/path, s3://host/bucket or a directory", "location is missing")
 		}

@@ -27,6 +27,9 @@ func (l *loader) readSyncs(n node) {
 
 func (l *loader) readSync(name string, n node) {
 	s := Sync{Name: name, From: DefaultStore, at: n}
+	if !n.isMapping("a job has a name: sync: { nightly: { to: NAME } }") {
+		return
+	}
 	known := fields{
 		"from": intoText(&s.From),
 		"to":   intoText(&s.To),
