@@ -186,6 +186,8 @@ func (s *Store) unlock(ctx context.Context, cfg Config) error {
 	wrapped, err := s.conn.Open(ctx)
 	switch {
 	case err == nil:
+	case ctx.Err() != nil:
+		return err // it is not the store that is away
 	case errors.Is(err, ErrLogin):
 		// It does not get better by waiting, and whoever starts the gateway is there to see it.
 		return err

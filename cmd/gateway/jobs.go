@@ -307,7 +307,7 @@ func (p *program) runJob(ctx context.Context, name string) error {
 			hint: fmt.Sprintf("start it with: gateway serve -c %s\nor do it without one: gateway pull -c %[1]s NAME, or gateway sync -c %[1]s --job NAME", shellQuote(p.configFile)),
 		}
 	case err != nil && ctx.Err() != nil:
-		return errors.New("jobs run: interrupted; the gateway stops the run")
+		return fmt.Errorf("jobs run: %w; the gateway stops the run", errInterrupted)
 	case err != nil:
 		return fmt.Errorf("jobs run: %w", err)
 	case rep.Job == nil:

@@ -7,10 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -69,11 +67,13 @@ func (p *program) maintain(ctx context.Context, args []string, f maintainFlags) 
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	m, err := p.maintainSomehow(ctx, cfg, named, f)
-	if err != nil {
+	var m *control.Maintain
+	err = interruptible(ctx, "maintain", "run it again", func(ctx context.Context) (err error) {
+		m, err = p.maintainSomehow(ctx, cfg, named, f)
 		return storeError(named, err)
+	})
+	if err != nil {
+		return err
 	}
 	if f.asJSON {
 		return printJSON(p.stdout, []control.Maintain{*m})

@@ -98,9 +98,16 @@ func (p *program) prune(ctx context.Context, name string, o pruneOptions, asJSON
 			return err
 		}
 	}
-	list, sum, err := p.runPrune(ctx, cfg, named, o)
+	var list []control.Retained
+	var sum control.Pruned
+	err = interruptible(ctx, "prune", "run it again: it decides anew about what is left", func(ctx context.Context) (err error) {
+		if list, sum, err = p.runPrune(ctx, cfg, named, o); err != nil {
+			return fmt.Errorf("prune: %w", err)
+		}
+		return nil
+	})
 	if err != nil {
-		return fmt.Errorf("prune: %w", err)
+		return err
 	}
 	if asJSON {
 		err = printJSON(p.stdout, list)

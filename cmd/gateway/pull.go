@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -101,16 +99,16 @@ func (pc *pullCommand) run(ctx context.Context, args []string) error {
 		return err
 	}
 	collectSooner()
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	pc.attach()
-	err = pc.openStore(ctx, cfg, sources, func(snaps *snapshotter.Snapshotter, bound *bounded, log *slog.Logger) error {
-		return pc.pullAll(ctx, cfg, sources, snaps, bound, log)
+	return interruptible(ctx, "pull", hintPullInterrupted, func(ctx context.Context) error {
+		err := pc.openStore(ctx, cfg, sources, func(snaps *snapshotter.Snapshotter, bound *bounded, log *slog.Logger) error {
+			return pc.pullAll(ctx, cfg, sources, snaps, bound, log)
+		})
+		if err != nil {
+			return fmt.Errorf("pull: %w", err)
+		}
+		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("pull: %w", err)
-	}
-	return nil
 }
 
 // attach finds out whether somebody is there to see progress and to be asked.

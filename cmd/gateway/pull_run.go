@@ -98,6 +98,9 @@ func sourceOf(r *config.Remote) snapshotter.Source {
 	return snapshotter.Source{Type: string(r.Location.Scheme), Origin: origin, Location: r.Location.String()}
 }
 
+// hintPullInterrupted is what a pull has left that somebody has ended.
+const hintPullInterrupted = "there is no new snapshot; the next run takes over what was stored already"
+
 // pullError gives an error its hint, and says what the operator is to know of it. It asks the server where a
 // path may be that is not there.
 func pullError(ctx context.Context, r *config.Remote, err error) error {
@@ -109,7 +112,7 @@ func pullError(ctx context.Context, r *config.Remote, err error) error {
 	var server *pull.Error
 	switch {
 	case errors.Is(err, context.Canceled):
-		return &hintedError{err: errors.New("interrupted"), hint: "there is no new snapshot; the next run takes over what was stored already"}
+		return &hintedError{err: errInterrupted, hint: hintPullInterrupted}
 	case errors.Is(err, pull.ErrRunning):
 		hint = "wait for its end, or look for a scheduled one in the gateway's log"
 	case errors.Is(err, pull.ErrEndless):

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -101,9 +99,14 @@ func (rc *restoreCommand) run(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	rc.attach()
+	return interruptible(ctx, "restore", "", func(ctx context.Context) error { // before anything was written
+		return rc.open(ctx, cfg, ref, dst, mode)
+	})
+}
+
+// open opens the store beside the destination, and restores.
+func (rc *restoreCommand) open(ctx context.Context, cfg *config.Config, ref string, dst *config.Remote, mode restore.Overwrite) error {
 	var stores []string
 	if rc.store != "" {
 		stores = []string{rc.store}
@@ -113,20 +116,14 @@ func (rc *restoreCommand) run(ctx context.Context, ref string) error {
 		rc.login = connect(ctx, target, err)
 		defer func() { _ = rc.login.close() }() // a target has nothing to say then
 	}
-	err = rc.p.readStore(ctx, stores, func(ctx context.Context, _ *store.Store, snaps *snapshotter.Snapshotter) error {
+	err := rc.p.readStore(ctx, stores, func(ctx context.Context, _ *store.Store, snaps *snapshotter.Snapshotter) error {
 		return rc.restore(ctx, cfg, ref, dst, mode, snaps)
 	})
-	switch {
-	case err != nil && ctx.Err() != nil && !errors.Is(err, errInterrupted): // before anything was written
-		return fmt.Errorf("restore: %w", errInterrupted)
-	case err != nil:
+	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
 	return nil
 }
-
-// errInterrupted ends a restore that somebody has ended.
-var errInterrupted = errors.New("interrupted")
 
 // check refuses calls that make no sense, before anything is done.
 func (rc *restoreCommand) check() (restore.Overwrite, error) {

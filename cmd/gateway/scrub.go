@@ -135,7 +135,7 @@ func (p *program) scrub(ctx context.Context, args []string, f scrubFlags) error 
 		}
 	}
 	if ctx.Err() != nil {
-		return &hintedError{err: errors.New("scrub: interrupted"), hint: "the same call goes on where it was"}
+		return interrupted("scrub", "the same call goes on where it was")
 	}
 	unread := err
 	if err != nil && (sum == nil || sum.Unread == 0) {

@@ -91,11 +91,8 @@ func (p *program) sync(c *cobra.Command, f syncFlags, args []string) error {
 	if err == nil {
 		err = out.incomplete(job)
 	}
-	if ctx.Err() != nil && c.Context().Err() == nil {
-		return &hintedError{
-			err:  errors.New("sync: interrupted"),
-			hint: "the same call goes on where it was",
-		}
+	if ctx.Err() != nil {
+		return interrupted("sync", "the same call goes on where it was")
 	}
 	return err
 }

@@ -103,7 +103,7 @@ func (p *program) look(c *cobra.Command, args []string, f *viewFlags, do func(co
 	case errors.Is(err, config.ErrPassphrase):
 		err = &hintedError{err: err, hint: hintOfPassphrase(f, asked)}
 	case err != nil && ctx.Err() != nil:
-		err = errors.New("interrupted")
+		err = errInterrupted
 	case err == nil:
 		return nil
 	}

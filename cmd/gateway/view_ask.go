@@ -61,7 +61,7 @@ func (p *program) askRunning(ctx context.Context, cfg *config.Config, f *viewFla
 	case errors.Is(err, errPagerLeft):
 		return nil, out.end()
 	case ctx.Err() != nil:
-		err = errors.New("interrupted")
+		err = errInterrupted
 	case !out.began:
 		return err, nil
 	case !out.failed:

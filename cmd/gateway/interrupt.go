@@ -1,0 +1,30 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// errInterrupted ends a command that somebody has ended.
+var errInterrupted = errors.New("interrupted")
+
+// interruptible runs a command with a context that SIGINT and SIGTERM end. When it has ended for that, whatever it
+// was doing then, the error is that name was interrupted, with the hint; a command that has said so itself keeps its own.
+func interruptible(ctx context.Context, name, hint string, do func(context.Context) error) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := do(ctx)
+	if err == nil || ctx.Err() == nil || errors.Is(err, errInterrupted) {
+		return err
+	}
+	return interrupted(name, hint)
+}
+
+// interrupted is the error of a command that was, with what to try; "" for nothing.
+func interrupted(name, hint string) error {
+	return &hintedError{err: fmt.Errorf("%s: %w", name, errInterrupted), hint: hint}
+}
