@@ -491,7 +491,7 @@ func (f *FTP) statFile(ctx context.Context, c *ftpConn, path, full string) (Entr
 	case found != nil:
 		return *found, nil
 	case bad > 0:
-		return Entry{}, failf("stat", path, KindListing, "%d lines of its directory are not understood", bad)
+		return Entry{}, failf("stat", path, KindListing, "%s not understood", Count(int64(bad), "line of its directory is", "lines of its directory are"))
 	}
 	return Entry{}, fail("stat", path, KindNotFound, nil)
 }

@@ -107,7 +107,7 @@ func (p *Problems) Text(most int) string {
 	list, omitted := p.List()
 	var b strings.Builder
 	if n := int64(len(list)) + omitted; n > 0 {
-		fmt.Fprintf(&b, "%d problems:\n", n)
+		b.WriteString(Count(n, "problem", "problems") + ":\n")
 	}
 	for i, one := range list {
 		if i >= most {
@@ -120,6 +120,14 @@ func (p *Problems) Text(most int) string {
 		fmt.Fprintf(&b, "  and %d more\n", omitted)
 	}
 	return b.String()
+}
+
+// Count is a number with its word, as texts for people have it: "1 file", "2 files".
+func Count(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // comparePaths orders paths as a commit takes them: depth first, siblings by the bytes of

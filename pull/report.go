@@ -166,14 +166,16 @@ func (r *Report) WriteText(w io.Writer, most int) error {
 	c := r.Counts()
 	size := func(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d files, %d directories, %d links, %s\n", c.Files, c.Directories, c.Symlinks, size(c.Bytes))
+	fmt.Fprintf(&b, "%s, %s, %s, %s\n", Count(c.Files, "file", "files"), Count(c.Directories, "directory", "directories"),
+		Count(c.Symlinks, "link", "links"), size(c.Bytes))
 	fmt.Fprintf(&b, "%d new, %d changed, %d with other attributes, %d removed, %d unchanged\n", c.New, c.Changed, c.Attributes, c.Removed, c.Unchanged)
-	fmt.Fprintf(&b, "%d files read, %s\n", c.Read, size(c.ReadBytes))
+	fmt.Fprintf(&b, "%s read, %s\n", Count(c.Read, "file", "files"), size(c.ReadBytes))
 	if c.Excluded > 0 || c.Special > 0 {
 		fmt.Fprintf(&b, "left out: %d excluded, %d devices, sockets and pipes\n", c.Excluded, c.Special)
 	}
 	if c.Kept > 0 {
-		fmt.Fprintf(&b, "%d entries stay as they were, because their directories could not be read whole\n", c.Kept)
+		fmt.Fprintf(&b, "%s could not be read whole\n", Count(c.Kept,
+			"entry stays as it was, because its directory", "entries stay as they were, because their directories"))
 	}
 	b.WriteString(r.problems.Text(most))
 	_, err := io.WriteString(w, b.String())

@@ -427,12 +427,12 @@ func (r *Report) failures() iter.Seq[snapshotter.Failure] {
 				return true
 			}
 			if more > 0 {
-				f.Text = fmt.Sprintf("%s (and %d more problems here)", f.Text, more)
+				f.Text = fmt.Sprintf("%s (and %s here)", f.Text, Count(int64(more), "more problem", "more problems"))
 			}
 			return yield(f)
 		}
 		if omitted > 0 {
-			list = append([]Problem{{Path: "/", Text: fmt.Sprintf("%d problems more than are listed", omitted)}}, list...)
+			list = append([]Problem{{Path: "/", Text: Count(omitted, "problem", "problems") + " more than are listed"}}, list...)
 		}
 		for _, p := range list {
 			switch {

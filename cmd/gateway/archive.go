@@ -56,10 +56,10 @@ func (g *getCommand) archive(ctx context.Context, v *viewing, view *snapshotter.
 		return err
 	}
 	if n := len((&restoreCommand{}).lacks(ctx, view, found)); n > 0 {
-		_, _ = fmt.Fprintf(v.p.stderr, "the snapshot lacks %s that could not be captured: see gateway info\n", count(uint64(n), "path", "paths"))
+		_, _ = fmt.Fprintf(v.p.stderr, "the snapshot lacks %s that could not be captured: see gateway info\n", count(n, "path", "paths"))
 	}
 	if left > 0 {
-		return &incompleteError{fmt.Sprintf("%d names were left out", left)}
+		return &incompleteError{count(left, "name was", "names were") + " left out"}
 	}
 	return nil
 }

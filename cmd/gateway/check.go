@@ -119,7 +119,7 @@ func (ck *checkCommand) run(ctx context.Context, v *viewing, args []string) erro
 		return err
 	}
 	if n := len(named) + lost; n > 0 {
-		return andGivenUp(fmt.Errorf("%d of %s: %w", n, count(uint64(len(list)+lost), "snapshot", "snapshots"), store.ErrDamaged), left)
+		return andGivenUp(fmt.Errorf("%d of %s: %w", n, count(len(list)+lost, "snapshot", "snapshots"), store.ErrDamaged), left)
 	}
 	return cmp.Or(left, unread)
 }
@@ -130,7 +130,7 @@ func gaveUp(checker *snapshotter.Checker, left int) error {
 	if err == nil || left == 0 {
 		return nil
 	}
-	return fmt.Errorf("given up, %s not looked at: %w", count(uint64(left), "snapshot was", "snapshots were"), err)
+	return fmt.Errorf("given up, %s not looked at: %w", count(left, "snapshot was", "snapshots were"), err)
 }
 
 // andGivenUp adds to what is damaged what was not looked at, if there is such.

@@ -46,7 +46,7 @@ func (p *program) configCheck() error {
 	for _, w := range warnings {
 		_, _ = fmt.Fprintf(p.stderr, "gateway: warning: %s\n", w)
 	}
-	if _, err = fmt.Fprintf(p.stdout, "%s: good: %d shares, %d users%s\n", p.configFile, len(cfg.Shares), len(cfg.Users), sourceNames(cfg)); err != nil {
+	if _, err = fmt.Fprintf(p.stdout, "%s: good: %s, %s%s\n", p.configFile, count(len(cfg.Shares), "share", "shares"), count(len(cfg.Users), "user", "users"), sourceNames(cfg)); err != nil {
 		return err
 	}
 	return p.sayRetention(cfg)
@@ -87,5 +87,5 @@ func sourceNames(cfg *config.Config) string {
 	for _, s := range cfg.Sources {
 		names = append(names, s.Name)
 	}
-	return fmt.Sprintf(", %d sources (read-only shares: %s)", len(names), strings.Join(names, ", "))
+	return fmt.Sprintf(", %s: %s)", count(len(names), "source (read-only share", "sources (read-only shares"), strings.Join(names, ", "))
 }

@@ -255,7 +255,7 @@ func (u *shareUse) add(s *snapshotter.Snapshot, locked bool) {
 
 // text says it in a line, with the users that have most locked snapshots.
 func (u *shareUse) text() string {
-	text := fmt.Sprintf("%s has %s in %d snapshots, %d of them locked", printable(u.name), bytesText(int64(min(u.size, 1<<62))), u.snapshots, u.locked)
+	text := fmt.Sprintf("%s has %s in %s, %d of them locked", printable(u.name), bytesText(int64(min(u.size, 1<<62))), count(u.snapshots, "snapshot", "snapshots"), u.locked)
 	if len(u.users) == 0 {
 		return text
 	}
@@ -305,7 +305,7 @@ func whatFills(list []verdict) (text string, locked, removable int) {
 		parts = append(parts, u.text())
 	}
 	if more := len(all) - len(row); more > 0 {
-		parts = append(parts, fmt.Sprintf("and %d more shares", more))
+		parts = append(parts, "and "+count(more, "more share", "more shares"))
 	}
 	return strings.Join(parts, "; "), locked, removable
 }

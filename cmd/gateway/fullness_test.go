@@ -139,7 +139,7 @@ func TestStoreFills(t *testing.T) {
 	}
 	check("filled by many snapshots of a small file", 0, alarm.StoreFullOfLocked,
 		"(locked snapshots: 69); main has 3.0 KiB in 106 snapshots, 56 of them locked (zed, fay, ann, bob, cleo, and 2 more); share-ann has ",
-		"; share-cleo has 1.0 GiB in 2 snapshots, 2 of them locked (cleo); media has 9.0 TiB in 1 snapshots, 1 of them locked (amy); and 3 more shares")
+		"; share-cleo has 1.0 GiB in 2 snapshots, 2 of them locked (cleo); media has 9.0 TiB in 1 snapshot, 1 of them locked (amy); and 3 more shares")
 }
 
 // A disk that was full is looked at again as soon as it has room: nobody waits for a minute.

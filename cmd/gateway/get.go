@@ -201,7 +201,7 @@ func (g *getCommand) write(ctx context.Context, v *viewing, view *snapshotter.Vi
 	case runErr != nil:
 		return runErr
 	case failed > 0:
-		return &incompleteError{fmt.Sprintf("%d paths could not be written as they are", failed)}
+		return &incompleteError{count(failed, "path could not be written as it is", "paths could not be written as they are")}
 	case report.Counts().Kept > 0:
 		return &hintedError{
 			err:  &incompleteError{fmt.Sprintf("%d were there and differ, and were kept", report.Counts().Kept)},

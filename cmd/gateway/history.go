@@ -68,7 +68,7 @@ func (v *viewing) history(ctx context.Context, ref string) error {
 		return err
 	}
 	if len(versions) == 0 && len(unread) == 0 {
-		return fmt.Errorf("%s: %w in any of %s of %s", printable(found.Path), errNotThere, count(uint64(len(line)), "snapshot", "snapshots"), printable(found.Snapshot.Share))
+		return fmt.Errorf("%s: %w in any of %s of %s", printable(found.Path), errNotThere, count(len(line), "snapshot", "snapshots"), printable(found.Snapshot.Share))
 	}
 	slices.Reverse(versions)
 	if v.flags.asJSON {
@@ -129,7 +129,7 @@ func (v *viewing) unread(list []snapshotter.Unread) error {
 		_, _ = fmt.Fprintf(v.p.stderr, "not read: %s of %s, %s: %s\n", u.Snapshot.ID.String()[:shortID], printable(u.Snapshot.Share), v.when(u.Snapshot.Time), printable(u.Err.Error()))
 	}
 	return &hintedError{
-		err:  &incompleteError{count(uint64(len(list)), "snapshot", "snapshots") + " could not be read"},
+		err:  &incompleteError{count(len(list), "snapshot", "snapshots") + " could not be read"},
 		hint: "gateway check tells what is damaged",
 	}
 }

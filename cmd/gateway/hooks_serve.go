@@ -133,10 +133,10 @@ func hookProblems(list []control.Hook) (problems []string) {
 	for i := range list {
 		h := &list[i]
 		if h.Tries > 0 {
-			problems = append(problems, fmt.Sprintf("hook %s: failed %d times in a row, %d events wait: %s", h.Name, h.Tries, h.Pending, h.Error))
+			problems = append(problems, fmt.Sprintf("hook %s: failed %s in a row, %s: %s", h.Name, count(h.Tries, "time", "times"), count(h.Pending, "event waits", "events wait"), h.Error))
 		}
 		if lost := uint64(h.GivenUp) + h.Dropped; lost > 0 {
-			problems = append(problems, fmt.Sprintf("hook %s: %d events are lost", h.Name, lost))
+			problems = append(problems, fmt.Sprintf("hook %s: %s lost", h.Name, count(lost, "event is", "events are")))
 		}
 	}
 	return problems

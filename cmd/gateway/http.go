@@ -125,13 +125,13 @@ func (s *serving) ready(ctx context.Context) (ready bool, lines []string) {
 		}
 	}
 	if failing > 0 {
-		lines = append(lines, fmt.Sprintf("commits fail in %d of %d shares; the changes are kept", failing, len(st.Shares)))
+		lines = append(lines, fmt.Sprintf("commits fail in %d of %s; the changes are kept", failing, count(len(st.Shares), "share", "shares")))
 	}
 	if refusing > 0 {
-		lines = append(lines, fmt.Sprintf("changes are refused in %d of %d shares: too many wait for their commit", refusing, len(st.Shares)))
+		lines = append(lines, fmt.Sprintf("changes are refused in %d of %s: too many wait for their commit", refusing, count(len(st.Shares), "share", "shares")))
 	}
 	if slowed > 0 {
-		lines = append(lines, fmt.Sprintf("uploads are slowed down in %d of %d shares: many changes wait for their commit", slowed, len(st.Shares)))
+		lines = append(lines, fmt.Sprintf("uploads are slowed down in %d of %s: many changes wait for their commit", slowed, count(len(st.Shares), "share", "shares")))
 	}
 	if st.SpoolBytes > nearlyFull(st.SpoolLimit) {
 		lines = append(lines, "the spool is nearly full")

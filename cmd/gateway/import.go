@@ -59,8 +59,9 @@ func (p *program) importDir(ctx context.Context, dir, share string) error {
 	if err != nil {
 		return fmt.Errorf("import: %w", err)
 	}
-	_, _ = fmt.Fprintf(p.stderr, "imported %d files (%s), %d directories, %d links; %d were there already, %d left out\n",
-		sum.Files, humanize.IBytes(uint64(max(sum.Bytes, 0))), sum.Dirs, sum.Links, sum.Same, sum.Failed)
+	_, _ = fmt.Fprintf(p.stderr, "imported %s (%s), %s, %s; %s there already, %d left out\n",
+		count(sum.Files, "file", "files"), humanize.IBytes(uint64(max(sum.Bytes, 0))), count(sum.Dirs, "directory", "directories"),
+		count(sum.Links, "link", "links"), count(sum.Same, "was", "were"), sum.Failed)
 	if id != "" {
 		if _, err := fmt.Fprintln(p.stdout, id); err != nil {
 			return err
@@ -108,7 +109,7 @@ func (p *program) showImport(i control.Import) {
 		_, _ = fmt.Fprintf(p.stderr, "left out: %s: %s\n", printable(i.Path), escaped([]byte(i.Problem)))
 		return
 	}
-	_, _ = fmt.Fprintf(p.stderr, "%d files, %s\n", i.Files+i.Same, humanize.IBytes(uint64(max(i.Bytes, 0))))
+	_, _ = fmt.Fprintf(p.stderr, "%s, %s\n", count(i.Files+i.Same, "file", "files"), humanize.IBytes(uint64(max(i.Bytes, 0))))
 }
 
 // importBounded imports without a server, whose watch would have what does not fit into the store refused.

@@ -40,12 +40,12 @@ func (s *serving) pullJob(dataDir string, src config.Source) func(context.Contex
 // summarize says in one line what a pull has done.
 func summarize(report *pull.Report, made bool) string {
 	c := report.Counts()
-	text := fmt.Sprintf("%d files; %d names are new, %d changed, %d removed", c.Files, c.New, c.Changed, c.Removed)
+	text := fmt.Sprintf("%s; %s new, %d changed, %d removed", count(c.Files, "file", "files"), count(c.New, "name is", "names are"), c.Changed, c.Removed)
 	if !made {
 		text += "; no new snapshot"
 	}
 	if n := report.Failed(); n > 0 {
-		text += fmt.Sprintf("; %d paths could not be captured as they are", n)
+		text += "; " + notCaptured(n)
 	}
 	return text
 }

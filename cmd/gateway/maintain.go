@@ -298,7 +298,7 @@ func writeMaintain(out io.Writer, m *control.Maintain) error {
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	line := func(what string, packfiles int, bytes int64, more string) {
-		_, _ = fmt.Fprintf(w, "%s\t%d packfiles\t%s%s\n", what, packfiles, size(bytes), more)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s%s\n", what, count(packfiles, "packfile", "packfiles"), size(bytes), more)
 	}
 	line("before", m.Before, m.BytesBefore, "")
 	line("needed", m.Used, m.UsedBytes, fmt.Sprintf(", of which snapshots need %s", size(m.NeededBytes)))
@@ -312,16 +312,17 @@ func writeMaintain(out io.Writer, m *control.Maintain) error {
 	line("too young", m.Young, m.YoungBytes, "")
 	line("after"+would, m.After, m.BytesAfter, "")
 	for _, x := range []struct {
-		n    int
-		text string
+		n         int
+		one, many string
+		text      string
 	}{
-		{m.Kept, "marked packfiles stay: something in them is needed after all"},
-		{m.Rescued, "blobs were stored again: only marked packfiles had them"},
-		{m.Lost, "blobs that snapshots need are missing from the store: gateway store check names the snapshots"},
-		{m.Locks, "locks were removed that others had left behind"},
+		{m.Kept, "marked packfile stays", "marked packfiles stay", ": something in them is needed after all"},
+		{m.Rescued, "blob was", "blobs were", " stored again: only marked packfiles had them"},
+		{m.Lost, "blob that snapshots need is", "blobs that snapshots need are", " missing from the store: gateway store check names the snapshots"},
+		{m.Locks, "lock was", "locks were", " removed that others had left behind"},
 	} {
 		if x.n > 0 {
-			_, _ = fmt.Fprintf(w, "%d %s\n", x.n, x.text)
+			_, _ = fmt.Fprintf(w, "%s%s\n", count(x.n, x.one, x.many), x.text)
 		}
 	}
 	return w.Flush() // keeps the errors of the lines

@@ -283,11 +283,16 @@ func (pc *pullCommand) pullAll(ctx context.Context, cfg *config.Config, sources 
 	}
 	switch {
 	case failed > 0:
-		return fmt.Errorf("%d of %d sources failed", failed, len(sources))
+		return fmt.Errorf("%d of %s failed", failed, count(len(sources), "source", "sources"))
 	case incomplete > 0:
-		return &incompleteError{fmt.Sprintf("%d of %d sources could not be captured whole", incomplete, len(sources))}
+		return &incompleteError{fmt.Sprintf("%d of %s could not be captured whole", incomplete, count(len(sources), "source", "sources"))}
 	}
 	return nil
+}
+
+// notCaptured says that paths could not be captured.
+func notCaptured(paths int64) string {
+	return count(paths, "path could not be captured as it is", "paths could not be captured as they are")
 }
 
 // incompleteError is errPartial with a text of its own.
@@ -315,7 +320,7 @@ func (pc *pullCommand) pullOne(ctx context.Context, cfg *config.Config, src *con
 		return serr
 	}
 	if failed := report.Failed(); err == nil && failed > 0 {
-		err = &incompleteError{fmt.Sprintf("%s: %d paths could not be captured as they are", src.Name, failed)}
+		err = &incompleteError{src.Name + ": " + notCaptured(failed)}
 	}
 	return err
 }

@@ -71,7 +71,7 @@ func TestPullOnATerminal(t *testing.T) {
 		if len([]rune(line)) > 59 {
 			t.Errorf("a line is too long for the terminal: %q", line)
 		}
-		if strings.Contains(line, "1 of 1 files, ") && strings.Contains(line, " of 1.1 MiB") || strings.Contains(line, "0 of 1 files, ") {
+		if strings.Contains(line, "1 of 1 file, ") && strings.Contains(line, " of 1.1 MiB") || strings.Contains(line, "0 of 1 file, ") {
 			drawn++
 		}
 	}

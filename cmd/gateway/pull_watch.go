@@ -75,12 +75,12 @@ type pace struct {
 
 // progressText is a line of progress: files, bytes, rate, what is left, and the path.
 func progressText(p pull.Progress, at pace) string {
-	parts := []string{fmt.Sprintf("%d files found", p.Files), fmt.Sprintf("%d read, %s", p.Read, bytesText(p.Moved))}
+	parts := []string{count(p.Files, "file", "files") + " found", fmt.Sprintf("%d read, %s", p.Read, bytesText(p.Moved))}
 	if p.Listed {
-		parts = []string{fmt.Sprintf("%d of %d files", p.Read, p.Wanted), fmt.Sprintf("%s of %s", bytesText(p.Moved), bytesText(p.WantedBytes))}
+		parts = []string{fmt.Sprintf("%d of %s", p.Read, count(p.Wanted, "file", "files")), fmt.Sprintf("%s of %s", bytesText(p.Moved), bytesText(p.WantedBytes))}
 	}
 	if p.Problems > 0 {
-		parts = append(parts, fmt.Sprintf("%d problems", p.Problems))
+		parts = append(parts, count(p.Problems, "problem", "problems"))
 	}
 	if at.bytes >= 1 {
 		parts = append(parts, bytesText(int64(at.bytes))+"/s")

@@ -231,7 +231,7 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 	}
 	switch failed := report.Failed(); {
 	case failed > 0 && (runErr == nil || errors.Is(runErr, restore.ErrNotDeleted)):
-		text := fmt.Sprintf("%d paths could not be restored as they are", failed)
+		text := count(failed, "path could not be restored as it is", "paths could not be restored as they are")
 		if runErr != nil {
 			text += "; therefore nothing was deleted"
 		}
@@ -311,7 +311,7 @@ func (rc *restoreCommand) confirm(ctx context.Context, e restore.Extras) (bool, 
 		}
 		_, _ = fmt.Fprintf(rc.p.stderr, "  %s\n", printable(path))
 	}
-	return rc.p.askYes(ctx, fmt.Sprintf("delete these %d names, which the snapshot does not have, with all that is below them? [y/N] ", len(e.Paths)))
+	return rc.p.askYes(ctx, fmt.Sprintf("delete %s, with all that is below? [y/N] ", count(len(e.Paths), "name, which the snapshot does not have", "names, which the snapshot does not have")))
 }
 
 // person reports whether somebody is there to be asked.

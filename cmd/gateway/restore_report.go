@@ -70,14 +70,14 @@ func (rc *restoreCommand) watch(report *restore.Report, found snapref.Found) (st
 // restoreText is a line of progress. How much there is is known of a whole snapshot only.
 func restoreText(c restore.Counts, found snapref.Found, rate float64, current string) string {
 	done := c.Restored + c.Unchanged + c.Kept
-	text := fmt.Sprintf("%d files, %s", done, bytesText(c.DoneBytes))
+	text := count(done, "file", "files") + ", " + bytesText(c.DoneBytes)
 	total := int64(found.Snapshot.Size)
 	whole := found.Path == "/" && total > 0
 	if whole {
-		text = fmt.Sprintf("%d of %d files, %s of %s", done, found.Snapshot.Files, bytesText(c.DoneBytes), bytesText(total))
+		text = fmt.Sprintf("%d of %s, %s of %s", done, count(found.Snapshot.Files, "file", "files"), bytesText(c.DoneBytes), bytesText(total))
 	}
 	if c.Problems > 0 {
-		text += fmt.Sprintf(", %d problems", c.Problems)
+		text += ", " + count(c.Problems, "problem", "problems")
 	}
 	if rate >= 1 {
 		text += ", " + bytesText(int64(rate)) + "/s"
@@ -185,7 +185,7 @@ func (rc *restoreCommand) summary(dst string, found snapref.Found, report *resto
 		_, _ = fmt.Fprintf(rc.p.stderr, "  %s\n", escaped([]byte(text)))
 	}
 	if found.Snapshot.Lost > 0 {
-		_, _ = fmt.Fprintf(rc.p.stderr, "%d files are not in the snapshot, as the store had lost them\n", found.Snapshot.Lost)
+		_, _ = fmt.Fprintf(rc.p.stderr, "%s not in the snapshot, as the store had lost them\n", count(found.Snapshot.Lost, "file is", "files are"))
 	}
 	return nil
 }

@@ -149,7 +149,7 @@ func (p *program) scrub(ctx context.Context, args []string, f scrubFlags) error 
 		return storeError(named, unread)
 	}
 	if sum.Damaged > 0 {
-		return storeError(named, fmt.Errorf("scrub: %s: %w", count(uint64(sum.Damaged), "file", "files"), store.ErrDamaged))
+		return storeError(named, fmt.Errorf("scrub: %s: %w", count(sum.Damaged, "file", "files"), store.ErrDamaged))
 	}
 	return nil
 }
@@ -273,9 +273,9 @@ func giveUpQuestion(dir string, refs []string) (string, error) {
 			missing++
 		}
 	}
-	text := fmt.Sprintf("%s missing when the store was scrubbed last", count(uint64(missing), "packfile was", "packfiles were"))
+	text := fmt.Sprintf("%s missing when the store was scrubbed last", count(missing, "packfile was", "packfiles were"))
 	if st.More > 0 {
-		text += fmt.Sprintf(", and %s damaged or missing", count(uint64(st.More), "other file was", "other files were"))
+		text += fmt.Sprintf(", and %s damaged or missing", count(st.More, "other file was", "other files were"))
 	}
 	return fmt.Sprintf("%s. give %s up for good? nobody can bring it back then [y/N] ", text, strings.Join(refs, ", ")), nil
 }
@@ -350,8 +350,8 @@ func writeScrub(out io.Writer, sum *control.Scrub, damage []control.Damage, asJS
 	for i := range damage {
 		writeDamage(&b, &damage[i])
 	}
-	fmt.Fprintf(&b, "read back: %s and %s, %s in %s\n", count(uint64(sum.Packfiles), "packfile", "packfiles"),
-		count(uint64(sum.States), "state", "states"), count(uint64(sum.Blobs), "blob", "blobs"), size(sum.Bytes))
+	fmt.Fprintf(&b, "read back: %s and %s, %s in %s\n", count(sum.Packfiles, "packfile", "packfiles"),
+		count(sum.States, "state", "states"), count(sum.Blobs, "blob", "blobs"), size(sum.Bytes))
 	for _, r := range sum.Replaced {
 		fmt.Fprintf(&b, "snapshot %s of %s, %s, was made anew as %s\n", r.Old[:shortID], printable(r.Share), r.Time, r.New[:shortID])
 	}
@@ -359,18 +359,18 @@ func writeScrub(out io.Writer, sum *control.Scrub, damage []control.Damage, asJS
 		fmt.Fprintf(&b, "snapshot %s was given up\n", id[:shortID])
 	}
 	if sum.Unread > 0 {
-		fmt.Fprintf(&b, "%s could not be read, which says nothing of what is in it\n", count(uint64(sum.Unread), "file", "files"))
+		fmt.Fprintf(&b, "%s could not be read, which says nothing of what is in it\n", count(sum.Unread, "file", "files"))
 	}
 	if sum.Repaired > 0 {
-		fmt.Fprintf(&b, "%s repaired\n", count(uint64(sum.Repaired), "file was", "files were"))
+		fmt.Fprintf(&b, "%s repaired\n", count(sum.Repaired, "file was", "files were"))
 	} else if sum.Mended > 0 {
-		fmt.Fprintf(&b, "%s not damaged any more\n", count(uint64(sum.Mended), "file is", "files are"))
+		fmt.Fprintf(&b, "%s not damaged any more\n", count(sum.Mended, "file is", "files are"))
 	}
 	if sum.Unused > 0 {
-		fmt.Fprintf(&b, "%s damaged that no snapshot uses\n", count(uint64(sum.Unused), "blob is", "blobs are"))
+		fmt.Fprintf(&b, "%s damaged that no snapshot uses\n", count(sum.Unused, "blob is", "blobs are"))
 	}
 	if sum.Damaged == 0 {
-		fmt.Fprintf(&b, "nothing is damaged; %d of %s read back in time\n", sum.Fresh, count(uint64(sum.Files), "file was", "files were"))
+		fmt.Fprintf(&b, "nothing is damaged; %d of %s read back in time\n", sum.Fresh, count(sum.Files, "file was", "files were"))
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
@@ -391,7 +391,7 @@ func writeDamage(b *strings.Builder, d *control.Damage) {
 		if u.Path != "" {
 			where += ":" + u.Path
 		}
-		fmt.Fprintf(b, "  %s: %s in %s, %s", printable(where), u.What, count(uint64(u.Snapshots), "snapshot", "snapshots"), u.First[:shortID])
+		fmt.Fprintf(b, "  %s: %s in %s, %s", printable(where), u.What, count(u.Snapshots, "snapshot", "snapshots"), u.First[:shortID])
 		if u.FirstTime != "" {
 			fmt.Fprintf(b, " of %s", u.FirstTime)
 		}

@@ -100,7 +100,7 @@ func describeUnreadable(lost []string) string {
 		ids = append(ids, id[:shortID])
 	}
 	text := fmt.Sprintf("%s damaged and not listed, whose header, or an index, cannot be read: %s",
-		count(uint64(len(lost)), "snapshot is", "snapshots are"), strings.Join(ids, " "))
+		count(len(lost), "snapshot is", "snapshots are"), strings.Join(ids, " "))
 	if len(lost) > len(ids) {
 		text += fmt.Sprintf(" and %d more", len(lost)-len(ids))
 	}

@@ -275,12 +275,12 @@ func writeStatusHead(w io.Writer, st *control.Status) {
 	}
 	_, _ = fmt.Fprintf(w, "spool\t%s\n", spool)
 	if v := st.Verify; v != nil {
-		text := fmt.Sprintf("%d of %d files of the store were read back in time", v.Fresh, v.Files)
+		text := fmt.Sprintf("%d of %s of the store were read back in time", v.Fresh, count(v.Files, "file", "files"))
 		if v.Oldest != "" {
 			text += "; the oldest since " + v.Oldest
 		}
 		if v.Damaged > 0 {
-			text += fmt.Sprintf("; %s damaged", count(uint64(v.Damaged), "is", "are"))
+			text += fmt.Sprintf("; %s damaged", count(v.Damaged, "is", "are"))
 		}
 		_, _ = fmt.Fprintf(w, "verified\t%s\n", text)
 	}

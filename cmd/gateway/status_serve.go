@@ -98,7 +98,7 @@ func (s *serving) status(sys vfs.Status, found probed) *control.Status {
 		st.Audit = &control.AuditStatus{File: cfg.Audit.File, Lost: lost}
 		if err != nil {
 			st.Audit.Error = err.Error()
-			problem("audit log: %d events are lost: %v", lost, err)
+			problem("audit log: %s lost: %v", count(lost, "event is", "events are"), err)
 		}
 	}
 	return st

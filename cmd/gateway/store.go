@@ -231,7 +231,7 @@ func (p *program) storeCheck(ctx context.Context, _ *store.Store, snaps *snapsho
 		}
 	}
 	if damaged := len(named) + all - len(list); damaged > 0 {
-		return andGivenUp(fmt.Errorf("store check: %d of %d snapshots: %w", damaged, all, store.ErrDamaged), left)
+		return andGivenUp(fmt.Errorf("store check: %d of %s: %w", damaged, count(all, "snapshot", "snapshots"), store.ErrDamaged), left)
 	}
 	if unread = cmp.Or(left, unread); unread != nil {
 		return fmt.Errorf("store check: %w", unread)

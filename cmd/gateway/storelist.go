@@ -62,7 +62,7 @@ func (p *program) storeList(ctx context.Context, asJSON bool) error {
 		case l.Error != "":
 			_, err = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", l.Name, printable(l.Location), encryption(l.Encrypted), printable(l.Error))
 		default:
-			_, err = fmt.Fprintf(w, "%s\t%s\t%s\t%d snapshots\n", l.Name, printable(l.Location), encryption(l.Encrypted), l.Snapshots)
+			_, err = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", l.Name, printable(l.Location), encryption(l.Encrypted), count(l.Snapshots, "snapshot", "snapshots"))
 		}
 		if err != nil {
 			return err

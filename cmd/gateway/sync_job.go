@@ -96,7 +96,7 @@ func (l *syncLog) unreadable(job *config.Sync) error {
 		return nil
 	}
 	return &hintedError{
-		err:  fmt.Errorf("sync: %s in %s cannot be read back", count(uint64(l.unread), "copy", "copies"), job.To),
+		err:  fmt.Errorf("sync: %s in %s cannot be read back", count(l.unread, "copy", "copies"), job.To),
 		hint: fmt.Sprintf("gateway scrub --repair --from %s %s mends what it finds damaged", job.From, job.To),
 	}
 }
@@ -109,7 +109,7 @@ func (l *syncLog) summary() string {
 		return ""
 	}
 	n := l.copier.Progress()
-	text := fmt.Sprintf("%d snapshots copied, %s sent", n.Snapshots, humanize.IBytes(n.Sent))
+	text := count(n.Snapshots, "snapshot", "snapshots") + " copied, " + humanize.IBytes(n.Sent) + " sent"
 	if l.failed > 0 {
 		text += fmt.Sprintf("; %d could not be, or not be read back", l.failed)
 	}

@@ -141,8 +141,8 @@ func (o *syncOutput) copying(s snapshotter.Snapshot) {
 				return
 			case <-tick.C:
 				n := o.since()
-				o.live.draw(fmt.Sprintf("[%d/%d] %s: %d entries, %s read, %s sent", o.tried, len(o.plan.Missing),
-					line(s), n.Entries, humanize.IBytes(n.Read), humanize.IBytes(n.Sent)))
+				o.live.draw(fmt.Sprintf("[%d/%d] %s: %s, %s read, %s sent", o.tried, len(o.plan.Missing),
+					line(s), count(n.Entries, "entry", "entries"), humanize.IBytes(n.Read), humanize.IBytes(n.Sent)))
 			}
 		}
 	})
@@ -175,7 +175,7 @@ func (o *syncOutput) copied(s snapshotter.Snapshot, err error) {
 	o.done++
 	e := event("copied", s)
 	e.Entries, e.Read, e.Sent = n.Entries, n.Read, n.Sent
-	o.print(e, "%s: %d entries, %s sent", line(s), n.Entries, humanize.IBytes(n.Sent))
+	o.print(e, "%s: %s, %s sent", line(s), count(n.Entries, "entry", "entries"), humanize.IBytes(n.Sent))
 }
 
 func (o *syncOutput) finished() {
@@ -196,21 +196,21 @@ func (o *syncOutput) finished() {
 		return
 	}
 	if t.Missing > 0 {
-		_, _ = fmt.Fprintf(o.stderr, "%d snapshots would be copied; %d are there\n", t.Missing, t.There)
+		_, _ = fmt.Fprintf(o.stderr, "%s be copied; %s there\n", count(t.Missing, "snapshot would", "snapshots would"), count(t.There, "is", "are"))
 		return
 	}
 	unread := ""
 	if o.unread > 0 {
 		unread = fmt.Sprintf(", %d cannot be read back", o.unread)
 	}
-	_, _ = fmt.Fprintf(o.stderr, "copied %d snapshots (%s read, %s sent), %d were there already, %d could not be copied%s\n",
-		t.Copied, humanize.IBytes(n.Read), humanize.IBytes(n.Sent), t.There, t.Failed-o.unread, unread)
+	_, _ = fmt.Fprintf(o.stderr, "copied %s (%s read, %s sent), %s there already, %d could not be copied%s\n",
+		count(t.Copied, "snapshot", "snapshots"), humanize.IBytes(n.Read), humanize.IBytes(n.Sent), count(t.There, "was", "were"), t.Failed-o.unread, unread)
 }
 
 // incomplete says that not all was copied, or that copies cannot be read back; nil when neither is so.
 func (o *syncOutput) incomplete(job config.Sync) error {
-	all := fmt.Sprintf("%d of %d snapshots could not be copied", o.failed-o.unread, o.failed+o.done)
-	unread := fmt.Sprintf("%s in %s cannot be read back", count(uint64(o.unread), "copy", "copies"), job.To)
+	all := fmt.Sprintf("%d of %s could not be copied", o.failed-o.unread, count(o.failed+o.done, "snapshot", "snapshots"))
+	unread := fmt.Sprintf("%s in %s cannot be read back", count(o.unread, "copy", "copies"), job.To)
 	switch {
 	case o.failed == 0:
 		return nil

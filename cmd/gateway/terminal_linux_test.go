@@ -71,7 +71,7 @@ func TestRestoreAsks(t *testing.T) {
 			}
 			seen.Write(buf[:n])
 		}
-		if text := seen.String(); !strings.Contains(text, "  /extra\r\n  /more\r\n") || !strings.Contains(text, "delete these 2 names") {
+		if text := seen.String(); !strings.Contains(text, "  /extra\r\n  /more\r\n") || !strings.Contains(text, "delete 2 names, which the snapshot does not have, with all that is below?") {
 			t.Errorf("it asks %q", text)
 		}
 		if _, err := person.WriteString(tt.answer + "\n"); err != nil {

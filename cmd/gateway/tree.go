@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/snapgate/gateway/pull"
 	"github.com/snapgate/gateway/snapshotter"
 )
 
@@ -134,9 +135,6 @@ func (t *treeCommand) line(v *viewing, path, before string, more bool, e snapsho
 }
 
 // count is a number with its word.
-func count(n uint64, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
+func count[N int | int64 | uint64](n N, one, many string) string {
+	return pull.Count(int64(n), one, many)
 }

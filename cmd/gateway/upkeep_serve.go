@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
@@ -58,7 +57,7 @@ func (s *serving) verifyStore(ctx context.Context, cfg *config.Config, plan jobP
 	at.Store(new(snapshotter.ScrubReport))
 	defer s.progress.watch(plan.name, func() string {
 		rep := at.Load()
-		return fmt.Sprintf("%s, %d files are left", readBack(rep), rep.Left)
+		return readBack(rep) + ", " + count(rep.Left, "file is", "files are") + " left"
 	})()
 	sc := scrubConfig(cfg, plan.store, snapshotter.ScrubDue)
 	sc.Progress = func(rep snapshotter.ScrubReport) { at.Store(&rep) }

@@ -166,12 +166,8 @@ func userLogin(u *config.User) string {
 	if !u.Hash.IsZero() {
 		out = append(out, "password")
 	}
-	switch n := len(u.Keys); n {
-	case 0:
-	case 1:
-		out = append(out, "1 key")
-	default:
-		out = append(out, fmt.Sprintf("%d keys", n))
+	if n := len(u.Keys); n > 0 {
+		out = append(out, count(n, "key", "keys"))
 	}
 	return joinOr(out, "none")
 }

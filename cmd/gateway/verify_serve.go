@@ -168,10 +168,10 @@ func damageText(st *snapshotter.ScrubState) string {
 	packfiles, states, blobs := st.Damaged()
 	var parts []string
 	if packfiles > 0 {
-		parts = append(parts, count(uint64(packfiles), "packfile", "packfiles"))
+		parts = append(parts, count(packfiles, "packfile", "packfiles"))
 	}
 	if states > 0 {
-		parts = append(parts, count(uint64(states), "state", "states"))
+		parts = append(parts, count(states, "state", "states"))
 	}
 	if packfiles+states < len(st.Damage) {
 		parts = append(parts, "the configuration")
@@ -204,7 +204,7 @@ func (s *serving) verifyJob(cfg *config.Config) func(context.Context) (jobs.Outc
 		at.Store(new(snapshotter.ScrubReport))
 		defer s.progress.watch(config.VerifyJob, func() string {
 			rep := at.Load()
-			return fmt.Sprintf("%s, %d files are left", readBack(rep), rep.Left)
+			return readBack(rep) + ", " + count(rep.Left, "file is", "files are") + " left"
 		})()
 		sc := scrubConfig(cfg, &cfg.Store, snapshotter.ScrubDue)
 		sc.Progress = func(rep snapshotter.ScrubReport) { at.Store(&rep) }
@@ -224,7 +224,7 @@ func (s *serving) verifyJob(cfg *config.Config) func(context.Context) (jobs.Outc
 		}
 		summary := readBack(&rep)
 		if rep.Repaired > 0 {
-			summary += "; " + count(uint64(rep.Repaired), "file", "files") + " repaired"
+			summary += "; " + count(rep.Repaired, "file", "files") + " repaired"
 		}
 		if damage := damageText(&rep.State); damage != "" {
 			summary += "; " + damage
@@ -236,7 +236,7 @@ func (s *serving) verifyJob(cfg *config.Config) func(context.Context) (jobs.Outc
 // readBack says in a line what was read.
 func readBack(rep *snapshotter.ScrubReport) string {
 	return fmt.Sprintf("%s read back, %s and %s", size(rep.Bytes),
-		count(uint64(rep.Packfiles), "packfile", "packfiles"), count(uint64(rep.States), "state", "states"))
+		count(rep.Packfiles, "packfile", "packfiles"), count(rep.States, "state", "states"))
 }
 
 // verifyNew reads back what snapshots have brought, soon after them.

@@ -263,7 +263,7 @@ func (v *viewing) missing(ctx context.Context, view *snapshotter.View, path stri
 		}
 	}
 	if s.Lost > 0 {
-		return &hintedError{err: missing, hint: fmt.Sprintf("%d files are not in this snapshot, as the store had lost them", s.Lost)}
+		return &hintedError{err: missing, hint: count(s.Lost, "file is", "files are") + " not in this snapshot, as the store had lost them"}
 	}
 	return missing
 }

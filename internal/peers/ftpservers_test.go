@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/snapgate/gateway/internal/proctest"
+	"github.com/snapgate/gateway/pull"
 )
 
 // ftpPass is the password of ftpUser with all servers.
@@ -332,7 +333,7 @@ func reported(err error, paths ...string) error {
 	if len(paths) == 0 {
 		return err
 	}
-	count := fmt.Sprintf("\n%d problems:\n", len(paths))
+	count := "\n" + pull.Count(int64(len(paths)), "problem", "problems") + ":\n"
 	if err == nil || !strings.Contains(err.Error(), count) {
 		return fmt.Errorf("%d paths are to be reported: %w", len(paths), err)
 	}

@@ -19,7 +19,7 @@ func (r *run) remove(ctx context.Context) error {
 	}
 	slices.SortFunc(r.extras, func(a, b extra) int { return strings.Compare(a.path, b.path) })
 	if n := r.Report.Failed(); n > 0 {
-		return fmt.Errorf("%w, as there are %d problems", ErrNotDeleted, n)
+		return fmt.Errorf("%w, because of %s", ErrNotDeleted, pull.Count(n, "problem", "problems"))
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -45,6 +45,7 @@ type Report struct {
 
 	mu           sync.Mutex // guards what follows
 	began, ended time.Time
+	dry          bool // nothing is written
 	current      string
 	cannot       []string
 }
@@ -98,10 +99,10 @@ func (r *Report) cannotHave(name string) {
 	}
 }
 
-func (r *Report) begin() {
+func (r *Report) begin(dry bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.began = time.Now()
+	r.began, r.dry = time.Now(), dry
 }
 
 func (r *Report) end(w pull.Writes) {
@@ -137,21 +138,34 @@ func (r *Report) MarshalJSON() ([]byte, error) {
 	}{began, max(seconds, 0), r.Counts(), r.Cannot(), list, omitted})
 }
 
-// WriteText writes a summary for people: counts, then at most most problems, one a line.
+// WriteText writes a summary for people: counts, then at most most problems, one a line. Of a dry run it says what would be.
 func (r *Report) WriteText(w io.Writer, most int) error {
+	r.mu.Lock()
+	would := ""
+	if r.dry {
+		would = "would be "
+	}
+	r.mu.Unlock()
 	c := r.Counts()
 	size := func(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d files, %d directories, %d links, %s\n", c.Files, c.Directories, c.Symlinks, size(c.Bytes))
-	fmt.Fprintf(&b, "%d restored (%s), %d of them replaced, %d there already\n", c.Restored, size(c.RestoredBytes), c.Replaced, c.Unchanged)
+	fmt.Fprintf(&b, "%s, %s, %s, %s\n", pull.Count(c.Files, "file", "files"), pull.Count(c.Directories, "directory", "directories"),
+		pull.Count(c.Symlinks, "link", "links"), size(c.Bytes))
+	fmt.Fprintf(&b, "%d %srestored (%s), %d of them replaced, %d there already\n", c.Restored, would, size(c.RestoredBytes), c.Replaced, c.Unchanged)
+	kept := pull.Count(c.Kept, "other was there and was kept", "others were there and were kept")
+	if would != "" {
+		kept = pull.Count(c.Kept, "other is there and would be kept", "others are there and would be kept")
+	}
+	if c.Kept > 0 {
+		b.WriteString(kept + "\n")
+	}
 	for _, line := range []struct {
 		n    int64
 		text string
 	}{
-		{c.Kept, "others were there and were kept"},
 		{c.Resumed, "gone on with where an earlier run was cut off"},
 		{c.Verified, "read back and found equal"},
-		{c.Deleted, "deleted that the snapshot does not have"},
+		{c.Deleted, would + "deleted that the snapshot does not have"},
 	} {
 		if line.n > 0 {
 			fmt.Fprintf(&b, "%d %s\n", line.n, line.text)

@@ -158,7 +158,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	cfg.Report.begin()
+	cfg.Report.begin(cfg.DryRun)
 	defer func() {
 		w, werr := cfg.Target.Writes(context.WithoutCancel(ctx))
 		if werr != nil {
