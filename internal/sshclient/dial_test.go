@@ -309,6 +309,21 @@ func TestNetworkErrors(t *testing.T) {
 	}
 }
 
+// What the kind says is not said again by the system's error, whose address stays.
+func TestSaidOnce(t *testing.T) {
+	refused := os.NewSyscallError("connect", syscall.ECONNREFUSED)
+	addr := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 22}
+	for want, err := range map[string]error{
+		"web: connection refused: dial tcp 192.0.2.1:22":                             &net.OpError{Op: "dial", Net: "tcp", Addr: addr, Err: refused},
+		"web: connection refused":                                                    syscall.ECONNREFUSED,
+		"web: network unreachable: dial tcp 192.0.2.1:22: connect: no route to host": &net.OpError{Op: "dial", Net: "tcp", Addr: addr, Err: os.NewSyscallError("connect", syscall.EHOSTUNREACH)},
+	} {
+		if got := networkError("web", err).Error(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func TestNetworkErrorKinds(t *testing.T) {
 	for errno, want := range map[syscall.Errno]Kind{
 		syscall.EHOSTUNREACH: KindUnreachable, syscall.ENETUNREACH: KindUnreachable, syscall.ECONNREFUSED: KindRefused,

@@ -127,8 +127,12 @@ func (e *Error) Error() string {
 	if e.Detail != "" {
 		b.WriteString(": " + e.Detail)
 	}
-	if e.Err != nil {
-		b.WriteString(": " + e.Err.Error())
+	if e.Err != nil && e.Err.Error() != e.Kind.String() {
+		cause, said := strings.CutSuffix(e.Err.Error(), ": "+e.Kind.String())
+		if said { // what is left is whom the system was asked for: "dial tcp 192.0.2.1:22: connect"
+			cause = strings.TrimSuffix(cause, ": connect")
+		}
+		b.WriteString(": " + cause)
 	}
 	// Parts of it are what a server says.
 	return strings.NewReplacer("\n", " ", "\x00", "?").Replace(printable([]byte(b.String())))
