@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -137,6 +138,8 @@ func (pc *pullCommand) check(args []string) error {
 	}
 	bad := func(text string) error { return usageError(pc.c, errors.New(text)) }
 	switch {
+	case slices.ContainsFunc(args, func(arg string) bool { return strings.TrimSpace(arg) == "" }):
+		return bad("an argument is empty")
 	case pc.all && len(args) > 0:
 		return bad("--all, or names")
 	case !pc.all && len(args) == 0:
@@ -221,8 +224,33 @@ func unknownSource(cfg *config.Config, name string) error {
 	}
 	return &hintedError{
 		err:  fmt.Errorf("source %q: not in %s", name, cfg.File),
-		hint: fmt.Sprintf("its sources are: %s; or give a location, as sftp://host/path, and --name", joinOr(names, "none")) + orDirectory(name),
+		hint: otherKind(cfg, name, aSource) + fmt.Sprintf("its sources are: %s; or give a location, as sftp://host/path, and --name", joinOr(names, "none")) + orDirectory(name),
 	}
+}
+
+// What a name of the configuration may be of.
+const (
+	aSource      = "a source"
+	aDestination = "a destination"
+	aStore       = "a store"
+	aShare       = "a share"
+)
+
+// otherKind says of what a name is that was looked for as that of something else, with "; " behind it, "" when of nothing.
+func otherKind(cfg *config.Config, name, wanted string) string {
+	_, source := cfg.Source(name)
+	_, destination := cfg.Destination(name)
+	for _, k := range []struct {
+		kind string
+		is   bool
+	}{
+		{aSource, source}, {aDestination, destination}, {aStore, cfg.StoreNamed(name) != nil}, {aShare, knownShare(cfg, name) == nil},
+	} {
+		if k.is && k.kind != wanted {
+			return fmt.Sprintf("%s is the name of %s, not of %s; ", name, k.kind, wanted)
+		}
+	}
+	return ""
 }
 
 // openStore opens the store for writing, beside whatever else uses it. What it keeps of it has

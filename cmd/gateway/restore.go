@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -128,7 +129,7 @@ func (rc *restoreCommand) open(ctx context.Context, cfg *config.Config, ref stri
 // check refuses calls that make no sense, before anything is done.
 func (rc *restoreCommand) check() (restore.Overwrite, error) {
 	bad := func(err error) (restore.Overwrite, error) { return "", usageError(rc.c, err) }
-	if rc.to == "" {
+	if strings.TrimSpace(rc.to) == "" {
 		return bad(errors.New("missing --to; usage: gateway restore SNAPSHOT[:PATH] --to NAME|LOCATION"))
 	}
 	mode, err := restore.ParseOverwrite(rc.overwrite)
@@ -164,8 +165,8 @@ func (rc *restoreCommand) target(cfg *config.Config) (*config.Remote, error) {
 		}
 		return nil, &hintedError{
 			err: fmt.Errorf("restore: destination %q: not in %s", rc.to, cfg.File),
-			hint: fmt.Sprintf("its destinations are: %s; or give a location, as sftp://host/path, or ./%s for a local directory",
-				joinOr(names, "none"), rc.to),
+			hint: fmt.Sprintf("%sits destinations are: %s; or give a location, as sftp://host/path, or ./%s for a local directory",
+				otherKind(cfg, rc.to, aDestination), joinOr(names, "none"), rc.to),
 		}
 	}
 	return &dst, nil
@@ -198,6 +199,9 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 		return err
 	}
 	defer view.Close()
+	if _, err := view.Lstat(ctx, found.Path); errors.Is(err, fs.ErrNotExist) {
+		return &hintedError{err: err, hint: "gateway ls " + found.Snapshot.ID.String()[:shortID] + " lists what the snapshot has"}
+	}
 	target, err := rc.openTarget(ctx, dst)
 	if err != nil {
 		return rc.hinted(dst, err, false)

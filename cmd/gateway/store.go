@@ -70,10 +70,11 @@ func namedStore(cfg *config.Config, name string) (*config.Store, error) {
 	if st := cfg.StoreNamed(name); st != nil {
 		return st, nil
 	}
-	return nil, &hintedError{
-		err:  fmt.Errorf("store %q: not in %s", name, cfg.File),
-		hint: "the stores are: " + strings.Join(cfg.StoreNames(), ", "),
+	hint := otherKind(cfg, name, aStore) + "the stores are: " + strings.Join(cfg.StoreNames(), ", ")
+	if isLocation(name) {
+		hint = "write the name that a store has in the configuration (stores: { NAME: { location: … } }); " + hint
 	}
+	return nil, &hintedError{err: fmt.Errorf("store %q: not in %s", name, cfg.File), hint: hint}
 }
 
 // storeError says of which of several stores an error is.

@@ -189,7 +189,24 @@ func (f *finder) of(share string) []snapshotter.Snapshot {
 }
 
 func (f *finder) noShare(share string) error {
-	return f.fail(ErrNotFound, "there are snapshots of: "+strings.Join(f.shares(), ", "), "no snapshot of a share or source %q", share)
+	names := f.shares()
+	hint := "there are snapshots of: " + strings.Join(names, ", ")
+	word, path, slash := strings.Cut(share, "/")
+	for _, name := range names {
+		switch {
+		case strings.EqualFold(strings.TrimSpace(share), name):
+			hint = fmt.Sprintf("did you mean %q?", name)
+		case slash && word == name:
+			hint = fmt.Sprintf("a path follows a colon: %s:/%s", name, path)
+		}
+	}
+	switch {
+	case strings.Contains(f.ref, "://"):
+		hint = "a snapshot is named here, not a location; " + hint
+	case slash && strings.Trim(word, ".~") == "":
+		hint = "a path follows the snapshot and a colon, as SHARE:/etc; " + hint
+	}
+	return f.fail(ErrNotFound, hint, "no snapshot of a share or source %q", share)
 }
 
 func (f *finder) shares() []string {

@@ -172,6 +172,28 @@ func TestFindErrors(t *testing.T) {
 	}
 }
 
+// What is no name of a share may be meant as something else.
+func TestFindHints(t *testing.T) {
+	const shares = "there are snapshots of: cafe, main, nas, weird@name:x"
+	for ref, want := range map[string]string{
+		"other":       shares,
+		"Main":        `did you mean "main"?`,
+		" main":       `did you mean "main"?`,
+		"main/etc/x":  "a path follows a colon: main:/etc/x",
+		"sftp://h/x":  "a snapshot is named here, not a location; " + shares,
+		"/etc":        "a path follows the snapshot and a colon, as SHARE:/etc; " + shares,
+		"~/etc":       "a path follows the snapshot and a colon, as SHARE:/etc; " + shares,
+		"other/etc":   shares,
+		"other@now:x": shares,
+	} {
+		_, err := snapref.Find(ref, snapshots(), snapref.Options{Now: now, Lineage: lineage})
+		var e *snapref.Error
+		if !errors.As(err, &e) || e.Hint != want {
+			t.Errorf("%q: %+v; want the hint %q", ref, err, want)
+		}
+	}
+}
+
 // Without a data directory nobody knows the share's own line: times decide, and names as
 // .snapshots had them are found by their time.
 func TestFindWithoutLineage(t *testing.T) {
