@@ -116,12 +116,12 @@ func (b *bounded) full(ctx context.Context) error {
 	return &hintedError{err: fmt.Errorf("%w: %s: %s", errStoreFull, b.store, st.text), hint: hint}
 }
 
-// howToMakeRoom says what to call for more room in a store. The running gateway alone prunes further ones.
+// howToMakeRoom says what to call for more room in a store.
 func howToMakeRoom(store string) string {
 	if store == config.DefaultStore {
 		return "gateway prune, then gateway maintain"
 	}
-	return fmt.Sprintf("gateway jobs run %s (see retention of stores.%s), then gateway maintain %[2]s", config.JobOf(config.PruneJob, store), store)
+	return fmt.Sprintf("gateway prune --store %s (see retention of stores.%[1]s), then gateway maintain %[1]s", store)
 }
 
 // guard refuses what is to be written to a store that is full, and ends the returned context when it
