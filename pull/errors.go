@@ -80,6 +80,9 @@ func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 // could not be made to it.
 var ErrDataConnection = errors.New("data connection")
 
+// ErrNotDirectory means that a location is not of a directory.
+var ErrNotDirectory = errors.New("it is no directory")
+
 // Error is the error type of this package. Callers test Kind, with KindOf.
 type Error struct {
 	Op   string // "list", "read", "stat", …

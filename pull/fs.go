@@ -34,7 +34,7 @@ func NewFS(dir string) (*FS, error) {
 		return &FS{root: root}, nil
 	}
 	if fi, serr := os.Stat(dir); serr == nil && !fi.IsDir() {
-		return nil, failf("open", dir, KindConflict, "it is no directory")
+		return nil, fail("open", dir, KindConflict, ErrNotDirectory)
 	}
 	return nil, failOS("open", dir, err)
 }

@@ -95,7 +95,7 @@ func scan(ctx context.Context, r Remote, cfg ScanConfig, yield func(Item) bool) 
 		return false, err
 	})
 	if err == nil && root.Type != Dir {
-		err = failf("list", "/", KindNotFound, "the location is not a directory")
+		err = fail("list", "/", KindConflict, ErrNotDirectory)
 	}
 	if err != nil {
 		return err

@@ -382,7 +382,7 @@ func TestScanEnds(t *testing.T) {
 func TestScanRoot(t *testing.T) {
 	r := newFake()
 	r.file("/", "x")
-	if _, _, err := scanAll(t, r, ScanConfig{}); err == nil || !strings.Contains(err.Error(), "not a directory") {
+	if _, _, err := scanAll(t, r, ScanConfig{}); !errors.Is(err, ErrNotDirectory) {
 		t.Errorf("a root that is a file: %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
@@ -101,6 +102,13 @@ func sourceOf(r *config.Remote) snapshotter.Source {
 // hintPullInterrupted is what a pull has left that somebody has ended.
 const hintPullInterrupted = "there is no new snapshot; the next run takes over what was stored already"
 
+// hintOfFile says how a single file is pulled.
+func hintOfFile(r *config.Remote) string {
+	above := r.Location
+	above.Path = path.Dir(above.Path)
+	return fmt.Sprintf("a source is a directory: name %s, and for this file alone exclude %q and %q", above, "/*", "!/"+path.Base(r.Location.Path))
+}
+
 // pullError gives an error its hint, and says what the operator is to know of it. It asks the server where a
 // path may be that is not there.
 func pullError(ctx context.Context, r *config.Remote, err error) error {
@@ -110,6 +118,9 @@ func pullError(ctx context.Context, r *config.Remote, err error) error {
 	hint := remote.Hint(r, err)
 	var ssh *sshclient.Error
 	var server *pull.Error
+	if errors.Is(err, pull.ErrNotDirectory) {
+		hint = hintOfFile(r)
+	}
 	switch {
 	case errors.Is(err, context.Canceled):
 		return &hintedError{err: errInterrupted, hint: hintPullInterrupted}
