@@ -150,6 +150,14 @@ func (rc *restoreCommand) check() (restore.Overwrite, error) {
 
 // target finds the destination.
 func (rc *restoreCommand) target(cfg *config.Config) (*config.Remote, error) {
+	if name, _, colon := strings.Cut(rc.to, ":"); colon && !strings.Contains(rc.to, "://") {
+		if dst, ok := cfg.Destination(name); ok {
+			return nil, &hintedError{
+				err:  fmt.Errorf("restore: destination %q: it has its path in %s", name, cfg.File),
+				hint: fmt.Sprintf("write --to %s, or the location with the other path and its settings as flags: %s", name, dst.Location),
+			}
+		}
+	}
 	if isLocation(rc.to) {
 		src, warnings, err := rc.remote.source(rc.to)
 		for _, w := range warnings {

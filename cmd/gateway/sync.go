@@ -79,6 +79,12 @@ func (p *program) sync(c *cobra.Command, f syncFlags, args []string) error {
 		job.Verify = job.Verify || f.verify
 		args = job.Shares
 	}
+	if job.From == job.To && cfg.StoreNamed(job.To) != nil { // of a job the configuration is refused
+		return &hintedError{
+			err:  fmt.Errorf("sync from %s to %s: both are the same store", job.From, job.To),
+			hint: "--from names the store that has the snapshots, which is " + config.DefaultStore + " unless it is given; --to another one",
+		}
+	}
 	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	var level slog.LevelVar
