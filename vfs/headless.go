@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/snapgate/gateway/snapshotter"
 )
@@ -63,9 +64,14 @@ func (s *share) settle(ctx context.Context) error {
 	return nil
 }
 
-// settleAndSeal is seal for the committer.
+// settleAndSeal is seal for the committer. That the head cannot be read is a failed commit, as where there is nothing to seal.
 func (s *share) settleAndSeal(ctx context.Context, reason string) error {
+	began := time.Now()
 	if err := s.settle(ctx); err != nil {
+		s.intake.failed()
+		if ctx.Err() == nil {
+			s.tell(Commit{Dur: time.Since(began), Err: err})
+		}
 		return err
 	}
 	return s.seal(ctx, reason)

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -179,4 +180,45 @@ func TestReopenUnreadHead(t *testing.T) {
 	wantNil(t, "reopen", sys.Reopen(t.Context(), []snapshotter.ID{head}))
 	want(t, "live tree", contents(t, s), map[string]string{"/f": "one", "/g": "two"})
 	mustDo(t, s, put(t, s, "/h", "three"))
+}
+
+// While the head cannot be read, each attempt to commit is told of as one that has failed, whether a set is due to be closed or not, and
+// changes are refused for what it is, not for want of room, and without waiting for that.
+func TestUnreadHeadFailsCommits(t *testing.T) {
+	dir, repo := t.TempDir(), newMemRepository()
+	sys := openTestSystem(t, dir, repo)
+	s := testShare(t, sys)
+	mustDo(t, s, put(t, s, "/f", "one"))
+	head := commitShare(t, s)
+	mustDo(t, s, put(t, s, "/g", "two"))
+	crash(t, sys)
+	repo.Lack(head)
+	told := &witness{}
+	sys = openTestSystem(t, dir, repo, watched(told), func(c *Config) {
+		c.Shares[0].When, c.Limits.Changes = WhenClose, 1
+	})
+	defer func() {
+		repo.Lack(snapshotter.ID{})
+		closeSystem(t, sys)
+	}()
+	s = testShare(t, sys)
+	for _, reason := range []string{"", "close"} {
+		wantNil(t, "between", s.committer.between(t.Context(), func(ctx context.Context) error {
+			s.intake.committed(0) // as if none had failed
+			told.take()
+			if err := s.committer.attempt(ctx, reason); !errors.Is(err, snapshotter.ErrUnavailable) {
+				t.Errorf("commit for reason %q: got %v, want %v", reason, err, snapshotter.ErrUnavailable)
+			}
+			want(t, "told for reason "+reason, told.take(), `commit s: 0 changes by [], reason "", new false: failed`)
+			want(t, "no room for reason "+reason, s.intake.refuses(), true)
+			return nil
+		}))
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel() // a wait for room would end with it
+	for _, o := range []*op{{kind: opMkdir, name: Name{"/n"}}, put(t, s, "/n", "new"), {kind: opRemove, name: Name{"/f"}}} {
+		if err := s.do(over, o); KindOf(err) != KindUnavailable {
+			t.Errorf("%v: got %v, want %v", o.kind, err, KindUnavailable)
+		}
+	}
 }

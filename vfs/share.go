@@ -229,6 +229,9 @@ func (s *share) current() *tree { return s.live.Load() }
 // durable within a second). It fails with an *Error and no effect when the operation is
 // refused or the journal cannot be written.
 func (s *share) do(ctx context.Context, o *op) error {
+	if h := s.headless.Load(); h != nil && o.kind.changes() {
+		return h.refusal(o.kind.String(), o.name) // before it waits for room that no commit will make
+	}
 	if err := s.admitNode(o); err != nil {
 		return err
 	}
