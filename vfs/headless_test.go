@@ -222,3 +222,81 @@ func TestUnreadHeadFailsCommits(t *testing.T) {
 		}
 	}
 }
+
+// stuckRepository has views of which nothing but the root can be looked up before the look-up is given up.
+type stuckRepository struct {
+	*memRepository
+	entered chan struct{} // a look-up waits; capacity 1
+}
+
+func (r *stuckRepository) View(ctx context.Context, id snapshotter.ID) (View, error) {
+	v, err := r.memRepository.View(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return stuckView{v, r.entered}, nil
+}
+
+type stuckView struct {
+	View
+	entered chan<- struct{}
+}
+
+func (v stuckView) Lstat(ctx context.Context, path string) (snapshotter.Entry, error) {
+	if path == "/" {
+		return v.View.Lstat(ctx, path)
+	}
+	select {
+	case v.entered <- struct{}{}:
+	default:
+	}
+	if ctx.Done() == nil {
+		return snapshotter.Entry{}, errors.New("a look-up that nothing can end")
+	}
+	<-ctx.Done()
+	return snapshotter.Entry{}, ctx.Err()
+}
+
+// Many changes are put above a head that can be read again, or above what is left in its place, or the store hangs: the gateway ends
+// all the same when it has to, and they wait for the next start.
+func TestEndWhileHeadIsReopened(t *testing.T) {
+	for _, removed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("removed %v", removed), func(t *testing.T) {
+			dir, repo := t.TempDir(), newMemRepository()
+			sys := openTestSystem(t, dir, repo)
+			s := testShare(t, sys)
+			mustDo(t, s, &op{kind: opMkdir, name: Name{"/d"}})
+			commitShare(t, s)
+			mustDo(t, s, put(t, s, "/f", "one"))
+			head := commitShare(t, s)
+			mustDo(t, s, put(t, s, "/d/g", "two"))
+			crash(t, sys)
+			repo.Lack(head)
+			stuck := &stuckRepository{repo, make(chan struct{}, 1)}
+			sys = openTestSystem(t, dir, stuck)
+			if removed {
+				repo.Remove(head)
+			}
+			repo.Lack(snapshotter.ID{})
+			over, cancel := context.WithCancel(t.Context())
+			committed := make(chan error, 1)
+			go func() {
+				_, err := sys.Commit(over, "s")
+				committed <- err
+			}()
+			<-stuck.entered
+			cancel()
+			wantNil(t, "close", sys.Close(over))
+			if err := <-committed; KindOf(err) != KindClosed {
+				t.Errorf("commit: got %v, want %v", err, KindClosed)
+			}
+			sys = openTestSystem(t, dir, repo)
+			defer closeSystem(t, sys)
+			all := map[string]string{"/d": "dir", "/d/g": "two", "/f": "one"}
+			if removed {
+				delete(all, "/f")
+			}
+			want(t, "next snapshot", viewContents(t, repo, commitShare(t, testShare(t, sys))), all)
+		})
+	}
+}

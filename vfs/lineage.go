@@ -131,6 +131,9 @@ func (s *share) replaceHead(ctx context.Context) (replaced bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if err := r.replay(ctx, s, s.setsAfter(nil)); err != nil {
+		return false, err
+	}
 	s.logRemovedHead(newest)
 	return true, s.exec(ctx, func() error {
 		if err := s.rebaseAll(r, newest.ID); err != nil {
@@ -141,7 +144,8 @@ func (s *share) replaceHead(ctx context.Context) (replaced bool, err error) {
 	})
 }
 
-// rebaseAll puts all that is pending above the tree of r, of which the snapshot is head. Called by the sequencer only.
+// rebaseAll puts all that is pending above the tree of r, of which the snapshot is head. Called by the sequencer only, after most was
+// replayed beside it: changes do not wait for that, and the end of the share ends it.
 func (s *share) rebaseAll(r *rebase, head snapshotter.ID) error {
 	if err := r.replay(s.seq.ctx, s, s.setsAfter(nil)); err != nil {
 		return err
@@ -187,6 +191,9 @@ func (s *share) reopenHead(ctx context.Context) error {
 	r.lenient = r.tree.lossy()
 	if h := s.headless.Load(); h != nil {
 		r.lenient = r.lenient || h.lenient
+	}
+	if err := r.replay(ctx, s, s.setsAfter(nil)); err != nil {
+		return err
 	}
 	return s.exec(ctx, func() error { return s.rebaseAll(r, head) })
 }
