@@ -1,10 +1,13 @@
 package vfs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/snapgate/gateway/snapshotter"
@@ -297,6 +300,40 @@ func TestEndWhileHeadIsReopened(t *testing.T) {
 				delete(all, "/f")
 			}
 			want(t, "next snapshot", viewContents(t, repo, commitShare(t, testShare(t, sys))), all)
+		})
+	}
+}
+
+// A start says once that the last snapshot cannot be read, whether changes wait above it or not, and nothing when it can.
+func TestStartTellsOfUnreadHead(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		damaged bool
+		pending bool
+		errors  int
+	}{
+		{"it can be read", false, false, 0},
+		{"nothing waits", true, false, 1},
+		{"a change waits", true, true, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, repo := t.TempDir(), newMemRepository()
+			sys := openTestSystem(t, dir, repo)
+			mustDo(t, testShare(t, sys), put(t, testShare(t, sys), "/f", "one"))
+			head := commitShare(t, testShare(t, sys))
+			if tt.pending {
+				mustDo(t, testShare(t, sys), put(t, testShare(t, sys), "/g", "two"))
+			}
+			crash(t, sys)
+			if tt.damaged {
+				repo.FailName("/", snapshotter.ErrDamaged)
+			}
+			var log bytes.Buffer // read when all that may write to it has ended
+			sys = openTestSystem(t, dir, repo, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			crash(t, sys)
+			if got := strings.Count(log.String(), "level=ERROR"); got != tt.errors || got > 0 && !strings.Contains(log.String(), head.String()) {
+				t.Errorf("got %d errors, want %d that names the snapshot:\n%s", got, tt.errors, log.String())
+			}
 		})
 	}
 }

@@ -172,7 +172,7 @@ func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) erro
 	// A journal that has lost its newest records must not give out again what a snapshot
 	// says it holds.
 	s.journal.Skip(journalPos(s.ledger.last.upTo))
-	t, err := s.headTree(ctx, away)
+	t, unread, err := s.headTree(ctx, away)
 	if err != nil {
 		return err
 	}
@@ -181,6 +181,11 @@ func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) erro
 		return err
 	}
 	rec.Headless = s.headless.Load() != nil
+	if unread != nil && !rec.Headless { // nothing else says so
+		s.log.Error("the last snapshot of a share cannot be read, and neither can its files until it can; if the store can be reached, "+
+			"gateway scrub names what is damaged or missing, and gateway scrub --repair gets it back from a copy",
+			"share", s.name, "snapshot", s.ledger.last.id.String(), "err", unread)
+	}
 	keep := map[spool.ID]bool{}
 	for id := range live {
 		keep[id] = true
@@ -200,22 +205,23 @@ func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) erro
 	return nil
 }
 
-// headTree opens the head, or stands in for it while it cannot be read.
-func (s *share) headTree(ctx context.Context, away bool) (*tree, error) {
+// headTree opens the head, or stands in for it while it cannot be read; unread is why that is, unless the store is known to be away.
+func (s *share) headTree(ctx context.Context, away bool) (t *tree, unread, err error) {
 	id := s.ledger.last.id
 	if id.IsZero() {
-		return newTree(ctx, id, nil, time.Now().UTC())
+		t, err = newTree(ctx, id, nil, time.Now().UTC())
+		return t, nil, err
 	}
 	if !away {
-		if t, err := s.openHead(ctx, id); err == nil || !isUnread(err) {
-			return t, err
+		if t, unread = s.openHead(ctx, id); unread == nil || !isUnread(unread) {
+			return t, nil, unread
 		}
 	}
 	base := &awayView{repo: s.system.cfg.Repository, id: id}
 	if t, err := newTree(ctx, id, base, time.Now().UTC()); err == nil {
-		return t, nil // its names are at hand
+		return t, nil, nil // its names are at hand
 	}
-	return unknownTree(id, base, s.ledger.last.time), nil
+	return unknownTree(id, base, s.ledger.last.time), unread, nil
 }
 
 // replay applies what the head does not have, rebuilds the sets and the upload table, and
