@@ -49,7 +49,11 @@ func (s *share) settle(ctx context.Context) error {
 	}
 	err := s.reopenHead(ctx)
 	if errors.Is(err, snapshotter.ErrNoSnapshot) {
-		replaced, rerr := s.replaceHead(ctx)
+		var replaced bool
+		rerr := s.refuseAhead(ctx)
+		if rerr == nil {
+			replaced, rerr = s.replaceHead(ctx)
+		}
 		switch {
 		case rerr != nil:
 			err = fmt.Errorf("the head was removed: %w", rerr)
@@ -61,6 +65,19 @@ func (s *share) settle(ctx context.Context) error {
 		return fmt.Errorf("the last snapshot, which the changes belong above, cannot be read: %w", err)
 	}
 	s.log.Info("the last snapshot can be read again, and changes go on above it", "share", s.name, "snapshot", s.head().id.String())
+	return nil
+}
+
+// refuseAhead refuses to go on from what is left when that is a snapshot of what is pending, whose note was lost: changes would be
+// made twice. At a start findHead sees to it, and later madeBefore, while the head is there.
+func (s *share) refuseAhead(ctx context.Context) error {
+	newest, _, err := s.newest(ctx)
+	if err != nil {
+		return err
+	}
+	if newest.Sequence > s.head().sequence {
+		return fmt.Errorf("snapshot %s may have some of the changes already: restart the gateway, which finds out which", newest.ID)
+	}
 	return nil
 }
 

@@ -337,3 +337,43 @@ func TestStartTellsOfUnreadHead(t *testing.T) {
 		})
 	}
 }
+
+// The note of a commit is lost, the next start finds the store away, and the head that it knows is removed until the store is back: the
+// snapshot of that commit is not taken for one that the changes in it belong above, and the start after that goes on from it.
+func TestUnreadHeadRemovedBelowUnnotedCommit(t *testing.T) {
+	dir, repo := t.TempDir(), newMemRepository()
+	sys := openTestSystem(t, dir, repo)
+	s := testShare(t, sys)
+	mustDo(t, s, put(t, s, "/f", "one"))
+	head := commitShare(t, s)
+	mustDo(t, s, put(t, s, "/g", "two"))
+	mustDo(t, s, &op{kind: opRename, name: Name{"/f"}, to: Name{"/h"}})
+	died := errors.New("the process died here")
+	repo.FailAfterCommit(died)
+	if _, err := sys.Commit(t.Context(), "s"); !errors.Is(err, died) {
+		t.Fatalf("commit: got %v, want %v", err, died)
+	}
+	crash(t, sys)
+	repo.FailAfterCommit(nil)
+
+	repo.FailIndex(snapshotter.ErrUnavailable)
+	sys = openTestSystem(t, dir, repo)
+	want(t, "waits", testShare(t, sys).headless.Load() != nil, true)
+	repo.Remove(head)
+	repo.FailIndex(nil)
+	if id, err := sys.Commit(t.Context(), "s"); err == nil {
+		t.Errorf("commit above a snapshot that has the changes already: made %s", id)
+	}
+	if err := testShare(t, sys).do(t.Context(), put(t, testShare(t, sys), "/i", "three")); KindOf(err) != KindUnavailable {
+		t.Errorf("change above what may have been made twice: got %v, want %v", err, KindUnavailable)
+	}
+	crash(t, sys)
+
+	sys = openTestSystem(t, dir, repo)
+	defer func() { closeSystem(t, sys) }()
+	s = testShare(t, sys)
+	all := map[string]string{"/g": "two", "/h": "one"}
+	want(t, "live tree", contents(t, s), all)
+	want(t, "snapshot", viewContents(t, repo, commitShare(t, s)), all)
+	want(t, "made", repo.Counts().Commits, 2)
+}
