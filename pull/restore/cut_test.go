@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -482,6 +483,56 @@ func (f folding) Remove(ctx context.Context, p string, t pull.Type) error {
 }
 
 // Where names fold, what was just restored under the case of another name is not deleted under that.
+// denying refuses what a system refuses whoever is not root: to remove from a directory that may not be written to.
+type denying struct{ pull.Target }
+
+func (d denying) Remove(ctx context.Context, p string, t pull.Type) error {
+	parent, err := d.Lstat(ctx, path.Dir(p))
+	if err != nil {
+		return err
+	}
+	if parent.Mode&0o200 == 0 {
+		return &pull.Error{Op: "remove", Path: p, Kind: pull.KindPermission, Err: errors.New("the directory is read-only")}
+	}
+	return d.Target.Remove(ctx, p, t)
+}
+
+func TestDeleteInReadOnlyDirectories(t *testing.T) {
+	dir := t.TempDir()
+	tr := tree{}.dir("/", 0o755).dir("/closed", 0o555).file("/closed/a", "a").dir("/closed/in", 0o555)
+	target := denying{openLocal(t, dir)}
+	clean(t, run(t, target, tr))
+	closed := filepath.Join(dir, "closed")
+	open := func(name string, mode fs.FileMode) {
+		if err := os.Chmod(name, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open(closed, 0o755)
+	write(t, filepath.Join(closed, "extra"), "x")
+	write(t, filepath.Join(closed, "tree", "deep", "file"), "x")
+	open(filepath.Join(closed, "tree", "deep"), 0o555)
+	open(filepath.Join(closed, "tree"), 0o555)
+	open(closed, 0o555)
+	remove := func(overwrite restore.Overwrite) func(*restore.Config) {
+		return func(c *restore.Config) {
+			c.Overwrite, c.Delete = overwrite, true
+			c.Confirm = func(context.Context, restore.Extras) (bool, error) { return true, nil }
+		}
+	}
+	// What is there is not to be touched: neither are its directories.
+	kept := run(t, target, tr, remove(restore.Never))
+	if got := kept.Failed(); got != 2 {
+		t.Errorf("%d problems where directories are kept as they are", got)
+	}
+	report := run(t, target, tr, remove(restore.Always))
+	clean(t, report)
+	if got := kept.Counts().Deleted + report.Counts().Deleted; got != 4 {
+		t.Errorf("%d deleted", got)
+	}
+	differences(t, describe(t, dir), tr.describe())
+}
+
 func TestDeleteWhereNamesFold(t *testing.T) {
 	for _, takes := range []bool{false, true} {
 		dir := t.TempDir()

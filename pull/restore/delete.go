@@ -59,12 +59,17 @@ func (r *run) remove(ctx context.Context) error {
 			break
 		}
 		r.note("delete", x.path, x.t, 0)
+		parent := parentOf(x.path)
+		if _, ok := dirs[parent]; !ok && parent != "/" && r.setsDirs() {
+			r.unlock(ctx, parent)
+			dirs[parent] = struct{}{}
+		}
 		if err := r.removeTree(ctx, x); err != nil {
 			r.failed(ctx, x.path, err)
 			continue
 		}
 		r.Failpoint(FailpointDeleted)
-		dirs[parentOf(x.path)] = struct{}{}
+		dirs[parent] = struct{}{}
 	}
 	for dir := range dirs {
 		if ctx.Err() == nil {
@@ -186,6 +191,7 @@ func (r *run) removeTree(ctx context.Context, x extra) error {
 	if x.t != pull.Dir || pull.KindOf(err) == pull.KindConnection || ctx.Err() != nil {
 		return err
 	}
+	r.unlock(ctx, x.path)
 	below, lerr := r.below(ctx, x)
 	if lerr != nil {
 		return lerr
@@ -204,6 +210,15 @@ func (r *run) removeTree(ctx context.Context, x extra) error {
 		return nil
 	}
 	return err
+}
+
+// unlock lets its owner remove what is in a directory, as enter does for writing. When that is refused, so is the
+// removal, whose error says more.
+func (r *run) unlock(ctx context.Context, dst string) {
+	e, err := retry(ctx, r, func(ctx context.Context) (pull.Entry, error) { return r.Target.Lstat(ctx, dst) })
+	if err == nil && e.Type == pull.Dir && e.HasMode && e.Mode&0o700 != 0o700 {
+		_ = r.setAttributes(ctx, dst, pull.Dir, pull.Attributes{Mode: e.Mode | 0o700, HasMode: true})
+	}
 }
 
 // below is what a directory has.
