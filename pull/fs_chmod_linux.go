@@ -2,6 +2,7 @@ package pull
 
 import (
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,5 +30,16 @@ func chmodOpened(dir int, name string, mode uint32) error {
 	if fileType(&st) == unix.S_IFLNK {
 		return errLink
 	}
-	return uninterrupted(func() error { return unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode) })
+	return uninterrupted(func() error { return unix.Chmod(openedPath(fd), mode) })
 }
+
+// setTimeOpened sets the time of what is open.
+func setTimeOpened(fd int, t time.Time) error {
+	ts := unix.NsecToTimespec(t.UnixNano())
+	return uninterrupted(func() error {
+		return unix.UtimesNanoAt(unix.AT_FDCWD, openedPath(fd), []unix.Timespec{ts, ts}, 0)
+	})
+}
+
+// openedPath leads to what is open, whatever its directory permits.
+func openedPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Kernels older than 6.6 have one of the two ways.
@@ -36,5 +39,49 @@ func TestChmodAt(t *testing.T) {
 				t.Errorf("what the link leads to has %v, %v", fi.Mode(), err)
 			}
 		})
+	}
+}
+
+// A directory that its owner may read and not search is made accessible again, and gets its time.
+func TestSetAttributesUnsearchable(t *testing.T) {
+	root := t.TempDir()
+	d := filepath.Join(root, "d")
+	if err := errors.Join(os.Mkdir(d, 0o755), os.Chmod(d, 0o444)); err != nil {
+		t.Fatal(err)
+	}
+	const nobody = 65534
+	privileged := os.Geteuid() == 0
+	if privileged {
+		if err := os.Chown(d, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := NewFSTarget(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocks: the thread ends with the goroutine
+		if privileged {
+			if err := unix.Setfsuid(nobody); err != nil {
+				done <- err
+				return
+			}
+		}
+		for _, a := range []Attributes{{ModTime: then}, {Mode: 0o700, HasMode: true}} {
+			if err := f.SetAttributes(t.Context(), "/d", Dir, a); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if fi, err := os.Stat(d); err != nil || fi.Mode().Perm() != 0o700 || !fi.ModTime().Equal(then) {
+		t.Errorf("%v, %v, %v", fi.Mode(), fi.ModTime(), err)
 	}
 }

@@ -217,9 +217,34 @@ func (f *FS) SetAttributes(ctx context.Context, path string, t Type, a Attribute
 		return err
 	}
 	defer d.Close()
-	err = errors.Join(setAt(int(d.Fd()), ".", path, Dir, a), syncDir(d)) // its names are there in any case
+	err = errors.Join(setDir(int(d.Fd()), path, a), syncDir(d)) // its names are there in any case
 	if err != nil {
 		return failOS("set attributes of", path, err)
+	}
+	return nil
+}
+
+// setDir sets attributes of an open directory, which need not be searchable: its "." cannot be named then. The time
+// comes first, while the directory is still its owner's. path is for messages.
+func setDir(dir int, path string, a Attributes) error {
+	if !a.ModTime.IsZero() {
+		err := setTimeAt(dir, ".", a.ModTime)
+		if errors.Is(err, unix.EACCES) {
+			err = setTimeOpened(dir, a.ModTime)
+		}
+		if err != nil {
+			return failOS("set the time of", path, err)
+		}
+	}
+	if a.HasOwner {
+		if err := uninterrupted(func() error { return unix.Fchown(dir, int(a.UID), int(a.GID)) }); err != nil {
+			return failOS("set the owner of", path, err)
+		}
+	}
+	if a.HasMode {
+		if err := uninterrupted(func() error { return unix.Fchmod(dir, modeNumber(a.Mode)) }); err != nil {
+			return failOS("set the mode of", path, err)
+		}
 	}
 	return nil
 }
