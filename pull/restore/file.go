@@ -158,10 +158,10 @@ func (f *file) asIs(ctx context.Context, old pull.Entry) (bool, error) {
 	if !same(old, f.e) {
 		return false, nil
 	}
-	if r.Verify {
+	if r.Verify || r.stands(f.e.Attr.ModTime) {
 		err := f.verify(ctx)
-		if err != nil && pull.KindOf(err) == pull.KindDiffers && r.Overwrite == Always {
-			return false, nil // and is replaced, as anything that differs
+		if err != nil && pull.KindOf(err) == pull.KindDiffers && (r.Overwrite == Always || !r.Verify) {
+			return false, nil // and is what anything is that differs
 		}
 		if err != nil {
 			return false, err

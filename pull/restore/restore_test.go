@@ -211,6 +211,23 @@ func TestTimesOutOfRange(t *testing.T) {
 				t.Errorf("what it cannot have: %q, want %q", got, want)
 			}
 		}
+		// Another version whose time becomes the same is another version.
+		tr.file("/old", "y")
+		set("/old", time.Date(1960, 1, 2, 3, 4, 5, 0, time.UTC))
+		if k.name == "local" {
+			old = tr["/old"].when
+			set("/d", old)
+		}
+		for _, restored := range []int64{1, 0} {
+			report := run(t, target, tr)
+			clean(t, report)
+			if c := report.Counts(); c.Restored != restored {
+				t.Errorf("%d restored of another version, want %d", c.Restored, restored)
+			}
+			if got, err := os.ReadFile(filepath.Join(dir, "old")); err != nil || string(got) != "y" {
+				t.Errorf("%q, %v", got, err)
+			}
+		}
 		for name, when := range map[string]time.Time{"old": old, "d": old, "far": far} {
 			if fi, err := os.Stat(filepath.Join(dir, name)); err != nil || !fi.ModTime().Equal(when) {
 				t.Errorf("%s: %v, %v, want %v", name, fi.ModTime(), err, when)

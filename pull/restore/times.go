@@ -19,7 +19,10 @@ type withinTimes struct {
 
 func (s withinTimes) Lstat(ctx context.Context, path string) (snapshotter.Entry, error) {
 	e, err := s.Source.Lstat(ctx, path)
-	return s.within(e), err
+	if err != nil {
+		return e, err
+	}
+	return s.within(e), nil
 }
 
 func (s withinTimes) ReadDir(ctx context.Context, path, after string, n int) ([]snapshotter.Entry, error) {
@@ -29,6 +32,13 @@ func (s withinTimes) ReadDir(ctx context.Context, path, after string, n int) ([]
 		list[i] = s.within(e)
 	}
 	return list, err
+}
+
+// stands reports whether a time that the destination has may stand for others, which it cannot have: then it does
+// not tell versions of a file apart.
+func (r *run) stands(t time.Time) bool {
+	t = t.Truncate(time.Second)
+	return !r.caps.Latest.IsZero() && (!t.After(r.caps.Earliest) || !t.Before(r.caps.Latest))
 }
 
 func (s withinTimes) within(e snapshotter.Entry) snapshotter.Entry {
