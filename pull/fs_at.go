@@ -156,7 +156,10 @@ func removeAt(dir int, name string) error {
 
 // setTimeAt sets the time of what a directory has under a name, of a symbolic link itself.
 func setTimeAt(dir int, name string, t time.Time) error {
-	ts := unix.NsecToTimespec(t.UnixNano())
+	ts, err := unix.TimeToTimespec(t) // nanoseconds since 1970 end in 2262
+	if err != nil {
+		return err
+	}
 	return uninterrupted(func() error {
 		return unix.UtimesNanoAt(dir, name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 	})

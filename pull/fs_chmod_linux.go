@@ -35,7 +35,10 @@ func chmodOpened(dir int, name string, mode uint32) error {
 
 // setTimeOpened sets the time of what is open.
 func setTimeOpened(fd int, t time.Time) error {
-	ts := unix.NsecToTimespec(t.UnixNano())
+	ts, err := unix.TimeToTimespec(t)
+	if err != nil {
+		return err
+	}
 	return uninterrupted(func() error {
 		return unix.UtimesNanoAt(unix.AT_FDCWD, openedPath(fd), []unix.Timespec{ts, ts}, 0)
 	})

@@ -15,6 +15,11 @@ func chmodAt(dir int, name string, mode uint32) error {
 
 // setTimeOpened sets the time of what is open, to the microsecond.
 func setTimeOpened(fd int, t time.Time) error {
-	tv := unix.NsecToTimeval(t.UnixNano())
+	ts, err := unix.TimeToTimespec(t)
+	if err != nil {
+		return err
+	}
+	tv := unix.NsecToTimeval(int64(ts.Nsec)) //nolint:unconvert // 32 bits on other systems
+	tv.Sec = ts.Sec
 	return uninterrupted(func() error { return unix.Futimes(fd, []unix.Timeval{tv, tv}) })
 }

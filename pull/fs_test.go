@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // put writes a file, and makes what is above it.
@@ -162,5 +163,32 @@ func TestFSResumesItsOwnFileOnly(t *testing.T) {
 				t.Errorf("the other file has %q, %v", data, err)
 			}
 		})
+	}
+}
+
+// Nanoseconds since 1970 in 64 bits end in 2262.
+func TestSetAttributesFarTime(t *testing.T) {
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "f"), "x")
+	put(t, filepath.Join(dir, "g"), "x")
+	f, err := NewFSTarget(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, year := range []int{1600, 2400} {
+		when := time.Date(year, 1, 2, 3, 4, 5, 0, time.UTC)
+		ts := unix.Timespec{Sec: when.Unix()}
+		if err := unix.UtimesNanoAt(unix.AT_FDCWD, filepath.Join(dir, "g"), []unix.Timespec{ts, ts}, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.SetAttributes(t.Context(), "/f", File, Attributes{ModTime: when}); err != nil {
+			t.Fatal(err)
+		}
+		got, gerr := f.Lstat(t.Context(), "/f")
+		want, werr := f.Lstat(t.Context(), "/g") // a file system may have the nearest
+		if gerr != nil || werr != nil || !got.ModTime.Equal(want.ModTime) {
+			t.Errorf("%v is %v, want %v (%v, %v)", when, got.ModTime, want.ModTime, gerr, werr)
+		}
 	}
 }
