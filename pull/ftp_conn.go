@@ -159,7 +159,10 @@ func (c *ftpConn) login(ctx context.Context) error {
 	for err == nil && r.code == 120 && time.Since(began) < c.cfg.Timeout { // ready in a while
 		r, err = c.reply("connect")
 	}
-	if err == nil && r.code != 220 {
+	switch {
+	case err == nil && r.code == 120: // what may be over at the next attempt
+		err = fail("connect", "", KindConnection, replyText(r))
+	case err == nil && r.code != 220:
 		err = c.refused("connect", "", r)
 	}
 	if err == nil && c.cfg.TLS != nil && !c.cfg.Implicit {
