@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -180,6 +181,34 @@ func scanDirectories(t *testing.T, memory, names, ahead int, e Entry) {
 	}
 	if want := dirs*names + dirs + 1; n != want {
 		t.Errorf("%d entries, want %d", n, want)
+	}
+}
+
+// Links with long targets make many runs of few entries; their number stays small beside that of the entries.
+func TestSorterRuns(t *testing.T) {
+	const links = 100_000
+	s := &sorter{dir: t.TempDir(), run: 4}
+	defer s.discard()
+	target := strings.Repeat("t", 1000)
+	for i := range links {
+		if err := s.add(Entry{Name: fmt.Sprintf("%05d", i*7919%links), Type: Symlink, Target: target}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(s.runs) > 8*runsOfSize {
+		t.Fatalf("%d runs", len(s.runs))
+	}
+	src, err := s.finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range links {
+		if e, err := src.next(); err != nil || e.Name != fmt.Sprintf("%05d", i) || e.Target != target {
+			t.Fatalf("entry %d is %q, %v", i, e.Name, err)
+		}
+	}
+	if _, err := src.next(); !errors.Is(err, io.EOF) {
+		t.Errorf("at the end: %v", err)
 	}
 }
 

@@ -22,6 +22,9 @@ const (
 	entryBytes = 200
 	// runBuffer is what is read ahead of each run: 600 runs are ten million entries.
 	runBuffer = 8 << 10
+	// runsOfSize is after how many runs they get twice as long: however long a listing is, and whatever its links
+	// lead to, the buffers of runs take little beside its entries.
+	runsOfSize = 1024
 )
 
 // entrySource yields the entries of a directory in byte order of their names.
@@ -79,6 +82,9 @@ func (s *sorter) spill() error {
 	s.size += int64(len(s.buf))
 	clear(s.mem)
 	s.mem, s.held = s.mem[:0], 0
+	if len(s.runs)%runsOfSize == 0 {
+		s.run *= 2
+	}
 	return nil
 }
 
