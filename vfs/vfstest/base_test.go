@@ -16,7 +16,7 @@ import (
 )
 
 // commitLimit is how long a commit may take that has to do with what was removed: far longer than it takes.
-const commitLimit = 10 * time.Second
+const commitLimit = time.Minute
 
 // commit commits. If that does not end it ends the tests, with all stacks: nothing could be closed.
 func (r *aheadRig) commit() (snapshotter.ID, error) {
