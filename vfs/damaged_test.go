@@ -122,6 +122,7 @@ func TestLeftOutIsNotAcknowledged(t *testing.T) {
 	f := v.open("/f", OpenWrite|OpenCreate)
 	v.write(f, 0, big("a"))
 	wantKind(t, "close", f.Close(), KindDisk)
+	want(t, "published", f.Published(), false)
 
 	v.put("/g.part", big("b"))
 	spoil("/g")

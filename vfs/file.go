@@ -212,8 +212,8 @@ func (f *File) publish(ctx context.Context) error {
 }
 
 // Published reports, after a Close, whether what was uploaded is published and durable, also when
-// Close has returned an error: then no snapshot has it yet.
-func (f *File) Published() bool { return f.version != 0 }
+// Close has returned an error: then no snapshot has it yet. What was left out of its snapshot, as it is damaged, is not.
+func (f *File) Published() bool { return f.version != 0 && f.content.lost() == nil }
 
 // attrOnly sets the attributes that were set on a handle that changed nothing else, durably. done is
 // false when there are none.
