@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"slices"
 )
@@ -25,7 +26,8 @@ func (s *System) openLeft(ctx context.Context) (list []opened) {
 			StoredLineage(s.cfg.DataDir, name).ShareID == "" { // nothing was ever uploaded there
 			continue
 		}
-		cfg := ShareConfig{Name: name, When: WhenClose}
+		// How long it keeps partials is not known any more, and it may be configured again.
+		cfg := ShareConfig{Name: name, When: WhenClose, PartialMaxAge: math.MaxInt64}
 		_, taken := s.share(name) // by a source
 		if taken {
 			cfg.When = WhenManual // it is only looked at

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/snapgate/gateway/internal/disk/disktest"
 	"github.com/snapgate/gateway/internal/logtest"
@@ -89,6 +91,28 @@ func TestShareNotConfiguredAnyMore(t *testing.T) {
 	if _, ok := sys.share("s"); ok {
 		t.Error("the share is open with nothing left to commit")
 	}
+}
+
+// A start without the share keeps its partials, however old they are: how long the share keeps them is not known then.
+func TestPartialsOfAShareNotConfigured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, repo := t.TempDir(), newMemRepository()
+		long := func(c *Config) { c.Shares[0].PartialMaxAge = 90 * 24 * time.Hour }
+		sys := openTestSystem(t, dir, repo, long)
+		v := visit(t, sys, "u", PermFull, "/")
+		f := v.open("/f", OpenWrite|OpenCreate)
+		v.write(f, 0, big("x"))
+		wantNil(t, "abort", f.Abort())
+		closeSystem(t, sys)
+		<-time.After(8 * 24 * time.Hour)
+		closeSystem(t, openTestSystem(t, dir, repo, func(c *Config) { c.Shares = []ShareConfig{{Name: "new"}} }))
+		sys = openTestSystem(t, dir, repo, long)
+		defer closeSystem(t, sys)
+		v = visit(t, sys, "u", PermFull, "/")
+		want(t, "size of the partial", v.size("/f"), 100_000)
+		v.close(v.open("/f", OpenResume))
+		want(t, "resumed", v.get("/f") == big("x"), true)
+	})
 }
 
 // An id that a killed process has made and not made durable must not be lost when this one
