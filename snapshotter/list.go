@@ -582,7 +582,8 @@ func (s *Snapshotter) record(ctx context.Context, id ID) (*record, error) {
 	return nil, fmt.Errorf("snapshot %s: %w", id, ErrNoSnapshot)
 }
 
-// left returns the record of a snapshot that is not listed, as it was removed; ErrNoSnapshot when nothing is left of it either.
+// left returns the record of a snapshot that is not listed, as it was removed; ErrNoSnapshot when nothing is left of it either,
+// with ErrDamaged when its header is there and cannot be read.
 func (s *Snapshotter) left(id ID) (*record, error) {
 	if r, ok := s.removed.Get(id); ok {
 		return r, nil
@@ -594,8 +595,12 @@ func (s *Snapshotter) left(id ID) (*record, error) {
 		return r, nil
 	case errors.Is(err, repository.ErrPackfileNotFound), store.IsIO(err) && !isLost(err):
 		return nil, store.Unavailable("read snapshot "+id.String(), err)
+	case isLost(err):
+		return nil, fmt.Errorf("snapshot %s: %w", id, ErrNoSnapshot)
+	case errors.Is(err, ErrDamaged):
+		return nil, fmt.Errorf("snapshot %s: %w that can be read: %w", id, ErrNoSnapshot, err)
 	}
-	return nil, fmt.Errorf("snapshot %s: %w", id, ErrNoSnapshot)
+	return nil, fmt.Errorf("snapshot %s: %w that can be read: %w: %w", id, ErrNoSnapshot, ErrDamaged, err)
 }
 
 // known returns the record of a snapshot, or of the one that was made in its place; nil when there is none

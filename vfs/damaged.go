@@ -61,7 +61,7 @@ func (d *damagedUploads) note(c *content, err error) error {
 		return nil
 	case isDamage(err):
 		why = ErrUploadDamaged
-	case errors.Is(err, snapshotter.ErrNoSnapshot):
+	case errors.Is(err, snapshotter.ErrNoSnapshot) && !errors.Is(err, snapshotter.ErrDamaged): // what is damaged can be repaired
 		why = ErrBaseGone
 	default:
 		return err

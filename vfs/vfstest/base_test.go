@@ -1,10 +1,14 @@
 package vfstest_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +104,14 @@ func TestBaseRemoved(t *testing.T) {
 // restoreRemoved links a file of an old snapshot, which is then removed.
 func (r *aheadRig) restoreRemoved(data []byte) {
 	r.t.Helper()
+	if err := r.snaps.Remove(r.t.Context(), r.linkOld(data)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// linkOld links a file of an old snapshot, which it returns.
+func (r *aheadRig) linkOld(data []byte) snapshotter.ID {
+	r.t.Helper()
 	r.close(r.upload("/f", data))
 	old := r.head()
 	snap, err := r.snaps.Snapshot(r.t.Context(), old)
@@ -111,9 +123,7 @@ func (r *aheadRig) restoreRemoved(data []byte) {
 	if err := r.sess.Link(r.t.Context(), "/.snapshots/"+snap.ViewName(r.sys.Lineage("main"))+"/f", "/linked"); err != nil {
 		r.t.Fatal(err)
 	}
-	if err := r.snaps.Remove(r.t.Context(), old); err != nil {
-		r.t.Fatal(err)
-	}
+	return old
 }
 
 // TestBaseGone has maintenance reclaim what a pending change takes from a removed snapshot: its share says so, and goes
@@ -148,6 +158,82 @@ func TestBaseGone(t *testing.T) {
 		t.Error("the snapshot does not say that it lacks something")
 	}
 	r.expect(map[string][]byte{"/f": []byte("new")})
+}
+
+// TestBaseDamaged spoils the header of a snapshot that a pending change takes bytes from: it is not gone, and the change is
+// not left out whatever the operator has said, but committed when the header is there again.
+func TestBaseDamaged(t *testing.T) {
+	for name, removed := range map[string]bool{"listed": false, "removed": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newAheadRig(t, storetest.Plaintext)
+			data := randomData(1, 1<<20)
+			old := r.linkOld(data)
+			if removed {
+				if err := r.snaps.Remove(t.Context(), old); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.cfg.LeaveOutDamaged = true
+			undo := r.spoilHeader(old)
+			r.restart()
+			for range 2 {
+				_, err := r.commit()
+				if !errors.Is(err, snapshotter.ErrDamaged) || errors.Is(err, vfs.ErrBaseGone) {
+					t.Fatalf("commit: %v, want %v and not %v", err, snapshotter.ErrDamaged, vfs.ErrBaseGone)
+				}
+			}
+			undo()
+			r.restart()
+			r.head()
+			r.expect(map[string][]byte{"/linked": data, "/f": []byte("new")})
+		})
+	}
+}
+
+// snapshotBlob is the type of the blobs that are headers: its number is part of the format.
+const snapshotBlob = 5
+
+// headerOf is where the header of a snapshot is.
+func headerOf(t testing.TB, st *store.Store, id snapshotter.ID) store.Place {
+	t.Helper()
+	places, err := st.PlacesOf(snapshotBlob, [32]byte(id))
+	if err != nil || len(places) != 1 {
+		t.Fatalf("the header is in %v, %v", places, err)
+	}
+	return places[0]
+}
+
+// spoilHeader makes the header of a snapshot unreadable, in the store and in the local copy, until undo is called.
+func (r *aheadRig) spoilHeader(id snapshotter.ID) (undo func()) {
+	r.t.Helper()
+	place := headerOf(r.t, r.store, id)
+	name := hex.EncodeToString(place.Packfile[:])
+	was := map[string][]byte{}
+	err := filepath.WalkDir(filepath.Dir(strings.TrimPrefix(r.store.Location(), "fs://")), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || d.Name() != name {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		was[path] = data
+		data = bytes.Clone(data)
+		for i := range place.Length {
+			data[place.Offset+uint64(i)] ^= 0xff
+		}
+		return os.WriteFile(path, data, 0o600)
+	})
+	if err != nil || len(was) == 0 {
+		r.t.Fatalf("the header is in %d files, %v", len(was), err)
+	}
+	return func() {
+		for path, data := range was {
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				r.t.Error(err)
+			}
+		}
+	}
 }
 
 // TestLostReply has a commit fail although its state was put, a moment after snapshots were listed: there is one snapshot
