@@ -72,6 +72,41 @@ func TestCatchUp(t *testing.T) {
 	}
 }
 
+// TestCatchUpToCommit: a snapshot that another process has made, and whose header is missing from the store by now, keeps nobody from a commit
+// that only asks first what is there; who only looks changes nothing.
+func TestCatchUpToCommit(t *testing.T) {
+	k := newScrubRig(t)
+	other := &rig{t: t, store: storetest.Open(t, otherConfig(k.store)), n: 10}
+	other.Snapshotter = newSnapshotter(t, other.store)
+	before := k.files("packfiles")
+	missing := other.commit(snapshotter.ID{}, put("/missing", file(1, "missing")))
+	var gone [][]string
+	for _, path := range k.files("packfiles") {
+		if !slices.Contains(before, path) {
+			gone = append(gone, []string{path})
+		}
+	}
+	theirs := other.commit(snapshotter.ID{}, put("/theirs", file(1, "theirs")))
+	removeAll(t, gone...)
+	for range 2 {
+		if err := k.CatchUp(t.Context(), 0); !errors.Is(err, snapshotter.ErrUnavailable) {
+			t.Fatalf("who only looks: %v, want %v", err, snapshotter.ErrUnavailable)
+		}
+	}
+	if err := k.CatchUpToCommit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := listed(t, k.Snapshotter)
+	for _, id := range []snapshotter.ID{k.first, k.last, theirs} {
+		if !slices.Contains(got, id) {
+			t.Errorf("%s is not listed", id)
+		}
+	}
+	if slices.Contains(got, missing) {
+		t.Error("the snapshot without its header is listed")
+	}
+}
+
 // TestCheckEnds: a check whose context has ended reads nothing more, and says nothing of damage.
 func TestCheckEnds(t *testing.T) {
 	r := newRig(t)

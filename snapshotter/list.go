@@ -67,9 +67,29 @@ const (
 // CatchUp is Refresh that does not wait for a commit while there is nothing to take over; else for as long as
 // patience, or without an end for 0. Errors: ErrBusy when the commit goes on; that of ctx.
 func (s *Snapshotter) CatchUp(ctx context.Context, patience time.Duration) error {
+	return s.catchUp(ctx, patience, s.refresh)
+}
+
+// CatchUpToCommit is CatchUp without an end, for whoever is about to commit: as a commit does, it takes stock of what the store
+// lacks when that keeps a snapshot from being listed, under a lock on the store.
+func (s *Snapshotter) CatchUpToCommit(ctx context.Context) error {
+	return s.catchUp(ctx, 0, func(ctx context.Context) error {
+		err := s.refresh(ctx)
+		if !errors.Is(err, repository.ErrPackfileNotFound) || s.readOnly {
+			return err
+		}
+		if err := s.putBack(ctx); err != nil {
+			return err
+		}
+		return s.refresh(ctx)
+	})
+}
+
+// catchUp is CatchUp with what refreshes while no commit is running; it has s.write then.
+func (s *Snapshotter) catchUp(ctx context.Context, patience time.Duration, refresh func(context.Context) error) error {
 	began := time.Now()
 	for pause := catchUpPause; ; pause = min(2*pause, catchUpPauseMost) {
-		if done, err := s.tryCatchUp(ctx); done || err != nil {
+		if done, err := s.tryCatchUp(ctx, refresh); done || err != nil {
 			return err
 		}
 		if patience > 0 && time.Since(began) >= patience {
@@ -82,10 +102,10 @@ func (s *Snapshotter) CatchUp(ctx context.Context, patience time.Duration) error
 }
 
 // tryCatchUp is one look of CatchUp. It reports whether all is taken over.
-func (s *Snapshotter) tryCatchUp(ctx context.Context) (bool, error) {
+func (s *Snapshotter) tryCatchUp(ctx context.Context, refresh func(context.Context) error) (bool, error) {
 	if s.write.TryLock() {
 		defer s.write.Unlock()
-		return true, s.refresh(ctx)
+		return true, refresh(ctx)
 	}
 	there, err := s.store.StatesBeside(ctx)
 	if err != nil {

@@ -26,7 +26,8 @@ type Repository interface {
 	// answered from memory, refreshed by Commit and when the store changed.
 	Snapshots(ctx context.Context, share string) ([]snapshotter.Snapshot, error)
 	// AllSnapshots is Snapshots that fails, with snapshotter.ErrUnavailable, while it is not known that all are in the list: for
-	// whoever looks for a head. With now it asks the store, not memory, as for a snapshot of a commit that has failed.
+	// whoever looks for a head. With now it asks the store, not memory, as for a snapshot of a commit that has failed,
+	// and takes stock of what the store lacks, as Commit does.
 	AllSnapshots(ctx context.Context, share string, now bool) ([]snapshotter.Snapshot, error)
 	// Shares lists the datasets and sources in the store that have snapshots.
 	Shares(ctx context.Context) ([]string, error)

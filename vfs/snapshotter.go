@@ -30,7 +30,7 @@ func (r fromSnapshotter) Snapshots(ctx context.Context, share string) ([]snapsho
 // AllSnapshots is Snapshots of all.
 func (r fromSnapshotter) AllSnapshots(ctx context.Context, share string, now bool) ([]snapshotter.Snapshot, error) {
 	if now {
-		if err := r.CatchUp(ctx, 0); err != nil {
+		if err := r.CatchUpToCommit(ctx); err != nil {
 			return nil, err
 		}
 	}

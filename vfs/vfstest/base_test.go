@@ -58,12 +58,18 @@ func (r *aheadRig) restart() {
 // plakarRemoves removes a snapshot as plakar does, whatever it is.
 func (r *aheadRig) plakarRemoves(id snapshotter.ID) {
 	r.t.Helper()
+	if err := r.otherStore().Repository().DeleteSnapshot([32]byte(id)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// otherStore opens the store, a plaintext one, as another process does, which has no local copies of this one.
+func (r *aheadRig) otherStore() *store.Store {
+	r.t.Helper()
 	cfg := storetest.Config("")
 	storetest.Plaintext(&cfg)
 	cfg.Location, cfg.CacheDir, cfg.KeepDir, cfg.Create = r.store.Location(), "", "", false
-	if err := storetest.Open(r.t, cfg).Repository().DeleteSnapshot([32]byte(id)); err != nil {
-		r.t.Fatal(err)
-	}
+	return storetest.Open(r.t, cfg)
 }
 
 // TestBaseRemoved commits changes of large files that take bytes from snapshots which have been removed from the
@@ -247,6 +253,17 @@ func TestLostReply(t *testing.T) {
 	if _, err := r.snaps.Snapshots(t.Context(), "main"); err != nil {
 		t.Fatal(err)
 	}
+	r.loseReply(disk)
+	r.expect(map[string][]byte{"/f": []byte("two")})
+	list, err := r.snaps.Snapshots(t.Context(), "main")
+	if err != nil || len(list) != 2 {
+		t.Errorf("%d snapshots, %v; want 2", len(list), err)
+	}
+}
+
+// loseReply has a commit fail after its state was put.
+func (r *aheadRig) loseReply(disk *storetest.FaultFS) {
+	r.t.Helper()
 	lost := errors.New("the reply is lost")
 	disk.Fail(func(op storetest.Op, path string) error {
 		if strings.Contains(path, "/states/") && (op == storetest.OpSyncDir || op == storetest.OpRemove) {
@@ -255,11 +272,38 @@ func TestLostReply(t *testing.T) {
 		return nil
 	})
 	if _, err := r.commit(); !errors.Is(err, lost) {
-		t.Fatalf("commit: %v, want %v", err, lost)
+		r.t.Fatalf("commit: %v, want %v", err, lost)
 	}
 	disk.Fail(nil)
+}
+
+// TestLostReplyBesideLostHeader has a commit that has failed made again while the store lacks the header of a snapshot which another gateway
+// has made meanwhile: that is counted as lost, as by a commit that had not failed before.
+func TestLostReplyBesideLostHeader(t *testing.T) {
+	disk := storetest.NewFaultFS()
+	r := newAheadRig(t, storetest.Plaintext, func(cfg *store.Config) { cfg.Disk = disk })
+	r.close(r.upload("/f", []byte("one")))
+	r.head()
+	r.close(r.upload("/f", []byte("two")))
+	r.loseReply(disk)
+
+	st := r.otherStore()
+	other, err := snapshotter.New(t.Context(), snapshotter.Config{Store: st})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := other.Commit(t.Context(), snapshotter.ID{}, func(func(snapshotter.Change, error) bool) {},
+		snapshotter.Meta{Share: "other", ShareID: "share-2", GatewayID: "gateway-2", Sequence: 1, Time: time.Now(), Reason: "close"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := headerOf(t, st, id).Packfile
+	name := hex.EncodeToString(header[:])
+	if err := errors.Join(other.Close(), os.Remove(filepath.Join(strings.TrimPrefix(r.store.Location(), "fs://"), "packfiles", name[:2], name))); err != nil {
+		t.Fatal(err)
+	}
 	r.expect(map[string][]byte{"/f": []byte("two")})
-	list, err := r.snaps.Snapshots(t.Context(), "main")
+	list, err := r.snaps.Snapshots(t.Context(), "")
 	if err != nil || len(list) != 2 {
 		t.Errorf("%d snapshots, %v; want 2", len(list), err)
 	}
