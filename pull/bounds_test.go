@@ -218,4 +218,10 @@ func TestRunLimitConnecting(t *testing.T) {
 	if took := time.Since(began); !errors.Is(err, ErrTooLong) || took >= patience {
 		t.Errorf("%v after %v", err, took)
 	}
+	r.cfg.Limit, r.cfg.Spent = 2*patience, 2*patience // by a caller that has connected
+	began = time.Now()
+	_, _, err = r.tryRun(lateFTP(t, patience))
+	if took := time.Since(began); !errors.Is(err, ErrTooLong) || took >= patience {
+		t.Errorf("%v after %v, of a caller's", err, took)
+	}
 }

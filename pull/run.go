@@ -78,6 +78,8 @@ type RunConfig struct {
 	Entries   int64 // as in ScanConfig
 	// Limit is how long connecting, listing and reading may take; 0 for no limit. What was stored is kept.
 	Limit time.Duration
+	// Spent is how much of Limit has gone by before Run, as for a connection that was made then.
+	Spent time.Duration
 	// DryRun, when it is not nil, is called with every change, and nothing is stored. The
 	// contents have not been read, and nothing is kept from another run.
 	DryRun func(Planned) error
@@ -156,7 +158,7 @@ func (r *run) limited(ctx context.Context, fn func(context.Context) error) error
 	if r.cfg.Limit <= 0 {
 		return fn(ctx)
 	}
-	within, cancel := context.WithDeadline(ctx, r.began.Add(r.cfg.Limit))
+	within, cancel := context.WithDeadline(ctx, r.began.Add(r.cfg.Limit-r.cfg.Spent))
 	defer cancel()
 	err := fn(within)
 	if err != nil && within.Err() != nil && ctx.Err() == nil {

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/remote"
@@ -45,9 +47,18 @@ func connectSource(ctx context.Context, src *config.Source, log *slog.Logger) *c
 }
 
 // remote waits for the connection, and returns the remote, or why there is none if the reason
-// stays. What may be over at the next attempt is for whoever makes that.
-func (c *connecting) remote() (pull.Remote, error) {
-	<-c.done
+// stays. What may be over at the next attempt is for whoever makes that. It waits no longer than limit, unless that is
+// 0, and says pull.ErrTooLong then.
+func (c *connecting) remote(limit time.Duration) (pull.Remote, error) {
+	var over <-chan time.Time
+	if limit > 0 {
+		over = time.After(limit)
+	}
+	select {
+	case <-c.done:
+	case <-over:
+		return nil, fmt.Errorf("%w: more than %v", pull.ErrTooLong, limit)
+	}
 	if c.err != nil && !errors.Is(c.err, context.Canceled) && pull.KindOf(c.err) != pull.KindConnection {
 		return nil, c.err
 	}

@@ -625,6 +625,21 @@ func TestPullLoginWithoutEnd(t *testing.T) {
 	}
 }
 
+// The time that a run may take has that of connecting in it.
+func TestPullConnectingTooLong(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, and nobody says anything
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	v := newVictim(t, "sftp://me@"+silent.Addr().String()+"/", trusting, "timeout: 30s", "max_time: 1s")
+	began := time.Now()
+	v.wantPull(statusFailure, []string{`the run takes too long: more than 1s\nhint: .*max_time`}, nil)
+	if took := time.Since(began); took >= 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
 // A tree that goes on and on fails the run where its bounds say, and stores nothing.
 func TestPullEndlessTree(t *testing.T) {
 	endless := func() *hostileSFTP {

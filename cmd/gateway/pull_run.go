@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"time"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/remote"
@@ -60,6 +61,7 @@ func pullInto(ctx context.Context, snaps *snapshotter.Snapshotter, dataDir strin
 		return res, err
 	}
 	cfg.KeepEvery = keepEvery()
+	began := time.Now()
 	r, err := opt.open(ctx, src)
 	if err != nil {
 		return res, pullError(ctx, &src.Remote, err)
@@ -67,6 +69,7 @@ func pullInto(ctx context.Context, snaps *snapshotter.Snapshotter, dataDir strin
 	if opt.login == nil {
 		defer func() { err = errors.Join(err, r.Close()) }()
 	}
+	cfg.Spent = time.Since(began)
 	res, err = pull.Run(ctx, r, cfg)
 	return res, pullError(ctx, &src.Remote, err)
 }
@@ -74,7 +77,7 @@ func pullInto(ctx context.Context, snaps *snapshotter.Snapshotter, dataDir strin
 // open opens the source's remote, or takes the one that is being connected to.
 func (opt *pullOptions) open(ctx context.Context, src *config.Source) (pull.Remote, error) {
 	if opt.login != nil {
-		return opt.login.remote()
+		return opt.login.remote(src.MaxTime)
 	}
 	return remote.Open(ctx, &src.Remote, remote.Options{Ask: opt.ask, Log: opt.log})
 }

@@ -259,7 +259,7 @@ func (rc *restoreCommand) openTarget(ctx context.Context, dst *config.Remote) (p
 	if rc.login == nil {
 		return remote.OpenTarget(ctx, dst, remote.Options{Ask: rc.ask})
 	}
-	r, err := rc.login.remote()
+	r, err := rc.login.remote(0)
 	if err != nil {
 		return nil, err
 	}
