@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"runtime"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 
@@ -43,7 +44,8 @@ type FetchConfig struct {
 	Ingests int
 	// Memory bounds the bytes of small files in memory; 0 for 64 MiB.
 	Memory int64
-	// Partial goes on when the connection is lost for good.
+	// Partial goes on when the connection is lost for good: what was not read by then is a Problem, and nothing more is
+	// tried.
 	Partial bool
 }
 
@@ -81,6 +83,8 @@ type fetcher struct {
 	cfg     FetchConfig
 	ingests *semaphore.Weighted
 	memory  *semaphore.Weighted // of bytes; taken in the order of the changes, so that the first never waits for the later ones
+
+	gone atomic.Pointer[error] // with Partial: why the connection is lost for good
 }
 
 func small(c snapshotter.Change) (*file, bool) {
@@ -133,8 +137,15 @@ func (f *fetcher) fetch(ctx context.Context, c snapshotter.Change) (*snapshotter
 	if cause := ctx.Err(); cause != nil {
 		return nil, cause
 	}
-	if !errors.As(err, &e) || lost(err) && !f.cfg.Partial && !content.answers(ctx) {
+	switch {
+	case !errors.As(err, &e):
 		return nil, err
+	case lost(err) && !f.cfg.Partial && !content.answers(ctx):
+		return nil, err
+	case lost(err) && f.gone.Load() == nil:
+		if _, aerr := content.r.Lstat(ctx, "/"); aerr != nil && lost(aerr) {
+			f.gone.CompareAndSwap(nil, &err)
+		}
 	}
 	f.cfg.Report.note(c.Path, e)
 	if content.count != nil {
@@ -163,6 +174,9 @@ func (f *fetcher) settle(ctx context.Context, c snapshotter.Change, content *fil
 }
 
 func (f *fetcher) ingest(ctx context.Context, c snapshotter.Change, content *file) (snapshotter.Change, error) {
+	if gone := f.gone.Load(); gone != nil {
+		return c, fail("read", content.path, KindConnection, *gone)
+	}
 	if content.seen.Size <= smallFile {
 		data, err := content.whole(ctx)
 		if err != nil {
@@ -174,6 +188,9 @@ func (f *fetcher) ingest(ctx context.Context, c snapshotter.Change, content *fil
 		return c, err
 	}
 	defer f.ingests.Release(1)
+	if gone := f.gone.Load(); gone != nil && content.seen.Size > smallFile { // while it waited
+		return c, fail("read", content.path, KindConnection, *gone)
+	}
 	return f.cfg.Ingest(ctx, c)
 }
 

@@ -568,6 +568,41 @@ func TestPullReconnects(t *testing.T) {
 	}
 }
 
+// TestFetchGoneForGood: with Partial the files that were not read when the server went away are told at once, and not each of them
+// waited for.
+func TestFetchGoneForGood(t *testing.T) {
+	const files = 40
+	for _, size := range []int{100, smallFile + 1} {
+		f := newFake()
+		for i := range files {
+			f.file(fmt.Sprintf("/f%02d", i), strings.Repeat("x", size))
+		}
+		var away atomic.Bool
+		f.away = func(string) bool { return away.Load() }
+		f.opened = func(path string, _ int64) error {
+			if path < "/f05" {
+				return nil
+			}
+			away.Store(true)
+			return fail("open", path, KindConnection, nil)
+		}
+		report := &Report{}
+		scan := Scan(t.Context(), f, ScanConfig{Report: report, Retry: quick, TempDir: t.TempDir()})
+		plan := Plan(t.Context(), f, scan, PlanConfig{Report: report, Retry: quick, Partial: true})
+		for _, err := range Fetch(t.Context(), plan, FetchConfig{Ingest: readContent, Report: report, Partial: true, Ingests: 1, Memory: smallFile}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := kinds(report)[KindConnection]; n == 0 || int(report.Counts().Read)+n != files {
+			t.Errorf("%d bytes: %d read, %d problems of the connection, of %d", size, report.Counts().Read, n, files)
+		}
+		if n := f.opens.Load(); size > smallFile && n > 5+10*int64(quick.Attempts) {
+			t.Errorf("%d bytes: files were opened %d times", size, n)
+		}
+	}
+}
+
 type lostReader struct{}
 
 func (lostReader) Read([]byte) (int, error) { return 0, fail("read", "/f", KindConnection, nil) }
