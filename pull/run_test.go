@@ -223,7 +223,7 @@ func TestRunLost(t *testing.T) {
 	f.reader = nil
 	away.Store(false)
 	whole, report := r.run(f, true)
-	if slices.Contains(whole.Tags, PartialTag) || whole.Files != 20 || report.Failed() != 0 || report.Counts().Read != int64(failed) {
+	if slices.Contains(whole.Tags, PartialTag) || whole.Files != 20 || report.Failed() != 0 || report.Counts().Read != failed {
 		t.Errorf("whole: %+v, %+v", whole, report.Counts())
 	}
 }
