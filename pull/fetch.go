@@ -142,9 +142,12 @@ func (f *fetcher) fetch(ctx context.Context, c snapshotter.Change) (*snapshotter
 		return nil, err
 	case lost(err) && !f.cfg.Partial && !content.answers(ctx):
 		return nil, err
-	case lost(err) && f.gone.Load() == nil:
-		if _, aerr := content.r.Lstat(ctx, "/"); aerr != nil && lost(aerr) {
+	case lost(err) && f.cfg.Partial && f.gone.Load() == nil:
+		if content.away(ctx) {
 			f.gone.CompareAndSwap(nil, &err)
+		}
+		if cause := ctx.Err(); cause != nil {
+			return nil, cause
 		}
 	}
 	f.cfg.Report.note(c.Path, e)
@@ -199,6 +202,15 @@ func (f *fetcher) ingest(ctx context.Context, c snapshotter.Change, content *fil
 func (f *file) answers(ctx context.Context) bool {
 	_, err := f.r.Lstat(ctx, f.path)
 	return err == nil || !lost(err)
+}
+
+// away reports whether the server does not answer for as long as a first call waits, whatever it is asked.
+func (f *file) away(ctx context.Context) bool {
+	err := f.retry.Connecting().Do(ctx, func() (bool, error) {
+		_, err := f.r.Lstat(ctx, "/")
+		return false, err
+	})
+	return err != nil && lost(err)
 }
 
 // again is the file as it is now.

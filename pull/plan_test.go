@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -600,6 +601,47 @@ func TestFetchGoneForGood(t *testing.T) {
 		if n := f.opens.Load(); size > smallFile && n > 5+10*int64(quick.Attempts) {
 			t.Errorf("%d bytes: files were opened %d times", size, n)
 		}
+	}
+}
+
+// TestFetchGoesOn: a file that loses its connection each time is left out alone, when the server does not answer another question: it
+// is gone for good with Partial only, and when that question gets no answer for a while.
+func TestFetchGoesOn(t *testing.T) {
+	const files = 40
+	for _, tt := range []struct {
+		name    string
+		partial bool
+		lost    int64 // questions after the last attempt: its own, and the first one of whether all is gone, which is asked twice
+	}{{"without partial", false, math.MaxInt64}, {"with partial", true, 3}} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFake()
+			data := strings.Repeat("x", smallFile) // each takes all of the memory: one at a time
+			for i := range files {
+				f.file(fmt.Sprintf("/f%02d", i), data)
+			}
+			var left atomic.Int64
+			f.away = func(path string) bool { return path == "/" && left.Add(-1) >= 0 }
+			f.opened = func(path string, _ int64) error {
+				if path != "/f05" {
+					return nil
+				}
+				left.Store(tt.lost)
+				return fail("open", path, KindConnection, nil)
+			}
+			report := &Report{}
+			scan := Scan(t.Context(), f, ScanConfig{Report: report, Retry: quick, TempDir: t.TempDir()})
+			plan := Plan(t.Context(), f, scan, PlanConfig{Report: report, Retry: quick, Partial: tt.partial})
+			cfg := FetchConfig{Ingest: readContent, Report: report, Partial: tt.partial, Ingests: 1, Memory: smallFile}
+			for _, err := range Fetch(t.Context(), plan, cfg) {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			list, _ := report.Problems()
+			if len(list) != 1 || list[0].Path != "/f05" || list[0].Kind != KindConnection || report.Counts().Read != files-1 {
+				t.Errorf("%d of %d read, problems %+v", report.Counts().Read, files, list)
+			}
+		})
 	}
 }
 
