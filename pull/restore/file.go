@@ -160,10 +160,13 @@ func (f *file) asIs(ctx context.Context, old pull.Entry) (bool, error) {
 	}
 	if r.Verify || r.stands(f.e.Attr.ModTime) {
 		err := f.verify(ctx)
-		if err != nil && pull.KindOf(err) == pull.KindDiffers && (r.Overwrite == Always || !r.Verify) {
-			return false, nil // and is what anything is that differs
-		}
-		if err != nil {
+		switch {
+		case err == nil:
+		case !r.Verify && !fatal(err) && ctx.Err() == nil:
+			return false, nil // it may not be read, as a drop box has it: nobody knows that it is the same
+		case pull.KindOf(err) == pull.KindDiffers && r.Overwrite == Always:
+			return false, nil // and is replaced, as anything that differs
+		default:
 			return false, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -234,6 +235,41 @@ func TestTimesOutOfRange(t *testing.T) {
 			}
 		}
 	})
+}
+
+// unreadable is a target that carries times from 1970 on and does not let files be read.
+type unreadable struct{ pull.Target }
+
+func (u unreadable) Capabilities(ctx context.Context) (pull.Capabilities, error) {
+	caps, err := u.Target.Capabilities(ctx)
+	caps.Earliest, caps.Latest = time.Unix(0, 0), time.Unix(math.MaxUint32, 0)
+	return caps, err
+}
+
+func (u unreadable) Open(_ context.Context, p string, _, _ int64) (io.ReadCloser, error) {
+	return nil, &pull.Error{Op: "open", Path: p, Kind: pull.KindPermission}
+}
+
+// What has a time that may stand for others, and cannot be read, is what any file is that may differ.
+func TestTimesOutOfRangeUnreadable(t *testing.T) {
+	dir := t.TempDir()
+	tr := tree{}.dir("/", 0o755).file("/a", "a")
+	it := tr["/a"]
+	it.when = time.Unix(0, 0)
+	tr["/a"] = it
+	target := unreadable{openLocal(t, dir)}
+	clean(t, run(t, target, tr))
+	for mode, replaced := range map[restore.Overwrite]int64{restore.Always: 1, restore.Never: 0} {
+		report := run(t, target, tr, func(c *restore.Config) { c.Overwrite = mode })
+		clean(t, report)
+		if c := report.Counts(); c.Replaced != replaced || c.Kept != 1-replaced {
+			t.Errorf("%s: %+v", mode, c)
+		}
+	}
+	report := run(t, target, tr, func(c *restore.Config) { c.Verify = true })
+	if list, _ := report.Problems(); len(list) != 1 || list[0].Kind != pull.KindPermission {
+		t.Errorf("what is to be verified: problems %+v", list)
+	}
 }
 
 // A link that a run has made before it was killed gets its time from the next one.
