@@ -42,46 +42,54 @@ func TestChmodAt(t *testing.T) {
 	}
 }
 
-// A directory that its owner may read and not search is made accessible again, and gets its time.
-func TestSetAttributesUnsearchable(t *testing.T) {
-	root := t.TempDir()
-	d := filepath.Join(root, "d")
-	if err := errors.Join(os.Mkdir(d, 0o755), os.Chmod(d, 0o444)); err != nil {
-		t.Fatal(err)
-	}
-	const nobody = 65534
-	privileged := os.Geteuid() == 0
-	if privileged {
-		if err := os.Chown(d, nobody, nobody); err != nil {
-			t.Fatal(err)
-		}
-	}
-	f, err := NewFSTarget(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocks: the thread ends with the goroutine
-		if privileged {
-			if err := unix.Setfsuid(nobody); err != nil {
-				done <- err
-				return
+// A directory that its owner may not search, or not read, is made accessible again, and gets its time.
+func TestSetAttributesInaccessible(t *testing.T) {
+	both := []Attributes{{ModTime: then, Mode: 0o700, HasMode: true}}
+	for mode, calls := range map[os.FileMode][]Attributes{
+		0o444: {{ModTime: then}, {Mode: 0o700, HasMode: true}},
+		0o311: both, 0o300: both, 0o000: both,
+	} {
+		t.Run(mode.String(), func(t *testing.T) {
+			root := t.TempDir()
+			d := filepath.Join(root, "d")
+			if err := errors.Join(os.Mkdir(d, 0o755), os.Chmod(d, mode)); err != nil {
+				t.Fatal(err)
 			}
-		}
-		for _, a := range []Attributes{{ModTime: then}, {Mode: 0o700, HasMode: true}} {
-			if err := f.SetAttributes(t.Context(), "/d", Dir, a); err != nil {
-				done <- err
-				return
+			const nobody = 65534
+			privileged := os.Geteuid() == 0
+			if privileged {
+				if err := os.Chown(d, nobody, nobody); err != nil {
+					t.Fatal(err)
+				}
 			}
-		}
-		done <- nil
-	}()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if fi, err := os.Stat(d); err != nil || fi.Mode().Perm() != 0o700 || !fi.ModTime().Equal(then) {
-		t.Errorf("%v, %v, %v", fi.Mode(), fi.ModTime(), err)
+			f, err := NewFSTarget(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			done := make(chan error)
+			go func() {
+				runtime.LockOSThread() // and never unlocks: the thread ends with the goroutine
+				if privileged {
+					if err := unix.Setfsuid(nobody); err != nil {
+						done <- err
+						return
+					}
+				}
+				for _, a := range calls {
+					if err := f.SetAttributes(t.Context(), "/d", Dir, a); err != nil {
+						done <- err
+						return
+					}
+				}
+				done <- nil
+			}()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			if fi, err := os.Stat(d); err != nil || fi.Mode().Perm() != 0o700 || !fi.ModTime().Equal(then) {
+				t.Errorf("%v, %v, %v", fi.Mode(), fi.ModTime(), err)
+			}
+		})
 	}
 }

@@ -207,12 +207,19 @@ func (f *FS) Symlink(ctx context.Context, target, path string) error {
 }
 
 // SetAttributes implements Target. Modes of symbolic links are left. For a directory it is
-// SyncDir, too: what it sets may be that nobody can open it any more.
+// SyncDir, too: what it sets may be that nobody can open it any more. One that cannot be opened
+// gets its attributes when a mode is among them, and is not synced.
 func (f *FS) SetAttributes(ctx context.Context, path string, t Type, a Attributes) error {
-	if t != Dir {
+	byName := func() error {
 		return f.do(ctx, "set attributes of", path, func(dir int, name string) error { return setAt(dir, name, path, t, a) })
 	}
+	if t != Dir {
+		return byName()
+	}
 	d, err := f.openDir(ctx, "set attributes of", path)
+	if err != nil && KindOf(err) == KindPermission && a.HasMode && path != "/" {
+		return byName() // its owner may do so without the right to read it
+	}
 	if err != nil {
 		return err
 	}
