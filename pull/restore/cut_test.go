@@ -482,7 +482,6 @@ func (f folding) Remove(ctx context.Context, p string, t pull.Type) error {
 	return f.Target.Remove(ctx, f.name(p), t)
 }
 
-// Where names fold, what was just restored under the case of another name is not deleted under that.
 // denying refuses what a system refuses whoever is not root: to remove from a directory that may not be written to.
 type denying struct{ pull.Target }
 
@@ -521,18 +520,103 @@ func TestDeleteInReadOnlyDirectories(t *testing.T) {
 		}
 	}
 	// What is there is not to be touched: neither are its directories.
+	before := describe(t, dir)
 	kept := run(t, target, tr, remove(restore.Never))
 	if got := kept.Failed(); got != 2 {
 		t.Errorf("%d problems where directories are kept as they are", got)
 	}
+	differences(t, describe(t, dir), before)
 	report := run(t, target, tr, remove(restore.Always))
 	clean(t, report)
-	if got := kept.Counts().Deleted + report.Counts().Deleted; got != 4 {
+	if got := report.Counts().Deleted; got != 4 {
 		t.Errorf("%d deleted", got)
 	}
 	differences(t, describe(t, dir), tr.describe())
 }
 
+// An interrupt leaves no directory writable that is not.
+func TestDeleteInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	tr := tree{}.dir("/", 0o755).dir("/closed", 0o555).file("/closed/a", "a")
+	target := denying{openLocal(t, dir)}
+	clean(t, run(t, target, tr))
+	closed := filepath.Join(dir, "closed")
+	if err := os.Chmod(closed, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(closed, "extra"), "x")
+	write(t, filepath.Join(closed, "more"), "x")
+	if err := os.Chmod(closed, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	cfg := restore.Config{Source: tr, Path: "/", Target: target, Report: &restore.Report{}, Retry: quick, Delete: true}
+	cfg.Confirm = func(context.Context, restore.Extras) (bool, error) { return true, nil }
+	cfg.Failpoint = func(name string) {
+		if name == restore.FailpointDeleted {
+			interrupt()
+		}
+	}
+	if err := restore.Run(ctx, cfg); !errors.Is(err, context.Canceled) || cfg.Report.Counts().Deleted != 1 {
+		t.Errorf("%v, %+v", err, cfg.Report.Counts())
+	}
+	if fi, err := os.Stat(closed); err != nil || fi.Mode().Perm() != 0o555 {
+		t.Errorf("%v, %v", fi.Mode(), err)
+	}
+}
+
+// staying is a target that does not let files be removed that are called stays.
+type staying struct {
+	pull.Target
+	refused func() error
+}
+
+func (s staying) Remove(ctx context.Context, p string, t pull.Type) error {
+	if path.Base(p) == "stays" {
+		return s.refused()
+	}
+	return s.Target.Remove(ctx, p, t)
+}
+
+// An extra directory of which something stays has the mode that it had, also when the run is interrupted there.
+func TestDeleteLeavesModes(t *testing.T) {
+	for _, interrupted := range []bool{false, true} {
+		dir := t.TempDir()
+		in := []string{filepath.Join(dir, "extra"), filepath.Join(dir, "extra", "deep")}
+		write(t, filepath.Join(in[1], "stays"), "x")
+		write(t, filepath.Join(in[1], "goes"), "x")
+		for _, d := range in {
+			if err := os.Chmod(d, 0o555); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, interrupt := context.WithCancel(t.Context())
+		defer interrupt()
+		target := staying{denying{openLocal(t, dir)}, func() error {
+			if interrupted {
+				interrupt()
+				return ctx.Err()
+			}
+			return &pull.Error{Op: "remove", Kind: pull.KindPermission}
+		}}
+		cfg := restore.Config{Source: tree{}.dir("/", 0o755), Path: "/", Target: target, Report: &restore.Report{}, Retry: quick, Delete: true}
+		cfg.Confirm = func(context.Context, restore.Extras) (bool, error) { return true, nil }
+		if err := restore.Run(ctx, cfg); errors.Is(err, context.Canceled) != interrupted {
+			t.Error(err)
+		}
+		if n := cfg.Report.Failed(); !interrupted && n != 1 {
+			t.Errorf("%d problems", n)
+		}
+		for _, d := range in {
+			if fi, err := os.Stat(d); err != nil || fi.Mode().Perm() != 0o555 {
+				t.Errorf("interrupted %v: %v, %v", interrupted, fi.Mode(), err)
+			}
+		}
+	}
+}
+
+// Where names fold, what was just restored under the case of another name is not deleted under that.
 func TestDeleteWhereNamesFold(t *testing.T) {
 	for _, takes := range []bool{false, true} {
 		dir := t.TempDir()

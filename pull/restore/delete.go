@@ -7,9 +7,19 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/snapgate/gateway/pull"
 )
+
+// relockLimit is how long a run that was ended takes to give directories back the modes that they had.
+const relockLimit = 10 * time.Second
+
+// unlocked is a directory that was made writable for what is in it, and stays.
+type unlocked struct {
+	path string
+	was  pull.Attributes
+}
 
 // remove removes what the destination has and the snapshot has not, when all was restored and
 // Confirm agrees.
@@ -71,11 +81,7 @@ func (r *run) remove(ctx context.Context) error {
 		r.Failpoint(FailpointDeleted)
 		dirs[parent] = struct{}{}
 	}
-	for dir := range dirs {
-		if ctx.Err() == nil {
-			r.again(ctx, dir)
-		}
-	}
+	r.relock(ctx, dirs)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -159,6 +165,32 @@ func (r *run) hasAll(ctx context.Context, dir string, names map[string]struct{})
 	}
 }
 
+// relock gives directories their attributes when removals are over, also when somebody has ended the run: those of the snapshot
+// in which something was removed, and extras that could not be removed.
+func (r *run) relock(ctx context.Context, dirs map[string]struct{}) {
+	if ctx.Err() != nil {
+		if fatal(context.Cause(ctx)) {
+			return // it would be as futile
+		}
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), relockLimit)
+		defer cancel()
+		ctx = late
+	}
+	for _, u := range r.unlocked { // the deepest first
+		if ctx.Err() != nil {
+			return
+		}
+		if err := r.setAttributes(ctx, u.path, pull.Dir, u.was); err != nil && pull.KindOf(err) != pull.KindNotFound {
+			r.failed(ctx, u.path, err)
+		}
+	}
+	for dir := range dirs {
+		if ctx.Err() == nil {
+			r.again(ctx, dir)
+		}
+	}
+}
+
 // again gives a directory that was changed by removals its attributes.
 func (r *run) again(ctx context.Context, dst string) {
 	if dst == "/" || !r.setsDirs() {
@@ -182,8 +214,8 @@ func parentOf(p string) string { return p[:max(strings.LastIndexByte(p, '/'), 1)
 
 // removeTree removes what is at a path with all that is below it. It does not follow symbolic
 // links.
-func (r *run) removeTree(ctx context.Context, x extra) error {
-	err := r.Retry.Do(ctx, func() (bool, error) { return false, r.Target.Remove(ctx, x.path, x.t) })
+func (r *run) removeTree(ctx context.Context, x extra) (err error) {
+	err = r.Retry.Do(ctx, func() (bool, error) { return false, r.Target.Remove(ctx, x.path, x.t) })
 	if err == nil || pull.KindOf(err) == pull.KindNotFound {
 		r.Report.gone.Add(1)
 		return nil
@@ -191,7 +223,15 @@ func (r *run) removeTree(ctx context.Context, x extra) error {
 	if x.t != pull.Dir || pull.KindOf(err) == pull.KindConnection || ctx.Err() != nil {
 		return err
 	}
-	r.unlock(ctx, x.path)
+	if r.setsDirs() {
+		if was, changed := r.unlock(ctx, x.path); changed {
+			defer func() {
+				if err != nil {
+					r.unlocked = append(r.unlocked, unlocked{x.path, was})
+				}
+			}()
+		}
+	}
 	below, lerr := r.below(ctx, x)
 	if lerr != nil {
 		return lerr
@@ -212,13 +252,15 @@ func (r *run) removeTree(ctx context.Context, x extra) error {
 	return err
 }
 
-// unlock lets its owner remove what is in a directory, as enter does for writing. When that is refused, so is the
-// removal, whose error says more.
-func (r *run) unlock(ctx context.Context, dst string) {
+// unlock lets its owner remove what is in a directory, as enter does for writing, and returns what it may have changed. When that
+// is refused, so is the removal, whose error says more.
+func (r *run) unlock(ctx context.Context, dst string) (was pull.Attributes, changed bool) {
 	e, err := retry(ctx, r, func(ctx context.Context) (pull.Entry, error) { return r.Target.Lstat(ctx, dst) })
-	if err == nil && e.Type == pull.Dir && e.HasMode && e.Mode&0o700 != 0o700 {
-		_ = r.setAttributes(ctx, dst, pull.Dir, pull.Attributes{Mode: e.Mode | 0o700, HasMode: true})
+	if err != nil || e.Type != pull.Dir || !e.HasMode || e.Mode&0o700 == 0o700 {
+		return was, false
 	}
+	err = r.setAttributes(ctx, dst, pull.Dir, pull.Attributes{Mode: e.Mode | 0o700, HasMode: true})
+	return pull.Attributes{Mode: e.Mode, HasMode: true}, err == nil || ctx.Err() != nil
 }
 
 // below is what a directory has.

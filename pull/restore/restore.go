@@ -197,14 +197,15 @@ func Run(ctx context.Context, cfg Config) (err error) {
 // run is one restore.
 type run struct {
 	Config
-	caps    pull.Capabilities
-	nowhere bool // a dry run to a directory that is not there
-	memory  *semaphore.Weighted
-	files   *errgroup.Group
-	walks   *semaphore.Weighted
-	wg      sync.WaitGroup // of walks
-	cancel  context.CancelCauseFunc
-	limit   *rate.Limiter // nil for none
+	caps     pull.Capabilities
+	nowhere  bool // a dry run to a directory that is not there
+	memory   *semaphore.Weighted
+	files    *errgroup.Group
+	walks    *semaphore.Weighted
+	wg       sync.WaitGroup // of walks
+	cancel   context.CancelCauseFunc
+	limit    *rate.Limiter // nil for none
+	unlocked []unlocked    // by removals, which one goroutine makes
 
 	mu     sync.Mutex // guards what follows; and Note is called under it
 	extras []extra
