@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/resources"
 
 	"github.com/snapgate/gateway/store"
 )
@@ -177,9 +178,15 @@ func (r *scrubbing) lost() (map[objects.MAC]bool, error) {
 	if err != nil {
 		return nil, err
 	}
+	told, err := r.s.store.ColouredAs(resources.RT_PACKFILE)
+	if err != nil {
+		return nil, err
+	}
 	lost := make(map[objects.MAC]bool, len(macs))
 	for _, mac := range macs {
-		lost[mac] = true
+		if _, ok := told[mac]; ok { // who only looks tells nobody
+			lost[mac] = true
+		}
 	}
 	return lost, nil
 }

@@ -138,3 +138,56 @@ func TestUnreadableBesideCommit(t *testing.T) {
 		t.Errorf("after it: %v, %v", lost, err)
 	}
 }
+
+// beforeContent is a Content before whose first byte something is done.
+type beforeContent struct {
+	bytesContent
+	do func() error
+}
+
+func (c beforeContent) Open(ctx context.Context) (io.ReadCloser, error) {
+	if err := c.do(); err != nil {
+		return nil, err
+	}
+	return c.bytesContent.Open(ctx)
+}
+
+// TestScrubLooksAtLoss removes one of two packfiles that have the same content. As long as the states lead readers to it, who only looks calls
+// it missing; when they say that it is, nothing is damaged.
+func TestScrubLooksAtLoss(t *testing.T) {
+	k := newScrubRig(t)
+	s := storetest.Open(t, otherConfig(k.store))
+	other := &rig{Snapshotter: newSnapshotter(t, s), t: t, store: s, n: 10}
+	const size = 2 << 20
+	twice := file(1, noise(2, size))
+	slow := put("/theirs", twice)
+	slow.Content = beforeContent{bytesContent(twice.Data), sync.OnceValue(func() error {
+		_, err := k.Commit(t.Context(), k.last, seq([]snapshotter.Change{put("/ours", twice)}), meta(9))
+		return err
+	})}
+	other.commit(snapshotter.ID{}, slow)
+	removeAll(t, []string{k.content(size)})
+	k.content(size) // there is another
+
+	cfg := otherConfig(k.store)
+	cfg.CacheDir = t.TempDir()
+	looks := newSnapshotter(t, storetest.Open(t, cfg), func(c *snapshotter.Config) { c.ReadOnly = true })
+	scrub := func() snapshotter.ScrubReport {
+		t.Helper()
+		rep, err := looks.Scrub(t.Context(), k.config(snapshotter.ScrubAll))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rep
+	}
+	for range 2 {
+		if d := scrub().State.Damage; len(d) != 1 || !d[0].Missing() {
+			t.Errorf("damage: %+v, want a packfile that is missing", d)
+		}
+	}
+	if err := k.Refresh(t.Context()); err != nil { // it may be the packfile of the other
+		t.Fatal(err)
+	}
+	k.noteLoss()
+	k.sound(scrub())
+}
