@@ -602,8 +602,8 @@ func (s *Snapshotter) record(ctx context.Context, id ID) (*record, error) {
 	return nil, fmt.Errorf("snapshot %s: %w", id, ErrNoSnapshot)
 }
 
-// left returns the record of a snapshot that is not listed, as it was removed; ErrNoSnapshot when nothing is left of it either,
-// with ErrDamaged when its header is there and cannot be read.
+// left returns the record of a snapshot that is not listed, as it was removed; ErrNoSnapshot when nothing is left of it either, or its
+// header is damaged, which nothing repairs of one that was removed. Of one that was not, that is with ErrDamaged.
 func (s *Snapshotter) left(id ID) (*record, error) {
 	if r, ok := s.removed.Get(id); ok {
 		return r, nil
@@ -617,7 +617,11 @@ func (s *Snapshotter) left(id ID) (*record, error) {
 		return nil, store.Unavailable("read snapshot "+id.String(), err)
 	case isLost(err):
 		return nil, fmt.Errorf("snapshot %s: %w", id, ErrNoSnapshot)
-	case errors.Is(err, ErrDamaged):
+	}
+	if removed, derr := s.store.Deleted(objects.MAC(id)); derr == nil && removed {
+		return nil, fmt.Errorf("snapshot %s: %w any more: %s", id, ErrNoSnapshot, err.Error())
+	}
+	if errors.Is(err, ErrDamaged) {
 		return nil, fmt.Errorf("snapshot %s: %w that can be read: %w", id, ErrNoSnapshot, err)
 	}
 	return nil, fmt.Errorf("snapshot %s: %w that can be read: %w: %w", id, ErrNoSnapshot, ErrDamaged, err)

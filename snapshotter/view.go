@@ -23,7 +23,8 @@ type View struct {
 }
 
 // View opens a snapshot for reading, also one that was removed, until maintenance has taken a part of it: that is
-// ErrNoSnapshot then, here or of what is read of the view. Errors: ErrNoSnapshot, with ErrDamaged when its header is there and cannot be read; ErrUnavailable.
+// ErrNoSnapshot then, here or of what is read of the view. Errors: ErrNoSnapshot, with ErrDamaged when it was not removed and its header is there and
+// cannot be read; ErrUnavailable.
 func (s *Snapshotter) View(ctx context.Context, id ID) (*View, error) {
 	removed := false
 	r, err := s.record(ctx, id)

@@ -17,7 +17,7 @@ import (
 var ErrUploadDamaged = errors.New("the spooled bytes of an upload are missing or damaged")
 
 // ErrBaseGone says that an accepted upload continues a file of a snapshot that was removed from the store, and of
-// which a part is gone. Nothing but Config.LeaveOutDamaged helps.
+// which a part is gone, or the header damaged. Nothing but Config.LeaveOutDamaged helps.
 var ErrBaseGone = errors.New("a snapshot that an upload takes bytes from was removed, and is gone from the store")
 
 // spoolError marks what the spool failed with.
@@ -61,7 +61,7 @@ func (d *damagedUploads) note(c *content, err error) error {
 		return nil
 	case isDamage(err):
 		why = ErrUploadDamaged
-	case errors.Is(err, snapshotter.ErrNoSnapshot) && !errors.Is(err, snapshotter.ErrDamaged): // what is damaged can be repaired
+	case errors.Is(err, snapshotter.ErrNoSnapshot) && !errors.Is(err, snapshotter.ErrDamaged): // what is damaged and was not removed can be repaired
 		why = ErrBaseGone
 	default:
 		return err
