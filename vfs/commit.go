@@ -67,7 +67,7 @@ func (s *share) commitOldest(ctx context.Context) (bool, error) {
 			replaced, rerr := s.replaceHead(ctx)
 			switch {
 			case rerr != nil:
-				return true, fmt.Errorf("the head was removed: %w", rerr)
+				return true, rerr
 			case replaced:
 				return s.commitOldest(ctx) // the set is above the new head now
 			}

@@ -47,25 +47,26 @@ func (s *share) settle(ctx context.Context) error {
 	if s.headless.Load() == nil {
 		return nil
 	}
-	err := s.reopenHead(ctx)
-	if errors.Is(err, snapshotter.ErrNoSnapshot) {
-		var replaced bool
-		rerr := s.refuseAhead(ctx)
-		if rerr == nil {
-			replaced, rerr = s.replaceHead(ctx)
-		}
-		switch {
-		case rerr != nil:
-			err = fmt.Errorf("the head was removed: %w", rerr)
-		case replaced:
-			err = nil
-		}
-	}
-	if err != nil {
+	if err := s.regainHead(ctx); err != nil {
 		return fmt.Errorf("the last snapshot, which the changes belong above, cannot be read: %w", err)
 	}
 	s.log.Info("the last snapshot can be read again, and changes go on above it", "share", s.name, "snapshot", s.head().id.String())
 	return nil
+}
+
+// regainHead is reopenHead that goes on from what is left when the head was removed.
+func (s *share) regainHead(ctx context.Context) error {
+	err := s.reopenHead(ctx)
+	if !errors.Is(err, snapshotter.ErrNoSnapshot) || errors.Is(err, snapshotter.ErrDamaged) {
+		return err
+	}
+	if err := s.refuseAhead(ctx); err != nil {
+		return err
+	}
+	if replaced, rerr := s.replaceHead(ctx); replaced || rerr != nil {
+		return rerr
+	}
+	return err
 }
 
 // refuseAhead refuses to go on from what is left when that is a snapshot of what is pending, whose note was lost: changes would be
@@ -76,7 +77,7 @@ func (s *share) refuseAhead(ctx context.Context) error {
 		return err
 	}
 	if newest.Sequence > s.head().sequence {
-		return fmt.Errorf("snapshot %s may have some of the changes already: restart the gateway, which finds out which", newest.ID)
+		return fmt.Errorf("the head was removed, and snapshot %s may have some of the changes already: restart the gateway, which finds out which", newest.ID)
 	}
 	return nil
 }

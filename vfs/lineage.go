@@ -102,6 +102,9 @@ func (s *share) findHead(ctx context.Context) (away, replaced bool, err error) {
 	case last.id.IsZero() || there:
 		return false, false, nil
 	}
+	if s.damagedHead(ctx) != nil {
+		return false, false, nil // headTree stands in for it, and says why
+	}
 	s.logRemovedHead(newest)
 	last.id = newest.ID
 	return false, true, nil
@@ -114,14 +117,31 @@ func (s *share) logRemovedHead(instead snapshotter.Snapshot) {
 		"share", s.name, "head", s.head().id.String(), "instead", instead.ID.String())
 }
 
+// damagedHead returns why the head, which is not listed, cannot be read if it is damaged: then nobody has removed it, and a repair brings it
+// back. It is nil when the head was removed.
+func (s *share) damagedHead(ctx context.Context) error {
+	if _, err := s.openHead(ctx, s.head().id); errors.Is(err, snapshotter.ErrDamaged) {
+		return err
+	}
+	return nil
+}
+
 // replaceHead goes on from the newest snapshot that is left after the head was removed. It
 // reports false when the head is there: then it is another snapshot that is missing, one
-// that a pending change takes bytes from.
+// that a pending change takes bytes from. A head that is there and damaged is an error.
 func (s *share) replaceHead(ctx context.Context) (replaced bool, err error) {
 	newest, there, err := s.newest(ctx)
 	if err != nil || there || s.head().id.IsZero() {
 		return false, err
 	}
+	if err := s.damagedHead(ctx); err != nil {
+		return false, err
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("the head was removed: %w", err)
+		}
+	}()
 	r := &rebase{now: time.Now().UTC(), lenient: true}
 	if newest.ID.IsZero() {
 		r.tree, err = newTree(ctx, newest.ID, nil, r.now)
@@ -162,14 +182,14 @@ func (s *share) rebaseAll(r *rebase, head snapshotter.ID) error {
 }
 
 // Reopen has the shares that show some of the given snapshots open their heads anew, after others were made in
-// the place of those: what they have open of them may be damaged. Sources do so by themselves.
+// the place of those, or they were given up: what they have open of them may be damaged. Sources do so by themselves.
 func (s *System) Reopen(ctx context.Context, ids []snapshotter.ID) error {
 	var errs []error
 	for _, sh := range s.allShares() {
 		if sh.source != nil || !slices.Contains(ids, sh.head().id) && !slices.Contains(ids, sh.current().head) {
 			continue
 		}
-		if err := sh.committer.between(ctx, sh.reopenHead); err != nil {
+		if err := sh.committer.between(ctx, sh.regainHead); err != nil {
 			errs = append(errs, fmt.Errorf("share %s: open head anew: %w", sh.name, err))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -94,7 +95,7 @@ func (s *serving) scrub(ctx context.Context, sc snapshotter.ScrubConfig) (snapsh
 	}
 	rep, err := s.snapshots.Scrub(ctx, sc)
 	note(&rep)
-	s.reopenReplaced(ctx, rep.Replaced)
+	s.reopenHeads(ctx, &rep)
 	if errors.Is(err, snapshotter.ErrScrubbing) || rep.State.Store == "" {
 		return rep, err
 	}
@@ -130,11 +131,11 @@ func (s *serving) alarmOfNew(err error) {
 	}
 }
 
-// reopenReplaced has shares whose heads were made anew show what was made.
-func (s *serving) reopenReplaced(ctx context.Context, replaced []snapshotter.Replaced) {
-	ids := make([]snapshotter.ID, len(replaced))
-	for i := range replaced {
-		ids[i] = replaced[i].Old
+// reopenHeads has shares whose heads were made anew show what was made, and those whose heads were given up what is left.
+func (s *serving) reopenHeads(ctx context.Context, rep *snapshotter.ScrubReport) {
+	ids := slices.Clone(rep.GivenUp)
+	for i := range rep.Replaced {
+		ids = append(ids, rep.Replaced[i].Old)
 	}
 	if len(ids) == 0 {
 		return

@@ -256,6 +256,127 @@ func (r *aheadRig) spoilHeader(id snapshotter.ID) (undo func()) {
 	}
 }
 
+// damageHead leaves a share with two snapshots, an upload that waits, and a rename of a file that only the head has, whose header is
+// damaged until undo is called.
+func (r *aheadRig) damageHead() (head snapshotter.ID, undo func()) {
+	r.t.Helper()
+	r.close(r.upload("/f", randomData(1, 1<<20)))
+	r.head()
+	r.close(r.upload("/h", []byte("two")))
+	head = r.head()
+	r.close(r.upload("/g", []byte("three")))
+	if err := r.sess.Rename(r.t.Context(), "/h", "/k", false); err != nil {
+		r.t.Fatal(err)
+	}
+	return head, r.spoilHeader(head)
+}
+
+// waits checks that nothing is committed for a head that is damaged, which nobody calls removed.
+func (r *aheadRig) waits() {
+	r.t.Helper()
+	for range 2 {
+		if _, err := r.commit(); !errors.Is(err, snapshotter.ErrDamaged) || strings.Contains(err.Error(), "removed") {
+			r.t.Fatalf("commit: %v, want %v and nothing that was removed", err, snapshotter.ErrDamaged)
+		}
+	}
+}
+
+// continues commits, which must be upon a snapshot.
+func (r *aheadRig) continues(parent snapshotter.ID) {
+	r.t.Helper()
+	snap, err := r.snaps.Snapshot(r.t.Context(), r.head())
+	if err != nil || snap.Parent != parent {
+		r.t.Errorf("the next snapshot continues %s, %v; want %s", snap.Parent, err, parent)
+	}
+}
+
+// giveUp gives a snapshot up.
+func (r *aheadRig) giveUp(id snapshotter.ID) {
+	r.t.Helper()
+	cfg := snapshotter.ScrubConfig{Dir: r.t.TempDir(), Scope: snapshotter.ScrubAll, GiveUp: []string{id.String()}}
+	if rep, err := r.snaps.Scrub(r.t.Context(), cfg); err != nil || !slices.Equal(rep.GivenUp, []snapshotter.ID{id}) {
+		r.t.Fatalf("given up: %v, %v; want %s", rep.GivenUp, err, id)
+	}
+}
+
+// TestHeadDamaged spoils the header of the head: nobody has removed it, so its share goes back to no older snapshot, but waits until the header is
+// there again, or the head is given up.
+func TestHeadDamaged(t *testing.T) {
+	all := map[string][]byte{"/f": randomData(1, 1<<20), "/g": []byte("three"), "/k": []byte("two")}
+	t.Run("at start", func(t *testing.T) {
+		r := newAheadRig(t, storetest.Plaintext)
+		head, undo := r.damageHead()
+		r.restart()
+		r.waits()
+		undo()
+		r.restart()
+		r.continues(head)
+		r.expect(all)
+	})
+	t.Run("running", func(t *testing.T) {
+		r := newAheadRig(t, storetest.Plaintext)
+		head, undo := r.damageHead()
+		r.losePackfile(1 << 20) // so that the headers are read again
+		r.waits()
+		undo()
+		r.restart()
+		r.continues(head)
+		r.expect(map[string][]byte{"/g": all["/g"], "/k": all["/k"]})
+	})
+	for _, restarts := range []bool{false, true} {
+		t.Run(fmt.Sprintf("given up, restarts %v", restarts), func(t *testing.T) {
+			r := newAheadRig(t, storetest.Plaintext)
+			head, _ := r.damageHead()
+			before, err := r.snaps.Snapshot(t.Context(), head)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.restart()
+			r.waits()
+			r.giveUp(head)
+			if restarts {
+				r.restart()
+			}
+			r.continues(before.Parent)
+			r.expect(map[string][]byte{"/f": all["/f"], "/g": all["/g"]})
+		})
+	}
+	t.Run("given up, nothing waits", func(t *testing.T) {
+		r := newAheadRig(t, storetest.Plaintext)
+		r.close(r.upload("/f", all["/f"]))
+		before := r.head()
+		r.close(r.upload("/h", []byte("two")))
+		head := r.head()
+		r.spoilHeader(head)
+		r.restart()
+		r.giveUp(head)
+		if err := r.sys.Reopen(t.Context(), []snapshotter.ID{head}); err != nil {
+			t.Fatal(err)
+		}
+		r.close(r.upload("/g", all["/g"]))
+		r.continues(before)
+		r.expect(map[string][]byte{"/f": all["/f"], "/g": all["/g"]})
+	})
+}
+
+// losePackfile removes the packfile of about a size from the store.
+func (r *aheadRig) losePackfile(size int64) {
+	r.t.Helper()
+	list, err := filepath.Glob(filepath.Join(strings.TrimPrefix(r.store.Location(), "fs://"), "packfiles", "*", "*"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, path := range list {
+		if fi, err := os.Stat(path); err != nil || fi.Size() > size && fi.Size() < size+size/4 {
+			if err := errors.Join(err, os.Remove(path)); err != nil {
+				r.t.Fatal(err)
+			}
+			return
+		}
+	}
+	r.t.Fatalf("no packfile of about %d bytes", size)
+}
+
 // TestLostReply has a commit fail although its state was put, a moment after snapshots were listed: there is one snapshot
 // of its changes when it was tried again.
 func TestLostReply(t *testing.T) {
