@@ -226,18 +226,25 @@ func (s *share) reapply(ctx context.Context, t *tree, o *op, set uint64, lenient
 	if err == nil || !lenient {
 		return next, err
 	}
-	switch KindOf(err) {
-	case KindNotExist, KindNotDir, KindExist, KindNotEmpty, KindIsDir, KindInvalid:
-	default:
+	if !isMisfit(err) {
 		return nil, err
 	}
 	if o.kind == opPut || o.kind == opMkdir || o.kind == opSymlink {
-		if next, err := t.withParents(ctx, o, set); err == nil {
-			return next, nil
+		if next, err := t.withParents(ctx, o, set); err == nil || !isMisfit(err) {
+			return next, err
 		}
 	}
 	s.log.Warn("a change has lost what it was about", "share", s.name, "op", o.kind.String(), "err", err)
 	return t, nil
+}
+
+// isMisfit reports whether err, of apply, says that the tree is another one than the operation needs, not that it cannot be read.
+func isMisfit(err error) bool {
+	switch KindOf(err) {
+	case KindNotExist, KindNotDir, KindExist, KindNotEmpty, KindIsDir, KindInvalid:
+		return true
+	}
+	return false
 }
 
 // withParents applies o after making the directories above it that are missing.

@@ -3,6 +3,7 @@ package vfs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,6 +53,61 @@ func TestHeadRemovedFromStore(t *testing.T) {
 				t.Errorf("live tree (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// failingView lacks a name, and fails from the second look-up of it on.
+type failingView struct {
+	View
+	name   string
+	err    error
+	looked int
+}
+
+func (v *failingView) Lstat(ctx context.Context, path string) (snapshotter.Entry, error) {
+	if path == v.name {
+		if v.looked++; v.looked > 1 {
+			return snapshotter.Entry{}, v.err
+		}
+	}
+	return v.View.Lstat(ctx, path)
+}
+
+// What an upload needs is not in a lower head, and then the store fails: the upload is tried again, not dropped.
+func TestReapplyWhileStoreFails(t *testing.T) {
+	repo := newMemRepository()
+	sys := openTestSystem(t, t.TempDir(), repo)
+	defer closeSystem(t, sys)
+	s := testShare(t, sys)
+	mustDo(t, s, put(t, s, "/f", "one"))
+	head := commitShare(t, s)
+	for _, fails := range []error{nil, snapshotter.ErrUnavailable, snapshotter.ErrDamaged, context.Canceled} {
+		for _, o := range []*op{
+			put(t, s, "/d/e/new", "two"), {kind: opMkdir, name: Name{"/d/e/new"}}, {kind: opSymlink, name: Name{"/d/e/new"}, target: "x"},
+		} {
+			t.Run(fmt.Sprintf("%v: %v", o.kind, fails), func(t *testing.T) {
+				base, err := repo.View(t.Context(), head)
+				wantNil(t, "view", err)
+				defer func() { wantNil(t, "close", base.Close()) }()
+				view := base
+				if fails != nil {
+					view = &failingView{View: base, name: "/d", err: fails}
+				}
+				above, err := newTree(t.Context(), head, view, time.Now())
+				wantNil(t, "tree", err)
+				got, err := s.reapply(t.Context(), above, o, 1, true)
+				switch {
+				case fails != nil:
+					if !errors.Is(err, fails) {
+						t.Errorf("got %v, want %v", err, fails)
+					}
+				default:
+					wantNil(t, "reapply", err)
+					_, err = got.lookup(t.Context(), o.name)
+					wantNil(t, "look up", err)
+				}
+			})
+		}
 	}
 }
 
