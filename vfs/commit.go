@@ -49,7 +49,7 @@ func (s *share) commitOldest(ctx context.Context) (bool, error) {
 	})
 	done := committedRecord{
 		upTo: uint64(set.upTo), id: last.id, sequence: last.sequence,
-		time: last.time, suffix: last.suffix,
+		time: last.time, suffix: last.suffix, lenient: last.lenient,
 	}
 	// Without a snapshot nothing would tell a restart that files are missing on purpose.
 	if real || set.leftOut > 0 {
@@ -161,7 +161,7 @@ func (s *share) advance(ctx context.Context, set *changeSet, done committedRecor
 	if err != nil {
 		return err
 	}
-	r.lenient = r.tree.lossy()
+	r.lenient = r.tree.lossy() || done.lenient
 	// Only the next set is put above the new head, and the live tree when none is sealed:
 	// trees above older heads stay right, and many sets cost no more than their changes.
 	// Most of the replay happens beside the sequencer; it then only adds the newest.
@@ -181,6 +181,7 @@ func (s *share) advance(ctx context.Context, set *changeSet, done committedRecor
 			return err
 		}
 		done.version = s.seq.version
+		done.lenient = done.lenient && (next.sealed || len(next.ops) > 0) // what comes is accepted over this head
 		s.mu.Lock()
 		s.ledger.sealed = slices.Delete(s.ledger.sealed, 0, 1)
 		s.ledger.last = done
@@ -263,11 +264,14 @@ func (r *rebase) replay(ctx context.Context, s *share, sets []setOps) error {
 }
 
 // hide returns t without the changes at names: the file or link that the head has there
-// shows.
+// shows. Above another head than they were made over there may be no such directory, and then no such change.
 func (t *tree) hide(ctx context.Context, names []Name) (*tree, error) {
 	for _, name := range names {
 		out, dir, err := t.edit(ctx, name.Parent())
-		if err != nil {
+		switch {
+		case err != nil && isMisfit(err):
+			continue
+		case err != nil:
 			return nil, err
 		}
 		below, err := t.baseChild(ctx, dir, name.Base())

@@ -12,10 +12,7 @@ import (
 // headless is why what is pending in a share is not above its head: something of the head that it needs could not be read at
 // the start. Until it can, the share has its sets without trees, shows nothing but its history, and takes no changes: what
 // they would be about is not known. The committer looks for the head as it tries to commit.
-type headless struct {
-	err     error
-	lenient bool // as of rebase: the changes were accepted over another head
-}
+type headless struct{ err error }
 
 // refusal is what whoever wants to change something is told.
 func (h *headless) refusal(op string, name Name) error {

@@ -143,28 +143,58 @@ func without(all map[string]string, name string) map[string]string {
 	return out
 }
 
-// The head is removed while a share waits for it: the share goes on from what is left.
+// The head is removed while a share waits for it: the share goes on from what is left, after a restart too, before anything is committed.
 func TestUnreadHeadRemoved(t *testing.T) {
-	dir, repo := t.TempDir(), newMemRepository()
-	sys := openTestSystem(t, dir, repo)
-	s := testShare(t, sys)
-	mustDo(t, s, put(t, s, "/f", "one"))
-	commitShare(t, s)
-	mustDo(t, s, &op{kind: opMkdir, name: Name{"/d"}})
-	head := commitShare(t, s)
-	mustDo(t, s, put(t, s, "/d/new", "two"))
-	crash(t, sys)
+	for _, tt := range []struct {
+		name                      string
+		attempt, restart, unreads bool // in this order: unreads is of a start that cannot read what it needs of what is left
+	}{
+		{name: "running"},
+		{name: "restarted", restart: true},
+		{name: "restarted after an attempt", attempt: true, restart: true},
+		{name: "what is left cannot be read", restart: true, unreads: true},
+		{name: "what is left cannot be read after an attempt", attempt: true, restart: true, unreads: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, repo := t.TempDir(), newMemRepository()
+			sys := openTestSystem(t, dir, repo)
+			s := testShare(t, sys)
+			mustDo(t, s, put(t, s, "/f", "one"))
+			commitShare(t, s)
+			mustDo(t, s, &op{kind: opMkdir, name: Name{"/d"}})
+			head := commitShare(t, s)
+			mustDo(t, s, put(t, s, "/d/new", "two"))
+			crash(t, sys)
 
-	repo.Lack(head)
-	sys = openTestSystem(t, dir, repo)
-	defer func() { closeSystem(t, sys) }()
-	s = testShare(t, sys)
-	want(t, "waits", s.headless.Load() != nil, true)
-	repo.Lack(snapshotter.ID{})
-	repo.Remove(head)
-	all := map[string]string{"/f": "one", "/d": "dir", "/d/new": "two"}
-	want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), all)
-	want(t, "live tree", contents(t, s), all)
+			repo.Lack(head)
+			sys = openTestSystem(t, dir, repo)
+			s = testShare(t, sys)
+			want(t, "waits", s.headless.Load() != nil, true)
+			repo.Remove(head)
+			repo.Lack(snapshotter.ID{})
+			if tt.attempt {
+				wantNil(t, "between", s.committer.between(t.Context(), func(ctx context.Context) error {
+					return s.committer.attempt(ctx, "") // it seals nothing
+				}))
+				want(t, "waits after an attempt", s.headless.Load() != nil, false)
+			}
+			if tt.restart {
+				crash(t, sys)
+				if tt.unreads {
+					repo.FailName("/d", snapshotter.ErrUnavailable)
+				}
+				sys = openTestSystem(t, dir, repo)
+				s = testShare(t, sys)
+				want(t, "waits after a restart", s.headless.Load() != nil, tt.unreads)
+				want(t, "pending", s.status().Changes, 1)
+				repo.FailName("/d", nil)
+			}
+			defer func() { closeSystem(t, sys) }()
+			all := map[string]string{"/f": "one", "/d": "dir", "/d/new": "two"}
+			want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), all)
+			want(t, "live tree", contents(t, s), all)
+		})
+	}
 }
 
 // A share whose head was made anew while it waited for it goes on at once.

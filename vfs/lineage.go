@@ -80,15 +80,14 @@ func (s *share) madeBefore(ctx context.Context, set *changeSet, last committedRe
 
 // findHead compares the journal's last commit with the store's lineage, for recovery: the
 // process may have died between the two, or the head may have been removed since. away
-// reports that the store could not be asked; replaced, that the head is another one than
-// the journal's operations were accepted over.
-func (s *share) findHead(ctx context.Context) (away, replaced bool, err error) {
+// reports that the store could not be asked.
+func (s *share) findHead(ctx context.Context) (away bool, err error) {
 	newest, there, err := s.newest(ctx)
 	if errors.Is(err, snapshotter.ErrUnavailable) || errors.Is(err, snapshotter.ErrBusy) {
-		return true, false, nil
+		return true, nil
 	}
 	if err != nil {
-		return false, false, err
+		return false, err
 	}
 	last := &s.ledger.last
 	switch {
@@ -97,17 +96,19 @@ func (s *share) findHead(ctx context.Context) (away, replaced bool, err error) {
 		*last = committedRecord{
 			upTo: newest.Journal, id: newest.ID, sequence: newest.Sequence,
 			time: newest.Time, suffix: newest.Suffix, version: last.version,
+			// The set may have been put above another head than the journal's, and what comes after it was accepted over that one.
+			lenient: last.lenient || !there && !last.id.IsZero(),
 		}
-		return false, false, nil
+		return false, nil
 	case last.id.IsZero() || there:
-		return false, false, nil
+		return false, nil
 	}
 	if s.damagedHead(ctx) != nil {
-		return false, false, nil // headTree stands in for it, and says why
+		return false, nil // headTree stands in for it, and says why
 	}
 	s.logRemovedHead(newest)
-	last.id = newest.ID
-	return false, true, nil
+	last.id, last.lenient = newest.ID, true
+	return false, nil
 }
 
 // logRemovedHead says that somebody took the head out of the store. What it alone held is
@@ -171,7 +172,8 @@ func (s *share) rebaseAll(r *rebase, head snapshotter.ID) error {
 		return err
 	}
 	s.mu.Lock()
-	s.ledger.last.id = head
+	last := &s.ledger.last
+	last.id, last.lenient = head, last.lenient || r.lenient
 	for _, set := range s.ledger.sealed {
 		set.tree, set.leftOut = r.sealed[set], 0 // what was left out shows again
 	}
@@ -208,10 +210,7 @@ func (s *share) reopenHead(ctx context.Context) error {
 	if r.tree, err = s.openHead(ctx, head); err != nil {
 		return err
 	}
-	r.lenient = r.tree.lossy()
-	if h := s.headless.Load(); h != nil {
-		r.lenient = r.lenient || h.lenient
-	}
+	r.lenient = r.tree.lossy() || s.head().lenient
 	if err := r.replay(ctx, s, s.setsAfter(nil)); err != nil {
 		return err
 	}

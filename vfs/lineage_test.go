@@ -56,6 +56,99 @@ func TestHeadRemovedFromStore(t *testing.T) {
 	}
 }
 
+// Sets pend when the head is removed. Each is put above the snapshot of the one before it, which lacks as well what only the head
+// held: in the same process, after a restart, and when the note of a commit was lost.
+func TestHeadRemovedBelowSets(t *testing.T) {
+	for _, tt := range []struct {
+		name                        string
+		replace, lose, commit, dies bool // before all is committed, in this order: lose loses what is noted
+	}{
+		{name: "running"},
+		{name: "at start", dies: true},
+		{name: "the head was replaced", replace: true, dies: true},
+		{name: "a set was committed", commit: true, dies: true},
+		{name: "a set was committed, and nothing noted", lose: true, commit: true, dies: true},
+		{name: "the head was replaced, and a set was committed and not noted", replace: true, lose: true, commit: true, dies: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, repo, faulty := t.TempDir(), newMemRepository(), disktest.NewFaulty(disk.OS{})
+			sys := openTestSystem(t, dir, repo, func(c *Config) { c.Disk = faulty })
+			s := testShare(t, sys)
+			mustDo(t, s, put(t, s, "/kept", "one"))
+			commitShare(t, s)
+			mustDo(t, s, &op{kind: opMkdir, name: Name{"/d"}})
+			mustDo(t, s, put(t, s, "/f", "gone"))
+			head := commitShare(t, s)
+			for _, set := range [][]*op{
+				{put(t, s, "/a", "two")},
+				{put(t, s, "/d/new", "three"), {kind: opRename, name: Name{"/f"}, to: Name{"/g"}}},
+				{put(t, s, "/d/last", "four"), {kind: opSetattr, name: Name{"/g"}, mask: setMode, attr: snapshotter.Attr{Mode: 0o600}}},
+			} {
+				wantNil(t, "seal", s.seal(t.Context(), "test")) // the last one stays open
+				for _, o := range set {
+					mustDo(t, s, o)
+				}
+			}
+			want(t, "sealed", s.pendingSets(), 2)
+			repo.Remove(head)
+			wantNil(t, "between", s.committer.between(t.Context(), func(ctx context.Context) error {
+				if tt.replace {
+					replaced, err := s.replaceHead(ctx)
+					wantNil(t, "replace", err)
+					want(t, "replaced", replaced, true)
+				}
+				if tt.lose {
+					faulty.Add(disktest.Fault{Ops: disktest.OpWrite | disktest.OpCreate, Path: "*.wal*", Err: syscall.EIO})
+				}
+				if tt.commit {
+					_, err := s.commitNext(ctx)
+					wantNil(t, "commit", err)
+					want(t, "sealed after a commit", s.pendingSets(), 1)
+				}
+				return nil
+			}))
+			if tt.dies {
+				crash(t, sys)
+				sys = openTestSystem(t, dir, repo)
+				s = testShare(t, sys)
+			}
+			defer func() { closeSystem(t, sys) }()
+			all := map[string]string{"/kept": "one", "/a": "two", "/d": "dir", "/d/new": "three", "/d/last": "four"}
+			want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), all)
+			want(t, "live tree", contents(t, s), all)
+			want(t, "snapshots", repo.Counts().Commits, 5)
+			want(t, "what comes may lack what it is about", s.head().lenient, false)
+		})
+	}
+}
+
+// The directory of a file that waits for its rename went with the head: the file is where it can be, and the set without it is committed.
+func TestHeadRemovedBelowCarried(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart %v", restart), func(t *testing.T) {
+			dir, repo := t.TempDir(), newMemRepository()
+			sys := openTestSystem(t, dir, repo)
+			s := testShare(t, sys)
+			mustDo(t, s, &op{kind: opMkdir, name: Name{"/d"}})
+			head := commitShare(t, s)
+			mustDo(t, s, put(t, s, "/a", "one"))
+			mustDo(t, s, &op{kind: opRename, name: Name{"/a"}, to: Name{"/d/b.part"}})
+			mustDo(t, s, put(t, s, "/c", "two"))
+			wantNil(t, "seal", s.seal(t.Context(), "test"))
+			repo.Remove(head)
+			if restart {
+				crash(t, sys)
+				sys = openTestSystem(t, dir, repo)
+				s = testShare(t, sys)
+			}
+			defer func() { closeSystem(t, sys) }()
+			all := map[string]string{"/a": "one", "/c": "two", "/d": "dir", "/d/b.part": "one"}
+			want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), without(all, "/d/b.part"))
+			want(t, "live tree", contents(t, s), all)
+		})
+	}
+}
+
 // failingView lacks a name, and fails from the second look-up of it on.
 type failingView struct {
 	View

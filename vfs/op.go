@@ -24,6 +24,7 @@ const (
 	opPartialGone                   // a partial expired, was resumed to its end or discarded
 	opTorn                          // user's overwrite of the file at name is under way, or was cut off
 	opWhole                         // user has sent the whole file at name, which has it already
+	opLenient                       // opCommitted with commit.lenient; in records only
 )
 
 // attrMask says which fields of op.attr an opSetattr sets.
@@ -102,6 +103,7 @@ type committedRecord struct {
 	time     time.Time // of the snapshot, for unique view names
 	suffix   int
 	version  uint64 // the highest version number given so far
+	lenient  bool   // as of rebase: what pends was accepted over another head
 }
 
 // partial is an upload that has not been completed: of a live handle (a checkpoint, in

@@ -26,7 +26,11 @@ var errRecord = errors.New("malformed journal record")
 // encode returns the record of o.
 func (o *op) encode() []byte {
 	e := &encoder{b: make([]byte, 0, 128+len(o.name.s)+o.inlineLen())}
-	e.b = append(e.b, recordFormat, byte(o.kind))
+	kind := o.kind
+	if kind == opCommitted && o.commit.lenient {
+		kind = opLenient
+	}
+	e.b = append(e.b, recordFormat, byte(kind))
 	e.time(o.time)
 	e.str(o.user)
 	e.str(o.protocol)
@@ -149,8 +153,9 @@ func decodeRecord(b []byte) (*op, []byte, error) {
 		o.version = d.uint()
 	case opSeal:
 		o.reason = d.str()
-	case opCommitted:
-		o.commit = &committedRecord{upTo: d.uint()}
+	case opCommitted, opLenient:
+		o.commit = &committedRecord{upTo: d.uint(), lenient: o.kind == opLenient}
+		o.kind = opCommitted
 		o.commit.id = d.id()
 		o.commit.sequence = d.uint()
 		o.commit.time = d.time()

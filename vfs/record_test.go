@@ -34,6 +34,7 @@ func sampleOps() []*op {
 		{kind: opLink, name: Name{"/a"}, to: Name{"/b"}, version: 11, time: at},
 		{kind: opSeal, reason: "close", time: at},
 		{kind: opCommitted, time: at, commit: &committedRecord{upTo: 99, id: id, sequence: 3, time: at, suffix: 2, version: 11}},
+		{kind: opCommitted, time: at, commit: &committedRecord{upTo: 99, id: id, sequence: 3, time: at, suffix: 2, version: 11, lenient: true}},
 		{kind: opPartial, time: at, partial: &partial{name: Name{"/p"}, user: "bob", spool: 4, size: 15, extents: xs[:1], base: base, time: at}},
 		{kind: opPartialGone, time: at, partial: &partial{name: Name{"/p"}, user: "bob"}},
 		{kind: opTorn, name: Name{"/a"}, time: at, user: "bob"},
@@ -73,6 +74,21 @@ func TestRecordRoundTrip(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Notes of commits are as they were before any said that it is lenient, and one that does stops a gateway that does not know of it.
+func TestCommittedRecord(t *testing.T) {
+	rec := []byte{recordFormat, 9, 0, 0, 0, 99} // kind; no time, user, protocol; position
+	id := snapshotter.ID{1, 2, 3}
+	rec = append(append(rec, id[:]...), 3, 0, 2, 11) // sequence, no time, suffix, version
+	o := &op{kind: opCommitted, commit: &committedRecord{upTo: 99, id: id, sequence: 3, suffix: 2, version: 11}}
+	want(t, "record", o.encode(), rec)
+	got, err := decodeOp(rec)
+	wantNil(t, "decode", err)
+	want(t, "lenient", got.commit.lenient, false)
+	o.commit.lenient = true
+	rec[1] = 14
+	want(t, "lenient record", o.encode(), rec)
 }
 
 // Every cut and every unknown format is an error, never a shorter record.

@@ -164,7 +164,7 @@ func (s *share) closeFiles() error {
 
 // recover replays the journal over the head.
 func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) error {
-	away, replaced, err := s.findHead(ctx)
+	away, err := s.findHead(ctx)
 	if err != nil {
 		return err
 	}
@@ -176,7 +176,7 @@ func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) erro
 	if err != nil {
 		return err
 	}
-	live, err := s.replay(ctx, t, ops, replaced || t.lossy())
+	live, err := s.replay(ctx, t, ops, s.ledger.last.lenient || t.lossy())
 	if err != nil {
 		return err
 	}
@@ -280,7 +280,7 @@ func (s *share) replay(ctx context.Context, t *tree, ops []replayed, lenient boo
 		s.intake.made(1)
 	}
 	if unread != nil {
-		s.behead(&headless{unread, lenient})
+		s.behead(&headless{unread})
 	} else {
 		s.live.Store(t)
 	}
