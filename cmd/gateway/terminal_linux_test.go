@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -43,6 +44,35 @@ func TestPasswordPromptInterrupted(t *testing.T) {
 		if !echoes(t, tty) {
 			t.Errorf("%v: the terminal does not echo any more", sig)
 		}
+	}
+}
+
+// TestPullQuestionInterrupted: a signal ends a question for a password, too, and whoever sits there gets a terminal back that shows
+// what is typed.
+func TestPullQuestionInterrupted(t *testing.T) {
+	t.Parallel()
+	_, gateway := importedShare(t, map[string]string{"tree/a": "a"})
+	tty := openTerminal(t)
+	cmd := gateway("pull", "ftp://alice@127.0.0.1:1/", "--name", "x", "--tls", "off")
+	cmd.Stdin, cmd.Stderr = tty, tty
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill := time.AfterFunc(readyLimit, func() { _ = cmd.Process.Kill() }) // one that goes on
+	defer kill.Stop()
+	_, err := proctest.Wait(t.Context(), readyLimit, func() bool { return !echoes(t, tty) })
+	if err != nil {
+		t.Errorf("it does not ask: %v", err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait() // the state tells
+	if got := cmd.ProcessState.ExitCode(); got != statusFailure {
+		t.Errorf("it ends with %v", cmd.ProcessState)
+	}
+	if !echoes(t, tty) {
+		t.Error("the terminal does not echo any more")
 	}
 }
 

@@ -8,4 +8,6 @@ import "golang.org/x/sys/unix"
 const (
 	getTerminal = unix.TIOCGETA
 	setTerminal = unix.TIOCSETA
+	// setTerminalAfresh drops what was typed and not read, too.
+	setTerminalAfresh = unix.TIOCSETAF
 )

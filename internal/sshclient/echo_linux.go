@@ -6,4 +6,6 @@ import "golang.org/x/sys/unix"
 const (
 	getTerminal = unix.TCGETS
 	setTerminal = unix.TCSETS
+	// setTerminalAfresh drops what was typed and not read, too.
+	setTerminalAfresh = unix.TCSETSF
 )

@@ -3,10 +3,12 @@ package sshclient
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -79,8 +81,8 @@ func readSecret(file string) ([]byte, error) {
 }
 
 // AskOn returns a function for Secret.Ask that asks on a terminal without echo, or nil when
-// in is no terminal. The question goes to out. A context that ends does not end the wait for
-// a person's Return key; the answer is then dropped.
+// in is no terminal. The question goes to out. When ctx ends the function returns its error, soon: what was typed by then is
+// dropped, and the terminal is as it was, for whoever uses it next.
 func AskOn(in *os.File, out io.Writer) func(ctx context.Context, question string) ([]byte, error) {
 	if in == nil || !term.IsTerminal(int(in.Fd())) {
 		return nil
@@ -94,29 +96,55 @@ func AskOn(in *os.File, out io.Writer) func(ctx context.Context, question string
 		if err != nil {
 			return nil, err
 		}
-		defer restore()
 		fmt.Fprintf(out, "%s: ", question)
-		answer, err := term.ReadPassword(int(in.Fd()))
-		fmt.Fprintln(out)
-		if err != nil {
+		defer fmt.Fprintln(out)
+		if err := awaitLine(ctx, int(in.Fd())); err != nil {
+			restore(setTerminalAfresh)
 			return nil, err
 		}
-		return answer, ctx.Err()
+		defer restore(setTerminal)
+		return term.ReadPassword(int(in.Fd()))
 	}
 }
 
-// noEcho has a terminal not show what is typed until restore is called.
-func noEcho(fd int) (restore func(), err error) {
+// answerPoll is between two looks whether an answer is still wanted.
+const answerPoll = 50 * time.Millisecond
+
+// awaitLine waits until a terminal has a line to read, or the end of ctx, whose error it returns. A read itself cannot be ended,
+// and one that is left behind would take the answer to the next question.
+func awaitLine(ctx context.Context, fd int) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var lines unix.FdSet // not poll: that knows no terminals on macOS
+		lines.Set(fd)
+		wait := unix.NsecToTimeval(int64(answerPoll))
+		n, err := unix.Select(fd+1, &lines, nil, nil, &wait)
+		switch {
+		case n > 0:
+			return ctx.Err()
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return err
+		}
+	}
+}
+
+// noEcho has a terminal not show what is typed, and give whole lines, until restore is called with setTerminal, or with
+// setTerminalAfresh to have it forget what was typed and not read.
+func noEcho(fd int) (restore func(how uint), err error) {
 	before, err := unix.IoctlGetTermios(fd, getTerminal)
 	if err != nil {
 		return nil, err
 	}
 	quiet := *before
 	quiet.Lflag &^= unix.ECHO
+	quiet.Lflag |= unix.ICANON | unix.ISIG
+	quiet.Iflag |= unix.ICRNL
 	if err := unix.IoctlSetTermios(fd, setTerminal, &quiet); err != nil {
 		return nil, err
 	}
-	return func() { _ = unix.IoctlSetTermios(fd, setTerminal, before) }, nil
+	return func(how uint) { _ = unix.IoctlSetTermios(fd, how, before) }, nil
 }
 
 // readLimited reads a file of at most limit bytes.
