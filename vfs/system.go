@@ -360,7 +360,11 @@ func (s *share) housekeep(ctx context.Context) {
 // close commits what is pending until ctx ends and stops the share.
 func (s *share) close(ctx context.Context) error {
 	if s.source == nil {
-		if err := s.committer.request(ctx, "shutdown"); err != nil {
+		err := ctx.Err() // a commit would only be begun
+		if err == nil {
+			err = s.committer.request(ctx, "shutdown")
+		}
+		if st := s.policyState(); err != nil && st.changes+st.sealed > 0 {
 			// The changes are in the journal: the next start commits them.
 			s.log.Warn("not everything is committed, the next start goes on with it", "share", s.name, "err", err)
 		}

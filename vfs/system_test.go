@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -133,4 +134,33 @@ func TestIDIsDurableAfterAKill(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(dest, "share-id"))
 	wantNil(t, "read", err)
 	want(t, "id after a power loss", string(data), made+"\n")
+}
+
+// TestCloseAtOnce: with a context that has ended nothing is committed, and that is told if there is something to commit.
+func TestCloseAtOnce(t *testing.T) {
+	dir, repo := t.TempDir(), newMemRepository()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	var log logtest.Buffer
+	logged := func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }
+	sys := openTestSystem(t, dir, repo, logged)
+	wantNil(t, "close", sys.Close(ended))
+	if text := log.String(); strings.Contains(text, "level=WARN") {
+		t.Errorf("of nothing it says: %s", text)
+	}
+	sys = openTestSystem(t, dir, repo, logged)
+	visit(t, sys, "u", PermFull, "/").put("/f", "acknowledged")
+	wantNil(t, "close", sys.Close(ended))
+	if text := log.String(); !strings.Contains(text, "not everything is committed") {
+		t.Errorf("of what waits it says: %s", text)
+	}
+	if list, err := repo.Snapshots(t.Context(), "s"); err != nil || len(list) > 0 {
+		t.Errorf("committed: %v, %v", list, err)
+	}
+	closeSystem(t, openTestSystem(t, dir, repo))
+	list, err := repo.Snapshots(t.Context(), "s")
+	if err != nil || len(list) != 1 {
+		t.Fatalf("the next end commits %v, %v", list, err)
+	}
+	want(t, "committed", viewContents(t, repo, list[0].ID)["/f"], "acknowledged")
 }

@@ -12,10 +12,18 @@ import (
 // errInterrupted ends a command that somebody has ended.
 var errInterrupted = errors.New("interrupted")
 
+// untilSignal returns a context that SIGINT and SIGTERM end; stop must be called. One of them ends it in order; another
+// one ends the process at once, as something may not answer any more that the order needs.
+func untilSignal(ctx context.Context) (_ context.Context, stop context.CancelFunc) {
+	ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
 // interruptible runs a command with a context that SIGINT and SIGTERM end. When it has ended for that, whatever it
 // was doing then, the error is that name was interrupted, with the hint; a command that has said so itself keeps its own.
 func interruptible(ctx context.Context, name, hint string, do func(context.Context) error) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal(ctx)
 	defer stop()
 	err := do(ctx)
 	if err == nil || ctx.Err() == nil || errors.Is(err, errInterrupted) {

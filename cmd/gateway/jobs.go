@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -284,7 +281,7 @@ func (p *program) runJob(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal(ctx)
 	defer stop()
 	line, began := terminal(p.stderr), false
 	rep, err := control.Call(ctx, cfg.DataDir, control.Request{Op: control.OpRunJob, Job: name}, func(r control.Reply) error {

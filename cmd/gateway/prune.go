@@ -188,7 +188,8 @@ func (p *program) runPrune(ctx context.Context, cfg *config.Config, named *confi
 	return list, sum, p.withKeeperOf(ctx, cfg, named, do)
 }
 
-// withKeeper opens the gateway, as serve would, for what writes.
+// withKeeper opens the gateway, as serve would, for what writes. At the end it commits what waits, unless ctx has ended:
+// it is in the journal, and whoever has interrupted a command does not wait for it.
 func (p *program) withKeeper(ctx context.Context, cfg *config.Config, do func(*keeper) error) error {
 	var level slog.LevelVar
 	log := p.logger(cfg, &level)
@@ -197,7 +198,7 @@ func (p *program) withKeeper(ctx context.Context, cfg *config.Config, do func(*k
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(g.openKeeper(p)), g.close(context.WithoutCancel(ctx)))
+	return errors.Join(do(g.openKeeper(p)), g.close(ctx))
 }
 
 // withKeeperOf does so, and opens the store that is meant, if it is another than the one that is served.

@@ -44,6 +44,7 @@ const readyLimit = 60 * time.Second
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
+		"blocked": blockedCommand,
 		"gateway": func() {
 			p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, cheapKDF: true, clocks: scriptClocks()}
 			os.Exit(p.run(context.Background(), os.Args[1:]))

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -85,7 +83,7 @@ func (p *program) sync(c *cobra.Command, f syncFlags, args []string) error {
 			hint: "--from names the store that has the snapshots, which is " + config.DefaultStore + " unless it is given; --to another one",
 		}
 	}
-	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := untilSignal(c.Context())
 	defer stop()
 	var level slog.LevelVar
 	log := p.logger(cfg, &level)

@@ -10,8 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"os"
-	"os/signal"
 	"strings"
 	"syscall"
 	"time"
@@ -90,9 +88,8 @@ func (p *program) look(c *cobra.Command, args []string, f *viewFlags, do func(co
 	}
 	if !f.endAtOnce {
 		var stop context.CancelFunc
-		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+		ctx, stop = untilSignal(ctx)
 		defer stop()
-		context.AfterFunc(ctx, stop) // another signal ends it at once
 	}
 	asked, err := p.askRunning(ctx, cfg, f, commandLine(c, args))
 	if asked == nil {

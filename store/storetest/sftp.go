@@ -29,6 +29,7 @@ type SFTPServer struct {
 	addr     string
 	password string // the file of it
 	fail     atomic.Pointer[func(name string) error]
+	failPut  atomic.Pointer[func(name string) error]
 	hangUp   atomic.Pointer[string]
 	read     atomic.Int64 // bytes of files
 	tasks    sync.WaitGroup
@@ -86,6 +87,16 @@ func (s *SFTPServer) FailReads(fail func(name string) error) {
 		return
 	}
 	s.fail.Store(&fail)
+}
+
+// FailWrites sets what decides whether a file of the store may be written, whose name is a temporary one in the directory that
+// it has in the store; nil lets all be written. It may block, as a server that does not get on.
+func (s *SFTPServer) FailWrites(fail func(name string) error) {
+	if fail == nil {
+		s.failPut.Store(nil)
+		return
+	}
+	s.failPut.Store(&fail)
 }
 
 // HangUpAt has the server end a connection that is to read a file of the store; "" is none.
@@ -206,7 +217,7 @@ func (s *SFTPServer) serve(conn net.Conn) {
 				s.tasks.Go(func() {
 					defer ch.Close()
 					h := s.handlers
-					h.FileGet = failingReads{h.FileGet, s, conn}
+					h.FileGet, h.FilePut = failingReads{h.FileGet, s, conn}, failingWrites{h.FilePut, s}
 					_ = sftp.NewRequestServer(ch, h).Serve() // it ends with the connection
 				})
 			}
@@ -261,4 +272,20 @@ func (r failingReader) ReadAt(p []byte, off int64) (int, error) {
 	n, err := r.ReaderAt.ReadAt(p, off)
 	r.s.read.Add(int64(n))
 	return n, err
+}
+
+// failingWrites opens files for writing, unless that is to fail.
+type failingWrites struct {
+	sftp.FileWriter
+	s *SFTPServer
+}
+
+// Filewrite implements sftp.FileWriter.
+func (f failingWrites) Filewrite(r *sftp.Request) (io.WriterAt, error) {
+	if fail := f.s.failPut.Load(); fail != nil {
+		if err := (*fail)(strings.TrimPrefix(r.Filepath, sftpRoot+"/")); err != nil {
+			return nil, err
+		}
+	}
+	return f.FileWriter.Filewrite(r)
 }
