@@ -21,12 +21,13 @@ func untilSignal(ctx context.Context) (_ context.Context, stop context.CancelFun
 }
 
 // interruptible runs a command with a context that SIGINT and SIGTERM end. When it has ended for that, whatever it
-// was doing then, the error is that name was interrupted, with the hint; a command that has said so itself keeps its own.
+// was doing then, the error is that name was interrupted, with the hint; a command that has said so itself keeps its own, as
+// does one that has come to its end and left something out.
 func interruptible(ctx context.Context, name, hint string, do func(context.Context) error) error {
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	err := do(ctx)
-	if err == nil || ctx.Err() == nil || errors.Is(err, errInterrupted) {
+	if err == nil || ctx.Err() == nil || errors.Is(err, errInterrupted) || errors.Is(err, errPartial) {
 		return err
 	}
 	return interrupted(name, hint)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,6 +54,76 @@ sources: { tree: { location: ` + dir + ` } }
 			first, _, _ := strings.Cut(stderr.String(), "\n")
 			if want := "gateway: " + args[0] + ": interrupted"; first != want {
 				t.Errorf("it says %q, want %q", first, want)
+			}
+		})
+	}
+}
+
+// endingWriter ends a context with the nth thing that is written.
+type endingWriter struct {
+	bytes.Buffer
+	nth int
+	end func()
+}
+
+func (w *endingWriter) Write(p []byte) (int, error) {
+	if w.nth--; w.nth == 0 {
+		w.end()
+	}
+	return w.Buffer.Write(p)
+}
+
+// A pull of several sources that is interrupted when one of them is done says that others are not; when that was the last one,
+// nothing is left out.
+func TestPullInterruptedBetweenSources(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config.yaml")
+	text := `version: 1
+data_dir: ./data
+store: { plaintext: true, create: true }
+sources:
+  a: { location: ./tree }
+  b: { location: ./tree }
+  odd: { location: ./odd } # cannot be captured whole
+`
+	for name, text := range map[string]string{"config.yaml": text, "tree/file": "text", "odd/\xffname": "text"} {
+		name = filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const oddText = "odd: 1 path could not be captured as it is"
+	for _, tt := range []struct {
+		args   []string
+		done   int // sources, when the signal comes
+		status int
+		stderr []string
+	}{
+		{[]string{"--all"}, 1, statusFailure, []string{"gateway: pull: interrupted\nhint: not pulled: b, odd\n"}},
+		{[]string{"odd", "a"}, 1, statusFailure, []string{oddText, "gateway: pull: interrupted\nhint: not pulled: a\n"}},
+		{[]string{"a", "b"}, 2, statusOK, nil},
+		{[]string{"a", "odd"}, 2, statusPartial, []string{oddText, "gateway: pull: 1 of 2 sources could not be captured whole\n"}},
+		{[]string{"odd"}, 1, statusPartial, []string{oddText}},
+	} {
+		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
+			ctx, interrupt := context.WithCancel(t.Context())
+			defer interrupt()
+			stdout := &endingWriter{nth: tt.done, end: interrupt}
+			var stderr bytes.Buffer
+			p := &program{stdin: strings.NewReader(""), stdout: stdout, stderr: &stderr, cheapKDF: true}
+			if got := p.run(ctx, append([]string{"pull", "-c", file}, tt.args...)); got != tt.status {
+				t.Errorf("status %d, want %d\n%s", got, tt.status, &stderr)
+			}
+			if got := strings.Count(stdout.String(), "\n"); got != tt.done {
+				t.Errorf("%d sources were pulled, want %d: %q", got, tt.done, stdout)
+			}
+			for _, want := range tt.stderr {
+				if !strings.Contains(stderr.String(), want) {
+					t.Errorf("it does not say %q: %q", want, &stderr)
+				}
+			}
+			if tt.stderr == nil && strings.Contains(stderr.String(), "gateway: ") {
+				t.Errorf("it says %q", &stderr)
 			}
 		})
 	}

@@ -289,16 +289,23 @@ func (pc *pullCommand) openStore(ctx context.Context, cfg *config.Config, source
 	return use(snaps, boundOf(cfg, &cfg.Store, st), log)
 }
 
-// pullAll pulls one source after the other, and goes on after one that fails.
+// pullAll pulls one source after the other, and goes on after one that fails. When ctx ends, what is left out is told.
 func (pc *pullCommand) pullAll(ctx context.Context, cfg *config.Config, sources []config.Source, snaps *snapshotter.Snapshotter, bound *bounded, log *slog.Logger) error {
 	if len(sources) == 1 {
 		return pc.pullOne(ctx, cfg, &sources[0], snaps, bound, log, false)
 	}
 	failed, incomplete := 0, 0
 	for i := range sources {
+		if ctx.Err() != nil { // the one before was at its end
+			var left []string
+			for k := range sources[i:] {
+				left = append(left, sources[i+k].Name)
+			}
+			return &hintedError{err: errInterrupted, hint: "not pulled: " + strings.Join(left, ", ")}
+		}
 		err := pc.pullOne(ctx, cfg, &sources[i], snaps, bound, log, true)
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil && err != nil && !errors.Is(err, errPartial):
 			return err
 		case errors.Is(err, errPartial):
 			incomplete++
