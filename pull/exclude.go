@@ -51,6 +51,16 @@ func ParseExclude(patterns []string) (*Exclude, error) {
 	return &x, nil
 }
 
+// EscapePattern returns what stands for a name, of one element and without line breaks, in a pattern of ParseExclude that has a
+// slash in front of it.
+func EscapePattern(name string) string {
+	name = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(name)
+	if bare := strings.TrimRight(name, " \t\r"); bare != name { // which ParseExclude cuts off
+		name = bare + `\` + name[len(bare):]
+	}
+	return name
+}
+
 // plainBraces escapes braces, which mean nothing in a .gitignore file.
 func plainBraces(s string) string {
 	var b strings.Builder

@@ -532,6 +532,25 @@ func TestExclude(t *testing.T) {
 	}
 }
 
+// TestEscapePattern: an escaped name stands for itself, and for no other.
+func TestEscapePattern(t *testing.T) {
+	names := []string{
+		"a", "a[1]", "a1", "b*", "bb", "c?", "cc", `d\e`, "de", `\`, "f ", "f \t ", "f", `g\ `, "{h,i}", "h", "!j", "#k", "]", "**", "l^", "\xff\xfe*",
+	}
+	for _, name := range names {
+		x, err := ParseExclude([]string{"/*", "!/" + EscapePattern(name)})
+		if err != nil {
+			t.Errorf("%q: %v", name, err)
+			continue
+		}
+		for _, other := range names {
+			if got := x.Match("/"+other, false); got != (other != name) {
+				t.Errorf("for %q: %q is excluded: %v", name, other, got)
+			}
+		}
+	}
+}
+
 // FuzzExclude gives patterns and paths: what is valid does not fail later.
 func FuzzExclude(f *testing.F) {
 	f.Add("*.tmp", "a/b.tmp")

@@ -105,11 +105,12 @@ func sourceOf(r *config.Remote) snapshotter.Source {
 // hintPullInterrupted is what a pull has left that somebody has ended.
 const hintPullInterrupted = "there is no new snapshot; the next run takes over what was stored already"
 
-// hintOfFile says how a single file is pulled.
+// hintOfFile says how a single file is pulled, with patterns as a shell and YAML take them.
 func hintOfFile(r *config.Remote) string {
 	above := r.Location
 	above.Path = path.Dir(above.Path)
-	return fmt.Sprintf("a source is a directory: name %s, and for this file alone exclude %q and %q", above, "/*", "!/"+path.Base(r.Location.Path))
+	return fmt.Sprintf("a source is a directory: name %s, and for this file alone exclude %s and %s",
+		above, shellQuote("/*"), shellQuote("!/"+pull.EscapePattern(path.Base(r.Location.Path))))
 }
 
 // pullError gives an error its hint, and says what the operator is to know of it. It asks the server where a
