@@ -104,7 +104,7 @@ func (s *share) findHead(ctx context.Context) (away bool, err error) {
 		return false, nil
 	}
 	if s.damagedHead(ctx) != nil {
-		return false, nil // headTree stands in for it, and says why
+		return false, nil //nolint:nilerr // headTree stands in for it, and says why
 	}
 	s.logRemovedHead(newest)
 	last.id, last.lenient = newest.ID, true
