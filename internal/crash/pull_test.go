@@ -258,14 +258,14 @@ func (r *pullCrash) reuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// At 8 MiB a second the first files are there after half a second, all after three: there is time for two looks
-	// also where one takes two seconds.
-	out, err := r.begin([]string{"GATEWAY_FAILPOINT=pull-kept:2", "GATEWAY_KEEP_EVERY=100ms"}, "pull", "slow").end()
+	// It keeps at each file and directory, however long that takes: at the eighth there are seven files. With the
+	// limit to its bandwidth others are on their way then.
+	out, err := r.begin([]string{"GATEWAY_FAILPOINT=pull-kept:8", "GATEWAY_KEEP_EVERY=1ns"}, "pull", "slow").end()
 	if !died(err) {
 		t.Fatalf("it was not killed: %v\n%s", err, out)
 	}
 	kept := r.stored(t)
-	if kept < 2<<20 {
+	if kept < 7<<20 {
 		t.Fatalf("%d bytes were stored when it was killed", kept)
 	}
 	r.command("pull", "slow", "--quiet")
