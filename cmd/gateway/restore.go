@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -278,32 +277,13 @@ func (rc *restoreCommand) hinted(dst *config.Remote, err error, begun bool) erro
 	return &hintedError{err: err, hint: hint}
 }
 
-// find finds the snapshot that is meant. What is the newest is not guessed when it may be one that cannot be read: nobody may take an older one
-// for it, and what is newer on the target for what is to be deleted. Whose such a one is nobody knows.
+// find finds the snapshot that is meant. Nobody may take an older one for the newest, and what is newer on the target for what is to be deleted.
 func (rc *restoreCommand) find(ctx context.Context, cfg *config.Config, ref string, snaps *snapshotter.Snapshotter) (snapref.Found, snapshotter.Lineage, error) {
 	list, err := snaps.Snapshots(ctx, "")
 	if err != nil {
 		return snapref.Found{}, snapshotter.Lineage{}, err
 	}
-	found, err := snapref.Find(ref, list, snapref.Options{Now: time.Now(), Lineage: lineages(cfg)})
-	if found.Newest || errors.Is(err, snapref.ErrNotFound) {
-		lost, lerr := snaps.Unreadable(ctx)
-		switch {
-		case lerr != nil:
-			err = lerr
-		case err != nil:
-			if err = unreadableAs(ref, lost, err); len(lost) > 0 && errors.Is(err, snapref.ErrNotFound) {
-				err = fmt.Errorf("%w; %s", err, describeUnreadable(texts(lost)))
-			}
-		case len(lost) > 0:
-			s := found.Snapshot
-			err = &hintedError{
-				err: fmt.Errorf("snapshot %q: one that cannot be read may be the newest: %s", ref, describeUnreadable(texts(lost))),
-				hint: fmt.Sprintf("write the id of the snapshot that is meant; the newest that can be read is %s of %s, %s\n%s",
-					s.ID.String()[:shortID], printable(s.Share), s.Time.UTC().Format(time.RFC3339), hintOfUnreadable),
-			}
-		}
-	}
+	found, err := findCertain(ctx, ref, list, lineages(cfg), snaps)
 	return found, snapshotter.Lineage{GatewayID: found.Snapshot.GatewayID, ShareID: found.Snapshot.ShareID}, err
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
-	"github.com/snapgate/gateway/cmd/gateway/internal/snapref"
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/internal/jobs"
 	"github.com/snapgate/gateway/internal/retention"
@@ -233,7 +232,7 @@ func (k *keeper) setPin(ctx context.Context, ref, reason string, pinned bool) (s
 	if err != nil {
 		return snapshotter.ID{}, err
 	}
-	found, err := snapref.Find(ref, list, snapref.Options{Now: time.Now(), Lineage: k.lineage})
+	found, err := findCertain(ctx, ref, list, k.lineage, k.snapshots)
 	if err != nil {
 		return snapshotter.ID{}, err
 	}

@@ -191,6 +191,33 @@ func unreadableAs(ref string, lost []snapshotter.ID, err error) error {
 	return err
 }
 
+// findCertain finds the snapshot of list, which is that of snaps, that a command does something with. What is the newest is not guessed when
+// it may be one that cannot be read: whose such a one is nobody knows.
+func findCertain(ctx context.Context, ref string, list []snapshotter.Snapshot, lineage func(share string) snapshotter.Lineage, snaps *snapshotter.Snapshotter) (snapref.Found, error) {
+	found, err := snapref.Find(ref, list, snapref.Options{Now: time.Now(), Lineage: lineage})
+	if !found.Newest && !errors.Is(err, snapref.ErrNotFound) {
+		return found, err
+	}
+	lost, lerr := snaps.Unreadable(ctx)
+	switch {
+	case lerr != nil:
+		return found, lerr
+	case len(lost) == 0:
+		return found, err
+	case err != nil:
+		if err = unreadableAs(ref, lost, err); errors.Is(err, snapref.ErrNotFound) {
+			err = fmt.Errorf("%w; %s", err, describeUnreadable(texts(lost)))
+		}
+		return found, err
+	}
+	s := found.Snapshot
+	return found, &hintedError{
+		err: fmt.Errorf("snapshot %q: one that cannot be read may be the newest: %s", ref, describeUnreadable(texts(lost))),
+		hint: fmt.Sprintf("write the id of the snapshot that is meant; the newest that can be read is %s of %s, %s\n%s",
+			s.ID.String()[:shortID], printable(s.Share), s.Time.UTC().Format(time.RFC3339), hintOfUnreadable),
+	}
+}
+
 // sayLost warns of snapshots that are not listed when what is called the newest may not be.
 func (v *viewing) sayLost() {
 	if len(v.lost) > 0 {
