@@ -80,6 +80,9 @@ func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 // could not be made to it.
 var ErrDataConnection = errors.New("data connection")
 
+// ErrSilent means that an FTP server has neither sent nor taken anything for as long as it may keep us waiting. The connection has ended.
+var ErrSilent = errors.New("no answer")
+
 // ErrNotDirectory means that a location is not of a directory.
 var ErrNotDirectory = errors.New("it is no directory")
 
@@ -169,7 +172,7 @@ func sshKind(e *sshclient.Error) Kind {
 // reason that may pass.
 func isConnection(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrDeadlineExceeded) || isNetwork(err) ||
+		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ErrSilent) || isNetwork(err) ||
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, fs.ErrClosed)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -280,7 +281,7 @@ func (c *ftpConn) startTLS(ctx context.Context) error {
 		if errors.As(err, &cert) {
 			return fail("connect", "", KindPermission, err)
 		}
-		return failOS("connect", "", err)
+		return failOS("connect", "", c.silence(err))
 	}
 	c.nc = t
 	return nil
@@ -325,7 +326,7 @@ func (c *ftpConn) reply(op string) (ftpReply, error) {
 		case errors.Is(err, bufio.ErrBufferFull):
 			return r, c.broken(failf(op, "", KindProtocol, "a reply has a line of more than %d bytes", maxReplyLine))
 		case err != nil:
-			return r, c.broken(failf(op, "", KindConnection, "reply: %w", noEOF(err)))
+			return r, c.broken(failf(op, "", KindConnection, "reply: %w", c.silence(err)))
 		}
 		line := strings.TrimRight(string(b), "\r\n")
 		code, cerr := 0, errors.New("no code")
@@ -362,10 +363,19 @@ func (c *ftpConn) cmd(op, path, line string) (ftpReply, error) {
 	return c.reply(op)
 }
 
-// want is cmd, with an error for every other reply.
+// means reports whether a reply says what one with the code would. That something was done is 200 to some servers and 250 to others;
+// 202 says that nothing was (RFC 959 section 4.2.2).
+func (r ftpReply) means(code int) bool {
+	if code == 200 || code == 250 {
+		return r.code >= 200 && r.code <= 299 && r.code != 202
+	}
+	return r.code == code
+}
+
+// want is cmd, with an error for a reply that means something else than one with the code.
 func (c *ftpConn) want(op, path string, code int, line string) (ftpReply, error) {
 	r, err := c.cmd(op, path, line)
-	if err == nil && r.code != code {
+	if err == nil && !r.means(code) {
 		err = c.refused(op, path, r)
 	}
 	return r, err
@@ -412,6 +422,14 @@ func (e *replyError) Error() string {
 }
 
 func replyText(r ftpReply) error { return &replyError{r.code, r.text(), r.all()} }
+
+// silence says of an error of a read or a write what it means: the server has closed the connection, or has done nothing for too long.
+func (c *ftpConn) silence(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w for %v", ErrSilent, c.cfg.Timeout)
+	}
+	return noEOF(err)
+}
 
 // noEOF makes an unexpected one of an end.
 func noEOF(err error) error {

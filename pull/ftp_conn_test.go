@@ -2,8 +2,15 @@ package pull
 
 import (
 	"context"
+	"errors"
 	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // A call that succeeds while its context ends does not leave a connection to the next one that is about to be broken.
@@ -52,5 +59,75 @@ func TestFTPMakeRootLost(t *testing.T) {
 	}()
 	if _, err := r.MakeRoot(t.Context()); err == nil || KindOf(err) != KindConnection {
 		t.Errorf("%v", err)
+	}
+}
+
+// What stands still is said to be that, whatever waits for it.
+func TestFTPSilent(t *testing.T) {
+	const timeout = 50 * time.Millisecond
+	for _, at := range []string{"USER", "CWD", "EPSV", "LIST", "RETR"} {
+		t.Run(at, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := errors.Join(os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o600), os.Mkdir(filepath.Join(dir, "d"), 0o700)); err != nil {
+				t.Fatal(err)
+			}
+			h := (&ftpHouse{dir: dir, hook: func(p *ftpPeer, cmd, _ string) bool {
+				if cmd == at && p.data != nil {
+					if nc, err := p.connectData(); err == nil {
+						t.Cleanup(func() { nc.Close() }) // no byte comes
+					}
+				}
+				return cmd == at
+			}}).start(t)
+			r := h.remote(t, func(c *FTPConfig) { c.Timeout, c.Connections = timeout, 1 })
+			err := r.ReadDir(t.Context(), "/d", func(Entry) error { return nil })
+			if at == "RETR" {
+				var rd io.ReadCloser
+				if rd, err = r.Open(t.Context(), "/f", 0, 1); err == nil {
+					_, err = io.ReadAll(rd)
+					rd.Close()
+				}
+			}
+			if !errors.Is(err, ErrSilent) || KindOf(err) != KindConnection || !strings.HasSuffix(err.Error(), "no answer for "+timeout.String()) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// That something was done is 200 to some servers and 250 to others; 202 says that nothing was.
+func TestFTPOtherCodes(t *testing.T) {
+	for code, done := range map[int]bool{200: true, 226: true, 250: true, 202: false, 350: false} {
+		t.Run(strconv.Itoa(code), func(t *testing.T) {
+			var asked atomic.Int32
+			dir := t.TempDir()
+			if err := os.Mkdir(filepath.Join(dir, "d"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			h := (&ftpHouse{dir: dir, hook: func(p *ftpPeer, cmd, arg string) bool {
+				switch cmd {
+				case "CWD":
+					p.cwd = p.abs(arg)
+				case "MKD", "DELE", "RMD":
+				default:
+					return false
+				}
+				asked.Add(1)
+				p.say("%d ok", code)
+				return true
+			}}).start(t)
+			r := h.remote(t, func(c *FTPConfig) { c.Connections = 1 })
+			for what, err := range map[string]error{
+				"list": r.ReadDir(t.Context(), "/d", func(Entry) error { return nil }), "make": r.Mkdir(t.Context(), "/new"),
+				"remove": r.Remove(t.Context(), "/new", File), "remove a directory": r.Remove(t.Context(), "/new", Dir),
+			} {
+				if done != (err == nil) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			if asked.Load() < 4 {
+				t.Errorf("%d commands", asked.Load())
+			}
+		})
 	}
 }

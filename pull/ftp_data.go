@@ -138,10 +138,10 @@ func (c *ftpConn) together(path string, steps ...ftpStep) (refused int, why, err
 	return refused, why, nil
 }
 
-// step is one whose reply is to have a code.
+// step is one whose reply is to mean what one with the code does.
 func (c *ftpConn) step(op, path string, code int, line string) ftpStep {
 	return ftpStep{op, line, func(r ftpReply) error {
-		if r.code != code {
+		if !r.means(code) {
 			return c.refused(op, path, r)
 		}
 		return nil
@@ -342,7 +342,7 @@ func (c *ftpConn) start(ctx context.Context, op, path, line string, rest int64) 
 		}
 		if err != nil {
 			_ = data.Close()
-			return nil, c.broken(fail(op, path, KindConnection, fmt.Errorf("data connection: %w", noEOF(err))))
+			return nil, c.broken(fail(op, path, KindConnection, fmt.Errorf("data connection: %w", c.silence(err))))
 		}
 		data = t
 	}
@@ -370,7 +370,7 @@ func (t *transfer) Read(p []byte) (int, error) {
 	case err == nil || n > 0:
 		return n, nil
 	case !errors.Is(err, io.EOF) && !(t.counted && errors.Is(err, io.ErrUnexpectedEOF)):
-		return n, t.c.broken(fail(t.op, t.path, KindConnection, noEOF(err)))
+		return n, t.c.broken(fail(t.op, t.path, KindConnection, t.c.silence(err)))
 	}
 	t.finished = true
 	_ = t.raw.Close()

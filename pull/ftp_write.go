@@ -36,7 +36,7 @@ func (f *FTP) MakeRoot(ctx context.Context) (made bool, err error) {
 			if err != nil {
 				return err
 			}
-			made = r.code == 257 || r.code == 250
+			made = r.means(250)
 		}
 		return c.chdir("make", "/", full)
 	})
@@ -47,7 +47,7 @@ func (f *FTP) MakeRoot(ctx context.Context) (made bool, err error) {
 func (f *FTP) Mkdir(ctx context.Context, path string) error {
 	return f.with(ctx, "make", path, func(c *ftpConn, full string) error {
 		r, err := c.cmd("make", path, "MKD "+full)
-		if err == nil && r.code != 257 && r.code != 250 {
+		if err == nil && !r.means(250) {
 			err = c.refused("make", path, r)
 		}
 		return err
@@ -126,7 +126,7 @@ func (w *ftpWriter) Write(ctx context.Context, p []byte) error {
 			return w.conn.s.refused("write", w.path, r)
 		}
 	}
-	return w.conn.s.broken(fail("write", w.path, KindConnection, noEOF(err)))
+	return w.conn.s.broken(fail("write", w.path, KindConnection, w.conn.s.silence(err)))
 }
 
 // Sync implements Writer: FTP acknowledges a whole file only.
@@ -155,7 +155,7 @@ func (w *ftpWriter) Finish(ctx context.Context, a Attributes) error {
 		<-drained
 	} else {
 		_ = w.t.raw.Close()
-		err = c.broken(fail("write", w.path, KindConnection, noEOF(err)))
+		err = c.broken(fail("write", w.path, KindConnection, c.silence(err)))
 	}
 	if err == nil && (r.code < 200 || r.code > 299) {
 		err = c.refused("write", w.path, r)
@@ -389,7 +389,7 @@ func chmodCommand(full string, a Attributes) string {
 func (c *ftpConn) chmod(path, full string, a Attributes) ftpStep {
 	const op = "set the mode of"
 	return ftpStep{op, chmodCommand(full, a), func(r ftpReply) error {
-		if r.code != 200 && r.code != 250 {
+		if !r.means(200) {
 			return c.refused(op, path, r)
 		}
 		return nil
@@ -402,7 +402,7 @@ func (f *FTP) findChmod(c *ftpConn, path, full string, a Attributes) error {
 	if err != nil {
 		return err
 	}
-	ok := r.code == 200 || r.code == 250
+	ok := r.means(200)
 	if able := learn(f, ok, func(b *ftpAbilities) **bool { return &b.chmod }); able && !ok {
 		return c.refused("set the mode of", path, r) // somebody has found out meanwhile
 	}

@@ -99,6 +99,8 @@ func hintOf(r *config.Remote, err error) string {
 		return "is the name spelled right?"
 	case ftp && e.Op == "connect" && errors.Is(err, syscall.ECONNREFUSED):
 		return "does the FTP server run, and on that port?"
+	case errors.Is(err, pull.ErrSilent):
+		return "the server is there and stands still: is it overloaded? timeout says how long it may"
 	case errors.Is(err, pull.ErrDataConnection):
 		return "does a firewall let the server's passive ports through?"
 	case e.Kind == pull.KindConnection && e.Op == "connect":

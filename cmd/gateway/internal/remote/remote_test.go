@@ -140,6 +140,7 @@ func TestHint(t *testing.T) {
 		{map[string]any{"location": "ftps://h/"}, "connect", tls.RecordHeaderError{Msg: "no TLS"}, "does not begin with TLS"},
 		{map[string]any{"location": "ftp://h/", "tls": "off"}, "log in", errors.New("the server says 550 SSL/TLS required"), "leave tls at explicit"},
 		{map[string]any{"location": "ftp://h/", "tls": "off"}, "log in", errors.New("the server says 530 Login incorrect"), "are username and password right"},
+		{map[string]any{"location": "ftp://h/"}, "connect", fmt.Errorf("reply: %w for 3s", pull.ErrSilent), "stands still"},
 		{local, "write", syscall.ENOSPC, "the disk of the location is full"},
 		{local, "write", syscall.EROFS, "the file system of the location is read-only"},
 	} {
