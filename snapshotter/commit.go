@@ -62,6 +62,7 @@ func (s *Snapshotter) commit(ctx context.Context, base ID, changes iter.Seq2[Cha
 	if err != nil {
 		return ID{}, fmt.Errorf("commit: %w", err)
 	}
+	s.recall(base)
 	ctx = context.WithValue(ctx, committing{}, s)
 	r, err := s.make(ctx, base, changes, meta, newFailures(meta.Errors, s.failuresMax), lock, d)
 	if err != nil {

@@ -73,7 +73,7 @@ func (s *Snapshotter) Stock(ctx context.Context, changes iter.Seq2[Change, error
 func (s *Snapshotter) MakeDue() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.looked, s.mended = time.Time{}, time.Time{}
+	s.looked, s.mended, s.recalled = time.Time{}, time.Time{}, time.Time{}
 }
 
 // TakeStock takes note of what is missing from the store, as a commit does before it begins.

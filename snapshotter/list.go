@@ -129,7 +129,11 @@ func (s *Snapshotter) refresh(ctx context.Context) error {
 	if err := s.store.Refresh(ctx); err != nil {
 		return err
 	}
-	return s.list(ctx, false)
+	if err := s.list(ctx, false); err != nil {
+		return err
+	}
+	s.recallDue()
+	return nil
 }
 
 // list reads the headers of snapshots that are not known yet, if there are other states than
@@ -166,6 +170,7 @@ func (s *Snapshotter) list(ctx context.Context, anew bool) error {
 		err = fmt.Errorf("%w: %w", err, s.lacks)
 	}
 	s.replaceRecords(records)
+	s.short, s.recalled, s.recalling = len(records) < len(ids), time.Now(), 0
 	return err
 }
 
@@ -217,10 +222,7 @@ func (s *Snapshotter) loadRecords(ctx context.Context, ids []objects.MAC, known 
 			continue
 		}
 		group.Go(func() error {
-			r, err := s.loadRecord(id)
-			if err == nil && s.loss != nil {
-				err = s.usable(r)
-			}
+			r, err := s.loadUsable(id)
 			switch {
 			case err == nil:
 				mu.Lock()
@@ -493,8 +495,12 @@ func (s *Snapshotter) look(ctx context.Context, mend bool) error {
 	s.mu.Unlock()
 	if loaded {
 		states, err := s.listStates(ctx)
-		if err != nil || maps.Equal(states, known) {
-			return nil // away or unchanged: what is in memory stands
+		switch {
+		case err != nil:
+			return nil // away: what is in memory stands
+		case maps.Equal(states, known):
+			s.recallDue()
+			return nil
 		}
 	}
 	err := s.refresh(ctx)
@@ -588,7 +594,7 @@ func (s *Snapshotter) record(ctx context.Context, id ID) (*record, error) {
 	if ctx.Value(committing{}) == s { // the lock is that commit's, which has refreshed already
 		return nil, fmt.Errorf("snapshot %s: %w", id, ErrNoSnapshot)
 	}
-	if err := s.Refresh(ctx); err != nil {
+	if err := s.refreshFor(ctx, id); err != nil {
 		// The store is away and its list has never been seen, but the metadata of the
 		// snapshot may be at hand. It is not added to the list, which is not known.
 		if r, lerr := s.loadRecord(id); errors.Is(err, ErrUnavailable) && lerr == nil {
@@ -600,6 +606,17 @@ func (s *Snapshotter) record(ctx context.Context, id ID) (*record, error) {
 		return r, nil
 	}
 	return nil, fmt.Errorf("snapshot %s: %w", id, ErrNoSnapshot)
+}
+
+// refreshFor is Refresh, and recall of a snapshot.
+func (s *Snapshotter) refreshFor(ctx context.Context, id ID) error {
+	s.write.Lock()
+	defer s.write.Unlock()
+	if err := s.refresh(ctx); err != nil {
+		return err
+	}
+	s.recall(id)
+	return nil
 }
 
 // left returns the record of a snapshot that is not listed, as it was removed; ErrNoSnapshot when nothing is left of it either, or its

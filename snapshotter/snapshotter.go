@@ -151,6 +151,11 @@ type Snapshotter struct {
 	looked   time.Time                // guarded by mu: when states was last compared
 	lacks    error                    // guarded by mu: why records, not loaded, has no more than some; nil when it has all or none
 	mended   time.Time                // guarded by mu: when it was last tried to get the others
+	// short is whether there are snapshots that are not listed because they could not be read; recalled is when that
+	// was last tried, and recalling how long it took. Guarded by mu.
+	short     bool
+	recalled  time.Time
+	recalling time.Duration
 }
 
 // New makes a Snapshotter. A store that cannot be reached is no error: Commit and the

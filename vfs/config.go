@@ -29,8 +29,9 @@ type Repository interface {
 	// whoever looks for a head. With now it asks the store, not memory, as for a snapshot of a commit that has failed,
 	// and takes stock of what the store lacks, as Commit does.
 	AllSnapshots(ctx context.Context, share string, now bool) ([]snapshotter.Snapshot, error)
-	// Shares lists the datasets and sources in the store that have snapshots.
-	Shares(ctx context.Context) ([]string, error)
+	// Gone reports whether a snapshot was removed, is lost, or is none that the store knows of: whoever had it as a head has to do
+	// without. One that is there and cannot be read is not gone. Error: snapshotter.ErrUnavailable while that cannot be told.
+	Gone(ctx context.Context, id snapshotter.ID) (bool, error)
 }
 
 // View is a snapshot as a read-only tree. Paths are canonical ("/", "/a/b"); symbolic

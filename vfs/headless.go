@@ -19,9 +19,10 @@ func (h *headless) refusal(op string, name Name) error {
 	return errCause(op, name, KindUnavailable, h.err)
 }
 
-// isUnread reports whether err says that a head cannot be read now, not that it is not there.
+// isUnread reports whether err says that a head cannot be read now. That there is no such snapshot says so as well: of a head that was
+// removed, as far as anybody can tell, another one is the head by now.
 func isUnread(err error) bool {
-	return KindOf(err) == KindUnavailable || errors.Is(err, snapshotter.ErrDamaged)
+	return KindOf(err) == KindUnavailable || errors.Is(err, snapshotter.ErrDamaged) || errors.Is(err, snapshotter.ErrNoSnapshot)
 }
 
 // behead makes the share, which nobody uses yet, one that waits for its head.
@@ -51,32 +52,28 @@ func (s *share) settle(ctx context.Context) error {
 	return nil
 }
 
-// regainHead is reopenHead that goes on from what is left when the head was removed.
+// regainHead is reopenHead that goes on from what is left when the head is gone, also when parts of it are there and damaged: nothing
+// repairs what was removed.
 func (s *share) regainHead(ctx context.Context) error {
 	err := s.reopenHead(ctx)
-	if !errors.Is(err, snapshotter.ErrNoSnapshot) || errors.Is(err, snapshotter.ErrDamaged) {
+	if !errors.Is(err, snapshotter.ErrNoSnapshot) && !errors.Is(err, snapshotter.ErrDamaged) {
 		return err
 	}
-	if err := s.refuseAhead(ctx); err != nil {
+	newest, gone, nerr := s.newest(ctx)
+	switch {
+	case nerr != nil:
+		return nerr
+	case !gone:
 		return err
+	case newest.Sequence > s.head().sequence:
+		// It is one of what is pending, whose note was lost: changes would be made twice. At a start findHead sees to it, and later
+		// madeBefore, while the head is there.
+		return fmt.Errorf("the head was removed, and snapshot %s may have some of the changes already: restart the gateway, which finds out which", newest.ID)
 	}
 	if replaced, rerr := s.replaceHead(ctx); replaced || rerr != nil {
 		return rerr
 	}
 	return err
-}
-
-// refuseAhead refuses to go on from what is left when that is a snapshot of what is pending, whose note was lost: changes would be
-// made twice. At a start findHead sees to it, and later madeBefore, while the head is there.
-func (s *share) refuseAhead(ctx context.Context) error {
-	newest, _, err := s.newest(ctx)
-	if err != nil {
-		return err
-	}
-	if newest.Sequence > s.head().sequence {
-		return fmt.Errorf("the head was removed, and snapshot %s may have some of the changes already: restart the gateway, which finds out which", newest.ID)
-	}
-	return nil
 }
 
 // settleAndSeal is seal for the committer. That the head cannot be read is a failed commit, as where there is nothing to seal.

@@ -12,8 +12,9 @@ import (
 )
 
 // newest returns the newest snapshot of the share's own lineage, and whether the head as
-// it was noted is still there.
-func (s *share) newest(ctx context.Context) (newest snapshotter.Snapshot, headThere bool, err error) {
+// it was noted is gone. That it is not listed proves nothing: its header may be damaged, and then nobody has removed it, and a repair
+// brings it back.
+func (s *share) newest(ctx context.Context) (newest snapshotter.Snapshot, headGone bool, err error) {
 	list, err := s.system.cfg.Repository.AllSnapshots(ctx, s.name, false)
 	if err != nil {
 		return newest, false, fmt.Errorf("list snapshots: %w", err)
@@ -29,13 +30,17 @@ func (s *share) newest(ctx context.Context) (newest snapshotter.Snapshot, headTh
 		byID[list[i].ID] = &list[i]
 	}
 	// Whoever made it: it is the head because the journal says so.
-	_, headThere = byID[last.id]
+	if _, listed := byID[last.id]; !listed && !last.id.IsZero() {
+		if headGone, err = s.system.cfg.Repository.Gone(ctx, last.id); err != nil {
+			return newest, false, fmt.Errorf("find out whether the last snapshot was removed: %w", err)
+		}
+	}
 	for _, snap := range list {
-		if snap.Of(s.lineage()) && snap.Sequence > newest.Sequence && (!headThere || continues(byID, snap, last)) {
+		if snap.Of(s.lineage()) && snap.Sequence > newest.Sequence && (headGone || last.id.IsZero() || continues(byID, snap, last)) {
 			newest = snap
 		}
 	}
-	return newest, headThere, nil
+	return newest, headGone, nil
 }
 
 // lineage names the share's own snapshots.
@@ -82,7 +87,7 @@ func (s *share) madeBefore(ctx context.Context, set *changeSet, last committedRe
 // process may have died between the two, or the head may have been removed since. away
 // reports that the store could not be asked.
 func (s *share) findHead(ctx context.Context) (away bool, err error) {
-	newest, there, err := s.newest(ctx)
+	newest, gone, err := s.newest(ctx)
 	if errors.Is(err, snapshotter.ErrUnavailable) || errors.Is(err, snapshotter.ErrBusy) {
 		return true, nil
 	}
@@ -97,18 +102,13 @@ func (s *share) findHead(ctx context.Context) (away bool, err error) {
 			upTo: newest.Journal, id: newest.ID, sequence: newest.Sequence,
 			time: newest.Time, suffix: newest.Suffix, version: last.version,
 			// The set may have been put above another head than the journal's, and what comes after it was accepted over that one.
-			lenient: last.lenient || !there && !last.id.IsZero(),
+			lenient: last.lenient || gone,
 		}
-		return false, nil
-	case last.id.IsZero() || there:
-		return false, nil
+	case gone:
+		s.logRemovedHead(newest)
+		last.id, last.lenient = newest.ID, true
 	}
-	if s.damagedHead(ctx) != nil {
-		return false, nil //nolint:nilerr // headTree stands in for it, and says why
-	}
-	s.logRemovedHead(newest)
-	last.id, last.lenient = newest.ID, true
-	return false, nil
+	return false, nil // of a head that cannot be read headTree says why
 }
 
 // logRemovedHead says that somebody took the head out of the store. What it alone held is
@@ -118,24 +118,17 @@ func (s *share) logRemovedHead(instead snapshotter.Snapshot) {
 		"share", s.name, "head", s.head().id.String(), "instead", instead.ID.String())
 }
 
-// damagedHead returns why the head, which is not listed, cannot be read if it is damaged: then nobody has removed it, and a repair brings it
-// back. It is nil when the head was removed.
-func (s *share) damagedHead(ctx context.Context) error {
-	if _, err := s.openHead(ctx, s.head().id); errors.Is(err, snapshotter.ErrDamaged) {
-		return err
-	}
-	return nil
-}
-
 // replaceHead goes on from the newest snapshot that is left after the head was removed. It
 // reports false when the head is there: then it is another snapshot that is missing, one
-// that a pending change takes bytes from. A head that is there and damaged is an error.
+// that a pending change takes bytes from. A head that is there and cannot be read is an error.
 func (s *share) replaceHead(ctx context.Context) (replaced bool, err error) {
-	newest, there, err := s.newest(ctx)
-	if err != nil || there || s.head().id.IsZero() {
+	head := s.head().id
+	newest, gone, err := s.newest(ctx)
+	if err != nil || head.IsZero() {
 		return false, err
 	}
-	if err := s.damagedHead(ctx); err != nil {
+	if !gone {
+		_, err := s.openHead(ctx, head)
 		return false, err
 	}
 	defer func() {

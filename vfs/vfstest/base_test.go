@@ -226,6 +226,19 @@ func headerOf(t testing.TB, st *store.Store, id snapshotter.ID) store.Place {
 // spoilHeader makes the header of a snapshot unreadable, in the store and in the local copy, until undo is called.
 func (r *aheadRig) spoilHeader(id snapshotter.ID) (undo func()) {
 	r.t.Helper()
+	return r.spoilBeside(id, func(blobs []byte, place store.Place) []byte { return blobs[place.Offset:][:place.Length] })
+}
+
+// spoilRest makes unreadable what the packfile with the header of a snapshot has before that.
+func (r *aheadRig) spoilRest(id snapshotter.ID) {
+	r.t.Helper()
+	r.spoilBeside(id, func(blobs []byte, place store.Place) []byte { return blobs[:place.Offset] })
+}
+
+// spoilBeside makes a part of the packfile with the header of a snapshot unreadable, in the store and in the local copy, until undo is
+// called: what pick picks of its blobs, of which the header is at a place.
+func (r *aheadRig) spoilBeside(id snapshotter.ID, pick func(blobs []byte, place store.Place) []byte) (undo func()) {
+	r.t.Helper()
 	place := headerOf(r.t, r.store, id)
 	name := hex.EncodeToString(place.Packfile[:])
 	was := map[string][]byte{}
@@ -239,8 +252,9 @@ func (r *aheadRig) spoilHeader(id snapshotter.ID) (undo func()) {
 		}
 		was[path] = data
 		data = bytes.Clone(data)
-		for i := range place.Length {
-			data[frameHeader+place.Offset+uint64(i)] ^= 0xff
+		bad := pick(data[frameHeader:], place)
+		for i := range bad {
+			bad[i] ^= 0xff
 		}
 		return os.WriteFile(path, data, 0o600)
 	})
@@ -303,26 +317,32 @@ func (r *aheadRig) giveUp(id snapshotter.ID) {
 // there again, or the head is given up.
 func TestHeadDamaged(t *testing.T) {
 	all := map[string][]byte{"/f": randomData(1, 1<<20), "/g": []byte("three"), "/k": []byte("two")}
-	t.Run("at start", func(t *testing.T) {
-		r := newAheadRig(t, storetest.Plaintext)
-		head, undo := r.damageHead()
-		r.restart()
-		r.waits()
-		undo()
-		r.restart()
-		r.continues(head)
-		r.expect(all)
-	})
-	t.Run("running", func(t *testing.T) {
-		r := newAheadRig(t, storetest.Plaintext)
-		head, undo := r.damageHead()
-		r.losePackfile(1 << 20) // so that the headers are read again
-		r.waits()
-		undo()
-		r.restart()
-		r.continues(head)
-		r.expect(map[string][]byte{"/g": all["/g"], "/k": all["/k"]})
-	})
+	for _, restarts := range []bool{false, true} {
+		between := func(*aheadRig) {}
+		if restarts {
+			between = (*aheadRig).restart
+		}
+		t.Run(fmt.Sprintf("at start, restarts %v", restarts), func(t *testing.T) {
+			r := newAheadRig(t, storetest.Plaintext)
+			head, undo := r.damageHead()
+			r.restart()
+			r.waits()
+			undo()
+			between(r)
+			r.continues(head)
+			r.expect(all)
+		})
+		t.Run(fmt.Sprintf("running, restarts %v", restarts), func(t *testing.T) {
+			r := newAheadRig(t, storetest.Plaintext)
+			head, undo := r.damageHead()
+			r.losePackfile(1 << 20) // so that the headers are read again
+			r.waits()
+			undo()
+			between(r)
+			r.continues(head)
+			r.expect(map[string][]byte{"/g": all["/g"], "/k": all["/k"]})
+		})
+	}
 	for _, restarts := range []bool{false, true} {
 		t.Run(fmt.Sprintf("given up, restarts %v", restarts), func(t *testing.T) {
 			r := newAheadRig(t, storetest.Plaintext)
@@ -341,6 +361,40 @@ func TestHeadDamaged(t *testing.T) {
 			r.expect(map[string][]byte{"/f": all["/f"], "/g": all["/g"]})
 		})
 	}
+	for _, restarts := range []bool{false, true} {
+		t.Run(fmt.Sprintf("removed, and its root is damaged, restarts %v", restarts), func(t *testing.T) {
+			r := newAheadRig(t, storetest.Plaintext)
+			r.close(r.upload("/f", all["/f"]))
+			before := r.head()
+			r.close(r.upload("/h", []byte("two")))
+			head := r.head()
+			r.close(r.upload("/g", all["/g"]))
+			r.plakarRemoves(head)
+			r.spoilRest(head)
+			if restarts {
+				r.restart()
+			}
+			r.continues(before)
+			r.expect(map[string][]byte{"/f": all["/f"], "/g": all["/g"]})
+		})
+	}
+	t.Run("removed while its share waits for its root", func(t *testing.T) {
+		r := newAheadRig(t, storetest.Plaintext)
+		r.close(r.upload("/f", all["/f"]))
+		before := r.head()
+		r.close(r.upload("/h", []byte("two")))
+		head := r.head()
+		r.close(r.upload("/g", all["/g"]))
+		r.spoilRest(head)
+		r.restart()
+		r.waits()
+		r.plakarRemoves(head)
+		if err := r.snaps.Refresh(t.Context()); err != nil { // as happens every few seconds
+			t.Fatal(err)
+		}
+		r.continues(before)
+		r.expect(map[string][]byte{"/f": all["/f"], "/g": all["/g"]})
+	})
 	t.Run("given up, nothing waits", func(t *testing.T) {
 		r := newAheadRig(t, storetest.Plaintext)
 		r.close(r.upload("/f", all["/f"]))

@@ -374,18 +374,14 @@ func (r *Repository) AllSnapshots(ctx context.Context, share string, _ bool) ([]
 	return r.Snapshots(ctx, share)
 }
 
-// Shares lists the shares that have snapshots, in byte order.
-func (r *Repository) Shares(context.Context) ([]string, error) {
+// Gone reports whether there is no such snapshot.
+func (r *Repository) Gone(_ context.Context, id snapshotter.ID) (bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.faults.index != nil {
-		return nil, r.faults.index
+		return false, r.faults.index
 	}
-	names := map[string]bool{}
-	for _, s := range r.snapshots {
-		names[s.snap.Share] = true
-	}
-	return slices.Sorted(maps.Keys(names)), nil
+	return r.snapshots[id] == nil, nil
 }
 
 // Meta returns what a commit was given besides its changes.
