@@ -411,3 +411,83 @@ func TestUnreadHeadRemovedBelowUnnotedCommit(t *testing.T) {
 	want(t, "snapshot", viewContents(t, repo, commitShare(t, s)), all)
 	want(t, "made", repo.Counts().Commits, 2)
 }
+
+// atHandRepository is out of reach while away is set, but for views: of what copies of the metadata are at hand, also of a snapshot that was
+// removed meanwhile.
+type atHandRepository struct {
+	*memRepository
+	away bool // set while no System is open
+	kept map[snapshotter.ID]View
+}
+
+func (r *atHandRepository) AllSnapshots(ctx context.Context, share string, now bool) ([]snapshotter.Snapshot, error) {
+	if r.away {
+		return nil, snapshotter.ErrUnavailable
+	}
+	return r.memRepository.AllSnapshots(ctx, share, now)
+}
+
+func (r *atHandRepository) View(ctx context.Context, id snapshotter.ID) (View, error) {
+	if v := r.kept[id]; r.away && v != nil {
+		return v, nil
+	}
+	return r.memRepository.View(ctx, id)
+}
+
+// A start finds the head removed, or a commit that is not noted, and the process dies before it commits: the next start, which finds the store
+// away and the names of the head that was noted at hand, knows what the one before has found.
+func TestStartAwayAfterHeadWasFound(t *testing.T) {
+	large := strings.Repeat("two", 100) // in the spool
+	for _, tt := range []struct {
+		name    string
+		removed bool
+		want    map[string]string
+	}{
+		{"the head was removed", true, map[string]string{"/kept": "one", "/g": "dir"}},
+		{"a commit was not noted", false, map[string]string{"/kept": "one", "/f": large, "/g": "dir"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, repo := t.TempDir(), &atHandRepository{memRepository: newMemRepository(), kept: map[snapshotter.ID]View{}}
+			sys := openTestSystem(t, dir, repo)
+			s := testShare(t, sys)
+			mustDo(t, s, put(t, s, "/kept", "one"))
+			head := commitShare(t, s)
+			if tt.removed {
+				mustDo(t, s, put(t, s, "/g", "gone"))
+				head = commitShare(t, s)
+			} else {
+				mustDo(t, s, put(t, s, "/f", large))
+				died := errors.New("the process died here")
+				repo.FailAfterCommit(died)
+				if _, err := sys.Commit(t.Context(), "s"); !errors.Is(err, died) {
+					t.Fatalf("commit: got %v, want %v", err, died)
+				}
+				repo.FailAfterCommit(nil)
+			}
+			view, err := repo.View(t.Context(), head)
+			wantNil(t, "view", err)
+			defer func() { wantNil(t, "close", view.Close()) }()
+			repo.kept[head] = view
+			crash(t, sys)
+			if tt.removed {
+				repo.Remove(head)
+			}
+
+			sys = openTestSystem(t, dir, repo)
+			s = testShare(t, sys)
+			mustDo(t, s, &op{kind: opMkdir, name: Name{"/g"}})
+			crash(t, sys)
+
+			repo.away = true
+			sys = openTestSystem(t, dir, repo)
+			want(t, "live tree while the store is away", contents(t, testShare(t, sys)), tt.want)
+			crash(t, sys)
+			repo.away = false
+			sys = openTestSystem(t, dir, repo)
+			defer func() { closeSystem(t, sys) }()
+			s = testShare(t, sys)
+			want(t, "next snapshot", viewContents(t, repo.memRepository, commitShare(t, s)), tt.want)
+			want(t, "live tree", contents(t, s), tt.want)
+		})
+	}
+}

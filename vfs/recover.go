@@ -164,6 +164,7 @@ func (s *share) closeFiles() error {
 
 // recover replays the journal over the head.
 func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) error {
+	noted := s.ledger.last
 	away, err := s.findHead(ctx)
 	if err != nil {
 		return err
@@ -185,6 +186,12 @@ func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) erro
 		s.log.Error("the last snapshot of a share cannot be read, and neither can its files until it can; if the store can be reached, "+
 			"gateway scrub names what is damaged or missing, and gateway scrub --repair gets it back from a copy",
 			"share", s.name, "snapshot", s.ledger.last.id.String(), "err", unread)
+	}
+	if s.ledger.last != noted {
+		// The store may be away at the next start, which could not find this out again: what was accepted over the head that was
+		// found belongs above that one, and of what it has the spool files go below.
+		s.ledger.last.version = s.seq.version
+		s.noteCommit(s.ledger.last)
 	}
 	keep := map[spool.ID]bool{}
 	for id := range live {
