@@ -220,11 +220,17 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 	if err != nil {
 		return err
 	}
+	var lacks []string
+	if rc.remove {
+		if lacks, err = unsure(ctx, view, found); err != nil {
+			return err
+		}
+	}
 	report := &restore.Report{}
 	stop := rc.watch(report, found)
 	runErr := restore.Run(ctx, restore.Config{
 		Source: restore.FromView(view), Path: found.Path, Target: target, Report: report, Lineage: lineage,
-		Overwrite: mode, Owner: rc.owner, DryRun: rc.dryRun, Verify: rc.verify, Delete: rc.remove,
+		Overwrite: mode, Owner: rc.owner, DryRun: rc.dryRun, Verify: rc.verify, Delete: rc.remove, Lacks: lacks,
 		Confirm: rc.confirm, Note: rc.note(), Bandwidth: dst.Bandwidth,
 		Failpoint: point,
 	})
@@ -236,8 +242,7 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 		c := report.Counts()
 		runErr = rc.hinted(dst, runErr, c.Files+c.Directories+c.Symlinks > 0)
 	}
-	lacks := rc.lacks(ctx, view, found)
-	if err := rc.summary(dst.Location.String(), found, report, lacks, runErr); err != nil {
+	if err := rc.summary(dst.Location.String(), found, report, rc.lacks(ctx, view, found), runErr); err != nil {
 		return err
 	}
 	switch failed := report.Failed(); {

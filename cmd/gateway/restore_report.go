@@ -126,7 +126,8 @@ func (rc *restoreCommand) lacks(ctx context.Context, view *snapshotter.View, fou
 		if err != nil {
 			return list // the restore itself has more to say about it
 		}
-		if found.Path == "/" || f.Path == found.Path || strings.HasPrefix(f.Path, found.Path+"/") {
+		// One above says why nothing was deleted, and nothing of what was restored.
+		if at, ok := within(found.Path, f.Path); ok && (rc.remove || at != "/" || f.Path == found.Path) {
 			list = append(list, printable(f.Path)+": "+strings.ToValidUTF8(f.Text, "\uFFFD"))
 		}
 		if len(list) == maxLacks {
@@ -134,6 +135,41 @@ func (rc *restoreCommand) lacks(ctx context.Context, view *snapshotter.View, fou
 		}
 	}
 	return list
+}
+
+// unsure lists the paths of the destination of what could not be captured, for restore.Config.Lacks. They have "/" when
+// it may be anything.
+func unsure(ctx context.Context, view *snapshotter.View, found snapref.Found) (paths []string, err error) {
+	if found.Snapshot.Lost > 0 {
+		return []string{"/"}, nil // it does not say what was lost
+	}
+	for f, err := range view.Errors(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		at, ok := within(found.Path, f.Path)
+		switch {
+		case !ok:
+		case at == "/", len(paths) == maxLacks:
+			return []string{"/"}, nil
+		default:
+			paths = append(paths, at)
+		}
+	}
+	return paths, nil
+}
+
+// within returns where a path of the snapshot lies in the destination, to which dir is restored: at "/" also for a
+// directory above, which may not have shown all of dir.
+func within(dir, path string) (at string, ok bool) {
+	below := func(dir, path string) (string, bool) {
+		return strings.CutPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+	}
+	if _, ok := below(path, dir); ok || path == dir {
+		return "/", true
+	}
+	at, ok = below(dir, path)
+	return "/" + at, ok
 }
 
 // maxLacks is how much of what a snapshot lacks is kept.

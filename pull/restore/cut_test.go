@@ -8,9 +8,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/snapgate/gateway/pull"
@@ -445,6 +447,74 @@ func TestDelete(t *testing.T) {
 			t.Errorf("%v, %q", err, describe(t, dir))
 		}
 	})
+}
+
+// What the snapshot says could not be captured is no extra where it may have been, nor is what no snapshot can have.
+func TestDeleteSparesWhatIsLacking(t *testing.T) {
+	tr := tree{}.dir("/", 0o755).dir("/d", 0o755).dir("/d.d", 0o755)
+	for _, c := range []struct {
+		lacks         []string
+		asked, noted  string
+		refused, none bool
+	}{
+		{asked: "/d.d/x /d/x /e /y"},
+		{lacks: []string{"/d"}, asked: "/d.d/x /e /y", noted: "/d: 1 name is not deleted, since the snapshot lacks what could not be captured here"},
+		{lacks: []string{"/d/x/deep", "/e/f/g"}, asked: "/d.d/x /y", noted: "/d/x/deep: 1 name is not deleted, since the snapshot lacks what could not be captured here\n" +
+			"/e/f/g: 1 name is not deleted, since the snapshot lacks what could not be captured here"},
+		{lacks: []string{"/d", "/d.d", "/e", "/y"}, none: true, noted: "/d: 1 name is not deleted, since the snapshot lacks what could not be captured here\n" +
+			"/d.d: 1 name is not deleted, since the snapshot lacks what could not be captured here\n/e: 1 name is not deleted, since the snapshot lacks what could not be captured here\n" +
+			"/y: 1 name is not deleted, since the snapshot lacks what could not be captured here"},
+		{lacks: []string{"/"}, refused: true},
+	} {
+		for _, dry := range []bool{true, false} {
+			dir := t.TempDir()
+			for _, name := range []string{"d/x", "d.d/x", "e/f/h", "y"} {
+				write(t, filepath.Join(dir, name), "x")
+			}
+			if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var gone []string
+			report, err := try(t, openLocal(t, dir), tr, func(cfg *restore.Config) {
+				cfg.Delete, cfg.DryRun, cfg.Lacks = true, dry, c.lacks
+				cfg.Confirm = func(_ context.Context, e restore.Extras) (bool, error) {
+					if c.refused || c.none || dry {
+						t.Errorf("lacks %q: it asks for %q", c.lacks, e.Paths)
+					}
+					return true, nil
+				}
+				cfg.Note = func(a restore.Action) {
+					if a.Op == "delete" {
+						gone = append(gone, a.Path)
+					}
+				}
+			})
+			if errors.Is(err, restore.ErrNotDeleted) != c.refused || err != nil && !c.refused {
+				t.Errorf("lacks %q, dry %v: %v", c.lacks, dry, err)
+			}
+			if got := strings.Join(gone, " "); got != c.asked {
+				t.Errorf("lacks %q, dry %v: deleted %q, want %q", c.lacks, dry, got, c.asked)
+			}
+			var noted []string
+			list, _ := report.Problems()
+			for _, p := range list {
+				noted = append(noted, p.Path+": "+p.Text)
+			}
+			if got := strings.Join(noted, "\n"); got != c.noted {
+				t.Errorf("lacks %q, dry %v: noted %q, want %q", c.lacks, dry, got, c.noted)
+			}
+			for _, name := range []string{"pipe", "d/x", "d.d/x", "e/f/h", "y"} {
+				top := "/" + name
+				if name == "e/f/h" {
+					top = "/e"
+				}
+				_, err := os.Lstat(filepath.Join(dir, name))
+				if want := dry || !slices.Contains(strings.Fields(c.asked), top); want != (err == nil) {
+					t.Errorf("lacks %q, dry %v: %s is there: %v", c.lacks, dry, name, err)
+				}
+			}
+		}
+	}
 }
 
 // folding is a local target that takes names which differ in case for the same.

@@ -31,6 +31,12 @@ func (r *run) remove(ctx context.Context) error {
 	if n := r.Report.Failed(); n > 0 {
 		return fmt.Errorf("%w, because of %s", ErrNotDeleted, pull.Count(n, "problem", "problems"))
 	}
+	if slices.Contains(r.Lacks, "/") {
+		return fmt.Errorf("%w: what is there may be what the snapshot lacks", ErrNotDeleted)
+	}
+	if r.spare(); len(r.extras) == 0 {
+		return nil
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r.cancel = cancel
@@ -89,6 +95,34 @@ func (r *run) remove(ctx context.Context) error {
 		r.Report.note("/", &pull.Error{Op: "delete", Path: "/", Kind: pull.KindLimit, Err: fmt.Errorf("more than %d names: run it again", maxExtras)})
 	}
 	return nil
+}
+
+// spare drops the extras that the snapshot may lack, see Config.Lacks, and says so.
+func (r *run) spare() {
+	kept := make(map[string]int64, len(r.Lacks)) // extras, by what they are kept for
+	above := map[string]string{}                 // directories with one of Lacks below
+	for _, p := range r.Lacks {
+		kept[p] = 0
+		for dir := parentOf(p); dir != "/"; dir = parentOf(dir) {
+			above[dir] = p
+		}
+	}
+	r.extras = slices.DeleteFunc(r.extras, func(x extra) bool {
+		lack, ok := above[x.path]
+		for at := x.path; !ok && at != "/"; at = parentOf(at) {
+			lack = at
+			_, ok = kept[at]
+		}
+		if ok {
+			kept[lack]++
+		}
+		return ok
+	})
+	for p, n := range kept {
+		if n > 0 {
+			r.Report.note(p, fmt.Errorf("%s not deleted, since the snapshot lacks what could not be captured here", pull.Count(n, "name is", "names are")))
+		}
+	}
 }
 
 // recheck lists the directories of extras again, now that all is restored, and drops what is not to be

@@ -299,6 +299,7 @@ func (r *run) collect(n *node, l *listing) {
 		switch {
 		case e.Err != nil || checkName(n.dst, name) != nil:
 			r.Report.note(n.dst, &pull.Error{Op: "delete", Path: n.dst, Kind: pull.KindListing, Err: errors.New("what is not understood stays")})
+		case e.Type == pull.Special: // no snapshot has it
 		case len(r.extras) == maxExtras:
 			r.more = true
 		default:

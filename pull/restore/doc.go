@@ -18,8 +18,9 @@
 //
 // A file in the place of a directory, or the other way round, is a Problem and stays. A symbolic
 // link in the place of a directory is not followed. Nothing is removed without Delete, and then
-// only after all was restored, only what a whole listing has shown, and only with the word of
-// Confirm. Names of a snapshot that no path can have are Problems.
+// only after all was restored, only what a whole listing has shown, only where the snapshot is not
+// known to lack something, and only with the word of Confirm. Devices, sockets and pipes, which no
+// snapshot has, are removed only with the directory that they are in. Names of a snapshot that no path can have are Problems.
 //
 // # Errors
 //

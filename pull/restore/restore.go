@@ -115,6 +115,10 @@ type Config struct {
 	DryRun    bool      // write nothing
 	Verify    bool      // read back what was written, and what was there; of a dry run, what is there
 	Delete    bool      // remove what the snapshot does not have
+	// Lacks are the paths of the destination, canonical, of what the snapshot says could not be captured: nobody knows
+	// what was there. Delete leaves them, what is below them and the directories that they are in; with "/" it
+	// removes nothing.
+	Lacks []string
 	// Confirm is asked once before anything is deleted; it is needed with Delete.
 	Confirm func(ctx context.Context, e Extras) (bool, error)
 	// Note is told what is done, one at a time; nil for nobody.
@@ -146,7 +150,7 @@ const (
 	FailpointDeleted  = "restore-deleted"
 )
 
-// ErrNotDeleted means that Confirm has refused to delete, or that there were problems: then nobody is asked.
+// ErrNotDeleted means that Confirm has refused to delete, or that there were problems or Lacks has "/": then nobody is asked.
 var ErrNotDeleted = errors.New("nothing was deleted")
 
 // errDirectory means that Delete was asked for with a single file.
