@@ -103,6 +103,7 @@ type increment struct {
 
 	in      *ingester // for directories
 	feed    *feed
+	shared  sharedObjects
 	missing missing
 
 	most uint64 // entries
@@ -184,7 +185,6 @@ func (c *increment) build(ctx context.Context, changes iter.Seq2[Change, error])
 
 // content makes the object of a changed file.
 func (c *increment) content(ctx context.Context, in *ingester, ch *change) (err error) {
-	var ok bool
 	if ch.Stored != nil {
 		f := c.s.unsealed(ch.Path, ch.Stored, c.w.exists)
 		if f != nil {
@@ -196,6 +196,21 @@ func (c *increment) content(ctx context.Context, in *ingester, ch *change) (err 
 			return nil
 		}
 	}
+	if s, is := ch.Content.(Shared); is {
+		if id := s.Identity(); id != nil {
+			ch.obj, err = c.shared.once(ctx, id, func() (object, error) {
+				err := c.read(ctx, in, ch)
+				return ch.obj, err
+			})
+			return err
+		}
+	}
+	return c.read(ctx, in, ch)
+}
+
+// read makes the object of a changed file that has a Content.
+func (c *increment) read(ctx context.Context, in *ingester, ch *change) (err error) {
+	var ok bool
 	if ch.obj, ok, err = c.ingested(in, ch); ok || err != nil {
 		return err
 	}

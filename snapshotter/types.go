@@ -115,6 +115,13 @@ type Content interface {
 	Open(ctx context.Context) (io.ReadCloser, error)
 }
 
+// Shared is a Content that several changes may have, as hard links do. Those whose Identity is equal have the same
+// bytes: an incremental commit reads them once. An Identity can be a key of a map; nil is of what no other change has.
+type Shared interface {
+	Content
+	Identity() any
+}
+
 // Meta is what a commit writes into the snapshot's header besides the tree.
 type Meta struct {
 	Share     string // the kloset dataset and name

@@ -76,6 +76,7 @@ func (t *tree) link(ctx context.Context, o *op, set uint64) (*tree, error) {
 	if c == nil {
 		c = &content{size: src.size, base: baseRef{t.head, src.from, src.size}, linked: true}
 	}
+	c.shared.Store(true) // if the link comes to nothing, too: then it says too much
 	return t.place(ctx, o, o.to, &node{
 		typ: TypeFile, attr: src.attr, version: o.version, size: src.size, content: c,
 	}, set)

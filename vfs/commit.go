@@ -182,10 +182,12 @@ func (s *share) advance(ctx context.Context, set *changeSet, done committedRecor
 		}
 		done.version = s.seq.version
 		done.lenient = done.lenient && (next.sealed || len(next.ops) > 0) // what comes is accepted over this head
+		hole := s.forget(set)
 		s.mu.Lock()
 		s.ledger.sealed = slices.Delete(s.ledger.sealed, 0, 1)
 		s.ledger.last = done
 		s.ledger.bytes -= int64(len(set.ops)) * nodeCost
+		s.ledger.holes -= hole
 		if next.sealed {
 			next.set.tree = r.sealed[next.set]
 		}
@@ -195,7 +197,6 @@ func (s *share) advance(ctx context.Context, set *changeSet, done committedRecor
 		if !next.sealed {
 			s.live.Store(r.tree)
 		}
-		s.forget(set)
 		s.noteCommit(done)
 		return nil
 	})
@@ -294,17 +295,19 @@ func (t *tree) hide(ctx context.Context, names []Name) (*tree, error) {
 	return t, nil
 }
 
-// hold counts the operations of pending sets that need a spool file.
-func (q *sequencer) hold(o *op) {
+// hold counts the operations of pending sets that need a spool file, and returns by how many bytes holes are more.
+func (q *sequencer) hold(o *op) (hole int64) {
 	if o.content != nil && o.content.spool != 0 {
 		q.spooled[o.content.spool]++
 	}
+	return q.holes.hold(o)
 }
 
 // forget marks the spool files of a committed set for removal, but for those that a later
-// set goes on with.
-func (s *share) forget(set *changeSet) {
+// set goes on with, and returns by how many bytes holes are less.
+func (s *share) forget(set *changeSet) (hole int64) {
 	for _, o := range set.ops {
+		hole += s.seq.holes.release(o)
 		if o.content == nil || o.content.spool == 0 {
 			continue
 		}
@@ -314,6 +317,7 @@ func (s *share) forget(set *changeSet) {
 			s.seq.free = append(s.seq.free, id)
 		}
 	}
+	return hole
 }
 
 // trimBytes is how large the journal may grow before a commit trims it: trimming means

@@ -8,6 +8,7 @@ import (
 	"io"
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	"github.com/zeebo/blake3"
 
@@ -38,6 +39,8 @@ type content struct {
 	extents  []spool.Extent // what of [0,size) is in the spool file; the rest is base's, or zeros
 	base     baseRef
 	linked   bool // it is the base file, no more and no less; not recorded
+
+	shared atomic.Bool // several names may have it, as links do: a commit reads it once; not recorded
 
 	mu     sync.Mutex // guards the rest; a leaf
 	pos    journal.Position
@@ -304,7 +307,7 @@ func (c *content) wholeIn(id snapshotter.ID) string {
 }
 
 // contentSource is a content as a commit reads it: to its end or to the first error, or, of
-// one that continues a stored file, what is new. It is a snapshotter.Patched.
+// one that continues a stored file, what is new. It is a snapshotter.Patched and a snapshotter.Shared.
 type contentSource struct {
 	share *share
 	c     *content
@@ -313,6 +316,14 @@ type contentSource struct {
 }
 
 func (s contentSource) Size() int64 { return s.c.size }
+
+// Identity implements snapshotter.Shared.
+func (s contentSource) Identity() any {
+	if !s.c.shared.Load() {
+		return nil
+	}
+	return s.c
+}
 
 func (s contentSource) Open(ctx context.Context) (io.ReadCloser, error) {
 	r, err := s.share.openContent(ctx, s.c)

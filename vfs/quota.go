@@ -15,13 +15,13 @@ type claims struct {
 	bytes int64
 }
 
-// fits refuses a tree that has more bytes than the one before and than the quota. What does not
-// grow is always accepted: it may be what makes room.
-func (s *share) fits(o *op, before, after *tree) error {
-	if quota := s.config().Quota; quota > 0 && after.grown > before.grown && after.bytes() > quota {
+// fits refuses an operation that makes of the batch's tree one that has more bytes and more than the quota, and one
+// that there is no room for. What does not grow is always accepted: it may be what makes room.
+func (s *share) fits(st *stage, o *op, after *tree) error {
+	if quota := s.config().Quota; quota > 0 && after.grown > st.tree.grown && after.bytes() > quota {
 		return errKind(o.kind.String(), o.name, KindQuota)
 	}
-	return nil
+	return s.fitsHole(st, o)
 }
 
 // claim makes room for an upload of size bytes, and for what it has claimed already. When there is

@@ -77,7 +77,7 @@ func newShare(ctx context.Context, sys *System, cfg ShareConfig) (*share, error)
 	s.cfg.Store(&cfg)
 	s.ledger.open = newChangeSet(1)
 	s.seq.ctx = context.WithoutCancel(ctx)
-	s.seq.spooled = map[spool.ID]int{}
+	s.seq.spooled, s.seq.holes = map[spool.ID]int{}, holes{}
 	var err error
 	if s.views, err = newViews(cfg.Name, sys.cfg.Repository, sys.log); err != nil {
 		return nil, err
@@ -282,7 +282,7 @@ func (s *share) replay(ctx context.Context, t *tree, ops []replayed, lenient boo
 		}
 		s.seq.temps = s.seq.temps || s.isTemp(o.name) || !o.to.IsZero() && s.isTemp(o.to)
 		s.ledger.open.add(o, s.isTemp)
-		s.seq.hold(o)
+		s.ledger.holes += s.seq.hold(o)
 		s.ledger.bytes += nodeCost
 		s.intake.made(1)
 	}

@@ -44,6 +44,7 @@ type sequencer struct {
 	free []spool.ID
 	// spooled counts the pending operations that need a spool file.
 	spooled map[spool.ID]int
+	holes   holes // of the pending operations
 	// sealAt is how many changes the open set has when sealing it is tried again.
 	sealAt int
 	// failing is set while the journal cannot be written, to log it once.
@@ -101,6 +102,7 @@ type stage struct {
 	ops     []*op
 	reqs    []*request // reqs[i] waits for ops[i]; nil when nobody does
 	moves   []*moved   // what has followed its renames
+	holes   int64      // bytes of its files that nobody has sent
 	sync    bool
 }
 
@@ -108,6 +110,9 @@ func (st *stage) add(t *tree, o *op, r *request) {
 	st.tree = t
 	st.ops = append(st.ops, o)
 	st.reqs = append(st.reqs, r)
+	if o.kind == opPut {
+		st.holes += o.content.hole()
+	}
 	switch o.kind {
 	case opSetattr, opPartial, opPartialGone, opTorn, opWhole:
 		st.sync = st.sync || o.flush
@@ -216,7 +221,7 @@ func (s *share) accept(st *stage, r *request) (*stage, error) {
 		// Try first: an operation that will be refused seals nothing.
 		t, err := st.tree.apply(s.seq.ctx, o, 0)
 		if err == nil {
-			err = s.fits(o, st.tree, t)
+			err = s.fits(st, o, t)
 		}
 		if err != nil {
 			return st, err
@@ -244,7 +249,7 @@ func (s *share) applyTo(st *stage, o *op, r *request) error {
 	}
 	t, err := st.tree.apply(s.seq.ctx, o, s.ledger.open.number)
 	if err == nil {
-		err = s.fits(o, st.tree, t)
+		err = s.fits(st, o, t)
 	}
 	if err != nil {
 		return err
@@ -427,7 +432,7 @@ func (s *share) note(o *op, pos uint64) {
 	s.seq.temps = s.seq.temps || s.isTemp(o.name) || !o.to.IsZero() && s.isTemp(o.to)
 	o.check, o.upload = nil, nil // they would keep the session alive
 	s.ledger.open.add(o, s.isTemp)
-	s.seq.hold(o)
+	s.ledger.holes += s.seq.hold(o)
 	s.ledger.bytes += nodeCost
 	if o.room == roomTaken {
 		o.room = roomKept

@@ -73,6 +73,7 @@ type ledger struct {
 	open   *changeSet
 	last   committedRecord // of the head
 	bytes  int64           // of pending nodes, as the spool limit counts them
+	holes  int64           // bytes of pending files that nobody has sent
 }
 
 // changeSet is a run of accepted operations that becomes one snapshot.

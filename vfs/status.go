@@ -18,8 +18,11 @@ type Status struct {
 	Received, Sent map[string]int64
 	SpoolBytes     int64 // spool, journal and pending nodes of all shares
 	SpoolLimit     int64
-	DiskFree       int64 // bytes, -1 when the file system does not tell
-	Reserve        int64 // of DiskFree, that is left for a commit
+	// Holes are bytes of files that wait for their commit which nobody has sent: zeros between what was
+	// written. They are not in SpoolBytes, and SpoolLimit bounds them likewise.
+	Holes    int64
+	DiskFree int64 // bytes, -1 when the file system does not tell
+	Reserve  int64 // of DiskFree, that is left for a commit
 }
 
 // ShareStatus is how a share is doing. Of a source, what is about changes stays zero.
@@ -98,6 +101,7 @@ func (s *System) Status() Status {
 		st.Shares = append(st.Shares, one)
 		st.SpoolBytes += sh.pending()
 	}
+	st.Holes = s.holes()
 	s.mu.Lock()
 	for sess := range s.sessions {
 		st.Sessions[sess.from.Protocol]++

@@ -270,6 +270,9 @@ func writeStatusHead(w io.Writer, st *control.Status) {
 	if st.Spool.Limit > 0 {
 		spool += " of " + bytesText(st.Spool.Limit)
 	}
+	if st.Spool.Holes > 0 {
+		spool += "; and " + bytesText(st.Spool.Holes) + " of zeros that nobody has sent"
+	}
 	if st.Spool.DiskFree >= 0 {
 		spool += "; " + bytesText(st.Spool.DiskFree) + " free on the disk"
 	}

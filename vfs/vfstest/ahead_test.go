@@ -190,6 +190,26 @@ func randomData(seed byte, n int) []byte {
 	return data
 }
 
+// TestLinksAreReadOnce: a commit reads what several names have once.
+func TestLinksAreReadOnce(t *testing.T) {
+	r := newAheadRig(t)
+	data := randomData(1, 3<<20)
+	r.close(r.upload("/f", data))
+	files := map[string][]byte{"/f": data}
+	for n := range 3 {
+		name := fmt.Sprint("/link", n)
+		if err := r.sess.Link(t.Context(), "/f", name); err != nil {
+			t.Fatal(err)
+		}
+		files[name] = data
+	}
+	r.read.bytes.Store(0)
+	r.expect(files)
+	if n := r.read.bytes.Load(); n < int64(len(data)) || n > int64(len(data))*3/2 {
+		t.Errorf("%d bytes were read of the spool for a file of %d bytes and its links", n, len(data))
+	}
+}
+
 // TestUploadArrivesAhead: a large upload is in the store, for the greatest part, before it is
 // closed, and its commit does not read it again.
 func TestUploadArrivesAhead(t *testing.T) {

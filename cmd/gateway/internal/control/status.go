@@ -59,7 +59,8 @@ type StoreStatus struct {
 type Spool struct {
 	Bytes    int64 `json:"bytes"`
 	Limit    int64 `json:"limit,omitempty"`
-	DiskFree int64 `json:"disk_free"` // -1: not known
+	Holes    int64 `json:"holes,omitempty"` // bytes of its files that nobody has sent, besides; Limit bounds them likewise
+	DiskFree int64 `json:"disk_free"`       // -1: not known
 }
 
 // AuditStatus is how the audit log is.
