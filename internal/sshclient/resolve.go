@@ -47,8 +47,11 @@ func addsUp(key string) bool { return key == "identityfile" || key == "certifica
 // resolver walks through configuration files for one host.
 type resolver struct {
 	*machine
-	host string // as given
-	out  *options
+	given string // the host as given
+	host  string // what Host lines are about: given, in the final pass what HostName makes of it
+	out   *options
+
+	wantFinal, final bool // a Match line wants a final pass; this is it
 }
 
 // maxInclude is how deep files may include each other (READCONF_MAX_DEPTH of OpenSSH).
@@ -78,19 +81,46 @@ func (m *machine) files(named []string) []configFile {
 }
 
 // resolve reads the files for host. The first value of a setting wins; set are settings that
-// win over all files (Config's).
+// win over all files (Config's). When a line asks for it by Match final, the files are read once
+// more with the name that HostName says, for what the first pass has left open.
 func (m *machine) resolve(host string, files []configFile, set []directive) (*options, error) {
-	r := &resolver{machine: m, host: host, out: &options{first: map[string]*directive{}, all: map[string][]*directive{}}}
+	r := &resolver{machine: m, given: host, host: host, out: &options{first: map[string]*directive{}, all: map[string][]*directive{}}}
 	for i := range set {
 		r.set(&set[i])
 	}
+	if err := r.pass(files); err != nil {
+		return nil, err
+	}
+	if !r.wantFinal {
+		return r.out, nil
+	}
+	r.host, r.final = strings.ToLower(r.hostName()), true
+	if err := r.pass(files); err != nil {
+		return nil, err
+	}
+	return r.out, nil
+}
+
+// pass applies all files once.
+func (r *resolver) pass(files []configFile) error {
 	for _, f := range files {
 		active := true
 		if err := r.file(f, &active, 0); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return r.out, nil
+	return nil
+}
+
+// hostName is the host to connect to as far as it is known. Wrong tokens are reported when
+// HostName is used.
+func (r *resolver) hostName() string {
+	if d := r.out.first["hostname"]; d != nil {
+		if v, err := expandHost(d.args[0], r.given); err == nil {
+			return v
+		}
+	}
+	return r.given
 }
 
 // file applies one file. active says whether the lines in hand are for the host.
@@ -144,6 +174,9 @@ func (r *resolver) line(d *directive, f configFile, active *bool, depth int) err
 
 // set takes a line over unless one before it has said the same.
 func (r *resolver) set(d *directive) {
+	if r.final && d.key == "hostname" {
+		return // the final pass is about the name that the first one has found
+	}
 	if addsUp(d.key) {
 		same := func(o *directive) bool { return slices.Equal(o.args, d.args) }
 		if !slices.ContainsFunc(r.out.all[d.key], same) {
@@ -190,8 +223,8 @@ func (r *resolver) include(d *directive, f configFile, depth int) error {
 	return nil
 }
 
-// match evaluates a Match line. exec, final and what is newer need the real ssh, unless an
-// earlier criterion of the line rules the host out.
+// match evaluates a Match line. exec and what is newer need the real ssh, unless an earlier
+// criterion of the line rules the host out.
 func (r *resolver) match(d *directive) (bool, error) {
 	result, rest := true, d.rest
 	for n := 0; rest != "" && rest[0] != '#'; n++ {
@@ -201,15 +234,17 @@ func (r *resolver) match(d *directive) (bool, error) {
 		criterion := strings.ToLower(word)
 		switch criterion {
 		case "all":
-			if n > 0 || rest != "" && rest[0] != '#' {
-				return false, configError("%s: Match all must stand alone", d.where())
+			// The manual has canonical and final before it; ssh takes any one criterion.
+			if n > 1 || rest != "" && rest[0] != '#' {
+				return false, configError("%s: Match all must stand alone or behind canonical or final", d.where())
 			}
-			return !negated, nil
-		case "canonical": // there is no second pass without CanonicalizeHostname
-			result = result && negated
+			return result && !negated, nil
+		case "final", "canonical":
+			// Without CanonicalizeHostname only final asks for the pass that both match in; that
+			// !final does so, too, was a mistake of OpenSSH up to 10.0.
+			r.wantFinal = r.wantFinal || criterion == "final" && !negated
+			result = result && r.final != negated
 			continue
-		case "final":
-			return false, unsupported(d, "Match final")
 		}
 		if arg, rest = cutKeyword(rest); arg == "" || arg[0] == '#' {
 			return false, configError("%s: Match %s without a value", d.where(), word)
@@ -231,16 +266,9 @@ func (r *resolver) criterion(name, list string) (yes, ok bool) {
 	var value string
 	switch name {
 	case "host":
-		value = r.host
-		if d := r.out.first["hostname"]; d != nil {
-			// Incomplete or wrong tokens are reported when HostName is used.
-			if v, err := expandHost(d.args[0], r.host); err == nil {
-				value = v
-			}
-		}
-		value, list = strings.ToLower(value), strings.ToLower(list)
+		value, list = strings.ToLower(r.hostName()), strings.ToLower(list)
 	case "originalhost":
-		value, list = strings.ToLower(r.host), strings.ToLower(list)
+		value, list = strings.ToLower(r.given), strings.ToLower(list)
 	case "user":
 		value = r.user
 		if d := r.out.first["user"]; d != nil {

@@ -79,6 +79,18 @@ func sshConfigs() []struct{ name, host, config string } {
 		{"match not", "web", "Match host *,!web\n  User a\nMatch !host db user root\n  User b\n"},
 		{"match user", "web", "User bob\nMatch user bob\n  Port 2201\n"},
 		{"match canonical", "web", "Match canonical\n  User a\nMatch !canonical host web\n  User b\n"},
+		{"match canonical all", "web", "Match canonical all\n  User a\n"},
+		{"match final all", "web", "Match final all\n  User last\n  Port 2201\nHost web\n  User a\n"},
+		{"match final by hostname", "web", "Host web\n  HostName %h.Example\nMatch final\n  User f\nHost web.example\n  Port 2201\nMatch host web.example\n  CertificateFile /c\n"},
+		{"match final adds up", "web", "IdentityFile ~/a\nMatch final originalhost web\n  IdentityFile ~/b\nHost web\n  HostName %h.example\n  IdentityFile ~/c\nHost web.example\n  IdentityFile ~/d\n"},
+		{"match final and host", "web", "Match final host web.example\n  User a\nHost web\n  HostName %h.example\n"},
+		{"match final is too late for the name", "web", "Match final all\n  HostName late.example\n  User a\n"},
+		{"match final in upper case", "WEB", "Host WEB\n  User a\nHost web\n  User b\n  Port 2201\nMatch FINAL\n  User c\n"},
+		{"match final includes", "web", "Include DIR/inc/final.conf\nHost web\n  User late\n"},
+		{"match not final", "web", "Match !final all\n  User a\n"},
+		{"match final brings canonical", "web", "Match canonical all\n  User a\nMatch host db final\n  User b\n"},
+		{"match host all", "web", "Match host web all\n  User a\nMatch host db all\n  Port 2201\n"},
+		{"match final rules exec out", "web", "Match !canonical final exec \"exit 0\"\n  User a\n"},
 		{"match exec ruled out", "web", "Match host db exec \"exit 0\"\n  User a\n"},
 		{"match with comment", "web", "Match host web # us\n  User a\n"},
 		{"methods", "web", "PreferredAuthentications publickey,password\nPubkeyAuthentication yes\nPasswordAuthentication no\n"},
@@ -92,6 +104,7 @@ func TestResolveAsOpenSSH(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "inc", "a.conf"), "User inc-a\n")
 	writeFile(t, filepath.Join(dir, "inc", "b.conf"), "Port 2288\nUser inc-b\n")
 	writeFile(t, filepath.Join(dir, "inc", "hosts.conf"), "Host db\n  User db\nHost w*\n  Port 2277\n")
+	writeFile(t, filepath.Join(dir, "inc", "final.conf"), "Match final all\n  Include "+dir+"/inc/b.conf\n") // as Red Hat's crypto policy
 	for _, c := range sshConfigs() {
 		t.Run(c.name, func(t *testing.T) {
 			file := writeFile(t, filepath.Join(t.TempDir(), "config"), strings.ReplaceAll(c.config, "DIR", dir))
@@ -260,7 +273,7 @@ func TestConfigErrors(t *testing.T) {
 		text   string // part of the message; FILE is the file
 	}{
 		"match exec":         {"Host x\nMatch exec true\n", KindUnsupported, "FILE:2: Match exec"},
-		"match final":        {"Match final all\n", KindUnsupported, "FILE:1: Match final"},
+		"match final exec":   {"Match final exec true\n", KindUnsupported, "FILE:1: Match exec"},
 		"proxy command":      {"\nHost web\n  ProxyCommand nc %h %p\n", KindUnsupported, "FILE:3: proxycommand"},
 		"pkcs11":             {"PKCS11Provider /usr/lib/x.so\n", KindUnsupported, "FILE:1: pkcs11provider"},
 		"sk provider":        {"SecurityKeyProvider /usr/lib/x.so\n", KindUnsupported, "FILE:1: securitykeyprovider"},
@@ -282,6 +295,7 @@ func TestConfigErrors(t *testing.T) {
 		"option as host":     {"HostName -oProxyCommand=x\n", KindConfig, "not a host name"},
 		"option as user":     {"User -x\n", KindConfig, "not a user name"},
 		"match all and more": {"Match all host x\n", KindConfig, "must stand alone"},
+		"match all, third":   {"Match final host x all\n", KindConfig, "must stand alone"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "config")
