@@ -136,6 +136,10 @@ func (k *keyring) add(name string, pub ssh.PublicKey, open func() (ssh.Signer, e
 	}
 	k.offered[id] = true
 	name = nameKey(name, pub)
+	if err := k.h.checkRSASize(pub); err != nil {
+		k.skipped = append(k.skipped, fmt.Sprintf("%s: %v", name, err))
+		return
+	}
 	algos := signatureAlgorithms(pub, k.h.algorithms.publicKeys)
 	if len(algos) == 0 {
 		k.skipped = append(k.skipped, name+": keys of this type are not allowed")

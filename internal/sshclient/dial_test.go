@@ -357,6 +357,57 @@ func TestOldRSA(t *testing.T) {
 	works(t, dial(t, cfg))
 }
 
+// TestRequiredRSASize checks that RSA keys below the limit count neither for a server, whatever the
+// policy, nor for a user, with a certificate or without.
+func TestRequiredRSASize(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(key, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := newServer(t, func(s *server) {
+		s.config.ServerVersion = "SSH-2.0-ownkeys"
+		s.config.AddHostKey(signer)
+	})
+	limit := func(bits string) []string {
+		return []string{writeFile(t, filepath.Join(t.TempDir(), "config"), "RequiredRSASize "+bits+"\n")}
+	}
+	cfg := host.client()
+	cfg.KnownHosts = []string{writeFile(t, filepath.Join(t.TempDir(), "kh"), host.name()+" "+string(ssh.MarshalAuthorizedKey(signer.PublicKey())))}
+	cfg.Files = limit("2048")
+	works(t, dial(t, cfg))
+	cfg.Files = limit("2049")
+	for _, policy := range []HostKeyPolicy{Strict, AcceptNew, Insecure} {
+		cfg.HostKeys = policy
+		failure(t, cfg, KindAlgorithm, "2048 bits", "RequiredRSASize", "2049")
+	}
+
+	user := newServer(t, func(s *server) {
+		s.config.PublicKeyCallback = func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { return nil, nil }
+	})
+	cert := &ssh.Certificate{Key: signer.PublicKey(), CertType: ssh.UserCert, ValidPrincipals: []string{"me"}, ValidBefore: ssh.CertTimeInfinity}
+	if err := cert.SignCert(rand.Reader, testSigner(t, otherKey)); err != nil {
+		t.Fatal(err)
+	}
+	cfg = user.client()
+	cfg.IdentityFiles, cfg.PrivateKeys = nil, []PEM{pem.EncodeToMemory(block)}
+	cfg.Certificates = []string{writeFile(t, filepath.Join(t.TempDir(), "cert.pub"), string(ssh.MarshalAuthorizedKey(cert)))}
+	cfg.Files = limit("2049")
+	e := failure(t, cfg, KindAuth, "nothing could be tried")
+	if n := strings.Count(e.Error(), "RSA key of 2048 bits"); n != 2 {
+		t.Errorf("%q names %d keys that are too small, want the key and its certificate", e.Error(), n)
+	}
+	cfg.Files = limit("2048")
+	works(t, dial(t, cfg))
+}
+
 // TestServersTextIsHarmless checks that what a server says cannot play with a terminal.
 func TestServersTextIsHarmless(t *testing.T) {
 	err := networkError("web", &ssh.OpenChannelError{Reason: ssh.Prohibited, Message: "\x1b]0;x\x07\r\n\x9b31m no"})

@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// minRSABits is the size of RSA keys, in bits, below which ssh takes none (RequiredRSASize).
+const minRSABits = 1024
+
 // identity is a private key file that may be offered.
 type identity struct {
 	path     string
@@ -30,6 +33,7 @@ type hop struct {
 	knownHosts, knownHostsFixed []string // the first of knownHosts gets new keys
 	policy                      HostKeyPolicy
 	hashKnownHosts              bool
+	rsaBits                     int // smallest RSA key of a server or user that counts
 
 	timeout, keepAlive time.Duration
 	keepAliveCount     int
@@ -273,6 +277,7 @@ func (v *values) hostKeys(h *hop, cfg *Config) {
 		}
 	}
 	h.hashKnownHosts = v.yes("hashknownhosts", false)
+	h.rsaBits = max(minRSABits, v.number("requiredrsasize", minRSABits, 0, 1<<30)) // as with ssh, it only raises the limit
 	// "no" of ssh takes changed keys too, which nothing of ours does unless the settings say
 	// insecure; "ask" has nobody to ask.
 	h.policy = choice(v, "stricthostkeychecking", Strict, map[string]HostKeyPolicy{
@@ -421,7 +426,7 @@ func parseJump(s string) (jumpHost, error) {
 func (v *values) refuse() {
 	harmless := map[string]string{ // value that asks for nothing; "" when only "none" does
 		"proxycommand": "", "pkcs11provider": "", "smartcarddevice": "", "knownhostscommand": "", "revokedhostkeys": "",
-		"securitykeyprovider": "internal", "canonicalizehostname": "no", "requiredrsasize": "1024", "proxyusefdpass": "no",
+		"securitykeyprovider": "internal", "canonicalizehostname": "no", "proxyusefdpass": "no",
 	}
 	keys := make([]string, 0, len(harmless))
 	for key := range harmless {

@@ -3,6 +3,7 @@ package sshclient
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -199,6 +200,22 @@ func signatureAlgorithms(pub ssh.PublicKey, allowed []string) []string {
 		}
 	}
 	return out
+}
+
+// checkRSASize says why a key, or the key of a certificate, is too small for the hop; nil for one
+// that is not.
+func (h *hop) checkRSASize(pub ssh.PublicKey) error {
+	if cert, ok := pub.(*ssh.Certificate); ok {
+		pub = cert.Key
+	}
+	key, ok := pub.(ssh.CryptoPublicKey)
+	if !ok {
+		return nil
+	}
+	if k, ok := key.CryptoPublicKey().(*rsa.PublicKey); ok && k.N.BitLen() < h.rsaBits {
+		return fmt.Errorf("RSA key of %d bits, and RequiredRSASize of ssh_config is %d", k.N.BitLen(), h.rsaBits)
+	}
+	return nil
 }
 
 // nameKey is a key in messages.

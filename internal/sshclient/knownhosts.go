@@ -326,6 +326,12 @@ func (d *Dialer) hostKeyCallback(h *hop) ssh.HostKeyCallback {
 
 // decide applies the policy to the key of a hop.
 func (d *Dialer) decide(h *hop, key ssh.PublicKey) error {
+	if err := h.checkRSASize(key); err != nil {
+		return &Error{
+			Kind: KindAlgorithm, Host: h.String(), Detail: "host key", Err: err, Fingerprint: ssh.FingerprintSHA256(key),
+			Hint: "have the server's operator make a larger key (ssh-keygen -t ed25519), or lower RequiredRSASize for this host in ssh_config",
+		}
+	}
 	if h.policy == Insecure {
 		d.log.Warn("host key is not checked: anybody in between can read and change everything",
 			"host", h.String(), "fingerprint", ssh.FingerprintSHA256(key))

@@ -177,6 +177,9 @@ func (r *resolver) set(d *directive) {
 	if r.final && d.key == "hostname" {
 		return // the final pass is about the name that the first one has found
 	}
+	if d.key == "rsaminsize" { // as Red Hat called it before OpenSSH 9.1
+		d.key = "requiredrsasize"
+	}
 	if addsUp(d.key) {
 		same := func(o *directive) bool { return slices.Equal(o.args, d.args) }
 		if !slices.ContainsFunc(r.out.all[d.key], same) {

@@ -248,6 +248,9 @@ func TestHop(t *testing.T) {
 		"algorithm added":                      {Config{Host: "web"}, "HostKeyAlgorithms +ssh-rsa\n", func(h *hop) (any, any) { return h.algorithms.hostKeys[12], "ssh-rsa" }},
 		"algorithms replaced":                  {Config{Host: "web"}, "KexAlgorithms sntrup761x25519-sha512@openssh.com,curve25519-sha256\n", func(h *hop) (any, any) { return h.algorithms.kex, []string{"curve25519-sha256"} }},
 		"methods":                              {Config{Host: "web"}, "PreferredAuthentications password,gssapi-with-mic,publickey\n", func(h *hop) (any, any) { return h.methods, []string{"password", "publickey"} }},
+		"RSA keys":                             {Config{Host: "web"}, "RequiredRSASize 3072\n", func(h *hop) (any, any) { return h.rsaBits, 3072 }},
+		"RSA keys by Red Hat":                  {Config{Host: "web"}, "RSAMinSize 2048\nRequiredRSASize 4096\n", func(h *hop) (any, any) { return h.rsaBits, 2048 }},
+		"RSA keys, not lower":                  {Config{Host: "web"}, "RequiredRSASize 512\n", func(h *hop) (any, any) { return h.rsaBits, 1024 }},
 		"method switched off":                  {Config{Host: "web"}, "PasswordAuthentication no\n", func(h *hop) (any, any) { return h.methods, []string{"publickey", "keyboard-interactive"} }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -285,6 +288,7 @@ func TestConfigErrors(t *testing.T) {
 		"no value":           {"Host\n", KindConfig, "FILE:1: Host: no value"},
 		"bad port":           {"Port 99999\n", KindConfig, "FILE:1: port"},
 		"bad time":           {"ConnectTimeout 5x\n", KindConfig, "FILE:1: connecttimeout"},
+		"bad RSA size":       {"RequiredRSASize none\n", KindConfig, "FILE:1: requiredrsasize"},
 		"bad yes":            {"IdentitiesOnly perhaps\n", KindConfig, "FILE:1: identitiesonly"},
 		"bad token":          {"IdentityFile %z\n", KindConfig, "FILE:1: identityfile"},
 		"unset variable":     {"IdentityFile ${NOTHING}/x\n", KindConfig, "NOTHING is not set"},
