@@ -70,7 +70,17 @@ func (h *hop) append(file string, key ssh.PublicKey) (added bool, err error) {
 	if _, err := f.WriteString(line); err != nil {
 		return false, err
 	}
-	return true, f.Sync()
+	return true, syncFile(f)
+}
+
+// syncFile makes what was written durable. /dev/null cannot, which is there to keep no key, and
+// some network file systems do it on their own terms.
+func syncFile(f *os.File) error {
+	err := f.Sync()
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	return err
 }
 
 const (

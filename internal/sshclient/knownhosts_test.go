@@ -207,6 +207,15 @@ func TestAcceptNewAtOnce(t *testing.T) {
 	}
 }
 
+// TestKeysKeptNowhere connects with the lines of ssh_config that take each key and keep none.
+func TestKeysKeptNowhere(t *testing.T) {
+	s := newServer(t, nil)
+	cfg := s.client()
+	cfg.KnownHosts = nil
+	cfg.Files = []string{writeFile(t, filepath.Join(t.TempDir(), "config"), "StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\n")}
+	works(t, dial(t, cfg))
+}
+
 func checkMode(t *testing.T, file string, want os.FileMode) {
 	t.Helper()
 	info, err := os.Stat(file)
