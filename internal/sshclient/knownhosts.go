@@ -175,14 +175,17 @@ func keyTypeOf(algo string) string {
 
 // verify decides whether the key of a hop is the known one. A certificate is good when an
 // authority that known_hosts has for the hop signed it for its name; otherwise its key
-// counts like any other.
+// counts like any other, and only when that is unknown the error is about the certificate.
 func (k knownHosts) verify(h *hop, key ssh.PublicKey) error {
 	lines, own := k.lookup(h)
 	plain := key
+	var bad error // of a certificate
 	if cert, ok := key.(*ssh.Certificate); ok {
 		plain = cert.Key
 		if slices.ContainsFunc(lines, func(l knownLine) bool { return l.marker == "cert-authority" && sameKey(l.key, cert.SignatureKey) }) {
-			return k.verifyCertificate(h, cert)
+			if bad = k.verifyCertificate(h, cert); bad == nil || KindOf(bad) == KindHostKeyRevoked {
+				return bad
+			}
 		}
 	}
 	if l := k.revoked(plain); l != nil {
@@ -200,6 +203,9 @@ func (k knownHosts) verify(h *hop, key ssh.PublicKey) error {
 	}
 	if len(others) > 0 && own {
 		return changedError(h, plain, others)
+	}
+	if bad != nil {
+		return bad
 	}
 	return unknownError(h, plain)
 }

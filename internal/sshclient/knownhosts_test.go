@@ -338,6 +338,48 @@ func TestHostCertificates(t *testing.T) {
 	}
 }
 
+// TestBadCertificate checks that the key of a certificate which is not good counts like any other, as
+// with ssh, unless it is revoked.
+func TestBadCertificate(t *testing.T) {
+	const authority = 31
+	cert := &ssh.Certificate{Key: testPublicKey(t, hostKey), CertType: ssh.HostCert, ValidPrincipals: []string{"web"}, ValidBefore: 1}
+	if err := cert.SignCert(rand.Reader, testSigner(t, authority)); err != nil {
+		t.Fatal(err)
+	}
+	key, other, ca := "web "+keyText(t, hostKey)+"\n", "web "+keyText(t, otherKey)+"\n", keyText(t, authority)
+	const good = Kind(255) // stands for no error
+	for name, test := range map[string]struct {
+		lines string
+		want  Kind
+	}{
+		"key known":                    {key, good},
+		"key unknown":                  {"", KindHostKeyUnknown},
+		"other key known":              {other, KindHostKeyChanged},
+		"key known, authority revoked": {key + "@revoked * " + ca + "\n", KindHostKeyRevoked},
+		"key known and revoked":        {key + "@revoked * " + keyText(t, hostKey) + "\n", KindHostKeyRevoked},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := &hop{name: "web", host: "web", port: 22}
+			lines, err := parseKnownHosts("kh", []byte("@cert-authority * "+ca+"\n"+test.lines))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := good
+			err = knownHosts(lines).verify(h, cert)
+			if err != nil {
+				got = KindOf(err)
+			}
+			if got != test.want {
+				t.Fatalf("got %v, want %v", err, test.want)
+			}
+			var e *Error
+			if errors.As(err, &e) && got == KindHostKeyUnknown && (e.Line != "" || !strings.Contains(e.Error(), "certificate")) {
+				t.Errorf("%v, with the line %q: want that of the certificate, which accept-new does not take", err, e.Line)
+			}
+		})
+	}
+}
+
 // TestJump goes through two jump hosts, each with a key of its own, and checks that the
 // password of the server is not shown to them.
 func TestJump(t *testing.T) {
