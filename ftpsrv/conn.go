@@ -289,6 +289,7 @@ func (c *conn) next() (x *exchange, ok bool) {
 	defer c.recovered("connection", func() { x, ok = nil, false })
 	if t := c.currentTransfer(); t != nil {
 		c.awaitTransfer(t)
+		t.job.release()
 		c.setTransfer(nil)
 	}
 	for !c.failed.Load() {

@@ -101,9 +101,14 @@ func (j *job) cancel(why error) {
 	}
 }
 
+var errOver = errors.New("the transfer is over")
+
+// release gives up the context of a transfer that is over: the connection's would hold it.
+func (j *job) release() { j.stop(errOver) }
+
 // cutOff returns the reply to a transfer that was cut off, nil to one that was not.
 func (j *job) cutOff() error {
-	if j.ctx.Err() == nil {
+	if j.ctx.Err() == nil || errors.Is(context.Cause(j.ctx), errOver) {
 		return nil
 	}
 	return refusal(codeAborted, "%s: transfer aborted", j.path)

@@ -45,6 +45,7 @@ func (c *conn) start(upload bool, j *job, name string) {
 			c.log.Error("no data connection", "err", text)
 			c.engine.queue = nil
 			j.port.close()
+			j.release()
 			c.ctl.reply(codeNoData, "no data connection, try again later")
 		}},
 		x,
