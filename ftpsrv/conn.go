@@ -40,9 +40,10 @@ type conn struct {
 	sess      *vfs.Session
 	protected bool // PROT P
 	epsvAll   bool
-	data      dataPort // prepared by PASV and the like; nil: none
-	offset    int64    // of REST
-	announced int64    // by ALLO, -1: nothing
+	data      dataPort    // prepared by PASV and the like; nil: none
+	unused    *time.Timer // gives data up; nil before the first one
+	offset    int64       // of REST
+	announced int64       // by ALLO, -1: nothing
 	facts     facts
 	hash      string // of OPTS HASH
 	renames   string // of RNFR, absolute; "" when the last one failed, and after RNTO
@@ -363,6 +364,7 @@ func (c *conn) cut(why error) {
 // closeData gives up a data connection that was prepared and not used.
 func (c *conn) closeData() {
 	if c.data != nil {
+		c.unused.Stop()
 		c.data.close()
 		c.data = nil
 	}

@@ -30,10 +30,12 @@ type job struct {
 	data *dataConn  // nil: not made yet
 }
 
-// newJob takes the prepared data connection over.
+// newJob takes the prepared data connection over; opening what is transferred may take longer than the port
+// is kept for.
 func (c *conn) newJob(verb, path string, open func(*job, string) (ftpserver.FileTransfer, error)) *job {
 	j := &job{conn: c, verb: verb, path: path, port: c.data, open: open}
 	c.data = nil
+	c.unused.Stop()
 	if c.protected {
 		j.tls = c.tls
 	}
@@ -78,6 +80,8 @@ func (j *job) connect() (net.Conn, error) {
 func dataReason(err error) string {
 	var ne net.Error
 	switch {
+	case errors.Is(err, net.ErrClosed):
+		return "it was prepared too long ago, send EPSV or PASV again"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
 		return "timed out; is there a firewall in between?"
 	default:

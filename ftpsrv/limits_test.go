@@ -1,14 +1,17 @@
 package ftpsrv
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -296,6 +299,66 @@ func TestPassivePortsExhausted(t *testing.T) {
 	a.wantEnd()
 	ts.wantSessionEnd(t, a)
 	b.mustGet("RETR /f")
+}
+
+// A passive port that no transfer follows is free for others after a while, however lively its client is.
+func TestPassivePortUnused(t *testing.T) {
+	port := freePort(t)
+	ts := startServer(t, func(c *Config) {
+		c.PassivePorts = PortRange{port, port}
+		c.ConnectTimeout = time.Millisecond
+	})
+	a, b := ts.login(t, "alice"), ts.login(t, "bob")
+	a.do("EPSV", codeExtPassive)
+	ts.log.Wait(t, "no transfer follows")
+	a.do("NOOP", codeOK)
+	b.do("EPSV", codeExtPassive)
+	a.asks(ask{"LIST", codeNoData, "too long ago"})
+}
+
+// A data connection is given up in time when no transfer follows, and not when one does.
+func TestPreparedIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &conn{server: &Server{cfg: Config{ConnectTimeout: time.Second}}, ctx: t.Context(), log: slog.New(slog.DiscardHandler)}
+		idle, used := make(fakePort), make(fakePort)
+		c.prepare(idle)
+		time.Sleep(preparedFor*time.Second - 1)
+		synctest.Wait()
+		if idle.closed() {
+			t.Error("given up too early")
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		if !idle.closed() {
+			t.Error("not given up")
+		}
+		c.prepare(used)
+		c.newJob("RETR", "/f", nil)
+		time.Sleep(time.Hour) // while the file is opened
+		synctest.Wait()
+		if used.closed() {
+			t.Error("given up under a transfer")
+		}
+	})
+}
+
+// fakePort is a data connection that is never made.
+type fakePort chan struct{}
+
+func (fakePort) open(context.Context) (net.Conn, error) { return nil, errNoPort }
+func (p fakePort) close() {
+	if !p.closed() {
+		close(p)
+	}
+}
+
+func (p fakePort) closed() bool {
+	select {
+	case <-p:
+		return true
+	default:
+		return false
+	}
 }
 
 // More commands than a client has reason to send ahead end the connection; as many as it

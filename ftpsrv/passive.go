@@ -7,15 +7,25 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // lowestActivePort keeps PORT from reaching the services of a host (RFC 2577 section 3).
 const lowestActivePort = 1024
 
+// preparedFor is how long a prepared data connection is kept without a transfer, in times of what one may
+// take to be made: clients prepare it right before. It must end by itself, since passive ports are few, and a
+// client that sends NOOPs could hold one for ever in each of its connections.
+const preparedFor = 4
+
 // prepare replaces the prepared data connection.
 func (c *conn) prepare(p dataPort) {
 	c.closeData()
 	c.data = p
+	c.unused = time.AfterFunc(preparedFor*c.server.cfg.ConnectTimeout, func() {
+		c.log.Debug("no transfer follows, its data connection is given up")
+		p.close()
+	})
 }
 
 // listen opens a passive port and returns its number; 0 when the client has been told that
