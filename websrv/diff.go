@@ -99,7 +99,10 @@ func (v *viewer) diff(x *visit) error {
 		l.Lines = query(link("diff", liveName(r.mount, r.name(diff.Path))), "from", r.nameOf(snaps[0]), "to", r.nameOf(snaps[1]))
 		d.Changes = append(d.Changes, l)
 	}
-	if isFile {
+	switch {
+	case isFile && !x.who.Perms.Has(vfs.PermRead):
+		d.NoText = "You may not read files."
+	case isFile:
 		if d.Text, d.NoText, err = r.lines(p.inMount(), snaps); err != nil {
 			return err
 		}
