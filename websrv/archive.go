@@ -97,13 +97,32 @@ type archiving struct {
 	zip     *zip.Writer
 	buf     []byte
 	entries int
+	names   int // bytes
 }
 
-// archiveEntries bounds what an archive has: each entry takes some hundred bytes of memory until
-// the index is written.
-const archiveEntries = 500_000
+// What an archive may have: each entry takes some hundred bytes of memory, and its whole name, until the index is written.
+const (
+	archiveEntries = 500_000
+	archiveNames   = 64 << 20 // bytes of names: 134 for each of so many entries
+)
 
-var errArchiveEntries = fmt.Errorf("there are more than %d files; restore them with SFTP, or gateway get --zip", archiveEntries)
+var (
+	errArchiveEntries = fmt.Errorf("there are more than %d files; restore them with SFTP, or gateway get --zip", archiveEntries)
+	errArchiveNames   = fmt.Errorf("the names of its files have more than %d MiB; restore them with SFTP, or gateway get --zip", archiveNames>>20)
+)
+
+// count counts an entry by the name that it has in the archive, and says whether it is one too many.
+func (a *archiving) count(in string) error {
+	a.entries++
+	a.names += len(in)
+	switch {
+	case a.entries > archiveEntries:
+		return errArchiveEntries
+	case a.names > archiveNames:
+		return errArchiveNames
+	}
+	return nil
+}
 
 // directory adds what is in a directory, and closes it.
 func (a *archiving) directory(name vfs.Name, in string, d *vfs.Dir) (err error) {
@@ -129,8 +148,8 @@ func (a *archiving) directory(name vfs.Name, in string, d *vfs.Dir) (err error) 
 
 // entry adds an entry. Names with a backslash are left as they are: they are names here.
 func (a *archiving) entry(name vfs.Name, in string, i *vfs.Info) error {
-	if a.entries++; a.entries > archiveEntries {
-		return errArchiveEntries
+	if err := a.count(in); err != nil {
+		return err
 	}
 	h := &zip.FileHeader{Name: in, Method: zip.Deflate, Modified: i.ModTime}
 	switch i.Type {

@@ -262,6 +262,29 @@ func TestArchive(t *testing.T) {
 	}
 }
 
+// An archive is bounded by what it takes in memory until its end: entries, and their names.
+func TestArchiveIsBounded(t *testing.T) {
+	for _, tt := range []struct {
+		length, most int
+		want         error
+	}{
+		{1, archiveEntries, errArchiveEntries},
+		{1 << 10, archiveNames >> 10, errArchiveNames},
+	} {
+		a := archiving{}
+		name := strings.Repeat("x", tt.length)
+		for range tt.most {
+			if err := a.count(name); err != nil {
+				t.Fatalf("names of %d bytes: %v after %d", tt.length, err, a.entries)
+			}
+		}
+		// Before anything is asked of the session.
+		if err := a.entry(vfs.Name{}, name, &vfs.Info{}); !errors.Is(err, tt.want) {
+			t.Errorf("names of %d bytes: %v after %d, want %v", tt.length, err, a.entries, tt.want)
+		}
+	}
+}
+
 // The archive of the latest snapshot is that of one snapshot.
 func TestArchiveOfLatest(t *testing.T) {
 	s := startSite(t, nil)
