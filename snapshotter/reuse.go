@@ -262,6 +262,11 @@ func (r *reuse) read(k int) ([]byte, error) {
 	if err == nil && len(data) != int(c.Length) {
 		err = fmt.Errorf("chunk %x has %d bytes, its object says %d: %w", c.ContentMAC[:4], len(data), c.Length, io.ErrUnexpectedEOF)
 	}
+	if err != nil { // whoever gives the content is to know of it, and knows whose the chunk is
+		if _, rerr := r.rd.ReadAt(make([]byte, 1), r.cuts[k]); rerr != nil && !errors.Is(rerr, io.EOF) {
+			err = rerr
+		}
+	}
 	return data, err
 }
 

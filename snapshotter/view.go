@@ -15,42 +15,50 @@ import (
 // links are not followed. A foreign snapshot is shown from its source directory. Safe for
 // concurrent use.
 type View struct {
-	tree    *snapTree
-	snap    Snapshot
-	errors  objects.MAC // root of the index of errors; zero when there is none
-	summary objects.MAC // root of the index of summaries; likewise
-	removed bool        // parts of it may be gone for good
+	tree     *snapTree
+	snap     Snapshot
+	errors   objects.MAC // root of the index of errors; zero when there is none
+	summary  objects.MAC // root of the index of summaries; likewise
+	unlisted unlisted    // why parts of it may be gone for good
+}
+
+// unlisted says of a snapshot that is read whether it is in no list any more, and why.
+type unlisted struct {
+	is      bool
+	removed bool // a state says so: nothing repairs what is damaged of it
 }
 
 // View opens a snapshot for reading, also one that was removed, until maintenance has taken a part of it: that is
-// ErrNoSnapshot then, here or of what is read of the view. Errors: ErrNoSnapshot, with ErrDamaged when it was not removed and its header is there and
+// ErrNoSnapshot then, here or of what is read of the view, and so it is when that is damaged. Errors: ErrNoSnapshot, with ErrDamaged when it was not removed and its header is there and
 // cannot be read; ErrUnavailable.
 func (s *Snapshotter) View(ctx context.Context, id ID) (*View, error) {
-	removed := false
+	var u unlisted
 	r, err := s.record(ctx, id)
 	if errors.Is(err, ErrNoSnapshot) {
-		removed = true
-		r, err = s.left(id)
+		u.is = true
+		if r, err = s.left(id); err == nil {
+			u.removed, err = s.store.Deleted(objects.MAC(id))
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	t, err := s.tree(r)
-	if removed {
-		err = goneError(err)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("snapshot %s: %w", id, err)
+		return nil, fmt.Errorf("snapshot %s: %w", id, u.error(err))
 	}
-	v := &View{tree: t, snap: r.snap, errors: r.vfs.Errors, summary: r.summary, removed: removed}
+	v := &View{tree: t, snap: r.snap, errors: r.vfs.Errors, summary: r.summary, unlisted: u}
 	s.open.add(v)
 	return v, nil
 }
 
-// goneError says of an error of reading what a removed snapshot has that it is gone, if it is.
-func goneError(err error) error {
-	if isLost(err) {
+// error says of an error of reading what an unlisted snapshot has that it is gone, if it is.
+func (u unlisted) error(err error) error {
+	switch {
+	case u.is && isLost(err):
 		return fmt.Errorf("%w any more: %w", ErrNoSnapshot, err)
+	case u.removed && errors.Is(err, ErrDamaged):
+		return fmt.Errorf("%w any more: %s", ErrNoSnapshot, err.Error())
 	}
 	return err
 }
@@ -139,7 +147,7 @@ func (v *View) Open(ctx context.Context, path string) (*Reader, error) {
 	if err != nil {
 		return nil, v.fail("open", path, err)
 	}
-	r.removed = v.removed
+	r.unlisted = v.unlisted
 	return r, nil
 }
 
@@ -150,10 +158,7 @@ func (v *View) fail(op, path string, err error) error {
 	if errors.Is(err, errNotDir) {
 		err = fmt.Errorf("%w: %w", fs.ErrInvalid, err)
 	}
-	if v.removed {
-		err = goneError(err)
-	}
-	return fmt.Errorf("snapshot %s: %w", v.snap.ID.String()[:8], &fs.PathError{Op: op, Path: path, Err: err})
+	return fmt.Errorf("snapshot %s: %w", v.snap.ID.String()[:8], &fs.PathError{Op: op, Path: path, Err: v.unlisted.error(err)})
 }
 
 // permBits are the mode bits that an Attr holds.

@@ -17,7 +17,8 @@ import (
 var ErrUploadDamaged = errors.New("the spooled bytes of an upload are missing or damaged")
 
 // ErrBaseGone says that an accepted upload continues a file of a snapshot that was removed from the store, and of
-// which a part is gone, or the header damaged. Nothing but Config.LeaveOutDamaged helps.
+// which a part is gone, or damaged. Nothing but Config.LeaveOutDamaged helps, unless another snapshot has what is damaged as well, and it is
+// repaired.
 var ErrBaseGone = errors.New("a snapshot that an upload takes bytes from was removed, and is gone from the store")
 
 // spoolError marks what the spool failed with.

@@ -149,7 +149,7 @@ func TestBaseGone(t *testing.T) {
 	r.leavesLinkedOut()
 }
 
-// leavesLinkedOut checks that the bytes of what linkOld has linked are gone: nothing is committed, but without it when the operator
+// leavesLinkedOut checks that the bytes of a pending /linked are gone: nothing is committed, but without it when the operator
 // wants that.
 func (r *aheadRig) leavesLinkedOut() {
 	r.t.Helper()
@@ -194,6 +194,23 @@ func TestBaseDamaged(t *testing.T) {
 		r.restart()
 		r.head()
 		r.expect(map[string][]byte{"/linked": data, "/f": []byte("new")})
+	})
+	t.Run("removed, and only its chunks are", func(t *testing.T) {
+		r := newAheadRig(t, storetest.Plaintext)
+		r.close(r.upload("/f", []byte("new")))
+		r.head()
+		r.close(r.upload("/linked", randomData(1, 9<<20)))
+		old := r.head()
+		f, err := r.sess.Open(t.Context(), "/linked", vfs.OpenWrite, vfs.AttrSet{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.write(f, []byte("behind"), 9<<20)
+		r.close(f)
+		r.plakarRemoves(old)
+		r.spoilChunks()
+		r.restart()
+		r.leavesLinkedOut()
 	})
 	t.Run("removed", func(t *testing.T) {
 		r := newAheadRig(t, storetest.Plaintext)
@@ -411,6 +428,27 @@ func TestHeadDamaged(t *testing.T) {
 		r.continues(before)
 		r.expect(map[string][]byte{"/f": all["/f"], "/g": all["/g"]})
 	})
+}
+
+// spoilChunks makes chunks of the packfiles unreadable that are large, and so have little else.
+func (r *aheadRig) spoilChunks() {
+	r.t.Helper()
+	list, err := filepath.Glob(filepath.Join(strings.TrimPrefix(r.store.Location(), "fs://"), "packfiles", "*", "*"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, path := range list {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for at := 64 << 10; at < len(data)-(64<<10); at += 64 << 10 {
+			data[at] ^= 0xff
+		}
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			r.t.Fatal(err)
+		}
+	}
 }
 
 // losePackfile removes the packfile of about a size from the store.
