@@ -495,12 +495,12 @@ func (s *Snapshotter) look(ctx context.Context, mend bool) error {
 	s.mu.Unlock()
 	if loaded {
 		states, err := s.listStates(ctx)
-		switch {
-		case err != nil:
-			return nil // away: what is in memory stands
-		case maps.Equal(states, known):
+		same := err == nil && maps.Equal(states, known)
+		if same {
 			s.recallDue()
-			return nil
+		}
+		if err != nil || same {
+			return nil // away or unchanged: what is in memory stands
 		}
 	}
 	err := s.refresh(ctx)
