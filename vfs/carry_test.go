@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,6 +31,51 @@ func TestSealCarriesALimitedNumber(t *testing.T) {
 	want(t, "one that waits", v.get("/f003.tmp") == data, true)
 	wantNil(t, "rename", v.Rename(t.Context(), "/f003.tmp", "/f003", false))
 	want(t, "second snapshot", stored(), []string{"/f000.tmp", "/f001.tmp", "/f002.tmp", "/f003", "/x"})
+}
+
+// A file gets a name that waits for its rename when its set is committed and another one waits: nothing has its bytes but the
+// snapshot, and no seal says that the spool has them.
+func TestSealCarriesNothingCommitted(t *testing.T) {
+	data := map[string]string{"inline": "one", "spooled": strings.Repeat("y", 200)}
+	for _, bytes := range slices.Sorted(maps.Keys(data)) {
+		for _, ends := range []struct {
+			name string
+			end  func(*testing.T, *System)
+		}{{"killed", crash}, {"stopped", closeSystem}} {
+			for _, kind := range []opKind{opRename, opLink} {
+				t.Run(fmt.Sprintf("%s, %v, %s", bytes, kind, ends.name), func(t *testing.T) {
+					dir, repo := t.TempDir(), newMemRepository()
+					sys := openTestSystem(t, dir, repo)
+					s := testShare(t, sys)
+					mustDo(t, s, put(t, s, "/x", "zero"))
+					commitShare(t, s)
+					mustDo(t, s, put(t, s, "/y", data[bytes]))
+					wantNil(t, "seal", s.seal(t.Context(), "test"))
+					mustDo(t, s, put(t, s, "/z", "two"))
+					wantNil(t, "seal", s.seal(t.Context(), "test"))
+					wantNil(t, "between", s.committer.between(t.Context(), func(ctx context.Context) error {
+						_, err := s.commitNext(ctx)
+						return err
+					}))
+					want(t, "sealed", s.pendingSets(), 1)
+					mustDo(t, s, &op{kind: kind, name: Name{"/y"}, to: Name{"/y.part"}})
+					wantNil(t, "seal", s.seal(t.Context(), "test"))
+					all := map[string]string{"/x": "zero", "/y.part": data[bytes], "/z": "two"}
+					if kind == opLink {
+						all["/y"] = data[bytes]
+					}
+					want(t, "live tree", contents(t, s), all)
+					ends.end(t, sys)
+
+					sys = openTestSystem(t, dir, repo)
+					defer func() { closeSystem(t, sys) }()
+					s = testShare(t, sys)
+					want(t, "live tree after a restart", contents(t, s), all)
+					want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), all)
+				})
+			}
+		}
+	}
 }
 
 func TestMayWait(t *testing.T) {

@@ -519,7 +519,9 @@ func (s *share) sealNow(reason string) error {
 	return nil
 }
 
-// carry returns puts that repeat the uncommitted files whose names wait for a rename.
+// carry returns puts that repeat the uncommitted files whose names wait for a rename. While sets wait the live tree stays
+// above an older head, with files that are committed by now, and what the spool had of those may be gone: they are
+// committed under their new names as they stand.
 func (s *share) carry(t *tree, now time.Time) ([]*op, error) {
 	if !s.seq.temps {
 		return nil, nil
@@ -527,6 +529,9 @@ func (s *share) carry(t *tree, now time.Time) ([]*op, error) {
 	var out []*op
 	t.eachPending(func(name Name, n *node) bool {
 		if !s.isTemp(name) || now.Sub(n.born) >= s.config().TempMaxAge {
+			return true
+		}
+		if _, _, stored := n.content.where(); stored.path != "" {
 			return true
 		}
 		o := &op{
