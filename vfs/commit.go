@@ -180,6 +180,7 @@ func (s *share) advance(ctx context.Context, set *changeSet, done committedRecor
 		if err := r.replay(s.seq.ctx, s, []setOps{next}); err != nil {
 			return err
 		}
+		made := done.id != s.head().id
 		done.version = s.seq.version
 		done.lenient = done.lenient && (next.sealed || len(next.ops) > 0) // what comes is accepted over this head
 		hole := s.forget(set)
@@ -197,7 +198,12 @@ func (s *share) advance(ctx context.Context, set *changeSet, done committedRecor
 		if !next.sealed {
 			s.live.Store(r.tree)
 		}
-		s.noteCommit(done)
+		if full := s.noteCommit(done); full && made {
+			// Space must come from somewhere: the snapshot is durable and its header has the
+			// position, so the bytes may go before the note is written. Without a snapshot, as of
+			// changes that undo each other, nothing else has it.
+			s.removeFreed()
+		}
 		return nil
 	})
 }
@@ -337,9 +343,9 @@ func (s *share) trimAt() int64 {
 }
 
 // noteCommit writes down that a set is in a snapshot, and frees what that set held. When
-// the note cannot be written, the snapshot's header says the same at recovery; the note
-// is tried again with the next batch.
-func (s *share) noteCommit(done committedRecord) {
+// the note cannot be written, the header of the snapshot says the same at recovery, if one was
+// made now; the note is tried again with the next batch. It reports whether the disk is full.
+func (s *share) noteCommit(done committedRecord) (full bool) {
 	trim := s.journal.Bytes() >= s.trimAt()
 	records := append([][]byte(nil), s.seq.lost...)
 	if trim {
@@ -356,12 +362,7 @@ func (s *share) noteCommit(done committedRecord) {
 	if err != nil {
 		s.seq.lost = append(append(s.seq.lost, s.seq.unsynced...), note)
 		s.seq.unsynced = nil
-		if errors.Is(err, syscall.ENOSPC) {
-			// Space must come from somewhere: the snapshot is durable and its header has the
-			// position, so the bytes may go before the note is written.
-			s.removeFreed()
-		}
-		return
+		return errors.Is(err, syscall.ENOSPC)
 	}
 	s.seq.unsynced, s.seq.lost = nil, nil
 	s.removeFreed()
@@ -371,6 +372,7 @@ func (s *share) noteCommit(done committedRecord) {
 		}
 	}
 	s.pulse()
+	return false
 }
 
 // releaseFreed removes the spool files of committed sets once the note of their commit,
