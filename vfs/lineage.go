@@ -212,7 +212,7 @@ func (s *share) reopenHead(ctx context.Context) error {
 
 // reapply applies an accepted operation to another head than it was accepted over. When
 // the head is lenient, one of lower standing, what an operation needs may be missing:
-// then an upload gets its directories back, and anything else has lost its object.
+// then what comes to a name gets its directories back, and anything else has lost its object.
 func (s *share) reapply(ctx context.Context, t *tree, o *op, set uint64, lenient bool) (*tree, error) {
 	next, err := t.apply(ctx, o, set)
 	if err == nil || !lenient {
@@ -221,7 +221,8 @@ func (s *share) reapply(ctx context.Context, t *tree, o *op, set uint64, lenient
 	if !isMisfit(err) {
 		return nil, err
 	}
-	if o.kind == opPut || o.kind == opMkdir || o.kind == opSymlink {
+	switch o.kind {
+	case opPut, opMkdir, opSymlink, opRename, opLink:
 		if next, err := t.withParents(ctx, o, set); err == nil || !isMisfit(err) {
 			return next, err
 		}
@@ -239,12 +240,20 @@ func isMisfit(err error) bool {
 	return false
 }
 
-// withParents applies o after making the directories above it that are missing.
+// withParents applies o after making the directories above its place that are missing.
 func (t *tree) withParents(ctx context.Context, o *op, set uint64) (*tree, error) {
+	at, version := o.name, o.version
+	if !o.to.IsZero() {
+		n, err := t.lookup(ctx, o.name)
+		if err != nil {
+			return nil, err
+		}
+		at, version = o.to, n.version
+	}
 	dir := "/"
-	for _, elem := range o.name.Parent().Elems() {
+	for _, elem := range at.Parent().Elems() {
 		dir = path.Join(dir, elem)
-		mk := &op{kind: opMkdir, name: Name{dir}, time: o.time, version: o.version}
+		mk := &op{kind: opMkdir, name: Name{dir}, time: o.time, version: version}
 		mk.attr.Mode, mk.attr.ModTime = 0o755, o.time
 		next, err := t.apply(ctx, mk, set)
 		switch {

@@ -122,7 +122,50 @@ func TestHeadRemovedBelowSets(t *testing.T) {
 	}
 }
 
-// The directory of a file that waits for its rename went with the head: the file is where it can be, and the set without it is committed.
+// What removed a file, or made a directory, is removed as the head. What was accepted for a name that was free above it has that name
+// all the same, after a restart as before.
+func TestHeadRemovedBelowNewNames(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart %v", restart), func(t *testing.T) {
+			dir, repo := t.TempDir(), newMemRepository()
+			sys := openTestSystem(t, dir, repo)
+			s := testShare(t, sys)
+			for _, name := range []string{"/a", "/b", "/kept"} {
+				mustDo(t, s, put(t, s, name, "one"))
+			}
+			commitShare(t, s)
+			for _, o := range []*op{{kind: opRemove, name: Name{"/a"}}, {kind: opRemove, name: Name{"/b"}}, {kind: opMkdir, name: Name{"/d"}}} {
+				mustDo(t, s, o)
+			}
+			head := commitShare(t, s)
+			exclusive := put(t, s, "/a", "two")
+			exclusive.noReplace = true
+			for _, o := range []*op{
+				exclusive,
+				put(t, s, "/b.part", "three"),
+				{kind: opRename, name: Name{"/b.part"}, to: Name{"/b"}, noReplace: true},
+				put(t, s, "/c.part", "four"),
+				{kind: opRename, name: Name{"/c.part"}, to: Name{"/d/c"}},
+				{kind: opLink, name: Name{"/d/c"}, to: Name{"/d/e"}, noReplace: true},
+				{kind: opRename, name: Name{"/kept"}, to: Name{"/d/kept"}},
+			} {
+				mustDo(t, s, o)
+			}
+			repo.Remove(head)
+			if restart {
+				crash(t, sys)
+				sys = openTestSystem(t, dir, repo)
+				s = testShare(t, sys)
+			}
+			defer func() { closeSystem(t, sys) }()
+			all := map[string]string{"/a": "two", "/b": "three", "/d": "dir", "/d/c": "four", "/d/e": "four", "/d/kept": "one"}
+			want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), all)
+			want(t, "live tree", contents(t, s), all)
+		})
+	}
+}
+
+// The directory of a file that waits for its rename went with the head: the file gets it back, and the set without it is committed.
 func TestHeadRemovedBelowCarried(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restart %v", restart), func(t *testing.T) {
@@ -142,7 +185,7 @@ func TestHeadRemovedBelowCarried(t *testing.T) {
 				s = testShare(t, sys)
 			}
 			defer func() { closeSystem(t, sys) }()
-			all := map[string]string{"/a": "one", "/c": "two", "/d": "dir", "/d/b.part": "one"}
+			all := map[string]string{"/c": "two", "/d": "dir", "/d/b.part": "one"}
 			want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), without(all, "/d/b.part"))
 			want(t, "live tree", contents(t, s), all)
 		})

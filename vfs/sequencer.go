@@ -431,6 +431,7 @@ func (s *share) note(o *op, pos uint64) {
 	s.uploads.mend(o)
 	s.seq.temps = s.seq.temps || s.isTemp(o.name) || !o.to.IsZero() && s.isTemp(o.to)
 	o.check, o.upload = nil, nil // they would keep the session alive
+	o.noReplace = false          // it was decided, and a lower head may have the name
 	s.ledger.open.add(o, s.isTemp)
 	s.ledger.holes += s.seq.hold(o)
 	s.ledger.bytes += nodeCost
