@@ -1,6 +1,8 @@
 package vfs
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"testing"
@@ -30,4 +32,47 @@ func TestAwayIsNotMissing(t *testing.T) {
 	want(t, "list", KindOf(err), KindUnavailable)
 	repo.FailName("/d", nil)
 	want(t, "live tree", contents(t, s), map[string]string{"/d": "dir", "/d/f": "one"})
+}
+
+// The store is away at a start, and the head of a share is not in it any more when it is back. Nothing pends, so no commit finds that
+// out, but the first operation does: the share goes on from what is left.
+func TestHeadRemovedWhileAway(t *testing.T) {
+	for _, left := range []bool{true, false} {
+		t.Run(fmt.Sprintf("another is left %v", left), func(t *testing.T) {
+			dir, repo := t.TempDir(), newMemRepository()
+			sys := openTestSystem(t, dir, repo)
+			s := testShare(t, sys)
+			all := map[string]string{}
+			if left {
+				all["/f"] = "one"
+				mustDo(t, s, put(t, s, "/f", "one"))
+				commitShare(t, s)
+			}
+			mustDo(t, s, put(t, s, "/g", "gone"))
+			head := commitShare(t, s)
+			crash(t, sys)
+
+			repo.FailIndex(snapshotter.ErrUnavailable)
+			sys = openTestSystem(t, dir, repo)
+			defer func() { closeSystem(t, sys) }()
+			s = testShare(t, sys)
+			repo.Remove(head)
+			repo.FailIndex(nil)
+			old := s.current()
+			if err := s.do(t.Context(), put(t, s, "/h", "two")); !errors.Is(err, snapshotter.ErrNoSnapshot) {
+				t.Fatalf("the first put: got %v, want %v", err, snapshotter.ErrNoSnapshot)
+			}
+			for range 2 { // between two calls of this the committer does what else there is
+				wantNil(t, "between", s.committer.between(t.Context(), func(context.Context) error { return nil }))
+			}
+			want(t, "live tree", contents(t, s), all)
+			mustDo(t, s, put(t, s, "/h", "two"))
+			all["/h"] = "two"
+			want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), all)
+			if _, err := old.lookup(t.Context(), Name{"/f"}); !errors.Is(err, snapshotter.ErrNoSnapshot) {
+				t.Errorf("in the tree of the removed head: got %v, want %v", err, snapshotter.ErrNoSnapshot)
+			}
+			want(t, "the head is looked for", s.headLost.Load(), false)
+		})
+	}
 }

@@ -40,9 +40,19 @@ func (s *share) behead(h *headless) {
 		"and gateway scrub --repair gets it back from a copy", "share", s.name, "snapshot", last.id.String(), "err", h.err)
 }
 
-// settle puts what is pending above the head, if that could not be read at the start. Called by the committer only.
+// loseHead has the committer look for the head, which its stand-in did not find: without pending changes no commit would ever
+// notice that it was removed, and without it no change can be made. A stand-in may outlive that id's time as the head.
+func (s *share) loseHead(id snapshotter.ID) {
+	if s.head().id == id {
+		s.headLost.Store(true)
+		s.pulse()
+	}
+}
+
+// settle puts what is pending above the head, if that could not be read at the start, or was removed before its stand-in
+// could read it. Called by the committer only.
 func (s *share) settle(ctx context.Context) error {
-	if s.headless.Load() == nil {
+	if s.headless.Load() == nil && !s.headLost.Load() {
 		return nil
 	}
 	if err := s.regainHead(ctx); err != nil {

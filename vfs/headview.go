@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ func holdView(v View) *headView {
 type awayView struct {
 	repo Repository
 	id   snapshotter.ID
+	gone func() // called, with mu held, when there is no such snapshot
 
 	mu    sync.Mutex // guards view; held while it is opened, so that one try is made at a time
 	view  View
@@ -38,6 +40,9 @@ func (v *awayView) open(ctx context.Context) (View, error) {
 	}
 	view, err := v.repo.View(ctx, v.id)
 	if err != nil {
+		if errors.Is(err, snapshotter.ErrNoSnapshot) && !errors.Is(err, snapshotter.ErrDamaged) {
+			v.gone()
+		}
 		return nil, err
 	}
 	v.view = holdView(view)

@@ -173,6 +173,7 @@ func (s *share) rebaseAll(r *rebase, head snapshotter.ID) error {
 	s.mu.Unlock()
 	s.live.Store(r.tree)
 	s.headless.Store(nil)
+	s.headLost.Store(false)
 	return nil
 }
 

@@ -139,7 +139,7 @@ type policyState struct {
 	oldestSealed time.Time
 	// pressed says that changes are so many that a commit has to make room, whatever the policy.
 	pressed bool
-	// headless says that changes wait for their head, which an attempt looks for.
+	// headless says that changes wait for their head, or the live tree does, which an attempt looks for.
 	headless bool
 }
 

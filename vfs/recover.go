@@ -224,7 +224,7 @@ func (s *share) headTree(ctx context.Context, away bool) (t *tree, unread, err e
 			return t, nil, unread
 		}
 	}
-	base := &awayView{repo: s.system.cfg.Repository, id: id}
+	base := &awayView{repo: s.system.cfg.Repository, id: id, gone: func() { s.loseHead(id) }}
 	if t, err := newTree(ctx, id, base, time.Now().UTC()); err == nil {
 		return t, nil, nil // its names are at hand
 	}

@@ -33,6 +33,7 @@ type share struct {
 
 	live     atomic.Pointer[tree]
 	headless atomic.Pointer[headless] // nil: what is pending is above the head
+	headLost atomic.Bool              // the live tree's stand-in for the head has found no such snapshot
 	requests chan *request
 	stop     chan struct{} // closed to end the sequencer
 	ended    chan struct{} // closed when it has ended
@@ -164,7 +165,7 @@ func (s *share) policyState() policyState {
 		oldestChange: open.oldest, lastChange: open.newest, completedUpload: open.completed,
 		openUploads: uploads, sessions: s.people.open - s.people.onlookers, lastSessionEnd: s.people.lastEnd, bulk: s.people.bulk,
 		sealed: len(s.ledger.sealed), changes: len(open.ops), oldestRestore: open.restored, pressed: pressed,
-		headless: s.headless.Load() != nil,
+		headless: s.headless.Load() != nil || s.headLost.Load(),
 	}
 	for _, born := range open.temps {
 		if st.oldestTemp.IsZero() || born.Before(st.oldestTemp) {
