@@ -202,6 +202,7 @@ func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) erro
 		keep[p.spool] = true
 	}
 	rec.Partials = len(partials)
+	s.keepUnnoted(ops, noted.upTo, keep)
 	if rec.Removed, err = s.spool.Keep(keep); err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
@@ -210,6 +211,19 @@ func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) erro
 	}
 	rec.Changes += len(s.ledger.open.ops)
 	return nil
+}
+
+// keepUnnoted keeps the spool files of changes behind upTo, which are in a snapshot, until the journal has taken the note that says so.
+func (s *share) keepUnnoted(ops []replayed, upTo uint64, keep map[spool.ID]bool) {
+	if len(s.seq.lost) == 0 {
+		return
+	}
+	for _, r := range ops {
+		if c := r.op.content; c != nil && c.spool != 0 && uint64(r.pos) > upTo && !keep[c.spool] {
+			keep[c.spool] = true
+			s.seq.free = append(s.seq.free, c.spool)
+		}
+	}
 }
 
 // headTree opens the head, or stands in for it while it cannot be read; unread is why that is, unless the store is known to be away.

@@ -1,12 +1,20 @@
 package vfs
 
 import (
+	"errors"
+	"fmt"
 	"io/fs"
 	"runtime"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/internal/disk/disktest"
+	"github.com/snapgate/gateway/snapshotter"
 )
 
 // What a seal carried over stands in the journal. Settings that have changed since must
@@ -68,4 +76,47 @@ func TestOwnUploadsAfterRestart(t *testing.T) {
 	want(t, "young enough", made.own(2, "u", 7, now), true)
 	want(t, "later", made.own(2, "u", 7, now.Add(time.Second)), false)
 	want(t, "nobody's", made.own(3, "", 7, now), false)
+}
+
+// A start finds a snapshot that is not noted, and has no room to note it: the spool files stay, since the store may be away at the next
+// start, and go with the note.
+func TestStartOnFullDiskAfterUnnotedCommit(t *testing.T) {
+	for _, away := range []bool{true, false} {
+		t.Run(fmt.Sprintf("the store is away next %v", away), func(t *testing.T) {
+			dir, repo, faulty := t.TempDir(), newMemRepository(), disktest.NewFaulty(disk.OS{})
+			sys := openTestSystem(t, dir, repo)
+			s := testShare(t, sys)
+			mustDo(t, s, put(t, s, "/f", "one"))
+			commitShare(t, s)
+			all := map[string]string{"/f": "one", "/g": strings.Repeat("two", 100)}
+			spooled := put(t, s, "/g", all["/g"])
+			mustDo(t, s, spooled)
+			died := errors.New("the process died here")
+			repo.FailAfterCommit(died)
+			if _, err := sys.Commit(t.Context(), "s"); !errors.Is(err, died) {
+				t.Fatalf("commit: got %v, want %v", err, died)
+			}
+			repo.FailAfterCommit(nil)
+			crash(t, sys)
+
+			faulty.Add(disktest.Fault{Ops: disktest.OpWrite | disktest.OpCreate, Path: "*.wal*", Err: syscall.ENOSPC})
+			sys = openTestSystem(t, dir, repo, func(c *Config) { c.Disk = faulty })
+			want(t, "live tree on a full disk", contents(t, testShare(t, sys)), all)
+			if away {
+				crash(t, sys)
+				repo.FailIndex(snapshotter.ErrUnavailable)
+				sys = openTestSystem(t, dir, repo)
+				repo.FailIndex(nil)
+			}
+			defer func() { closeSystem(t, sys) }()
+			faulty.Clear()
+			s = testShare(t, sys)
+			commitShare(t, s) // with the store back the share has its head again
+			all["/h"] = "three"
+			mustDo(t, s, put(t, s, "/h", all["/h"]))
+			want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), all)
+			_, err := s.spool.Reader(spooled.content.spool, spooled.content.size, spooled.content.extents...)
+			want(t, "the spool file is gone", errors.Is(err, fs.ErrNotExist), true)
+		})
+	}
 }
