@@ -91,8 +91,10 @@ func TestHeaderPutBack(t *testing.T) {
 			var err error
 			switch asks {
 			case "commit":
-				var id snapshotter.ID
-				id, err = l.Commit(t.Context(), l.second, seq(x), meta(9))
+				id, err := l.Commit(t.Context(), l.second, seq(x), meta(9))
+				if err != nil {
+					t.Fatal(err)
+				}
 				listed(id, l.second, l.first)
 				return
 			case "view":
