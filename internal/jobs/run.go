@@ -48,14 +48,14 @@ func Retry(err error) error {
 func (s *Scheduler) start(ctx context.Context, runs *sync.WaitGroup, e *entry, reason string) *run {
 	now := s.now()
 	r := &run{
-		job: e.job, reason: reason, due: e.state.Due, done: make(chan struct{}),
+		job: e.job, reason: reason, done: make(chan struct{}),
 		owed: reason != byRequest || !e.state.Due.After(now) || !e.state.Retry.IsZero(),
 	}
 	ctx, r.cancel = context.WithCancelCause(ctx)
 	e.run, e.waiting, e.earliest, e.ahead = r, false, time.Time{}, time.Time{}
 	e.state.Retry = time.Time{}
 	if !e.state.Due.After(now) {
-		e.state.Due = dueAfter(e.job.Schedule, now)
+		r.due, e.state.Due = e.state.Due, dueAfter(e.job.Schedule, now)
 	}
 	e.state.Start, e.state.End, e.state.Result = now, time.Time{}, Running
 	if reason != byRequest {
@@ -69,8 +69,11 @@ func (s *Scheduler) start(ctx context.Context, runs *sync.WaitGroup, e *entry, r
 func (s *Scheduler) run(ctx context.Context, e *entry, r *run) {
 	defer r.cancel(nil)
 	s.save(e) // before anything is done: a kill from now on is noticed
-	s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "job started",
-		slog.String("job", r.job.Name), slog.String("kind", r.job.Kind), slog.String("reason", r.reason), slog.Time("due", r.due))
+	attrs := []slog.Attr{slog.String("job", r.job.Name), slog.String("kind", r.job.Kind), slog.String("reason", r.reason)}
+	if !r.due.IsZero() {
+		attrs = append(attrs, slog.Time("due", r.due))
+	}
+	s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "job started", attrs...)
 	began := time.Now()
 	out, err := s.call(ctx, r.job)
 	dur := time.Since(began)

@@ -126,7 +126,7 @@ type entry struct {
 type run struct {
 	job    Job
 	reason string
-	due    time.Time // of the schedule, before it started
+	due    time.Time // of the schedule; zero when none has come since the run before
 	owed   bool      // by the schedule
 	cancel context.CancelCauseFunc
 	status Status // valid when done is closed, like err
@@ -295,7 +295,11 @@ func (s *Scheduler) load(j Job) *entry {
 	if at, _ := s.startAt(e, now); !at.After(now) {
 		// Not all the gateways of a site that has its power back in one second.
 		e.earliest = now.Add(s.jitter(&e.job, e.state.Due))
-		s.cfg.Logger.Info("a job was missed and is made up", "job", j.Name, "due", e.state.Due, "at", e.earliest)
+		if e.state.Due.After(now) {
+			s.cfg.Logger.Info("a run of a job that has not come to its end is made up", "job", j.Name, "began", e.state.Start, "result", string(e.state.Result), "at", e.earliest)
+		} else {
+			s.cfg.Logger.Info("a job was missed and is made up", "job", j.Name, "due", e.state.Due, "at", e.earliest)
+		}
 	}
 	return e
 }
@@ -332,7 +336,7 @@ func (s *Scheduler) jitter(j *Job, due time.Time) time.Duration {
 const (
 	bySchedule = "schedule"
 	byRetry    = "retry"
-	byMissed   = "missed" // while the gateway was down
+	byMissed   = "missed" // while the gateway was down, or cut off when it ended
 	byRequest  = "request"
 )
 

@@ -416,6 +416,12 @@ func TestInterruptedIsMadeUpOnce(t *testing.T) {
 		r.serve()
 		r.pass(time.Hour)
 		r.want("web1 " + st.Next.Format("2 15:04:05"))
+		// No time of the schedule was missed, and none of those to come is told of.
+		r.log.Wait(t, "a run of a job that has not come to its end is made up", "began=2000-01-01T00:00:00.000Z", "result=interrupted")
+		r.log.Wait(t, "job started", "reason=retry")
+		if text := r.log.String(); strings.Contains(text, "missed") || strings.Contains(text, "due=") {
+			t.Errorf("the log has a time that was not due:\n%s", text)
+		}
 		if st := r.status("web1").State; st.Result != OK || st.Failures != 0 {
 			t.Errorf("then: %+v", st)
 		}
