@@ -124,6 +124,9 @@ type CopyPlan struct {
 	Missing []Snapshot // from the target, oldest first: each is the base of those after it
 	There   []Snapshot // in both stores
 	Removed []Snapshot // from the target, by somebody
+	// Unreadable is what the source has beside all these that cannot be read, so that nobody knows whose it is: see Snapshotter.Unreadable.
+	// The target has no copy of it, nor was one removed from it.
+	Unreadable []ID
 }
 
 // Plan compares the stores, as they are now. want chooses snapshots of the source; nil wants all.
@@ -158,7 +161,30 @@ func (c *Copier) Plan(ctx context.Context, want func(Snapshot) bool) (CopyPlan, 
 			plan.Missing = append(plan.Missing, s)
 		}
 	}
-	return plan, nil
+	plan.Unreadable, err = c.unreadable(ctx)
+	return plan, err
+}
+
+// unreadable is CopyPlan.Unreadable.
+func (c *Copier) unreadable(ctx context.Context) (ids []ID, err error) {
+	lost, err := c.from.Unreadable(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	for _, id := range lost {
+		s := Snapshot{ID: id}
+		if c.there(&s) != nil {
+			continue
+		}
+		removed, err := c.deleted(&s)
+		if err != nil {
+			return nil, &TargetError{err}
+		}
+		if !removed {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
 }
 
 // Copy copies a snapshot unless the target has it. When it returns nil the copy is durable. It

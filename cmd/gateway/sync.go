@@ -38,7 +38,8 @@ A store that is full (limits.store, limit of one of stores, or its disk) takes n
 was copied before stays, and the same call goes on there.
 
 Exit status 3: some snapshots could not be copied, as the store that they are in is damaged, or some
-copies cannot be read back (each is named on standard error); the others are copied.`,
+copies cannot be read back (each is named on standard error); the others are copied. Of one whose header
+cannot be read only the id is known.`,
 		Example: `  gateway sync -c /etc/gateway.yaml --to offsite
   gateway sync --from offsite --to default main
   gateway sync --job nightly`,

@@ -45,10 +45,13 @@ type syncLog struct {
 	unread int // of them, the copies that cannot be read back
 }
 
-func (l *syncLog) planned(_ snapshotter.CopyPlan, copier *snapshotter.Copier) {
+func (l *syncLog) planned(plan snapshotter.CopyPlan, copier *snapshotter.Copier) {
+	for _, id := range plan.Unreadable {
+		l.log.Error("snapshot not copied", "snapshot", id.String(), "err", unreadableText)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.copier = copier
+	l.copier, l.failed = copier, len(plan.Unreadable)
 }
 
 func (l *syncLog) checked(s snapshotter.Snapshot, err error) {

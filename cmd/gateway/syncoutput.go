@@ -97,6 +97,13 @@ func (o *syncOutput) planned(plan snapshotter.CopyPlan, copier *snapshotter.Copi
 	for _, s := range plan.Removed {
 		o.print(event("removed", s), "%s: was removed from the store that it would be copied to", line(s))
 	}
+	for _, id := range plan.Unreadable {
+		o.failed++
+		if o.asJSON {
+			o.print(syncEvent{Event: "failed", ID: id.String(), Error: unreadableText}, "")
+		}
+		_, _ = fmt.Fprintf(o.stderr, "not copied: %s: %s\n", id.String()[:8], unreadableText)
+	}
 }
 
 func (o *syncOutput) checked(s snapshotter.Snapshot, err error) {
@@ -209,11 +216,17 @@ func (o *syncOutput) finished() {
 
 // incomplete says that not all was copied, or that copies cannot be read back; nil when neither is so.
 func (o *syncOutput) incomplete(job config.Sync) error {
-	all := fmt.Sprintf("%d of %s could not be copied", o.failed-o.unread, count(o.failed+o.done, "snapshot", "snapshots"))
+	tried := o.failed + o.done
+	if o.dry {
+		tried += len(o.plan.Missing)
+	}
+	all := fmt.Sprintf("%d of %s could not be copied", o.failed-o.unread, count(tried, "snapshot", "snapshots"))
 	unread := fmt.Sprintf("%s in %s cannot be read back", count(o.unread, "copy", "copies"), job.To)
 	switch {
 	case o.failed == 0:
 		return nil
+	case o.unread == 0 && len(o.plan.Unreadable) > 0:
+		return &hintedError{err: &incompleteError{"sync: " + all}, hint: hintOfUnreadable}
 	case o.unread == 0:
 		return &incompleteError{"sync: " + all}
 	case o.failed > o.unread:

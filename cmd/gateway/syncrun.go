@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/snapref"
@@ -21,7 +20,7 @@ import (
 
 // syncReporter is told how a sync gets on. All calls come one after the other.
 type syncReporter interface {
-	// planned comes first.
+	// planned comes first. What is unreadable has failed.
 	planned(plan snapshotter.CopyPlan, copier *snapshotter.Copier)
 	// checked comes for each copy that an earlier run has left without reading it back; err is why it
 	// cannot be read.
@@ -130,7 +129,7 @@ func (s *syncRun) open(ctx context.Context, named *config.Store, create bool, us
 	if err != nil {
 		return nil, err
 	}
-	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: s.log, Failpoint: point})
+	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: s.log, Failpoint: point, ReadOnly: !create})
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
@@ -145,13 +144,16 @@ func (s *syncRun) copy(ctx context.Context, target *snapshotter.Snapshotter, bou
 		return err
 	}
 	defer func() { err = errors.Join(err, copier.Close()) }()
-	want, err := s.wanted(ctx)
+	want, single, err := s.wanted(ctx)
 	if err != nil {
 		return err
 	}
 	plan, err := copier.Plan(ctx, want)
 	if err != nil {
 		return err
+	}
+	if single {
+		plan.Unreadable = nil // else it may be what is wanted
 	}
 	out.planned(plan, copier)
 	if s.dryRun {
@@ -223,37 +225,38 @@ func concernsOne(err error) bool {
 	return false
 }
 
-// wanted chooses what was asked for; nil for everything.
-func (s *syncRun) wanted(ctx context.Context) (func(snapshotter.Snapshot) bool, error) {
+// wanted chooses what was asked for; nil for everything. single says that it is single snapshots, and no share or source.
+func (s *syncRun) wanted(ctx context.Context) (want func(snapshotter.Snapshot) bool, single bool, err error) {
 	if len(s.refs) == 0 {
-		return nil, nil
+		return nil, false, nil
 	}
 	if err := s.from.Refresh(ctx); err != nil {
-		return nil, fmt.Errorf("source: %w", err)
+		return nil, false, fmt.Errorf("source: %w", err)
 	}
 	list, err := s.from.Snapshots(ctx, "")
 	if err != nil {
-		return nil, fmt.Errorf("source: %w", err)
+		return nil, false, fmt.Errorf("source: %w", err)
 	}
 	shares, ids := map[string]bool{}, map[snapshotter.ID]bool{}
 	for _, snap := range list {
 		shares[snap.Share] = false
 	}
+	single = true
 	for _, ref := range s.refs {
 		if _, is := shares[ref]; is || s.configured(ref) {
-			shares[ref] = true
+			shares[ref], single = true, false
 			continue
 		}
-		found, err := snapref.Find(ref, list, snapref.Options{Now: time.Now(), Lineage: s.lineage})
+		found, err := findCertain(ctx, ref, list, s.lineage, s.from)
 		if err != nil {
-			return nil, s.unknown(ref, err)
+			return nil, false, s.unknown(ref, err)
 		}
 		if found.Path != "/" {
-			return nil, &hintedError{err: fmt.Errorf("%q names a path", ref), hint: "a whole snapshot is copied: leave the path out"}
+			return nil, false, &hintedError{err: fmt.Errorf("%q names a path", ref), hint: "a whole snapshot is copied: leave the path out"}
 		}
 		ids[found.Snapshot.ID] = true
 	}
-	return func(snap snapshotter.Snapshot) bool { return shares[snap.Share] || ids[snap.ID] }, nil
+	return func(snap snapshotter.Snapshot) bool { return shares[snap.Share] || ids[snap.ID] }, single, nil
 }
 
 // configured reports whether a share or source of that name is in the configuration: it may have no
