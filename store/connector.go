@@ -206,16 +206,34 @@ func (c *connector) Delete(ctx context.Context, res storage.StorageResource, mac
 func (c *connector) Create(ctx context.Context, wrapped []byte) error {
 	err := c.files.Create(ctx)
 	if err == nil {
+		err = c.stillMissing(ctx)
+	}
+	if err == nil {
 		err = backend.PutBytes(ctx, c.files, backend.ConfigName, wrapped)
 	}
 	var occupied *backend.OccupiedError
 	switch {
+	case errors.Is(err, ErrMadeTwice):
+		return fmt.Errorf("create store: %w", err)
 	case errors.As(err, &occupied):
 		return fmt.Errorf("create store: %w: %w", ErrNotExist, err)
 	case errors.Is(err, backend.ErrOrphaned):
 		return fmt.Errorf("create store: %w: %w", ErrDamaged, err)
 	}
 	return c.unavailable("create store", err)
+}
+
+// stillMissing returns an error when there is a configuration. Laying out a store may take a while, and whoever does the same may have come to the
+// end before: what is put into a store whose configuration is replaced is lost.
+func (c *connector) stillMissing(ctx context.Context) error {
+	_, err := backend.GetBytes(ctx, c.files, backend.ConfigName, maxConfigBytes)
+	if err == nil {
+		return ErrMadeTwice
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // Open implements storage.Store: it reads the configuration. A store that is not there is

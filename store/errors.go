@@ -29,6 +29,9 @@ var (
 	// ErrReplaced means that the store at the location is not the one whose configuration
 	// was kept: what waits in the spool was encrypted for the other.
 	ErrReplaced = errors.New("store is not the one that was here before")
+	// ErrMadeTwice means that the store was to be made, and that somebody else has made one at its location at the same moment. That
+	// one is there.
+	ErrMadeTwice = errors.New("somebody else has made a store there at the same moment")
 	// ErrUnavailable means that the store cannot be reached, read or written right now:
 	// the same call may succeed later. The cause is wrapped.
 	ErrUnavailable = errors.New("store unavailable")

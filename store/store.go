@@ -107,10 +107,11 @@ type Store struct {
 }
 
 // Open opens the store, or creates it when it is missing and cfg.Create is set. A store
-// that cannot be reached but is known from cfg.KeepDir is opened too: Available says so.
+// that cannot be reached but is known from cfg.KeepDir is opened too: Available says so. Of those who create a store at the same moment
+// one does, and the others open it.
 //
 // Errors: ErrNotExist, ErrWrongPassphrase, ErrNewerVersion, ErrDamaged, ErrReplaced;
-// ErrUnavailable for a store that cannot be reached and has never been seen; ErrLogin for a server
+// ErrUnavailable for a store that cannot be reached and has never been seen; ErrMadeTwice; ErrLogin for a server
 // that can be reached and not be logged in to, whether its store was seen before or not.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	at, err := parseLocation(cfg.Location)
@@ -138,6 +139,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		err = s.open(ctx, cfg.MirrorBytes)
 	}
 	if err != nil {
+	if s.created && errors.Is(err, ErrReplaced) { // there was no other one before
+		err = errors.Join(ErrMadeTwice, s.forget())
+	}
 		return nil, fmt.Errorf("open store %s: %w", s.Location(), errors.Join(err, s.Close()))
 	}
 	return s, nil
@@ -197,7 +201,12 @@ func (s *Store) unlock(ctx context.Context, cfg Config) error {
 		s.log.Warn("store is away", "store", s.Location(), "err", err)
 		wrapped = kept
 	case errors.Is(err, ErrNotExist) && cfg.Create:
-		return s.create(ctx, cfg)
+		if err := s.create(ctx, cfg); err == nil || ctx.Err() != nil {
+			return err
+		} else if wrapped, _ = s.conn.Open(ctx); wrapped == nil {
+			return err
+		}
+		s.log.Info("somebody else has made the store meanwhile, and it is opened", "store", s.Location())
 	default:
 		return err
 	}
@@ -339,6 +348,17 @@ func (s *Store) open(ctx context.Context, mirrorBytes int64) (err error) {
 	}
 	if ctx.Err() != nil {
 		return err
+// forget removes the kept configuration.
+func (s *Store) forget() error {
+	if s.keepDir == "" {
+		return nil
+	}
+	if err := s.fsys.Remove(keptName(s.keepDir, s.at)); err != nil {
+		return fmt.Errorf("forget configuration: %w", err)
+	}
+	return nil
+}
+
 	}
 	// The states are fine as far as the disk says, so it may be the cache that is not.
 	s.log.Warn("store index is rebuilt", "store", s.Location(), "err", err)

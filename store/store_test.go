@@ -261,6 +261,57 @@ func TestCreateCutOff(t *testing.T) {
 	}
 }
 
+// TestCreatedByTwo: of two who make a store at the same moment one opens what the other has made, wherever in its own making it notices that.
+func TestCreatedByTwo(t *testing.T) {
+	for _, when := range []storetest.Op{storetest.OpReadDir, storetest.OpMkdir} { // before it looks whether there is room, and then
+		t.Run(string(when), func(t *testing.T) {
+			dir := t.TempDir()
+			other := storetest.Config(dir)
+			other.CacheDir, other.KeepDir = filepath.Join(dir, "other-cache"), filepath.Join(dir, "other-keep")
+			var first *store.Store
+			disk := storetest.NewFaultFS()
+			disk.Fail(func(op storetest.Op, path string) error {
+				if first == nil && op == when && strings.HasPrefix(path, filepath.Join(dir, "store")) {
+					first = storetest.Open(t, other)
+				}
+				return nil
+			})
+			cfg := storetest.Config(dir)
+			cfg.Disk = disk
+			s := storetest.Open(t, cfg)
+			if s.Created() || first == nil || !first.Created() || s.ID() != first.ID() {
+				t.Errorf("there are two stores, or none")
+			}
+			if err := first.Available(t.Context()); err != nil {
+				t.Errorf("for the first: %v", err)
+			}
+		})
+	}
+}
+
+// TestCreatedOver: whose store is replaced while it is made is told so, and opens what is there the next time.
+func TestCreatedOver(t *testing.T) {
+	dir := t.TempDir()
+	theirs, err := os.ReadFile(configFile(filepath.Dir(made(t, t.TempDir()).KeepDir)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := storetest.NewFaultFS()
+	disk.Fail(func(op storetest.Op, path string) error {
+		if _, err := os.Stat(configFile(dir)); err == nil && op == storetest.OpSyncDir && path == filepath.Join(dir, "store") {
+			return os.WriteFile(configFile(dir), theirs, 0o600)
+		}
+		return nil
+	})
+	cfg := storetest.Config(dir)
+	cfg.Disk = disk
+	if _, err := store.Open(t.Context(), cfg); !errors.Is(err, store.ErrMadeTwice) || errors.Is(err, store.ErrReplaced) {
+		t.Errorf("got %v, want %v", err, store.ErrMadeTwice)
+	}
+	disk.Fail(nil)
+	storetest.Open(t, cfg)
+}
+
 func TestAway(t *testing.T) {
 	tests := []struct {
 		name            string

@@ -151,6 +151,7 @@ func hintFor(err error) string {
 		{vfs.ErrUploadDamaged, "look at the disk of data_dir and put the file back; when that is impossible, start once with: gateway serve --leave-out-damaged, which names in the log what is lost"},
 		{vfs.ErrBaseGone, "start once with: gateway serve --leave-out-damaged, which names in the log what must be uploaded again"},
 		{store.ErrDamaged, "restore the store's files from a copy; plakar check tells which snapshots are whole"},
+		{store.ErrMadeTwice, "run it again: it opens the one that is there"},
 		{store.ErrReplaced, "put the store back that was here, or start with a new data_dir when nothing waits in this one"},
 		{store.ErrLocked, "another process maintains the store, or writes to it while it is to be maintained: wait for its end; a lock that it left behind expires after 10 minutes"},
 		{control.ErrNoServer, "start one with: gateway serve -c FILE"},
