@@ -23,7 +23,7 @@ type checkCommand struct {
 }
 
 func (p *program) checkCommand() *cobra.Command {
-	ck := &checkCommand{viewFlags: viewFlags{noPager: true, endAtOnce: true}}
+	ck := &checkCommand{viewFlags: viewFlags{noPager: true}}
 	c := &cobra.Command{
 		Use:   "check [SNAP]...",
 		Short: "Check snapshots",

@@ -34,7 +34,11 @@ Exit status 3: some files were left out (each is named on standard error), the r
 stored.`,
 		Example: "  gateway import -c /etc/gateway.yaml /srv/sftp/fw01 backups",
 		Args:    arguments(2, 2),
-		RunE:    func(c *cobra.Command, args []string) error { return p.importDir(c.Context(), args[0], args[1]) },
+		RunE: func(c *cobra.Command, args []string) error {
+			return interruptible(c.Context(), "import", "the same call goes on where it was", func(ctx context.Context) error {
+				return p.importDir(ctx, args[0], args[1])
+			})
+		},
 	}
 }
 
@@ -95,7 +99,7 @@ func (p *program) runImport(ctx context.Context, cfg *config.Config, req control
 		return control.Import{}, "", err
 	}
 	sum, err := g.importBounded(ctx, req, func(i control.Import) error { p.showImport(i); return nil })
-	err = errors.Join(err, g.close(context.WithoutCancel(ctx)))
+	err = errors.Join(err, g.close(ctx)) // which commits what waits, unless somebody has interrupted it
 	id := ""
 	if !sum.head.IsZero() {
 		id = sum.head.String()

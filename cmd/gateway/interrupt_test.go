@@ -19,6 +19,7 @@ data_dir: ` + dir + `/data
 store: { location: ` + dir + `/store, plaintext: true }
 stores: { other: { location: ` + dir + `/other, plaintext: true } }
 sources: { tree: { location: ` + dir + ` } }
+shares: { main: {} }
 `
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -44,6 +45,18 @@ sources: { tree: { location: ` + dir + ` } }
 		{"prune", "--dry-run"},
 		{"ls", "tree"},
 		{"find", "tree", "x"},
+		{"check"},
+		{"check", "tree"},
+		{"store", "check"},
+		{"store", "check", "other"},
+		{"store", "info"},
+		{"store", "list"},
+		{"snapshots"},
+		{"snapshots", "--store", "other"},
+		{"import", dir, "main"},
+		{"pin", "tree"},
+		{"unpin", "tree"},
+		{"pins"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
@@ -52,7 +65,11 @@ sources: { tree: { location: ` + dir + ` } }
 				t.Errorf("status %d, want %d", got, statusFailure)
 			}
 			first, _, _ := strings.Cut(stderr.String(), "\n")
-			if want := "gateway: " + args[0] + ": interrupted"; first != want {
+			name := args[0]
+			if name == "store" {
+				name += " " + args[1]
+			}
+			if want := "gateway: " + name + ": interrupted"; first != want {
 				t.Errorf("it says %q, want %q", first, want)
 			}
 		})

@@ -250,7 +250,7 @@ TIME or "latest". The id is printed. (Stock plakar does not know of pins: plakar
   gateway pin --store offsite main@2026-11-21`,
 		Args: arguments(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return p.setPin(c.Context(), name, args[0], reason, true)
+			return interruptible(c.Context(), "pin", "", func(ctx context.Context) error { return p.setPin(ctx, name, args[0], reason, true) })
 		},
 	}
 	addKeptStore(c, &name)
@@ -267,7 +267,7 @@ func (p *program) unpinCommand() *cobra.Command {
 		Example: "  gateway unpin 3f2a61c0\n  gateway unpin --store offsite 3f2a61c0",
 		Args:    arguments(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return p.setPin(c.Context(), name, args[0], "", false)
+			return interruptible(c.Context(), "unpin", "", func(ctx context.Context) error { return p.setPin(ctx, name, args[0], "", false) })
 		},
 	}
 	addKeptStore(c, &name)
@@ -311,7 +311,9 @@ gateway knows it. With --json every line is an object with id, time, share, name
 when) and reason.`,
 		Example: "  gateway pins --json | jq -r .id",
 		Args:    arguments(0, 0),
-		RunE:    func(c *cobra.Command, _ []string) error { return p.listPins(c.Context(), name, asJSON) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			return interruptible(c.Context(), "pins", "", func(ctx context.Context) error { return p.listPins(ctx, name, asJSON) })
+		},
 	}
 	addKeptStore(c, &name)
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")

@@ -42,7 +42,7 @@ With --json every line is an object with id, time (UTC), share, name (as below
 			if len(args) > 0 {
 				share = args[0]
 			}
-			return p.listSnapshots(c.Context(), share, &f)
+			return interruptible(c.Context(), "snapshots", "", func(ctx context.Context) error { return p.listSnapshots(ctx, share, &f) })
 		},
 	}
 	f.add(c)

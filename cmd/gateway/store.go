@@ -115,7 +115,7 @@ it is encrypted, and how many snapshots, states and packfiles it has. It changes
   gateway store info -c /etc/gateway.yaml offsite`,
 		Args: arguments(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return p.readStore(c.Context(), args, p.storeInfo)
+			return interruptible(c.Context(), "store info", "", func(ctx context.Context) error { return p.readStore(ctx, args, p.storeInfo) })
 		},
 	}
 }
@@ -180,7 +180,7 @@ that is damaged; then its exit status is 1. One that was removed meanwhile is no
   gateway store check -c /etc/gateway.yaml offsite`,
 		Args: arguments(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return p.readStore(c.Context(), args, p.storeCheck)
+			return interruptible(c.Context(), "store check", "", func(ctx context.Context) error { return p.readStore(ctx, args, p.storeCheck) })
 		},
 	}
 }

@@ -37,7 +37,9 @@ be read. It changes nothing. The store that the gateway serves is called default
 cannot be read, the exit status is 1.`,
 		Example: "  gateway store list -c /etc/gateway.yaml",
 		Args:    arguments(0, 0),
-		RunE:    func(c *cobra.Command, _ []string) error { return p.storeList(c.Context(), asJSON) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			return interruptible(c.Context(), "store list", "", func(ctx context.Context) error { return p.storeList(ctx, asJSON) })
+		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a store")
 	return c

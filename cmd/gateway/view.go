@@ -38,7 +38,6 @@ time needs no SHARE@. A PATH is one in the snapshot.`
 type viewFlags struct {
 	asJSON, noPager bool
 	store           string
-	endAtOnce       bool // by a signal, not when the work is at a point where it can end
 	alone           bool // it is no matter for the running gateway
 }
 
@@ -86,11 +85,8 @@ func (p *program) look(c *cobra.Command, args []string, f *viewFlags, do func(co
 	if err != nil {
 		return err
 	}
-	if !f.endAtOnce {
-		var stop context.CancelFunc
-		ctx, stop = untilSignal(ctx)
-		defer stop()
-	}
+	ctx, stop := untilSignal(ctx)
+	defer stop()
 	asked, err := p.askRunning(ctx, cfg, f, commandLine(c, args))
 	if asked == nil {
 		return err
