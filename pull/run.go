@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"iter"
 	"log/slog"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/snapgate/gateway/internal/disk"
@@ -179,6 +181,8 @@ type run struct {
 	last    state             // what the last run has left
 	known   bool              // last is
 	settled settled
+
+	waits atomic.Bool // for the store, which was told
 }
 
 // open finds the base, and connects.
@@ -372,24 +376,28 @@ func (r *run) same(ctx context.Context, c snapshotter.Change) (bool, error) {
 	return r.view.Holds(ctx, c.Path, c.Stored)
 }
 
-// patient calls op again while the store is busy or away, for some minutes.
+// patient calls op again while the store is busy or away, for some minutes. A disk that is full is not waited for: what was stored so far is
+// not taken away from it, and the next run goes on with that.
 func (r *run) patient(ctx context.Context, op func() error) error {
-	began, told := time.Now(), false
+	began := time.Now()
 	for {
 		err := op()
 		limit := time.Duration(0)
 		switch {
+		case errors.Is(err, syscall.ENOSPC):
 		case errors.Is(err, snapshotter.ErrBusy):
 			limit = busyPatience
 		case errors.Is(err, snapshotter.ErrUnavailable):
 			limit = awayPatience
 		}
+		if err == nil {
+			r.waits.Store(false)
+		}
 		if time.Since(began) >= limit {
 			return err
 		}
-		if !told {
+		if !r.waits.Swap(true) {
 			r.cfg.Log.Warn("the store is waited for", "source", r.cfg.Name, "err", err)
-			told = true
 		}
 		select {
 		case <-time.After(storePause):

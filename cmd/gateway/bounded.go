@@ -5,7 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
@@ -29,13 +33,14 @@ type bounded struct {
 	reserve int64
 	key     string       // of the configuration, that sets limit
 	limit   atomic.Int64 // bytes; 0 for none
+	path    string       // of a store on a local disk; else ""
 }
 
 // boundOf makes what tells how full a configured store is. Nothing is pending.
 func boundOf(cfg *config.Config, named *config.Store, st *store.Store) *bounded {
 	b := &bounded{
 		store: named.Name, size: st.Size, pending: func() int64 { return 0 }, reserve: cmp.Or(cfg.Limits.Reserve, vfs.DefaultReserve),
-		key: "stores." + named.Name + ".limit",
+		key: "stores." + named.Name + ".limit", path: named.Path,
 	}
 	limit, path := named.Limit, named.Path
 	if named.Name == config.DefaultStore {
@@ -107,13 +112,31 @@ func (b *bounded) full(ctx context.Context) error {
 	if !st.full() {
 		return nil
 	}
-	hint := "make room: " + howToMakeRoom(b.store)
 	if st.disk {
-		hint += ", or a larger disk"
-	} else {
-		hint += fmt.Sprintf("; or set %s higher", b.key)
+		return b.diskFull(st.text)
 	}
-	return &hintedError{err: fmt.Errorf("%w: %s: %s", errStoreFull, b.store, st.text), hint: hint}
+	return &hintedError{
+		err:  fmt.Errorf("%w: %s: %s", errStoreFull, b.store, st.text),
+		hint: fmt.Sprintf("make room: %s; or set %s higher", howToMakeRoom(b.store), b.key),
+	}
+}
+
+// diskFull is the error of a store whose disk is full.
+func (b *bounded) diskFull(text string) error {
+	return &hintedError{
+		err:  fmt.Errorf("%w: %s: %s", errStoreFull, b.store, text),
+		hint: "make room: " + howToMakeRoom(b.store) + ", or a larger disk",
+	}
+}
+
+// ranOut puts errStoreFull in place of an error that says that a file of the store could not be written as its disk was full: it may fill up
+// between two looks, and have room again when what could not be written is gone.
+func (b *bounded) ranOut(err error) error {
+	var at *fs.PathError
+	if b.path == "" || !errors.Is(err, syscall.ENOSPC) || !errors.As(err, &at) || !strings.HasPrefix(at.Path, b.path+string(filepath.Separator)) {
+		return err
+	}
+	return b.diskFull("its disk has no room left")
 }
 
 // howToMakeRoom says what to call for more room in a store.
@@ -149,6 +172,6 @@ func (b *bounded) guard(ctx context.Context) (within context.Context, finish fun
 		if full := context.Cause(within); err != nil && errors.Is(full, errStoreFull) {
 			return full
 		}
-		return err
+		return b.ranOut(err)
 	}, nil
 }

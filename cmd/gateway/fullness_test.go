@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -224,6 +227,8 @@ func TestFullStoreEndsWhatWrites(t *testing.T) {
 		r := newFullnessRig(t)
 		r.limitTo(1000)
 		broken := errors.New("something else")
+		r.path = "/srv/store"
+		elsewhere := &fs.PathError{Op: "write", Path: "/srv/store-cache/x", Err: syscall.ENOSPC}
 		for _, tt := range []struct {
 			name       string
 			came, want error
@@ -233,6 +238,8 @@ func TestFullStoreEndsWhatWrites(t *testing.T) {
 			{"that has room, and another error", broken, broken, 0},
 			{"that becomes full", context.Canceled, errStoreFull, 500},
 			{"that becomes full at the end", nil, nil, 500},
+			{"whose disk is full before it is looked at", fmt.Errorf("pull: %w", &fs.PathError{Op: "write", Path: "/srv/store/packfiles/ab/x", Err: syscall.ENOSPC}), errStoreFull, 0},
+			{"that has room, and another disk is full", elsewhere, elsewhere, 0},
 		} {
 			began := time.Now()
 			r.size = func(context.Context) (int64, error) {

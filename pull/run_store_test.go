@@ -1,0 +1,81 @@
+package pull
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+// TestRunFullDisk: a run into a store whose disk becomes full ends at once, and the next one goes on when there is room.
+func TestRunFullDisk(t *testing.T) {
+	disk := storetest.NewFaultFS()
+	s, err := snapshotter.New(t.Context(), snapshotter.Config{Store: storetest.New(t, func(cfg *store.Config) { cfg.Disk = disk })})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	r := (&runs{rig: &rig{Snapshotter: s, t: t}}).fresh(t)
+	f := newFake()
+	for i := range 40 {
+		f.file(fmt.Sprintf("/%d", i), strings.Repeat(fmt.Sprint("file ", i), 1<<17))
+	}
+	var log bytes.Buffer
+	r.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+	disk.Fail(func(op storetest.Op, path string) error {
+		if op == storetest.OpWrite && strings.Contains(path, "/packfiles/") {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), awayPatience/4) // others use the machine
+	defer cancel()
+	r.cfg.Report = &Report{}
+	if _, err := Run(ctx, f, r.cfg); !errors.Is(err, syscall.ENOSPC) || ctx.Err() != nil {
+		t.Errorf("got %v, %v, want %v at once", err, ctx.Err(), syscall.ENOSPC)
+	}
+	if strings.Contains(log.String(), "level=WARN") {
+		t.Errorf("it warns:\n%s", &log)
+	}
+	disk.Fail(nil)
+}
+
+// TestWaitingIsToldOnce: whoever stores beside others does not repeat that the store is waited for; but it is told of the next time.
+func TestWaitingIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		r := &run{cfg: RunConfig{Name: "web1", Log: slog.New(slog.NewTextHandler(&log, nil))}}
+		for away := 1; away <= 2; away++ {
+			back := time.Now().Add(time.Minute)
+			var workers sync.WaitGroup
+			for range 8 {
+				workers.Go(func() {
+					err := r.patient(t.Context(), func() error {
+						if time.Now().Before(back) {
+							return snapshotter.ErrUnavailable
+						}
+						return nil
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			workers.Wait()
+			if told := strings.Count(log.String(), "the store is waited for"); told != away {
+				t.Errorf("it is told %d times, want %d", told, away)
+			}
+		}
+	})
+}
