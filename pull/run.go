@@ -35,8 +35,8 @@ const (
 	keepFirst    = 30 * time.Second
 	keepShare    = 16
 	keepInterval = 10 * time.Minute
-	// keepLimit is how long doing so may hold up the end of a run that has failed.
-	keepLimit = time.Minute
+	// KeepLimit is how long doing so may hold up the end of a run that has failed, or was interrupted.
+	KeepLimit = time.Minute
 )
 
 // The failpoints of a run: a content is stored; what was stored is known to others; all is stored
@@ -335,7 +335,7 @@ func (r *run) keepEvery(kept time.Time) time.Duration {
 // keep makes what was stored so far known to the runs after this one. When that is not
 // possible, they store it again.
 func (r *run) keep(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), KeepLimit)
 	defer cancel()
 	if err := r.cfg.Snapshots.Keep(ctx); err != nil {
 		r.cfg.Log.Info("what was stored so far is not known to others", "source", r.cfg.Name, "err", err)

@@ -39,8 +39,8 @@ type SFTP struct {
 // allow it, since names are looked up behind it.
 const sftpTimeout = 30 * time.Second
 
-// connectSFTP makes the backend of a store on an SFTP server, and what ends its connections.
-func connectSFTP(at location, cfg SFTP, token string, log *slog.Logger) (b backend.Backend, hangUp func() error, err error) {
+// connectSFTP makes the backend of a store on an SFTP server, and what has its connections.
+func connectSFTP(at location, cfg SFTP, token string, log *slog.Logger) (b backend.Backend, server *backend.SFTP, err error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = sftpTimeout
 	}
@@ -70,7 +70,7 @@ func connectSFTP(at location, cfg SFTP, token string, log *slog.Logger) (b backe
 	files := backend.NewSFTP(backend.SFTPConfig{
 		Dialer: sftpDialer{dialer}, Root: at.path, Token: token, Connections: cfg.Connections, Timeout: cfg.Timeout,
 	})
-	return backend.NewFailFast(files, min(remotePause, cfg.Timeout)), files.Close, nil
+	return backend.NewFailFast(files, min(remotePause, cfg.Timeout)), files, nil
 }
 
 // sftpDialer is the backend's dialer. Each connection has one session.

@@ -72,7 +72,7 @@ type Store struct {
 	cache  *cacheDir
 	kctx   *kcontext.KContext
 	files  backend.Backend
-	hangUp func() error // ends the connections to the store, when it is elsewhere; or nil
+	server *backend.SFTP // that the store is on; or nil
 	conn   *conn
 	repo   *repository.Repository
 	config *storage.Configuration
@@ -132,16 +132,17 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("open store %s: %w", s.Location(), err)
 	}
 	err = s.connect(ctx, cfg)
+	defer s.LeaveWhen(ctx, LeavePatience)()
 	if err == nil {
 		err = s.unlock(ctx, cfg)
 	}
 	if err == nil {
 		err = s.open(ctx, cfg.MirrorBytes)
 	}
-	if err != nil {
 	if s.created && errors.Is(err, ErrReplaced) { // there was no other one before
 		err = errors.Join(ErrMadeTwice, s.forget())
 	}
+	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", s.Location(), errors.Join(err, s.Close()))
 	}
 	return s, nil
@@ -155,7 +156,7 @@ func (s *Store) connect(ctx context.Context, cfg Config) error {
 	case schemeS3:
 		s.files, err = connectS3(ctx, s.at, cfg.S3)
 	case schemeSFTP:
-		s.files, s.hangUp, err = connectSFTP(s.at, cfg.SFTP, s.cache.token, s.log)
+		s.files, s.server, err = connectSFTP(s.at, cfg.SFTP, s.cache.token, s.log)
 	default:
 		remote = false
 		local := backend.NewLocal(s.fsys, s.at.path, s.cache.token)
@@ -174,10 +175,57 @@ func (s *Store) connect(ctx context.Context, cfg Config) error {
 
 // disconnect ends the connections to a store that is elsewhere.
 func (s *Store) disconnect() error {
-	if s.hangUp == nil {
+	if s.server == nil {
 		return nil
 	}
-	return s.hangUp()
+	return s.server.Close()
+}
+
+// leaveGrace is how long a server may be silent when somebody leaves the store.
+const leaveGrace = 2 * time.Second
+
+// LeavePatience is a patience for LeaveWhen: enough for a call that is cut off, and for one that cleans up, as it removes a lock.
+const LeavePatience = 2 * leaveGrace
+
+// LeaveWhen says that this process is about to leave the store when ctx ends: calls are cut off then that wait for an SFTP server from which
+// nothing comes, and after patience all others are, and nothing is asked of it any more. Files that were being written are not there
+// then, as after any lost connection. Of other stores nothing is cut off. stop must be called.
+func (s *Store) LeaveWhen(ctx context.Context, patience time.Duration) (stop func()) {
+	if s.server == nil {
+		return func() {}
+	}
+	quit := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-ctx.Done():
+			s.leave(patience, quit)
+		case <-quit:
+		}
+	})
+	return func() {
+		close(quit)
+		wg.Wait()
+	}
+}
+
+// leave is what LeaveWhen does, until quit is closed.
+func (s *Store) leave(patience time.Duration, quit <-chan struct{}) {
+	tick := time.NewTicker(leaveGrace)
+	defer tick.Stop()
+	end := time.NewTimer(patience)
+	defer end.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.server.CutOff(leaveGrace)
+		case <-end.C:
+			s.server.Leave()
+			return
+		case <-quit:
+			return
+		}
+	}
 }
 
 // unlock finds the configuration, in the store or kept, creates a missing store, and
@@ -300,6 +348,17 @@ func (s *Store) keep(kept []byte) error {
 	return nil
 }
 
+// forget removes the kept configuration.
+func (s *Store) forget() error {
+	if s.keepDir == "" {
+		return nil
+	}
+	if err := s.fsys.Remove(keptName(s.keepDir, s.at)); err != nil {
+		return fmt.Errorf("forget configuration: %w", err)
+	}
+	return nil
+}
+
 // sameStore refuses a store that is another one than the kept configuration's. A kept
 // configuration that cannot be read is no reason to refuse anything.
 func sameStore(config *storage.Configuration, kept []byte) error {
@@ -348,17 +407,6 @@ func (s *Store) open(ctx context.Context, mirrorBytes int64) (err error) {
 	}
 	if ctx.Err() != nil {
 		return err
-// forget removes the kept configuration.
-func (s *Store) forget() error {
-	if s.keepDir == "" {
-		return nil
-	}
-	if err := s.fsys.Remove(keptName(s.keepDir, s.at)); err != nil {
-		return fmt.Errorf("forget configuration: %w", err)
-	}
-	return nil
-}
-
 	}
 	// The states are fine as far as the disk says, so it may be the cache that is not.
 	s.log.Warn("store index is rebuilt", "store", s.Location(), "err", err)

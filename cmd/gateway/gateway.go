@@ -112,12 +112,17 @@ func (g *gateway) open(ctx context.Context, p *program, point func(string)) erro
 // close commits what is pending until ctx ends and releases everything.
 func (g *gateway) close(ctx context.Context) error {
 	var errs []error
+	stop := func() {}
+	if g.store != nil {
+		stop = g.store.LeaveWhen(ctx, store.LeavePatience) // a commit that is under way may wait for it
+	}
 	if g.system != nil {
 		errs = append(errs, g.system.Close(ctx))
 	}
 	if g.snapshots != nil {
 		errs = append(errs, g.snapshots.Close())
 	}
+	stop()
 	if g.store != nil {
 		errs = append(errs, g.store.Close())
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/cmd/gateway/internal/control"
+	"github.com/snapgate/gateway/store"
 	"github.com/snapgate/gateway/vfs"
 )
 
@@ -98,7 +99,9 @@ func (p *program) runImport(ctx context.Context, cfg *config.Config, req control
 	if err != nil {
 		return control.Import{}, "", err
 	}
+	stop := g.store.LeaveWhen(ctx, store.LeavePatience)
 	sum, err := g.importBounded(ctx, req, func(i control.Import) error { p.showImport(i); return nil })
+	stop()
 	err = errors.Join(err, g.close(ctx)) // which commits what waits, unless somebody has interrupted it
 	id := ""
 	if !sum.head.IsZero() {

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/cmd/gateway/internal/control"
 	"github.com/snapgate/gateway/internal/proctest"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
@@ -70,6 +71,7 @@ func TestSecondSignal(t *testing.T) {
 // slowStore is a gateway's store whose server does not get on with writing packfiles until resume is called.
 type slowStore struct {
 	cfg    *config.Config
+	begun  chan struct{} // closed when it is to write one
 	resume func()
 }
 
@@ -86,6 +88,7 @@ store:
   password_file: ` + at.SFTP.PasswordFile + `
   ssh_config: ` + at.SFTP.ConfigFile + `
   insecure_ignore_host_key: true
+  timeout: 1h
   plaintext: true
   create: true
 shares: { main: { snapshot: { when: manual } } }
@@ -94,7 +97,7 @@ shares: { main: { snapshot: { when: manual } } }
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &slowStore{}
+	s := &slowStore{begun: make(chan struct{})}
 	if s.cfg, err = config.Load(file); err != nil {
 		t.Fatal(err)
 	}
@@ -104,8 +107,10 @@ shares: { main: { snapshot: { when: manual } } }
 	resume := make(chan struct{})
 	s.resume = sync.OnceFunc(func() { close(resume) })
 	t.Cleanup(s.resume) // before the server waits for its end
+	begin := sync.OnceFunc(func() { close(s.begun) })
 	srv.FailWrites(func(name string) error {
 		if strings.HasPrefix(name, "packfiles/") {
+			begin()
 			<-resume
 		}
 		return nil
@@ -113,30 +118,31 @@ shares: { main: { snapshot: { when: manual } } }
 	return s
 }
 
-// TestInterruptedCommits: a command that is interrupted does not commit what waits in the journal; one that is not does.
-func TestInterruptedCommits(t *testing.T) {
-	p := &program{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard, cheapKDF: true}
-	slow := newSlowStore(t, p)
-	returns := func(name string, do func(ctx context.Context, interrupt func()) error) error {
-		t.Helper()
-		ctx, interrupt := context.WithCancel(t.Context())
-		defer interrupt()
-		done := make(chan error, 1)
-		go func() { done <- do(ctx, interrupt) }()
-		limit, cancel := context.WithTimeout(t.Context(), readyLimit)
-		defer cancel()
-		select {
-		case err := <-done:
-			return err
-		case <-limit.Done():
-			slow.resume()
-			<-done
-			t.Fatalf("%s goes on", name)
-			return nil
-		}
+// returns calls do, which may interrupt its context, and must return although the store does not get on.
+func (s *slowStore) returns(t *testing.T, name string, do func(ctx context.Context, interrupt func()) error) error {
+	t.Helper()
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	done := make(chan error, 1)
+	go func() { done <- do(ctx, interrupt) }()
+	limit, cancel := context.WithTimeout(t.Context(), readyLimit)
+	defer cancel()
+	select {
+	case err := <-done:
+		return err
+	case <-limit.Done():
+		s.resume()
+		<-done
+		t.Fatalf("%s goes on", name)
+		return nil
 	}
-	err := returns("a gateway", func(ctx context.Context, interrupt func()) error {
-		g, err := p.openGateway(ctx, slow.cfg, slog.New(slog.DiscardHandler))
+}
+
+// leaveChange leaves a change in the journal of main.
+func (s *slowStore) leaveChange(t *testing.T, p *program) {
+	t.Helper()
+	err := s.returns(t, "a gateway", func(ctx context.Context, interrupt func()) error {
+		g, err := p.openGateway(ctx, s.cfg, slog.New(slog.DiscardHandler))
 		if err != nil {
 			return err
 		}
@@ -151,7 +157,49 @@ func TestInterruptedCommits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = returns("a command", func(ctx context.Context, interrupt func()) error {
+}
+
+// commits resumes, and has main committed, which has had no snapshot before.
+func (s *slowStore) commits(t *testing.T, p *program) {
+	t.Helper()
+	s.resume()
+	var list []snapshotter.Snapshot
+	err := errors.Join(
+		p.withKeeper(t.Context(), s.cfg, func(*keeper) error { return nil }),
+		p.withKeeper(t.Context(), s.cfg, func(k *keeper) (err error) {
+			list, err = k.snapshots.Snapshots(t.Context(), "main")
+			return err
+		}),
+	)
+	if err != nil || len(list) != 1 {
+		t.Errorf("a command that is not interrupted leaves %v, %v, want a snapshot", list, err)
+	}
+}
+
+// TestInterruptedUnderWay: a commit that is under way when a command is interrupted does not wait for a store that does not get on.
+func TestInterruptedUnderWay(t *testing.T) {
+	p := &program{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard, cheapKDF: true}
+	slow := newSlowStore(t, p)
+	slow.leaveChange(t, p)
+	err := slow.returns(t, "a command", func(ctx context.Context, interrupt func()) error {
+		go func() {
+			<-slow.begun
+			interrupt()
+		}()
+		return p.withKeeper(ctx, slow.cfg, func(*keeper) error { return nil })
+	})
+	if err != nil {
+		t.Errorf("it ends with %v", err) // what waits is in the journal
+	}
+	slow.commits(t, p)
+}
+
+// TestInterruptedCommits: a command that is interrupted does not commit what waits in the journal; one that is not does.
+func TestInterruptedCommits(t *testing.T) {
+	p := &program{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard, cheapKDF: true}
+	slow := newSlowStore(t, p)
+	slow.leaveChange(t, p)
+	err := slow.returns(t, "a command", func(ctx context.Context, interrupt func()) error {
 		return p.withKeeper(ctx, slow.cfg, func(*keeper) error {
 			interrupt()
 			return ctx.Err()
@@ -160,16 +208,18 @@ func TestInterruptedCommits(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("it ends with %v", err)
 	}
-	slow.resume()
-	var list []snapshotter.Snapshot
-	err = errors.Join(
-		p.withKeeper(t.Context(), slow.cfg, func(*keeper) error { return nil }),
-		p.withKeeper(t.Context(), slow.cfg, func(k *keeper) (err error) {
-			list, err = k.snapshots.Snapshots(t.Context(), "main")
-			return err
-		}),
-	)
-	if err != nil || len(list) != 1 {
-		t.Errorf("one that is not interrupted leaves %v, %v, want a snapshot", list, err)
+	dir := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil { // which is told of at once
+		t.Fatal(err)
 	}
+	err = slow.returns(t, "an import", func(ctx context.Context, interrupt func()) error {
+		ip := *p
+		ip.stderr = &endingWriter{nth: 1, end: interrupt}
+		_, _, err := ip.runImport(ctx, slow.cfg, control.Request{Op: control.OpImport, Share: "main", Dir: dir})
+		return err
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("an import ends with %v", err)
+	}
+	slow.commits(t, p)
 }

@@ -163,6 +163,7 @@ func withOpened(ctx context.Context, cfg *config.Config, named *config.Store, ca
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
+	defer st.LeaveWhen(ctx, store.LeavePatience)()
 	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: log, Failpoint: point})
 	if err != nil {
 		return err

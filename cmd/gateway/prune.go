@@ -198,7 +198,10 @@ func (p *program) withKeeper(ctx context.Context, cfg *config.Config, do func(*k
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(g.openKeeper(p)), g.close(ctx))
+	stop := g.store.LeaveWhen(ctx, store.LeavePatience)
+	err = do(g.openKeeper(p))
+	stop()
+	return errors.Join(err, g.close(ctx))
 }
 
 // withKeeperOf does so, and opens the store that is meant, if it is another than the one that is served.

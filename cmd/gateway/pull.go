@@ -274,6 +274,7 @@ func (pc *pullCommand) openStore(ctx context.Context, cfg *config.Config, source
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
+	defer st.LeaveWhen(ctx, pull.KeepLimit)()
 	if err := st.Available(ctx); err != nil {
 		return err
 	}

@@ -206,6 +206,7 @@ func scrubAlone(ctx context.Context, cfg *config.Config, named *config.Store, sc
 		return rep, err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
+	defer st.LeaveWhen(ctx, store.LeavePatience)()
 	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: log, Failpoint: point, Tolerant: true, ReadOnly: !sc.Repair && len(sc.GiveUp) == 0})
 	if err != nil {
 		return rep, err

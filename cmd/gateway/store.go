@@ -138,6 +138,7 @@ func readConfigured(ctx context.Context, cfg *config.Config, named *config.Store
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
+	defer st.LeaveWhen(ctx, store.LeavePatience)()
 	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, ReadOnly: true})
 	if err != nil {
 		return err

@@ -129,12 +129,18 @@ func (s *syncRun) open(ctx context.Context, named *config.Store, create bool, us
 	if err != nil {
 		return nil, err
 	}
+	stop := st.LeaveWhen(ctx, store.LeavePatience)
 	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: s.log, Failpoint: point, ReadOnly: !create})
 	if err != nil {
+		stop()
 		return nil, errors.Join(err, st.Close())
 	}
 	use(snaps, st)
-	return func() error { return errors.Join(snaps.Close(), st.Close()) }, nil
+	return func() error {
+		err := snaps.Close()
+		stop()
+		return errors.Join(err, st.Close())
+	}, nil
 }
 
 // copy copies what the target lacks, as long as it has room.

@@ -79,6 +79,7 @@ type SFTP struct {
 	cfg       SFTPConfig
 	conns     []*sftpConn
 	replacing sync.Mutex // guards what is aside on the server
+	leaving   *leaving
 }
 
 // NewSFTP returns the backend. It does not connect; Close ends its connections.
@@ -92,7 +93,7 @@ func NewSFTP(cfg SFTPConfig) *SFTP {
 	if cfg.Retries == 0 {
 		cfg.Retries = defaultSFTPRetries
 	}
-	s := &SFTP{cfg: cfg}
+	s := &SFTP{cfg: cfg, leaving: newLeaving()}
 	for range cfg.Connections {
 		s.conns = append(s.conns, &sftpConn{})
 	}
@@ -140,12 +141,14 @@ func (s *SFTP) callOn(ctx context.Context, pick func() *sftpConn, repeat bool, f
 	pause := sftpPause
 	for try := 0; ; try++ {
 		err := s.callOnce(ctx, pick(), fn)
-		if !errors.Is(err, errBroken) || errors.Is(err, ErrLogin) || !repeat || try == s.cfg.Retries {
+		if !errors.Is(err, errBroken) || errors.Is(err, ErrLogin) || !repeat || try == s.cfg.Retries || isClosed(s.leaving.cut) {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-s.leaving.cut:
+			return err
 		case <-time.After(pause):
 		}
 		pause *= 2
@@ -158,7 +161,7 @@ func (s *SFTP) callOnce(ctx context.Context, conn *sftpConn, fn func(c *sftp.Cli
 	}
 	conn.use(1)
 	defer conn.use(-1)
-	link, err := conn.open(ctx, s.cfg.Dialer)
+	link, err := conn.open(ctx, s.dial)
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -284,7 +287,7 @@ func (c *sftpConn) client() *sftp.Client {
 }
 
 // open returns the connection, and makes it when there is none.
-func (c *sftpConn) open(ctx context.Context, dialer SFTPDialer) (*SFTPLink, error) {
+func (c *sftpConn) open(ctx context.Context, dial func(context.Context) (*SFTPLink, error)) (*SFTPLink, error) {
 	if link := c.current(); link != nil {
 		return link, nil
 	}
@@ -293,7 +296,7 @@ func (c *sftpConn) open(ctx context.Context, dialer SFTPDialer) (*SFTPLink, erro
 	if link := c.current(); link != nil {
 		return link, nil
 	}
-	link, err := dialer.Dial(ctx)
+	link, err := dial(ctx)
 	if err != nil {
 		return nil, err
 	}

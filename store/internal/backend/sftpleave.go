@@ -1,0 +1,73 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// errLeaving says that a call was cut off, or not made, because whoever has the backend is about to leave it.
+var errLeaving = errors.New("the connections to the SFTP server are given up")
+
+// leaving says how far an SFTP is with being left.
+type leaving struct {
+	cut, gone         chan struct{} // closed by CutOff and by Leave
+	onceCut, onceGone sync.Once
+}
+
+func newLeaving() *leaving { return &leaving{cut: make(chan struct{}), gone: make(chan struct{})} }
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// CutOff ends the calls that are under way on connections from which nothing has come for a while: they may wait for a server that does
+// not answer. From now on no call is repeated. Others can be made, to clean up.
+func (s *SFTP) CutOff(silence time.Duration) {
+	s.leaving.onceCut.Do(func() { close(s.leaving.cut) })
+	for _, c := range s.conns {
+		c.cutOff(silence)
+	}
+}
+
+// cutOff ends the connection when it is in use and silent.
+func (c *sftpConn) cutOff(silence time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.link == nil || c.users == 0 || time.Since(c.link.Heard()) < silence {
+		return
+	}
+	_ = c.link.HangUp() // nobody is to be told how a connection ends that is given up
+	c.link = nil
+}
+
+// Leave ends all calls that are under way. No connection is made any more.
+func (s *SFTP) Leave() {
+	s.leaving.onceGone.Do(func() { close(s.leaving.gone) })
+	s.CutOff(0)
+}
+
+// dial makes a connection, unless, or until, the server is left.
+func (s *SFTP) dial(ctx context.Context) (*SFTPLink, error) {
+	if isClosed(s.leaving.gone) {
+		return nil, errLeaving
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	wg.Go(func() {
+		select {
+		case <-s.leaving.gone:
+			cancel(errLeaving)
+		case <-ctx.Done():
+		}
+	})
+	return s.cfg.Dialer.Dial(ctx)
+}
