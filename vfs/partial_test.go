@@ -1,6 +1,11 @@
 package vfs
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
@@ -415,4 +420,96 @@ func TestTornWhileRenamed(t *testing.T) {
 	_, err = f.WriteAt([]byte("tail"), 10)
 	wantKind(t, "write after it", err, KindTorn)
 	wantNil(t, "abort", f.Abort())
+}
+
+// cutOff leaves a partial of a size at a path a moment later, in a bubble, and returns its spool file.
+func (v visitor) cutOff(s *share, path string, size int) (file string) {
+	v.t.Helper()
+	f := v.open(path, OpenWrite|OpenCreate)
+	v.write(f, 0, string(make([]byte, size)))
+	<-time.After(time.Millisecond)
+	wantNil(v.t, "abort of "+path, f.Abort())
+	return filepath.Join(s.dir("spool"), fmt.Sprintf("%016x.spool", f.up.spoolID()))
+}
+
+func allowPartials(s *share, most int) {
+	s.uploads.mu.Lock()
+	defer s.uploads.mu.Unlock()
+	s.uploads.most = most
+}
+
+// The newest partials of a principal are kept, as many as it may have; others' are not counted, nor what somebody goes on with.
+func TestPartialsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, repo := t.TempDir(), newMemRepository()
+		sys := openTestSystem(t, dir, repo)
+		s := testShare(t, sys)
+		synctest.Wait() // the share has looked for partials beyond its bounds, and does so again in a while
+		allowPartials(s, 3)
+		v, other := visit(t, sys, "u", PermFull, "/"), visit(t, sys, "other", PermFull, "/")
+		files := []string{other.cutOff(s, "/other", 100_000)}
+		for n := range 5 {
+			files = append(files, v.cutOff(s, fmt.Sprint("/", n), 100_000+n))
+		}
+		for _, moment := range []string{"then", "after a restart"} {
+			want(t, "other's "+moment, other.size("/other"), 100_000)
+			for n := range 5 {
+				size := int64(100_000 + n)
+				if n < 2 {
+					size = -1
+				}
+				want(t, fmt.Sprint("size of ", n, " ", moment), v.size(fmt.Sprint("/", n)), size)
+			}
+			for n, file := range files {
+				_, err := os.Stat(file)
+				want(t, fmt.Sprint("spool file ", n, " is gone ", moment), errors.Is(err, fs.ErrNotExist), n == 1 || n == 2)
+			}
+			want(t, "partials "+moment, sys.Status().Partials, 4)
+			crash(t, sys)
+			sys = openTestSystem(t, dir, repo)
+			v, other = visit(t, sys, "u", PermFull, "/"), visit(t, sys, "other", PermFull, "/")
+		}
+		defer func() { closeSystem(t, sys) }()
+		s = testShare(t, sys)
+		f := v.open("/2", OpenResume)
+		synctest.Wait()
+		allowPartials(s, 1)
+		v.cutOff(s, "/5", 100_000)
+		want(t, "the last", v.size("/5"), 100_000)
+		want(t, "one before it", v.size("/4"), -1)
+		want(t, "partials that nobody goes on with", sys.Status().Partials, 2)
+		v.close(f)
+		want(t, "size of what somebody went on with", len(v.get("/2")), 100_002)
+	})
+}
+
+// Partials of one principal leave room in the spool for others' uploads, whatever their number; the newest is kept all the same.
+func TestBytesOfPartialsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, repo := t.TempDir(), newMemRepository()
+		sys := openTestSystem(t, dir, repo)
+		v := visit(t, sys, "u", PermFull, "/")
+		for n := range 3 {
+			v.cutOff(testShare(t, sys), fmt.Sprint("/", n), mib)
+		}
+		want(t, "bytes of partials", sys.Status().PartialBytes/mib, 3)
+		crash(t, sys)
+
+		sys = openTestSystem(t, dir, repo, func(c *Config) { c.Limits.SpoolBytes = 4 * mib }) // half of which is enough for one
+		defer func() { closeSystem(t, sys) }()
+		s := testShare(t, sys)
+		v, other := visit(t, sys, "u", PermFull, "/"), visit(t, sys, "other", PermFull, "/")
+		synctest.Wait() // the share has looked for partials beyond its bounds
+		for n, size := range []int64{-1, -1, mib} {
+			want(t, fmt.Sprint("size of ", n), v.size(fmt.Sprint("/", n)), size)
+		}
+		v.cutOff(s, "/large", 5*mib/2)
+		want(t, "the one before it", v.size("/2"), -1)
+		want(t, "size of the large one", v.size("/large"), 5*mib/2)
+		other.cutOff(s, "/a", mib/2)
+		other.cutOff(s, "/b", mib/2)
+		want(t, "other's first", other.size("/a"), -1)
+		want(t, "other's second", other.size("/b"), mib/2)
+		want(t, "the large one", v.size("/large"), 5*mib/2)
+	})
 }

@@ -340,7 +340,8 @@ func (u *upload) keep(ctx context.Context) error {
 		if u.rewrites.Load() {
 			u.tear(ctx) // perhaps it was not known that a complete file has the name
 		}
-		return u.leave(u.file.Close())
+		err = u.leave(u.file.Close())
+		return joinClose(err, u.share.boundPartials(ctx, u.user))
 	case errors.Is(err, errComplete):
 		if !u.appends() {
 			u.tear(ctx)
@@ -366,14 +367,13 @@ func (u *upload) keep(ctx context.Context) error {
 // keepRecorded ends an upload whose spool file could not be flushed: no more of it is kept than a checkpoint
 // has, which was flushed before.
 func (u *upload) keepRecorded() error {
-	for _, p := range u.share.uploads.partials() {
-		if p.spool == u.spoolID() && p.size <= u.prefix() { // else it was cut since
-			p.doubtful = u.doubtful
-			u.share.uploads.put(p)
-			return u.file.Close()
-		}
+	p, ok := u.share.uploads.spooled(u.spoolID())
+	if !ok || p.size > u.prefix() { // it was cut since
+		return u.discard()
 	}
-	return u.discard()
+	p.doubtful = u.doubtful
+	u.share.uploads.put(p)
+	return u.file.Close()
 }
 
 // tear notes that the upload does not become the file that its name has, and that the principal must
@@ -587,14 +587,8 @@ func (u *upload) resave(ctx context.Context) error {
 
 // unsave takes the record of the upload's bytes out of the journal.
 func (u *upload) unsave(ctx context.Context) error {
-	id := u.spoolID()
-	if id == 0 {
-		return nil
-	}
-	for _, p := range u.share.uploads.partials() {
-		if p.spool == id {
-			return u.share.giveUp(ctx, p)
-		}
+	if p, ok := u.share.uploads.spooled(u.spoolID()); ok {
+		return u.share.giveUp(ctx, p)
 	}
 	return nil
 }

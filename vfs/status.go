@@ -20,9 +20,12 @@ type Status struct {
 	SpoolLimit     int64
 	// Holes are bytes of files that wait for their commit which nobody has sent: zeros between what was
 	// written. They are not in SpoolBytes, and SpoolLimit bounds them likewise.
-	Holes    int64
-	DiskFree int64 // bytes, -1 when the file system does not tell
-	Reserve  int64 // of DiskFree, that is left for a commit
+	Holes int64
+	// Partials is how many uploads were cut off and can be resumed, PartialBytes what they have of SpoolBytes.
+	Partials     int
+	PartialBytes int64
+	DiskFree     int64 // bytes, -1 when the file system does not tell
+	Reserve      int64 // of DiskFree, that is left for a commit
 }
 
 // ShareStatus is how a share is doing. Of a source, what is about changes stays zero.
@@ -100,6 +103,10 @@ func (s *System) Status() Status {
 		one := sh.status()
 		st.Shares = append(st.Shares, one)
 		st.SpoolBytes += sh.pending()
+		if sh.source == nil {
+			n, bytes := sh.uploads.left()
+			st.Partials, st.PartialBytes = st.Partials+n, st.PartialBytes+bytes
+		}
 	}
 	st.Holes = s.holes()
 	s.mu.Lock()

@@ -341,12 +341,16 @@ func (s *share) startCommitter() {
 // chorePause is how often a share looks for partials that have expired.
 const chorePause = 10 * time.Minute
 
-// housekeep gives up expired partials until ctx ends.
+// housekeep gives up partials that have expired, or are too many, until ctx ends.
 func (s *share) housekeep(ctx context.Context) {
 	tick := time.NewTicker(chorePause)
 	defer tick.Stop()
 	for {
-		if err := s.expirePartials(ctx, time.Now()); err != nil && ctx.Err() == nil {
+		err := s.expirePartials(ctx, time.Now())
+		for _, user := range s.uploads.partialUsers() { // an older version has kept them all
+			err = errors.Join(err, s.boundPartials(ctx, user))
+		}
+		if err != nil && ctx.Err() == nil {
 			s.log.Warn("expired partials cannot be removed", "share", s.name, "err", err)
 		}
 		select {

@@ -14,10 +14,11 @@ import (
 // its mutex is a leaf.
 type uploads struct {
 	made *creations
+	most int // partials of a principal: partsMost
 
 	mu      sync.Mutex            // guards everything below and the at of every upload
 	open    map[Name][]*upload    // in the order in which they were opened
-	parts   map[partKey]partial   // what is journalled: of dead handles, and checkpoints of live ones
+	parts   parts                 // what is journalled: of dead handles, and checkpoints of live ones
 	orphans map[spool.ID]bool     // spool files of partials that were given up
 	cut     map[partKey]time.Time // overwrites that were cut off, or are under way, while the old version stays
 	leaving []Name                // directories that a batch under way renames or removes
@@ -35,8 +36,9 @@ type partKey struct {
 func newUploads() *uploads {
 	return &uploads{
 		made:    newCreations(),
+		most:    partsMost,
 		open:    map[Name][]*upload{},
-		parts:   map[partKey]partial{},
+		parts:   newParts(),
 		orphans: map[spool.ID]bool{},
 		cut:     map[partKey]time.Time{},
 	}
@@ -238,20 +240,19 @@ func (t *uploads) move(from, to Name) *moved {
 	for _, f := range m.uploads {
 		t.place(f.u, f.to)
 	}
-	for k, p := range t.parts {
+	for k, p := range t.parts.at {
 		if k.name != from && k.name.HasPrefix(from) {
-			delete(t.parts, k)
+			t.parts.drop(k)
 			m.parts = append(m.parts, movedPart{p, k.name.Rebase(from, to)})
 		}
 	}
 	for _, f := range m.parts {
-		k := partKey{f.was.user, f.to}
-		if old, ok := t.parts[k]; ok {
+		if old, ok := t.parts.at[partKey{f.was.user, f.to}]; ok {
 			m.replaced = append(m.replaced, old)
 		}
 		p := f.was
 		p.name = f.to
-		t.parts[k] = p
+		t.parts.put(p)
 	}
 	return m
 }
@@ -292,17 +293,16 @@ func (t *uploads) moveBack(m *moved) {
 	}
 	for _, f := range m.parts {
 		k := partKey{f.was.user, f.to}
-		if p, ok := t.parts[k]; !ok || p.spool != f.was.spool {
+		if p, ok := t.parts.at[k]; !ok || p.spool != f.was.spool {
 			continue
 		}
-		delete(t.parts, k)
-		back := partKey{f.was.user, f.was.name}
-		t.orphan(back, f.was.spool)
-		t.parts[back] = f.was
+		t.parts.drop(k)
+		t.orphan(partKey{f.was.user, f.was.name}, f.was.spool)
+		t.parts.put(f.was)
 	}
 	for _, p := range m.replaced {
-		if k := (partKey{p.user, p.name}); t.parts[k].spool == 0 {
-			t.parts[k] = p
+		if t.parts.at[partKey{p.user, p.name}].spool == 0 {
+			t.parts.put(p)
 		} else {
 			t.orphans[p.spool] = true
 		}
@@ -341,18 +341,19 @@ func (t *uploads) moveOne(u *upload, to Name, over, replace bool) error {
 func (t *uploads) put(p partial) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k := partKey{p.user, p.name}
-	t.orphan(k, p.spool)
-	t.dropParts(p.spool)
-	t.parts[k] = p
+	t.orphan(partKey{p.user, p.name}, p.spool)
+	t.dropPart(p.spool)
+	t.parts.put(p)
 }
 
-// dropParts forgets the partials of a spool file, which is not an orphan; mu is held.
-func (t *uploads) dropParts(id spool.ID) {
+// dropPart forgets the partial of a spool file, which is not an orphan; mu is held.
+func (t *uploads) dropPart(id spool.ID) {
 	if id == 0 {
 		return
 	}
-	maps.DeleteFunc(t.parts, func(_ partKey, p partial) bool { return p.spool == id })
+	if k, ok := t.parts.of[id]; ok {
+		t.parts.drop(k)
+	}
 	delete(t.orphans, id)
 }
 
@@ -362,7 +363,7 @@ func (t *uploads) gone(user string, name Name) {
 	defer t.mu.Unlock()
 	k := partKey{user, name}
 	t.orphan(k, 0)
-	delete(t.parts, k)
+	t.parts.drop(k)
 }
 
 // published is called when a complete version of name takes effect, at recovery too:
@@ -373,7 +374,7 @@ func (t *uploads) published(user string, name Name, id spool.ID) {
 	defer t.mu.Unlock()
 	k := partKey{user, name}
 	t.orphan(k, id)
-	delete(t.parts, k)
+	t.parts.drop(k)
 	t.mended(k)
 	for _, u := range t.open[name] {
 		if u.user != user && !u.onto { // it was of a free name, and is an overwrite from now on
@@ -382,7 +383,7 @@ func (t *uploads) published(user string, name Name, id spool.ID) {
 			u.noteSoon()
 		}
 	}
-	t.dropParts(id) // a record may be older than a rename of the upload
+	t.dropPart(id) // a record may be older than a rename of the upload
 }
 
 const (
@@ -422,7 +423,7 @@ func (t *uploads) whole(user string, name Name) {
 	defer t.mu.Unlock()
 	k := partKey{user, name}
 	t.orphan(k, 0)
-	delete(t.parts, k)
+	t.parts.drop(k)
 	t.mended(k)
 }
 
@@ -483,7 +484,7 @@ func (t *uploads) mend(o *op) {
 		return
 	}
 	t.orphan(k, 0)
-	delete(t.parts, k)
+	t.parts.drop(k)
 	for _, u := range t.open[name] {
 		switch {
 		case u.user != o.user:
@@ -506,7 +507,7 @@ func (t *uploads) torn(user string, owner *Session, name Name, now time.Time) (t
 	if at, ok := t.cutAt(user, name); ok && now.Sub(at) < cutMemory {
 		return true, at
 	}
-	if p, ok := t.parts[partKey{user, name}]; ok && len(p.extents) > 0 && p.extents[0].Off == 0 {
+	if p, ok := t.parts.at[partKey{user, name}]; ok && len(p.extents) > 0 && p.extents[0].Off == 0 {
 		return true, time.Time{}
 	}
 	under := slices.ContainsFunc(t.open[name], func(u *upload) bool {
@@ -547,7 +548,7 @@ func (t *uploads) cutOff(now time.Time) map[partKey]time.Time {
 
 // orphan notes the spool file of the partial at k unless it is keep; mu is held.
 func (t *uploads) orphan(k partKey, keep spool.ID) {
-	if p, ok := t.parts[k]; ok && p.spool != 0 && p.spool != keep {
+	if p, ok := t.parts.at[k]; ok && p.spool != 0 && p.spool != keep {
 		t.orphans[p.spool] = true
 	}
 }
@@ -568,9 +569,10 @@ func (t *uploads) sweep() []spool.ID {
 			}
 		}
 	}
-	for _, p := range t.parts {
-		delete(t.orphans, p.spool) // it was renamed
-	}
+	maps.DeleteFunc(t.orphans, func(id spool.ID, _ bool) bool {
+		_, renamed := t.parts.of[id]
+		return renamed
+	})
 	out := make([]spool.ID, 0, len(t.orphans))
 	for id := range t.orphans {
 		out = append(out, id)
@@ -584,10 +586,7 @@ func (t *uploads) sweep() []spool.ID {
 func (t *uploads) partials() []partial {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := make([]partial, 0, len(t.parts))
-	for _, p := range t.parts {
-		out = append(out, p)
-	}
+	out := slices.AppendSeq(make([]partial, 0, len(t.parts.at)), maps.Values(t.parts.at))
 	slices.SortFunc(out, func(a, b partial) int { return a.name.Compare(b.name) })
 	return out
 }
@@ -596,7 +595,7 @@ func (t *uploads) partials() []partial {
 func (t *uploads) partial(user string, name Name) (partial, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p, ok := t.parts[partKey{user, name}]
+	p, ok := t.parts.at[partKey{user, name}]
 	return p, ok && !t.inUse(p)
 }
 
@@ -615,12 +614,8 @@ func (t *uploads) inUse(p partial) bool {
 // resumable reports whether a spool file is a partial's that no open upload goes on with; mu
 // is held.
 func (t *uploads) resumable(id spool.ID) bool {
-	for _, p := range t.parts {
-		if p.spool == id {
-			return !t.inUse(p)
-		}
-	}
-	return false
+	k, ok := t.parts.of[id]
+	return ok && !t.inUse(t.parts.at[k])
 }
 
 // expired lists the partials that nobody has continued since before.
@@ -628,7 +623,7 @@ func (t *uploads) expired(before time.Time) []partial {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []partial
-	for _, p := range t.parts {
+	for _, p := range t.parts.at {
 		if p.time.Before(before) && !t.inUse(p) {
 			out = append(out, p)
 		}

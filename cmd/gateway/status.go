@@ -270,6 +270,10 @@ func writeStatusHead(w io.Writer, st *control.Status) {
 	if st.Spool.Limit > 0 {
 		spool += " of " + bytesText(st.Spool.Limit)
 	}
+	if st.Spool.Partials > 0 {
+		spool += fmt.Sprintf("; %s of it left of %s", bytesText(st.Spool.PartialBytes),
+			count(int(st.Spool.Partials), "upload that was cut off", "uploads that were cut off"))
+	}
 	if st.Spool.Holes > 0 {
 		spool += "; and " + bytesText(st.Spool.Holes) + " of zeros that nobody has sent"
 	}

@@ -65,7 +65,10 @@ func (s *serving) status(sys vfs.Status, found probed) *control.Status {
 		Running: true, Problems: []string{}, Version: version, DataDir: cfg.DataDir,
 		Started: stamp(s.started), Uptime: int64(time.Since(s.started).Seconds()),
 		Sessions: sys.Sessions,
-		Spool:    control.Spool{Bytes: sys.SpoolBytes, Limit: sys.SpoolLimit, Holes: sys.Holes, DiskFree: sys.DiskFree},
+		Spool: control.Spool{
+			Bytes: sys.SpoolBytes, Limit: sys.SpoolLimit, Holes: sys.Holes, DiskFree: sys.DiskFree,
+			Partials: int64(sys.Partials), PartialBytes: sys.PartialBytes,
+		},
 		Store: control.StoreStatus{
 			Location: s.store.Location(), Encrypted: s.store.Encrypted(), Reachable: found.store == nil && !found.at.IsZero(),
 		},

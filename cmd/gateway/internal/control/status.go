@@ -57,10 +57,12 @@ type StoreStatus struct {
 
 // Spool is what waits for its commit.
 type Spool struct {
-	Bytes    int64 `json:"bytes"`
-	Limit    int64 `json:"limit,omitempty"`
-	Holes    int64 `json:"holes,omitempty"` // bytes of its files that nobody has sent, besides; Limit bounds them likewise
-	DiskFree int64 `json:"disk_free"`       // -1: not known
+	Bytes        int64 `json:"bytes"`
+	Limit        int64 `json:"limit,omitempty"`
+	Holes        int64 `json:"holes,omitempty"`         // bytes of its files that nobody has sent, besides; Limit bounds them likewise
+	Partials     int64 `json:"partials,omitempty"`      // uploads that were cut off
+	PartialBytes int64 `json:"partial_bytes,omitempty"` // of Bytes, what is left of them
+	DiskFree     int64 `json:"disk_free"`               // -1: not known
 }
 
 // AuditStatus is how the audit log is.
