@@ -322,19 +322,19 @@ func TestPreparedIsGivenUp(t *testing.T) {
 		c := &conn{server: &Server{cfg: Config{ConnectTimeout: time.Second}}, ctx: t.Context(), log: slog.New(slog.DiscardHandler)}
 		idle, used := make(fakePort), make(fakePort)
 		c.prepare(idle)
-		time.Sleep(preparedFor*time.Second - 1)
+		<-time.After(preparedFor*time.Second - 1)
 		synctest.Wait()
 		if idle.closed() {
 			t.Error("given up too early")
 		}
-		time.Sleep(1)
+		<-time.After(1)
 		synctest.Wait()
 		if !idle.closed() {
 			t.Error("not given up")
 		}
 		c.prepare(used)
 		c.newJob("RETR", "/f", nil)
-		time.Sleep(time.Hour) // while the file is opened
+		<-time.After(time.Hour) // while the file is opened
 		synctest.Wait()
 		if used.closed() {
 			t.Error("given up under a transfer")
