@@ -92,7 +92,7 @@ func TestNothingIsResumedThatCouldNotBeFlushed(t *testing.T) {
 			v.write(f, 0, big("a"))
 			if flushed > 0 {
 				wantNil(t, "fsync", f.Sync(t.Context()))
-				f.up.savedAt.Store(time.Now().UnixNano()) // no other checkpoint is due
+				f.up.savedAt.Store(time.Now().Add(time.Hour).UnixNano()) // no other checkpoint is due
 				v.write(f, flushed, big("b"))
 			}
 			faulty.Add(disktest.Fault{Ops: disktest.OpSync, Path: "*.spool", Err: syscall.EIO, Times: 1})

@@ -620,7 +620,7 @@ func TestPullLoginWithoutEnd(t *testing.T) {
 	v := newVictim(t, "sftp://me@"+h.addr+"/", trusting, "timeout: 1s")
 	began := time.Now()
 	v.wantPull(statusFailure, []string{`timed out: no login within 1s`, `hint: .*longer timeout`}, nil)
-	if took := time.Since(began); took > 20*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("it took %v", took)
 	}
 }
@@ -635,7 +635,7 @@ func TestPullConnectingTooLong(t *testing.T) {
 	v := newVictim(t, "sftp://me@"+silent.Addr().String()+"/", trusting, "timeout: 30s", "max_time: 1s")
 	began := time.Now()
 	v.wantPull(statusFailure, []string{`the run takes too long: more than 1s\nhint: .*max_time`}, nil)
-	if took := time.Since(began); took >= 10*time.Second {
+	if took := time.Since(began); took >= 25*time.Second {
 		t.Errorf("it took %v", took)
 	}
 }

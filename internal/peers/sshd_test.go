@@ -199,7 +199,7 @@ exec /usr/sbin/sshd -D -e -f "$2"`
 		}
 		return err == nil
 	}
-	if _, err := proctest.Wait(r.t.Context(), 20*time.Second, up); err != nil {
+	if _, err := proctest.Wait(r.t.Context(), time.Minute, up); err != nil {
 		r.t.Fatalf("sshd %s: %v", name, err)
 	}
 	return s
@@ -352,7 +352,7 @@ func (r *sshdRig) agent(t *testing.T) string {
 		_ = cmd.Wait()
 	})
 	there := func() bool { _, err := os.Stat(socket); return err == nil }
-	if _, err := proctest.Wait(t.Context(), 10*time.Second, there); err != nil {
+	if _, err := proctest.Wait(t.Context(), time.Minute, there); err != nil {
 		t.Fatal(err)
 	}
 	add := exec.Command("ssh-add", "-q", r.path("user"))
