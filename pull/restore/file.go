@@ -69,6 +69,9 @@ func sameTime(old pull.Entry, e snapshotter.Entry) bool {
 func (r *run) replaces(old pull.Entry, e snapshotter.Entry) bool {
 	switch r.Overwrite {
 	case Older:
+		if old.Precision >= time.Minute { // of LIST
+			return old.ModTime.Add(old.Precision + zoneAllowance).Before(e.Attr.ModTime)
+		}
 		return old.Precision > 0 && old.ModTime.Before(e.Attr.ModTime.Truncate(old.Precision))
 	case Never:
 		return false
@@ -80,9 +83,8 @@ func (r *run) replaces(old pull.Entry, e snapshotter.Entry) bool {
 func (f *file) restore(ctx context.Context, old found) error {
 	r := f.r
 	r.Report.at(f.dst)
-	if coarse := old.there && old.Type == pull.File && old.Size == f.e.Size && old.Precision != time.Second && r.caps.Exact; coarse {
-		old.ask = true
-	}
+	decides := old.there && old.Type == pull.File && (old.Size == f.e.Size || r.Overwrite == Older) // the time of what is there
+	old.ask = old.ask || decides && old.Precision != time.Second && r.caps.Exact
 	old, err := r.look(ctx, f.dst, old)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -43,6 +44,9 @@ const (
 	// syncEvery is after how many bytes of a file the server is asked to make them durable, so
 	// that they need not be compared after a lost connection.
 	syncEvery = 32 << 20
+	// zoneAllowance is how far the times of an FTP server's LIST may be behind, which are in a zone that nobody knows and
+	// taken for UTC.
+	zoneAllowance = 12 * time.Hour
 )
 
 // Overwrite says what becomes of a file that is there and differs.

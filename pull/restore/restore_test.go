@@ -447,6 +447,65 @@ func TestOverwrite(t *testing.T) {
 	}
 }
 
+// zoned is a local target whose listings have times to the minute, of a zone that is eight hours behind.
+type zoned struct {
+	pull.Target
+	exact bool // asked by name it tells the right time, as with MDTM
+}
+
+func (zoned) listed(e pull.Entry) pull.Entry {
+	e.ModTime, e.Precision = e.ModTime.Add(-8*time.Hour).Truncate(time.Minute), time.Minute
+	return e
+}
+
+func (z zoned) ReadDir(ctx context.Context, p string, each func(pull.Entry) error) error {
+	return z.Target.ReadDir(ctx, p, func(e pull.Entry) error { return each(z.listed(e)) })
+}
+
+func (z zoned) Lstat(ctx context.Context, p string) (pull.Entry, error) {
+	e, err := z.Target.Lstat(ctx, p)
+	if z.exact {
+		e.Precision = time.Second
+		return e, err
+	}
+	return z.listed(e), err
+}
+
+func (z zoned) Capabilities(ctx context.Context) (pull.Capabilities, error) {
+	caps, err := z.Target.Capabilities(ctx)
+	caps.Exact = z.exact
+	return caps, err
+}
+
+// A file is not older because the server lists it in its own zone.
+func TestOverwriteOlderInAnotherZone(t *testing.T) {
+	for _, exact := range []bool{true, false} {
+		dir := t.TempDir()
+		tr := tree{}.dir("/", 0o755).file("/newer", "new!").file("/older", "new!").file("/oldest", "new!")
+		for name, when := range map[string]time.Time{"newer": then.Add(3 * time.Hour), "older": then.Add(-time.Hour), "oldest": then.Add(-5 * time.Hour)} {
+			write(t, filepath.Join(dir, name), "old")
+			at(t, filepath.Join(dir, name), when)
+		}
+		report := run(t, zoned{openLocal(t, dir), exact}, tr, func(c *restore.Config) { c.Overwrite = restore.Older })
+		clean(t, report)
+		got := ""
+		for _, name := range []string{"newer", "older", "oldest"} {
+			data, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got += string(data) + " "
+		}
+		want := "old new! new! "
+		if !exact {
+			want = "old old new! " // the second may be newer, too
+		}
+		if got != want {
+			t.Errorf("exact %v: %q, want %q", exact, got, want)
+		}
+	}
+}
+
 // What is something else stays, is named, and the rest is restored.
 func TestConflicts(t *testing.T) {
 	forKinds(t, func(t *testing.T, k kind, dir string) {
