@@ -58,7 +58,7 @@ func TestConcurrentUse(t *testing.T) {
 	})
 	wg.Wait()
 	want(t, "open uploads", testShare(t, sys).uploads.count(), 0)
-	want(t, "open handles", sys.handles.n.Load(), 0)
+	want(t, "open handles", sys.handles.count(), 0)
 }
 
 func useConcurrently(t *testing.T, s *Session, f *File, piece []byte) {

@@ -121,7 +121,7 @@ type Limits struct {
 	ReserveBytes int64 // free disk space kept for one commit; 0: DefaultReserve
 	Changes      int   // that wait for their commit, of all shares; 0: 150,000
 	InlineBytes  int   // files up to this ride in the journal; 0: 64 KiB
-	OpenHandles  int   // in all; 0: 10,000
+	OpenHandles  int   // in all, of which one user may have two thirds of what the others leave; 0: 10,000
 	SessionFiles int   // open handles of one session; 0: 1,000
 	NameBytes    int   // of one path element; 0: 255
 	PathBytes    int   // of a path; 0: 4,096

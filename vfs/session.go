@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -46,8 +45,47 @@ type Session struct {
 	closed  bool
 }
 
-// handleCount counts the open handles of a system.
-type handleCount struct{ n atomic.Int64 }
+// handleCount counts the open handles of a system. One user may have two thirds of what the others leave, so that none
+// keeps the rest from opening files, however many connections it makes. Safe for concurrent use; its mutex is a leaf.
+type handleCount struct {
+	mu    sync.Mutex // guards the rest
+	n     int
+	users map[string]int
+}
+
+// take counts a handle of a user that is about to be opened; false when there are too many.
+func (h *handleCount) take(user string, limit int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	own := h.users[user]
+	others := h.n - own
+	if h.n >= limit || own >= max(2*(limit-others)/3, 1) {
+		return false
+	}
+	if h.users == nil {
+		h.users = map[string]int{}
+	}
+	h.n++
+	h.users[user]++
+	return true
+}
+
+// give takes a handle out of the count.
+func (h *handleCount) give(user string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.n--
+	if h.users[user]--; h.users[user] == 0 {
+		delete(h.users, user)
+	}
+}
+
+// count is how many are open, or about to be.
+func (h *handleCount) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.n
+}
 
 // Session starts a session of p. The caller must close it. Partials that are older than
 // their share keeps them are given up now: nobody could have resumed them before.
@@ -156,8 +194,7 @@ func (s *Session) reserve(op string, name Name) error {
 	if s.handles >= s.limits.SessionFiles {
 		return errKind(op, name, KindTooMany)
 	}
-	if s.system.handles.n.Add(1) > int64(s.limits.OpenHandles) {
-		s.system.handles.n.Add(-1)
+	if !s.system.handles.take(s.principal.User, s.limits.OpenHandles) {
 		return errKind(op, name, KindTooMany)
 	}
 	s.handles++
@@ -169,7 +206,7 @@ func (s *Session) unreserve() {
 	s.mu.Lock()
 	s.handles--
 	s.mu.Unlock()
-	s.system.handles.n.Add(-1)
+	s.system.handles.give(s.principal.User)
 }
 
 // keep registers an open handle, for Close; it fails when the session has ended.

@@ -352,11 +352,11 @@ func TestSessionClose(t *testing.T) {
 	wantKind(t, "stat", err, KindClosed)
 	_, err = v.Open(t.Context(), "/g", OpenCreate, AttrSet{})
 	wantKind(t, "open", err, KindClosed)
-	want(t, "open handles", sys.handles.n.Load(), 0)
+	want(t, "open handles", sys.handles.count(), 0)
 }
 
 func TestHandleLimits(t *testing.T) {
-	sys, _ := fullTestSystem(t, func(c *Config) { c.Limits.SessionFiles, c.Limits.OpenHandles = 2, 3 })
+	sys, _ := fullTestSystem(t, func(c *Config) { c.Limits.SessionFiles, c.Limits.OpenHandles = 2, 5 })
 	a, b := visit(t, sys, "u", PermFull, "/"), visit(t, sys, "u", PermFull, "/")
 	f := a.open("/1", OpenCreate)
 	a.open("/2", OpenCreate)
@@ -364,13 +364,37 @@ func TestHandleLimits(t *testing.T) {
 	wantKind(t, "third of a session", err, KindTooMany)
 	b.open("/3", OpenCreate)
 	_, err = b.ReadDir(t.Context(), "/")
-	wantKind(t, "fourth in all", err, KindTooMany)
+	wantKind(t, "fourth of a user", err, KindTooMany)
 	a.close(f)
 	_, err = b.Open(t.Context(), "/missing", OpenRead, AttrSet{})
 	wantKind(t, "a failed open", err, KindNotExist)
 	d, err := b.ReadDir(t.Context(), "/")
 	wantNil(t, "after a close", err)
 	wantNil(t, "close", d.Close())
+}
+
+// A user that opens whatever it can leaves handles for the next one; all together have no more than there are.
+func TestHandlesAreLeftForOthers(t *testing.T) {
+	sys, _ := fullTestSystem(t, func(c *Config) { c.Limits.SessionFiles, c.Limits.OpenHandles = 4, 8 })
+	got := map[string]int{}
+	for _, user := range []string{"a", "b", "c", "d"} {
+		for range 2 { // sessions
+			v := visit(t, sys, user, PermFull, "/")
+			for n := range 4 {
+				f, err := v.Open(t.Context(), fmt.Sprintf("/%s%d", user, n), OpenCreate, AttrSet{})
+				if err != nil {
+					wantKind(t, "open", err, KindTooMany)
+					break
+				}
+				t.Cleanup(func() { _ = f.Abort() })
+				got[user]++
+			}
+		}
+	}
+	if d := cmp.Diff(map[string]int{"a": 5, "b": 2, "c": 1}, got); d != "" {
+		t.Errorf("open handles of users (-want +got):\n%s", d)
+	}
+	want(t, "open handles", sys.Status().Handles, 8)
 }
 
 func TestMounts(t *testing.T) {

@@ -96,7 +96,7 @@ func (s *share) observedCommit(ctx context.Context) (bool, error) {
 func (s *System) Status() Status {
 	st := Status{
 		Sessions: map[string]int{}, Received: map[string]int64{}, Sent: map[string]int64{},
-		Handles:    int(s.handles.n.Load()),
+		Handles:    s.handles.count(),
 		SpoolLimit: s.cfg.Limits.SpoolBytes, Reserve: s.cfg.Limits.ReserveBytes,
 	}
 	for _, sh := range s.allShares() {

@@ -333,7 +333,7 @@ func TestResumeOfDamagedPartial(t *testing.T) {
 	v.write(f, 0, "new")
 	v.close(f)
 	want(t, "content", v.get("/f"), "new")
-	want(t, "open handles", sys.handles.n.Load(), 0)
+	want(t, "open handles", sys.handles.count(), 0)
 }
 
 // A client that resumes a cut-off overwrite goes by the size of the old version, which is
