@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -393,5 +394,56 @@ func TestFTPLateRefusals(t *testing.T) {
 				t.Errorf("%+v, %v, want %+v", got, err, tt.able)
 			}
 		})
+	}
+}
+
+// slowConn is on a line that carries 64 KiB until a deadline for writing is over.
+type slowConn struct {
+	net.Conn
+	left int
+}
+
+func (c *slowConn) SetDeadline(t time.Time) error {
+	c.left = 64 << 10
+	return c.Conn.SetDeadline(t)
+}
+
+func (c *slowConn) SetWriteDeadline(t time.Time) error {
+	c.left = 64 << 10
+	return c.Conn.SetWriteDeadline(t)
+}
+
+func (c *slowConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p[:min(len(p), c.left)])
+	c.left -= n
+	if err == nil && n < len(p) {
+		err = os.ErrDeadlineExceeded
+	}
+	return n, err
+}
+
+// A server on a slow line takes what it is sent in time, however much that is.
+func TestFTPSlowUpload(t *testing.T) {
+	h := (&ftpHouse{dir: t.TempDir()}).start(t)
+	r := h.remote(t, func(c *FTPConfig) {
+		c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+			return &slowConn{Conn: nc}, err
+		}
+	})
+	w, err := r.Create(t.Context(), "/f", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	data := bytes.Repeat([]byte("abcdefg"), 1<<20/7)
+	if err := w.Write(t.Context(), data); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Finish(t.Context(), Attributes{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := contents(t, h.dir)["f"]; got != string(data) {
+		t.Errorf("%d bytes arrived, of %d", len(got), len(data))
 	}
 }
