@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/PlakarKorp/kloset/caching"
@@ -355,7 +356,8 @@ func (s *Store) CopyOfState(ctx context.Context, id objects.MAC, from *Store) ([
 // RestoreState puts a state back: as CopyOfState has read it; or, when raw is nil, made anew, from what
 // the index here knows of it, or, when that is nothing, from the packfiles that no state tells of. What
 // is made anew says in addition all that is known to be removed, so that nothing comes back that the
-// state had removed. It needs a lock on the store.
+// state had removed. It needs a lock on the store. The error is ErrDamaged, and nothing is written, when one of those packfiles
+// does not tell what is in it: whose it is nobody knows.
 func (s *Store) RestoreState(ctx context.Context, id objects.MAC, raw []byte) (err error) {
 	if raw == nil {
 		return s.remakeState(ctx, id)
@@ -545,7 +547,8 @@ func (s *Store) payloads(db *sqlite.SQLiteCache, do func([]byte) error, query st
 	return s.indexError(rows.Err())
 }
 
-// gatherState fills in the packfiles that no state tells of.
+// gatherState fills in the packfiles that no state tells of, also those that are marked; ErrDamaged when what is in one of them cannot
+// be told.
 func (s *Store) gatherState(ctx context.Context, id objects.MAC, cache *caching.ScanCache) error {
 	indexed, err := s.IndexedPackfiles()
 	if err != nil {
@@ -560,16 +563,20 @@ func (s *Store) gatherState(ctx context.Context, id objects.MAC, cache *caching.
 		return err
 	}
 	for mac := range there {
-		_, told := indexed[mac]
-		if _, gone := coloured[mac]; told || gone {
+		// Maintenance may have marked what no state tells of since the state went. What snapshots need of it is stored again
+		// when it is told of.
+		if _, told := indexed[mac]; told || Buried(coloured[mac]) {
 			continue
 		}
 		p, missing, err := s.readPackfile(ctx, mac, nil)
 		if err != nil {
 			return err
 		}
-		if missing || p.blobs == nil {
+		if missing {
 			continue
+		}
+		if p.blobs == nil && len(p.parts) > 0 { // a state without it would pass for the one that there was
+			return fmt.Errorf("%w: packfile %x, which no state tells of, is damaged: %s", ErrDamaged, mac[:], strings.Join(p.parts, ", "))
 		}
 		for _, b := range p.blobs {
 			e := state.DeltaEntry{Type: b.Type, Version: b.Version, Blob: b.MAC, Location: state.Location{Packfile: mac, Offset: b.Offset, Length: b.Length}}

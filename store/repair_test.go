@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -233,4 +234,79 @@ func TestMendForged(t *testing.T) {
 	if left, err := mend(t, s, mac, func(p store.Place) ([]byte, error) { return data[p.Blob], nil }); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("%d blobs left, %v", len(left), err)
 	}
+}
+
+// TestRemakeStateOfPackfiles makes a state anew of which nothing is known, of a packfile that was marked since it went: that
+// is told of again, so that maintenance stores again what is needed of it. One that was removed is not.
+func TestRemakeStateOfPackfiles(t *testing.T) {
+	for name, tc := range map[string]struct {
+		removal func(*store.Removal, objects.MAC)
+		told    bool
+	}{
+		"left alone": {func(*store.Removal, objects.MAC) {}, true},
+		"marked":     {func(r *store.Removal, mac objects.MAC) { r.Colour = []objects.MAC{mac} }, true},
+		"removed":    {func(r *store.Removal, mac objects.MAC) { r.Bury = []objects.MAC{mac} }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, mac, path, data := onePackfile(t)
+			id := onlyState(t, s, path)
+			var r store.Removal
+			tc.removal(&r, mac)
+			if _, err := s.PutRemoval(r, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			other := reopened(t, s)
+			if err := other.RestoreState(t.Context(), id, nil); err != nil {
+				t.Fatal(err)
+			}
+			again := reopened(t, s)
+			packs, err := again.IndexedPackfiles()
+			if _, told := packs[mac]; err != nil || told != tc.told {
+				t.Errorf("it is told of: %v, %v, want %v", told, err, tc.told)
+			}
+			for blob, content := range data {
+				if got, err := again.Blob(resources.RT_CHUNK, blob); tc.told && (err != nil || !bytes.Equal(got, content)) {
+					t.Errorf("%d bytes, %v", len(got), err)
+				}
+			}
+		})
+	}
+}
+
+// TestRemakeStateOfDamaged makes a state anew while a packfile that no state tells of does not say what is in it: the state
+// stays missing, as it may have told of that one.
+func TestRemakeStateOfDamaged(t *testing.T) {
+	s, _, path, _ := onePackfile(t)
+	id := onlyState(t, s, path)
+	fi, err := os.Stat(path)
+	if err == nil {
+		err = os.Truncate(path, fi.Size()-100)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := reopened(t, s)
+	if err := other.RestoreState(t.Context(), id, nil); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("got %v, want %v", err, store.ErrDamaged)
+	}
+	if _, err := other.VerifyState(t.Context(), id, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the state: got %v, want %v", err, fs.ErrNotExist)
+	}
+}
+
+// onlyState removes the file of the only state of a store, which has a packfile at path, and returns its name.
+func onlyState(t *testing.T, s *store.Store, path string) objects.MAC {
+	t.Helper()
+	ids, err := s.States(t.Context())
+	if err != nil || len(ids) != 1 {
+		t.Fatalf("%d states, %v", len(ids), err)
+	}
+	states, err := filepath.Glob(filepath.Join(filepath.Dir(path), "..", "..", "states", "*", fmt.Sprintf("%x", ids[0][:])))
+	if err != nil || len(states) != 1 {
+		t.Fatalf("%q, %v", states, err)
+	}
+	if err := os.Remove(states[0]); err != nil {
+		t.Fatal(err)
+	}
+	return ids[0]
 }
