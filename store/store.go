@@ -184,12 +184,13 @@ func (s *Store) disconnect() error {
 // leaveGrace is how long a server may be silent when somebody leaves the store.
 const leaveGrace = 2 * time.Second
 
-// LeavePatience is a patience for LeaveWhen: enough for a call that is cut off, and for one that cleans up, as it removes a lock.
+// LeavePatience is a patience for LeaveWhen: enough for a call that was begun shortly before, or after, and does not get on.
 const LeavePatience = 2 * leaveGrace
 
 // LeaveWhen says that this process is about to leave the store when ctx ends: calls are cut off then that wait for an SFTP server from which
-// nothing comes, and after patience all others are, and nothing is asked of it any more. Files that were being written are not there
-// then, as after any lost connection. Of other stores nothing is cut off. stop must be called.
+// nothing comes, and after patience all others are. Those that clean up, as they remove a lock, have 2 s more; then nothing is asked of it
+// any more. Files that were being written are not there then, as after any lost connection. Of other stores nothing is cut off. stop
+// must be called.
 func (s *Store) LeaveWhen(ctx context.Context, patience time.Duration) (stop func()) {
 	if s.server == nil {
 		return func() {}
@@ -211,20 +212,26 @@ func (s *Store) LeaveWhen(ctx context.Context, patience time.Duration) (stop fun
 
 // leave is what LeaveWhen does, until quit is closed.
 func (s *Store) leave(patience time.Duration, quit <-chan struct{}) {
-	tick := time.NewTicker(leaveGrace)
-	defer tick.Stop()
-	end := time.NewTimer(patience)
-	defer end.Stop()
-	for {
+	passes := func(d time.Duration) bool {
 		select {
-		case <-tick.C:
-			s.server.CutOff(leaveGrace)
-		case <-end.C:
-			s.server.Leave()
-			return
+		case <-time.After(d):
+			return true
 		case <-quit:
+			return false
+		}
+	}
+	for ; patience > leaveGrace; patience -= leaveGrace {
+		if !passes(leaveGrace) {
 			return
 		}
+		s.server.CutOff(leaveGrace)
+	}
+	if !passes(patience) {
+		return
+	}
+	s.server.CutOff(0)
+	if passes(leaveGrace) {
+		s.server.Leave()
 	}
 }
 

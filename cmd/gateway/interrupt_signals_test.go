@@ -71,6 +71,7 @@ func TestSecondSignal(t *testing.T) {
 // slowStore is a gateway's store whose server does not get on with writing packfiles until resume is called.
 type slowStore struct {
 	cfg    *config.Config
+	server *storetest.SFTPServer
 	begun  chan struct{} // closed when it is to write one
 	resume func()
 }
@@ -97,7 +98,7 @@ shares: { main: { snapshot: { when: manual } } }
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &slowStore{begun: make(chan struct{})}
+	s := &slowStore{server: srv, begun: make(chan struct{})}
 	if s.cfg, err = config.Load(file); err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +177,8 @@ func (s *slowStore) commits(t *testing.T, p *program) {
 	}
 }
 
-// TestInterruptedUnderWay: a commit that is under way when a command is interrupted does not wait for a store that does not get on.
+// TestInterruptedUnderWay: a commit that is under way when a command is interrupted does not wait for a store that does not get on, and
+// removes its lock.
 func TestInterruptedUnderWay(t *testing.T) {
 	p := &program{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard, cheapKDF: true}
 	slow := newSlowStore(t, p)
@@ -190,6 +192,9 @@ func TestInterruptedUnderWay(t *testing.T) {
 	})
 	if err != nil {
 		t.Errorf("it ends with %v", err) // what waits is in the journal
+	}
+	if locks := slow.server.Files("locks"); len(locks) > 0 {
+		t.Errorf("it leaves %v", locks)
 	}
 	slow.commits(t, p)
 }

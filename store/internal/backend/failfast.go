@@ -78,9 +78,9 @@ func (f *FailFast) end(tried bool, err error) {
 		f.trying = false
 	}
 	switch {
+	case errors.Is(err, errLeaving), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded): // it says nothing
 	case unreachable(err):
 		f.last, f.until = err, time.Now().Add(f.pause)
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded): // it says nothing
 	default:
 		f.last = nil
 	}

@@ -121,6 +121,7 @@ type sftpConn struct {
 	mu    sync.Mutex
 	link  *SFTPLink // guarded by mu: nil when there is none
 	users int       // guarded by mu
+	busy  time.Time // guarded by mu: since when there have been users, when there are any
 }
 
 // errBroken says that a connection could not be made, or broke.
@@ -168,6 +169,9 @@ func (s *SFTP) callOnce(ctx context.Context, conn *sftpConn, fn func(c *sftp.Cli
 		}
 		return fmt.Errorf("%w: %w", errBroken, err)
 	}
+	if isClosed(s.leaving.gone) { // Leave sees a call that gets beyond this, and ends it
+		return fmt.Errorf("%w: %w", errBroken, errLeaving)
+	}
 	// There is no other way to end a request than to end the connection.
 	w := &sftpWatch{limit: s.cfg.Timeout, conn: conn, link: link}
 	w.begin()
@@ -175,6 +179,9 @@ func (s *SFTP) callOnce(ctx context.Context, conn *sftpConn, fn func(c *sftp.Cli
 	err = fn(link.Client, w.begin)
 	if isBroken(err) {
 		conn.drop(link)
+		if isClosed(s.leaving.cut) {
+			err = fmt.Errorf("%w: %w", errLeaving, err)
+		}
 		return fmt.Errorf("%w: %w", errBroken, err)
 	}
 	return err
@@ -269,6 +276,9 @@ func (s *SFTP) leastUsed() *sftpConn {
 func (c *sftpConn) use(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.users == 0 {
+		c.busy = time.Now()
+	}
 	c.users += n
 }
 

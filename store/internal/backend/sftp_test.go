@@ -27,6 +27,7 @@ import (
 type pipeDialer struct {
 	wg     sync.WaitGroup
 	stall  atomic.Bool                                       // requests arrive and are not answered
+	hold   atomic.Pointer[chan struct{}]                     // requests wait until it is closed; nil: for nothing
 	deaf   atomic.Bool                                       // the next READ finds that the connection has ended
 	rename atomic.Pointer[func(from, to string) renameFault] // what becomes of a RENAME; nil: it is done
 
@@ -61,7 +62,7 @@ func (d *pipeDialer) Dial(context.Context) (*backend.SFTPLink, error) {
 	d.mu.Lock()
 	d.conns[far] = struct{}{}
 	d.mu.Unlock()
-	server, err := sftp.NewServer(&limitedConn{Conn: far, stall: &d.stall, up: limit, down: down})
+	server, err := sftp.NewServer(&limitedConn{Conn: far, stall: &d.stall, hold: &d.hold, up: limit, down: down})
 	if err != nil {
 		return nil, err
 	}
@@ -99,6 +100,7 @@ func (d *pipeDialer) trouble(refuse bool, limit, down int64) {
 type limitedConn struct {
 	net.Conn
 	stall    *atomic.Bool
+	hold     *atomic.Pointer[chan struct{}]
 	up, down int64
 	in, out  int64
 }
@@ -107,6 +109,9 @@ func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	for err == nil && c.stall.Load() {
 		n, err = c.Conn.Read(p)
+	}
+	if hold := c.hold.Load(); hold != nil {
+		<-*hold
 	}
 	if c.in += int64(n); c.up > 0 && c.in > c.up {
 		return 0, errors.Join(io.ErrUnexpectedEOF, c.Close())

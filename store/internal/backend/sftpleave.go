@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// errLeaving says that a call was cut off, or not made, because whoever has the backend is about to leave it.
+// errLeaving says that a call was cut off, or not made, because whoever has the backend is about to leave it. It says nothing of the
+// server.
 var errLeaving = errors.New("the connections to the SFTP server are given up")
 
 // leaving says how far an SFTP is with being left.
@@ -27,8 +28,8 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// CutOff ends the calls that are under way on connections from which nothing has come for a while: they may wait for a server that does
-// not answer. From now on no call is repeated. Others can be made, to clean up.
+// CutOff ends the calls that are under way on connections that have been in use for a while, and from which nothing has come meanwhile:
+// they may wait for a server that does not answer. From now on no call is repeated. Others can be made, to clean up.
 func (s *SFTP) CutOff(silence time.Duration) {
 	s.leaving.onceCut.Do(func() { close(s.leaving.cut) })
 	for _, c := range s.conns {
@@ -36,18 +37,18 @@ func (s *SFTP) CutOff(silence time.Duration) {
 	}
 }
 
-// cutOff ends the connection when it is in use and silent.
+// cutOff ends the connection when it is in use and silent. From one that was not in use nothing was to come.
 func (c *sftpConn) cutOff(silence time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.link == nil || c.users == 0 || time.Since(c.link.Heard()) < silence {
+	if c.link == nil || c.users == 0 || min(time.Since(c.busy), time.Since(c.link.Heard())) < silence {
 		return
 	}
 	_ = c.link.HangUp() // nobody is to be told how a connection ends that is given up
 	c.link = nil
 }
 
-// Leave ends all calls that are under way. No connection is made any more.
+// Leave ends all calls that are under way. None is made any more.
 func (s *SFTP) Leave() {
 	s.leaving.onceGone.Do(func() { close(s.leaving.gone) })
 	s.CutOff(0)

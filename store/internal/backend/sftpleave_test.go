@@ -1,0 +1,140 @@
+package backend_test
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/snapgate/gateway/store/internal/backend"
+	"github.com/snapgate/gateway/store/storetest"
+)
+
+// leaveSilence is how long a server may be silent that is left.
+const leaveSilence = 2 * time.Second
+
+// newLeft makes a store on a server in a bubble, whose time is virtual, over one connection.
+func newLeft(t *testing.T, d *pipeDialer, root string) *backend.SFTP {
+	t.Helper()
+	b := backend.NewSFTP(backend.SFTPConfig{Dialer: d, Root: root, Token: "token", Timeout: time.Hour, Connections: 1})
+	t.Cleanup(func() { _ = b.Close() })
+	if err := b.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// held makes a call whose requests wait on the server until release is called, and returns when it waits.
+func (d *pipeDialer) held(call func() error) (release func(), result <-chan error) {
+	hold, done := make(chan struct{}), make(chan error, 1)
+	d.hold.Store(&hold)
+	go func() { done <- call() }()
+	synctest.Wait()
+	d.hold.Store(nil) // of others that come now
+	return func() { close(hold) }, done
+}
+
+// TestCutOff: a call is cut off that waits for longer than a server may be silent, and not one that has just begun on a
+// connection from which nothing has come for long, as nothing was asked.
+func TestCutOff(t *testing.T) {
+	for name, tt := range map[string]struct {
+		waits time.Duration
+		cut   bool
+	}{
+		"just begun": {waits: 10 * time.Millisecond},
+		"silent":     {waits: leaveSilence, cut: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := filepath.Join(t.TempDir(), "store")
+			synctest.Test(t, func(t *testing.T) {
+				d := newPipeDialer(t)
+				b := newLeft(t, d, root)
+				time.Sleep(time.Hour)
+				release, result := d.held(func() error {
+					return b.List(t.Context(), backend.LocksDir, func(string) error { return nil })
+				})
+				time.Sleep(tt.waits)
+				b.CutOff(leaveSilence)
+				synctest.Wait()
+				release()
+				if err := <-result; (err != nil) != tt.cut {
+					t.Errorf("a call that waits for %s ends with %v, want it cut off: %v", tt.waits, err, tt.cut)
+				}
+			})
+		})
+	}
+}
+
+// TestCutOffCleansUp: that a call was cut off keeps no others from being tried, which clean up; that there is no server does.
+func TestCutOffCleansUp(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "store")
+	synctest.Test(t, func(t *testing.T) {
+		d := newPipeDialer(t)
+		left := newLeft(t, d, root)
+		b := backend.NewFailFast(left, 2*time.Second)
+		lock := storetest.FileName(backend.LocksDir, 1)
+		if err := backend.PutBytes(t.Context(), b, lock, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		release, result := d.held(func() error {
+			return backend.PutBytes(t.Context(), b, storetest.FileName(backend.PackfilesDir, 1), []byte("x"))
+		})
+		defer release()
+		left.CutOff(0)
+		if err := <-result; err == nil {
+			t.Error("a call was not cut off")
+		}
+		if err := b.Remove(t.Context(), lock); err != nil {
+			t.Errorf("what cleans up: %v", err)
+		}
+		if _, err := left.Stat(t.Context(), lock); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("what was removed: %v, want %v", err, fs.ErrNotExist)
+		}
+		d.trouble(true, 0, 0)
+		stat := func() error {
+			_, err := b.Stat(t.Context(), lock)
+			return err
+		}
+		if err := stat(); err == nil || errors.Is(err, backend.ErrNotTried) {
+			t.Errorf("when the connection has ended: %v", err)
+		}
+		if err := stat(); !errors.Is(err, errNoServer) || errors.Is(err, backend.ErrNotTried) {
+			t.Errorf("when there is no server: %v, want %v", err, errNoServer)
+		}
+		if err := stat(); !errors.Is(err, backend.ErrNotTried) {
+			t.Errorf("when that is known: %v, want %v", err, backend.ErrNotTried)
+		}
+	})
+}
+
+// TestLeave: what is under way ends, and of a server that was left nothing is asked, over a connection that is there neither.
+func TestLeave(t *testing.T) {
+	for name, underWay := range map[string]bool{"idle": false, "under way": true} {
+		t.Run(name, func(t *testing.T) {
+			root := filepath.Join(t.TempDir(), "store")
+			synctest.Test(t, func(t *testing.T) {
+				d := newPipeDialer(t)
+				b := newLeft(t, d, root)
+				list := func() error { return b.List(t.Context(), backend.LocksDir, func(string) error { return nil }) }
+				if err := list(); err != nil {
+					t.Fatal(err)
+				}
+				result := make(<-chan error)
+				if underWay {
+					var release func()
+					release, result = d.held(list)
+					defer release()
+				}
+				b.Leave()
+				if underWay && <-result == nil {
+					t.Error("a call that was under way was answered")
+				}
+				if err := list(); err == nil {
+					t.Error("a server that was left is asked")
+				}
+			})
+		})
+	}
+}
