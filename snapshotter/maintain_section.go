@@ -64,6 +64,7 @@ func (r *maintenance) catchUp(ctx context.Context, v *survey) error {
 	limited, cancel := context.WithTimeout(ctx, exclusiveLimit)
 	defer cancel()
 	drop := make(map[int32]bool)
+	missing := v.missing
 	err := r.mark(limited, v, func(b markBlob) {
 		i, _ := slices.BinarySearchFunc(v.holds, b, func(h held, b markBlob) int { return cmp.Compare(h.blob, b) })
 		for ; i < len(v.holds) && v.holds[i].blob == b; i++ {
@@ -75,6 +76,9 @@ func (r *maintenance) catchUp(ctx context.Context, v *survey) error {
 			return errStaleSurvey
 		}
 		return err
+	}
+	if v.missing > missing {
+		return errStaleSurvey
 	}
 	needed := func(mac objects.MAC) bool { return drop[v.packs[mac].number] }
 	v.colour = slices.DeleteFunc(v.colour, needed)

@@ -52,10 +52,11 @@ type survey struct {
 	orphans  int           // of colour
 	stranded []store.Place // blobs that snapshots need and only marked packfiles have
 	lost     int
+	missing  int // states, or snapshots that such told of, that are known to be missing: who has the orphans is not known
 
-	total, used, young, grace, kept MaintainCount
-	usedBytes                       int64
-	until                           time.Time
+	total, used, young, grace, kept, spared MaintainCount
+	usedBytes                               int64
+	until                                   time.Time
 
 	holds []held                        // what the candidates have
 	freed map[objects.MAC][]objects.MAC // see marker.roots
@@ -111,6 +112,13 @@ func (r *maintenance) mark(ctx context.Context, v *survey, more func(markBlob)) 
 	v.snapshots, v.freed, v.untold = len(roots), freed, untold
 	if more == nil {
 		r.marks.begin()
+		err = r.noteMissed(states)
+	}
+	if err == nil {
+		v.missing, err = r.missing(states)
+	}
+	if err != nil {
+		return err
 	}
 	take := func(by byte) func(markBlob) {
 		return func(b markBlob) {
@@ -139,6 +147,49 @@ func (r *maintenance) mark(ctx context.Context, v *survey, more func(markBlob)) 
 		}
 	}
 	return r.marks.flush()
+}
+
+// noteMissed has the index remember the snapshots of states that earlier runs have read and that are not among those there
+// are: the index may be younger than they.
+func (r *maintenance) noteMissed(states []objects.MAC) error {
+	there := make(map[markKey]struct{}, len(states))
+	for _, id := range states {
+		there[keyOf(markState, id)] = struct{}{}
+	}
+	told, removed := make(map[objects.MAC]struct{}), make(map[objects.MAC]struct{})
+	for key := range r.marks.at {
+		if _, ok := there[key]; ok || key[15] != markState {
+			continue
+		}
+		v, err := r.marks.get(key)
+		if err != nil {
+			return err
+		}
+		for _, id := range v.facts.Snapshots {
+			told[id] = struct{}{}
+		}
+		for _, id := range v.facts.Removed {
+			removed[id] = struct{}{}
+		}
+	}
+	maps.DeleteFunc(told, func(id objects.MAC, _ struct{}) bool { _, ok := removed[id]; return ok })
+	return r.s.store.NoteMissed(slices.Collect(maps.Keys(told)))
+}
+
+// missing counts what is known to be missing beside some states: snapshots, by the index, and states, by scrubs.
+func (r *maintenance) missing(states []objects.MAC) (int, error) {
+	known := r.s.missing.Load()
+	if known == nil {
+		known = new(missingStates)
+	}
+	lost, err := r.s.store.MissedSnapshots(known.accepted)
+	n := len(lost)
+	for _, id := range known.states {
+		if !slices.Contains(states, id) {
+			n++
+		}
+	}
+	return n, err
 }
 
 func (r *maintenance) markSnapshot(ctx context.Context, k *marker, id ID, take func(markBlob)) error {
@@ -329,6 +380,8 @@ func (r *maintenance) choose(ctx context.Context, v *survey) error {
 		case p.lost || !p.listed: // it may come back
 		case p.needed > 0 || p.strange:
 			v.used.add(size)
+		case p.added.IsZero() && v.missing > 0:
+			v.spared.add(size)
 		case p.added.IsZero():
 			orphans = append(orphans, mac)
 		case p.added.After(cutoff):
@@ -367,6 +420,8 @@ func (r *maintenance) chooseMarked(v *survey, mac objects.MAC, p *packUse, cutof
 	switch {
 	case p.alone > 0 || p.strange:
 		v.kept.add(v.sizes[mac])
+	case v.missing > 0 && p.added.IsZero() && !p.lost:
+		v.spared.add(v.sizes[mac])
 	case p.marked.After(cutoff):
 		v.grace.add(v.sizes[mac])
 		if until := p.marked.Add(r.cfg.Grace); v.until.IsZero() || until.Before(v.until) {

@@ -705,6 +705,194 @@ func TestMaintainKeepsSoundCopy(t *testing.T) {
 	m.sound(k.first, k.last, id)
 }
 
+// lostStateRig is a store in which the state file of a snapshot has vanished, whose contents no other snapshot has.
+type lostStateRig struct {
+	*scrubRig
+	m     *keeper
+	lost  snapshotter.ID
+	packs []string // of that snapshot
+	state string   // that told of it
+	was   []byte
+}
+
+func newLostStateRig(t *testing.T) *lostStateRig {
+	t.Helper()
+	k := &lostStateRig{scrubRig: newScrubRig(t)}
+	k.m = &keeper{rig: k.rig, dir: t.TempDir(), now: time.Now()}
+	states, packs := k.files("states"), k.files("packfiles")
+	k.lost = k.commit(snapshotter.ID{}, tree{"/": dir(0), "/big": file(1, noise(9, 2<<20))}.all()...)
+	k.scrub(snapshotter.ScrubAll)
+	isNew := func(old []string) func(string) bool {
+		return func(name string) bool { return !slices.Contains(old, name) }
+	}
+	k.packs = slices.DeleteFunc(k.files("packfiles"), func(name string) bool { return !isNew(packs)(name) })
+	gone := slices.DeleteFunc(k.files("states"), func(name string) bool { return !isNew(states)(name) })
+	if len(gone) != 1 || len(k.packs) < 2 {
+		t.Fatalf("states %q, packfiles %q", gone, k.packs)
+	}
+	k.state, k.was = gone[0], []byte(read(t, gone[0]))
+	k.vanish()
+	return k
+}
+
+// vanish removes the file of the state.
+func (k *lostStateRig) vanish() {
+	k.t.Helper()
+	if err := os.Remove(k.state); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// kept is how many of the packfiles are there.
+func (k *lostStateRig) kept() (n int) {
+	k.t.Helper()
+	for _, name := range k.packs {
+		switch _, err := os.Stat(name); {
+		case err == nil:
+			n++
+		case !errors.Is(err, fs.ErrNotExist):
+			k.t.Fatal(err)
+		}
+	}
+	return n
+}
+
+// back repairs the state, and looks whether the snapshot is as it was.
+func (k *lostStateRig) back() {
+	k.t.Helper()
+	k.scrub(snapshotter.ScrubNew)
+	k.sound(k.repair(nil))
+	k.m.maintain()
+	k.whole()
+	k.m.sound(k.first, k.last, k.lost)
+	k.expect(k.lost, tree{"/": dir(0), "/big": file(1, noise(9, 2<<20))})
+	k.m.later()
+	if rep := k.m.maintain(); rep.Spared.Packfiles > 0 {
+		k.t.Errorf("with the state: %+v", rep)
+	}
+}
+
+// TestMaintainSparesLostSnapshots: a state file vanishes, and with it all that tells of a snapshot. Its packfiles are not those of a
+// backup that was cut off, whether the index knew of it or a scrub does; somebody may say that they are.
+func TestMaintainSparesLostSnapshots(t *testing.T) {
+	t.Run("index", func(t *testing.T) {
+		k := newLostStateRig(t)
+		for range 3 {
+			k.m.later()
+			if rep := k.m.maintain(); rep.Spared.Packfiles != len(k.packs) || rep.Marked.Packfiles > 0 {
+				t.Errorf("%+v, want %d spared", rep, len(k.packs))
+			}
+		}
+		if n := k.kept(); n != len(k.packs) {
+			t.Errorf("%d packfiles are left of %d", n, len(k.packs))
+		}
+		k.back()
+	})
+	t.Run("scrub", func(t *testing.T) {
+		k := newLostStateRig(t)
+		rep := k.scrub(snapshotter.ScrubNew)
+		if len(rep.State.Damage) != 1 || !rep.State.Damage[0].Missing() {
+			t.Fatalf("damage %+v", rep.State.Damage)
+		}
+		cold := &keeper{rig: &rig{Snapshotter: newSnapshotter(t, storetest.Open(t, otherConfig(k.store))), t: t}, dir: t.TempDir(), now: k.m.now}
+		cold.Distrust(&rep.State)
+		for range 3 {
+			cold.later()
+			if rep := cold.maintain(); rep.Spared.Packfiles != len(k.packs) || rep.Marked.Packfiles > 0 {
+				t.Errorf("%+v, want %d spared", rep, len(k.packs))
+			}
+		}
+		k.back()
+		if _, err := os.Stat(k.packs[0]); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("marks", func(t *testing.T) {
+		k := newLostStateRig(t)
+		if err := os.WriteFile(k.state, k.was, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if rep := k.m.maintain(); rep.Spared.Packfiles > 0 { // and reads the state
+			t.Errorf("the state is there: %+v", rep)
+		}
+		k.vanish()
+		cold := &keeper{rig: &rig{Snapshotter: newSnapshotter(t, storetest.Open(t, otherConfig(k.store))), t: t}, dir: k.m.dir, now: k.m.now}
+		for range 3 {
+			cold.later()
+			if rep := cold.maintain(); rep.Spared.Packfiles != len(k.packs) || rep.Marked.Packfiles > 0 {
+				t.Errorf("%+v, want %d spared", rep, len(k.packs))
+			}
+		}
+		cold.Distrust(&snapshotter.ScrubState{Accepted: k.now})
+		for range 3 {
+			if rep := cold.maintain(); rep.Spared.Packfiles > 0 {
+				t.Errorf("accepted: %+v", rep)
+			}
+			cold.later()
+		}
+		if n := k.kept(); n > 0 {
+			t.Errorf("accepted, and %d packfiles are left", n)
+		}
+	})
+	t.Run("accepted", func(t *testing.T) {
+		k := newLostStateRig(t)
+		k.m.later()
+		if rep := k.m.maintain(); rep.Spared.Packfiles != len(k.packs) {
+			t.Errorf("%+v, want %d spared", rep, len(k.packs))
+		}
+		cfg := k.config(snapshotter.ScrubNew)
+		cfg.Accept = true
+		if rep, err := k.Scrub(t.Context(), cfg); err != nil || !rep.State.Sound() {
+			t.Fatalf("damage %+v, %v", rep.State.Damage, err)
+		}
+		for range 2 {
+			if rep := k.m.maintain(); rep.Spared.Packfiles > 0 {
+				t.Errorf("accepted: %+v", rep)
+			}
+			k.m.later()
+		}
+		if n := k.kept(); n > 0 {
+			t.Errorf("accepted, and %d packfiles are left", n)
+		}
+		k.m.sound(k.first, k.last)
+	})
+	t.Run("removed", func(t *testing.T) { // another one says that it is to go
+		k := newLostStateRig(t)
+		k.m.later()
+		k.m.maintain()
+		k.scrub(snapshotter.ScrubNew)
+		k.sound(k.repair(nil))
+		k.m.drop(k.lost)
+		for range 3 {
+			if rep := k.m.maintain(); rep.Spared.Packfiles > 0 {
+				t.Errorf("removed: %+v", rep)
+			}
+			k.m.later()
+		}
+		if n := k.kept(); n > 0 {
+			t.Errorf("removed, and %d packfiles are left", n)
+		}
+	})
+}
+
+// TestMaintainRescuesLostSnapshots: who does not know that a state is missing marks what it told of. A repair tells of it again, and
+// the next run stores it again.
+func TestMaintainRescuesLostSnapshots(t *testing.T) {
+	k := newLostStateRig(t)
+	other := &keeper{rig: &rig{Snapshotter: newSnapshotter(t, storetest.Open(t, otherConfig(k.store))), t: t}, dir: t.TempDir(), now: k.m.now}
+	other.later()
+	if rep := other.maintain(); rep.Orphans != len(k.packs) {
+		t.Fatalf("%+v, want %d marked that no state tells of", rep, len(k.packs))
+	}
+	// Known by now, so that it goes no further here.
+	k.m.now = other.now
+	k.m.later()
+	if rep := k.m.maintain(); rep.Spared.Packfiles != len(k.packs) || rep.Removed.Packfiles > 0 {
+		t.Errorf("%+v, want %d spared", rep, len(k.packs))
+	}
+	k.back()
+}
+
 // TestMaintainDoubt gives up when something does not fit together.
 func TestMaintainDoubt(t *testing.T) {
 	k := newKeeper(t)

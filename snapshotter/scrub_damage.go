@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/resources"
@@ -95,7 +96,8 @@ func (r *scrubbing) saveDamage() error {
 }
 
 // Distrust has stored again, from now on, what is uploaded and is only in packfiles that st calls
-// damaged: it would be lost with them. Scrubs do so with what they know.
+// damaged: it would be lost with them; and maintenance leaves alone what no state tells of while st calls states missing. Scrubs
+// do so with what they know.
 func (s *Snapshotter) Distrust(st *ScrubState) {
 	packfiles := make(map[objects.MAC]struct{})
 	for i := range st.Damage {
@@ -107,6 +109,19 @@ func (s *Snapshotter) Distrust(st *ScrubState) {
 		packfiles[mac] = struct{}{}
 	}
 	s.store.Distrust(packfiles)
+	missing := &missingStates{accepted: st.Accepted}
+	for i := range st.Damage {
+		if k := keyOfDamage(&st.Damage[i]); k.kind == ledgerState && st.Damage[i].Missing() {
+			missing.states = append(missing.states, k.mac)
+		}
+	}
+	s.missing.Store(missing)
+}
+
+// missingStates is what scrubs know of states that are not in the store any more.
+type missingStates struct {
+	states   []objects.MAC
+	accepted time.Time // see ScrubState.Accepted
 }
 
 // concerns finds out which snapshots and paths the damage that this run has found concerns, and

@@ -175,6 +175,7 @@ type ScrubState struct {
 	More   int       `json:"more,omitempty"`   // damaged files beyond those
 	Since  time.Time `json:"since,omitzero"`   // of the first of Damage
 
+	Accepted      time.Time `json:"accepted,omitzero"`        // when missing states were last taken for removed; see ScrubConfig.Accept
 	Repaired      time.Time `json:"repaired,omitzero"`        // when a scrub has repaired something last
 	RepairedFiles int       `json:"repaired_files,omitempty"` // how many files it was
 

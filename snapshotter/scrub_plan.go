@@ -48,6 +48,7 @@ func (r *scrubbing) accept(ctx context.Context) error {
 			return err
 		}
 	}
+	r.state.Accepted = r.cfg.Now().UTC()
 	return nil
 }
 

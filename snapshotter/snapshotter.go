@@ -107,6 +107,8 @@ type Snapshotter struct {
 	early *early
 	open  openViews
 
+	missing atomic.Pointer[missingStates] // as Distrust was told last; nil: nothing
+
 	// These are used by commits alone, but for those of chunks.
 	heads      *lru.Cache[ID, *head]
 	summaries  *lru.Cache[objects.MAC, *vfs.Summary]

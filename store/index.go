@@ -61,12 +61,20 @@ func (s *Store) rebuildIndex(ctx context.Context) error {
 		if err := s.bury(); err != nil {
 			return err
 		}
+		if again {
+			if err := s.pruneMissed(); err != nil {
+				return err
+			}
+		}
 		if again || !lacks(s.conn.listedStates(), known) {
 			// Not what was listed: others list as well, and may have seen what came after this was read.
 			s.indexed, err = s.indexedStates()
 			return err
 		}
 		s.log.Warn("states are gone from the store, the index is made anew", "store", s.Location())
+		if err := s.noteMissed(); err != nil {
+			return err
+		}
 		if err := s.clearIndex(); err != nil {
 			return err
 		}

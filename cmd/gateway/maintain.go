@@ -277,6 +277,7 @@ func describeMaintain(store string, dryRun bool, r snapshotter.MaintainReport) *
 		Young: r.Young.Packfiles, YoungBytes: r.Young.Bytes, Marked: r.Marked.Packfiles, MarkedBytes: r.Marked.Bytes,
 		Grace: r.Grace.Packfiles, GraceBytes: r.Grace.Bytes, GraceUntil: stamp(r.Until),
 		Removed: r.Removed.Packfiles, RemovedBytes: r.Removed.Bytes, Kept: r.Kept.Packfiles,
+		Spared: r.Spared.Packfiles, SparedBytes: r.Spared.Bytes,
 		Orphans: r.Orphans, Rescued: r.Rescued, Lost: r.Lost, Locks: r.Locks, LockedMillis: r.Locked.Milliseconds(),
 	}
 }
@@ -286,6 +287,9 @@ func summarizeMaintain(m *control.Maintain) string {
 	parts := []string{fmt.Sprintf("%s removed, %s marked", size(m.RemovedBytes), size(m.MarkedBytes))}
 	if m.Grace > 0 {
 		parts = append(parts, fmt.Sprintf("%s wait", size(m.GraceBytes)))
+	}
+	if m.Spared > 0 {
+		parts = append(parts, fmt.Sprintf("%s left alone as states are missing", size(m.SparedBytes)))
 	}
 	return strings.Join(append(parts, size(m.BytesAfter)+" are stored"), "; ")
 }
@@ -318,6 +322,8 @@ func writeMaintain(out io.Writer, m *control.Maintain) error {
 		text      string
 	}{
 		{m.Kept, "marked packfile stays", "marked packfiles stay", ": something in them is needed after all"},
+		{m.Spared, "packfile that no state tells of is", "packfiles that no state tells of are",
+			" left alone, as states are missing from the store: bring them back with gateway scrub --repair, or say that they are rightly gone with gateway scrub --accept"},
 		{m.Rescued, "blob was", "blobs were", " stored again: only marked packfiles had them"},
 		{m.Lost, "blob that snapshots need is", "blobs that snapshots need are", " missing from the store: gateway store check names the snapshots"},
 		{m.Locks, "lock was", "locks were", " removed that others had left behind"},

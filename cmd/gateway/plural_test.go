@@ -16,7 +16,7 @@ import (
 // One of a thing is not many of it.
 func TestOneOfEach(t *testing.T) {
 	var maintained, status bytes.Buffer
-	if err := writeMaintain(&maintained, &control.Maintain{Before: 1, Kept: 1, Rescued: 1, Lost: 1, Locks: 1}); err != nil {
+	if err := writeMaintain(&maintained, &control.Maintain{Before: 1, Kept: 1, Rescued: 1, Lost: 1, Locks: 1, Spared: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if err := writeStatus(&status, &control.Status{Verify: &control.Verify{Files: 1}}); err != nil {
@@ -39,7 +39,7 @@ func TestOneOfEach(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, tt.got, tt.want)
 		}
 	}
-	for _, want := range []string{"  1 packfile ", "\n1 marked packfile stays: ", "\n1 blob was stored again", "\n1 blob that snapshots need is missing", "\n1 lock was removed"} {
+	for _, want := range []string{"  1 packfile ", "\n1 marked packfile stays: ", "\n1 blob was stored again", "\n1 blob that snapshots need is missing", "\n1 lock was removed", "\n1 packfile that no state tells of is left alone"} {
 		if !strings.Contains(maintained.String(), want) {
 			t.Errorf("no %q in\n%s", want, maintained.String())
 		}

@@ -181,6 +181,8 @@ type Maintain struct {
 	Removed      int    `json:"removed"`       //
 	RemovedBytes int64  `json:"removed_bytes"` //
 	Kept         int    `json:"kept"`          // marked, and needed after all
+	Spared       int    `json:"spared"`        // that no state tells of, left alone as states are missing that may have
+	SparedBytes  int64  `json:"spared_bytes"`  //
 	Orphans      int    `json:"orphans"`       // of those marked, what no state of the store tells of
 	Rescued      int    `json:"rescued"`       // blobs stored again because only marked packfiles had them
 	Lost         int    `json:"lost"`          // blobs that snapshots need and that are missing
