@@ -2,6 +2,7 @@ package pull
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -91,5 +92,54 @@ func TestSetAttributesInaccessible(t *testing.T) {
 				t.Errorf("%v, %v, %v", fi.Mode(), fi.ModTime(), err)
 			}
 		})
+	}
+}
+
+// Whoever may not give something away sets all else, and no setuid or setgid, which would be its own.
+func TestSetAttributesWithoutOwner(t *testing.T) {
+	const nobody = 65534
+	root := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(root, "d"), 0o700), os.WriteFile(filepath.Join(root, "f"), nil, 0o600), os.Symlink("f", filepath.Join(root, "l"))); err != nil {
+		t.Fatal(err)
+	}
+	types, group := map[string]Type{"d": Dir, "f": File, "l": Symlink}, os.Getgid()
+	privileged := os.Geteuid() == 0 // who may give everything away
+	for name := range types {
+		if privileged {
+			group = nobody
+			if err := os.Lchown(filepath.Join(root, name), nobody, nobody); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	f, err := NewFSTarget(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	set := make(chan map[string]error)
+	go func() {
+		runtime.LockOSThread() // and never unlocks: the thread ends with the goroutine
+		errs := map[string]error{}
+		if privileged {
+			errs["fsuid"] = unix.Setfsuid(nobody)
+		}
+		for name, typ := range types {
+			errs[name] = f.SetAttributes(t.Context(), "/"+name, typ, Attributes{
+				ModTime: then, Mode: 0o750 | fs.ModeSetuid | fs.ModeSetgid, HasMode: true, UID: 1, GID: uint32(group), HasOwner: true,
+			})
+		}
+		set <- errs
+	}()
+	errs := <-set
+	if errs["fsuid"] != nil {
+		t.Fatal(errs["fsuid"])
+	}
+	for name, typ := range types {
+		fi, err := os.Lstat(filepath.Join(root, name))
+		if KindOf(errs[name]) != KindPermission || err != nil || !fi.ModTime().Equal(then) ||
+			typ != Symlink && fi.Mode()&^fs.ModeDir != 0o750 {
+			t.Errorf("%s: %v; %v, %v, %v", name, errs[name], fi.Mode(), fi.ModTime(), err)
+		}
 	}
 }

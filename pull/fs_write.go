@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -232,53 +233,56 @@ func (f *FS) SetAttributes(ctx context.Context, path string, t Type, a Attribute
 }
 
 // setDir sets attributes of an open directory, which need not be searchable: its "." cannot be named then. The time
-// comes first, while the directory is still its owner's. path is for messages.
-func setDir(dir int, path string, a Attributes) error {
+// comes first, while the directory is still its owner's. It sets what it can, and returns the first error: without its
+// owner, setuid and setgid would be of somebody else. path is for messages.
+func setDir(dir int, path string, a Attributes) (err error) {
 	if !a.ModTime.IsZero() {
-		err := setTimeAt(dir, ".", a.ModTime)
-		if errors.Is(err, unix.EACCES) {
-			err = setTimeOpened(dir, a.ModTime)
+		terr := setTimeAt(dir, ".", a.ModTime)
+		if errors.Is(terr, unix.EACCES) {
+			terr = setTimeOpened(dir, a.ModTime)
 		}
-		if err != nil {
-			return failOS("set the time of", path, err)
+		if terr != nil {
+			err = failOS("set the time of", path, terr)
 		}
 	}
 	if a.HasOwner {
-		if err := uninterrupted(func() error { return unix.Fchown(dir, int(a.UID), int(a.GID)) }); err != nil {
-			return failOS("set the owner of", path, err)
+		if oerr := uninterrupted(func() error { return unix.Fchown(dir, int(a.UID), int(a.GID)) }); oerr != nil {
+			err = cmp.Or(err, failOS("set the owner of", path, oerr))
+			a.Mode &^= fs.ModeSetuid | fs.ModeSetgid
 		}
 	}
 	if a.HasMode {
-		if err := uninterrupted(func() error { return unix.Fchmod(dir, modeNumber(a.Mode)) }); err != nil {
-			return failOS("set the mode of", path, err)
+		if merr := uninterrupted(func() error { return unix.Fchmod(dir, modeNumber(a.Mode)) }); merr != nil {
+			err = cmp.Or(err, failOS("set the mode of", path, merr))
 		}
 	}
-	return nil
+	return err
 }
 
-// setAt sets attributes of what a directory has under a name. path is for messages.
-func setAt(dir int, name, path string, t Type, a Attributes) error {
+// setAt sets attributes of what a directory has under a name, as setDir does, the owner first. path is for messages.
+func setAt(dir int, name, path string, t Type, a Attributes) (err error) {
 	if a.HasOwner {
-		err := uninterrupted(func() error { return unix.Fchownat(dir, name, int(a.UID), int(a.GID), unix.AT_SYMLINK_NOFOLLOW) })
-		if err != nil {
-			return failOS("set the owner of", path, err)
+		oerr := uninterrupted(func() error { return unix.Fchownat(dir, name, int(a.UID), int(a.GID), unix.AT_SYMLINK_NOFOLLOW) })
+		if oerr != nil {
+			err = failOS("set the owner of", path, oerr)
+			a.Mode &^= fs.ModeSetuid | fs.ModeSetgid
 		}
 	}
 	if !a.ModTime.IsZero() {
-		if err := setTimeAt(dir, name, a.ModTime); err != nil {
-			return failOS("set the time of", path, err)
+		if terr := setTimeAt(dir, name, a.ModTime); terr != nil {
+			err = cmp.Or(err, failOS("set the time of", path, terr))
 		}
 	}
 	if !a.HasMode || t == Symlink {
-		return nil
+		return err
 	}
-	switch err := chmodAt(dir, name, modeNumber(a.Mode)); {
-	case errors.Is(err, errLink):
-		return fail("set the mode of", path, KindConflict, fmt.Errorf("it is %w", err))
-	case err != nil:
-		return failOS("set the mode of", path, err)
+	switch merr := chmodAt(dir, name, modeNumber(a.Mode)); {
+	case errors.Is(merr, errLink):
+		return cmp.Or(err, fail("set the mode of", path, KindConflict, fmt.Errorf("it is %w", merr)))
+	case merr != nil:
+		return cmp.Or(err, failOS("set the mode of", path, merr))
 	}
-	return nil
+	return err
 }
 
 // Remove implements Target.

@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -294,6 +295,7 @@ func (s *SFTP) SetAttributes(ctx context.Context, path string, t Type, a Attribu
 			a.HasMode = false
 		}
 		cannot := &s.noSetstat
+		var first error
 		for i, set := range sftpSets(a, cannot) {
 			if set == (sftpclient.Set{Mode: set.Mode}) {
 				continue
@@ -301,11 +303,17 @@ func (s *SFTP) SetAttributes(ctx context.Context, path string, t Type, a Attribu
 			if t == Symlink {
 				cannot = new(atomic.Bool) // that of a link says nothing of others
 			}
-			if err := learnSetstat(i, s.setstat(ctx, c, full, t, set), cannot); err != nil {
+			if first != nil {
+				set.Mode &^= 0o6000 // of somebody else
+			}
+			err := learnSetstat(i, s.setstat(ctx, c, full, t, set), cannot)
+			var st *sftpclient.StatusError
+			if err != nil && (!errors.As(err, &st) || st.Lost()) {
 				return err
 			}
+			first = cmp.Or(first, err)
 		}
-		return nil
+		return first
 	})
 }
 

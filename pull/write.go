@@ -46,7 +46,7 @@ type Writer interface {
 	Abort()
 }
 
-// AttributeError says which attributes a file lacks that is whole otherwise.
+// AttributeError says which attributes a file or a link lacks that is as it is to be otherwise.
 type AttributeError struct{ Err error }
 
 func (e *AttributeError) Error() string { return e.Err.Error() }
@@ -71,7 +71,8 @@ type Target interface {
 	Rename(ctx context.Context, from, to string) error
 	// Symlink makes a symbolic link that must not be there.
 	Symlink(ctx context.Context, target, path string) error
-	// SetAttributes sets attributes of what entry describes.
+	// SetAttributes sets attributes of what is there and is a t: those that it can when one is refused, but no setuid and
+	// setgid without the owner.
 	SetAttributes(ctx context.Context, path string, t Type, a Attributes) error
 	// Remove removes a file, a symbolic link or an empty directory.
 	Remove(ctx context.Context, path string, t Type) error

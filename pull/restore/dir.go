@@ -164,10 +164,12 @@ func (r *run) entry(ctx context.Context, n *node, l *listing, e snapshotter.Entr
 		temp := tempName(r.Lineage, dst, e)
 		begun, aside := l.take(temp).there, l.takeAside(n, temp)
 		r.beside(ctx, n, func() error {
-			if err := r.symlink(ctx, dst, e, old, &aside); err != nil || r.DryRun || r.Overwrite == Never {
+			err := r.symlink(ctx, dst, e, old, &aside)
+			var lacks *pull.AttributeError
+			if err != nil && !errors.As(err, &lacks) || r.DryRun || r.Overwrite == Never {
 				return err
 			}
-			return errors.Join(r.tidy(ctx, child(n.dst, temp), begun), r.tidyAside(ctx, child(n.dst, temp), aside))
+			return errors.Join(r.tidy(ctx, child(n.dst, temp), begun), r.tidyAside(ctx, child(n.dst, temp), aside), err)
 		}, dst)
 	default:
 		r.Report.files.Add(1)

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -42,14 +43,18 @@ func (r *run) symlink(ctx context.Context, dst string, e snapshotter.Entry, old 
 		op = "replace"
 	}
 	r.note(op, dst, pull.Symlink, 0)
+	var lacks *pull.AttributeError
 	if !r.DryRun {
-		if err := r.link(ctx, dst, e, old.there, aside); err != nil {
+		if err := r.link(ctx, dst, e, old.there, aside); err != nil && !errors.As(err, &lacks) {
 			return err
 		}
 	}
 	r.Report.restored.Add(1)
 	if old.there {
 		r.Report.replaced.Add(1)
+	}
+	if lacks != nil {
+		return lacks
 	}
 	return nil
 }
@@ -71,7 +76,7 @@ func (r *run) settleLink(ctx context.Context, dst string, e snapshotter.Entry, o
 	if err != nil && !want.HasOwner && pull.KindOf(err) == pull.KindPermission {
 		return nil // it is somebody else's, and leads where it is to
 	}
-	return err
+	return lacking(err)
 }
 
 // leadsTo reports whether what is there is a symbolic link with a target.
@@ -86,7 +91,7 @@ func (r *run) leadsTo(ctx context.Context, dst, target string, old pull.Entry) (
 	return got == target, err
 }
 
-// link makes a symbolic link, in place of what is there.
+// link makes a symbolic link, in place of what is there. A *pull.AttributeError says that all but attributes is as it is to be.
 func (r *run) link(ctx context.Context, dst string, e snapshotter.Entry, replace bool, aside *found) error {
 	t := r.Target
 	at := dst
@@ -107,8 +112,10 @@ func (r *run) link(ctx context.Context, dst string, e snapshotter.Entry, replace
 	if err != nil {
 		return err
 	}
-	if err := r.setAttributes(ctx, at, pull.Symlink, r.attributes(e)); err != nil {
-		return err
+	// It leads where it is to, also without its owner or time.
+	lacks := r.setAttributes(ctx, at, pull.Symlink, r.attributes(e))
+	if lacks != nil && (fatal(lacks) || ctx.Err() != nil) {
+		return lacks
 	}
 	if replace {
 		r.Failpoint(FailpointLinked)
@@ -124,7 +131,7 @@ func (r *run) link(ctx context.Context, dst string, e snapshotter.Entry, replace
 		})
 	}
 	if err != nil || !r.Verify {
-		return err
+		return cmp.Or(err, lacking(lacks))
 	}
 	got, err := retry(ctx, r, func(ctx context.Context) (string, error) { return t.Readlink(ctx, dst) })
 	switch {
@@ -134,5 +141,13 @@ func (r *run) link(ctx context.Context, dst string, e snapshotter.Entry, replace
 		return &pull.Error{Op: "verify", Path: dst, Kind: pull.KindDiffers, Err: errors.New("it leads to " + pull.Printable(got))}
 	}
 	r.Report.verified.Add(1)
-	return nil
+	return lacking(lacks)
+}
+
+// lacking makes an AttributeError of what a link that is there has not got, unless it ends the run.
+func lacking(err error) error {
+	if err == nil || fatal(err) {
+		return err
+	}
+	return &pull.AttributeError{Err: err}
 }

@@ -359,3 +359,39 @@ func TestOwnerRefused(t *testing.T) {
 		t.Errorf("there is %q", got)
 	}
 }
+
+// Directories and links have all but their owner, and a link takes its place.
+func TestOwnerRefusedToOthers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dest")
+	p := &plainServer{dial: sftptest.Dialer(t), refuses: func(typ byte, body []byte) uint32 {
+		if typ == extended { // of lsetstat, what follows its name is as in SETSTAT
+			name := 4 + binary.BigEndian.Uint32(body)
+			if string(body[4:name]) != "lsetstat@openssh.com" {
+				return 0
+			}
+			typ, body = setstat, body[name:]
+		}
+		if typ != setstat && typ != fsetstat {
+			return 0
+		}
+		if flags := body[4+binary.BigEndian.Uint32(body):]; binary.BigEndian.Uint32(flags)&2 != 0 { // an owner
+			return 3
+		}
+		return 0
+	}}
+	tr := tree{}.dir("/", 0o755).dir("/sub", 0o751).link("/sub/link", "new")
+	it := tr["/sub"]
+	it.mode |= os.ModeSetgid
+	tr["/sub"] = it
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "sub"), 0o700), os.Symlink("old", filepath.Join(dir, "sub", "link"))); err != nil {
+		t.Fatal(err)
+	}
+	report := run(t, openSFTP(t, dir, p.open), tr, func(c *restore.Config) { c.Owner = true })
+	list, _ := report.Problems()
+	if len(list) != 2 || list[0].Path != "/sub" || list[1].Path != "/sub/link" || list[1].Kind != pull.KindPermission || report.Counts().Replaced != 1 {
+		t.Errorf("problems %+v, %+v", list, report.Counts())
+	}
+	it.mode = os.ModeDir | 0o751 // without setgid, which would be of another group
+	tr["/sub"] = it
+	differences(t, describe(t, dir), tr.describe())
+}
