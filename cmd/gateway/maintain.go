@@ -150,7 +150,7 @@ func maintainOpened(ctx context.Context, cfg *config.Config, named *config.Store
 	return rep, err
 }
 
-// withOpened opens a store, beside whatever else uses it: for writing, but for a dry run.
+// withOpened opens a store, beside whatever else uses it: for writing, unless dry, when nothing in it is changed.
 func withOpened(ctx context.Context, cfg *config.Config, named *config.Store, cache string, dry bool, log *slog.Logger, do func(*snapshotter.Snapshotter) error) (err error) {
 	point, err := failpoint()
 	if err != nil {
@@ -164,7 +164,7 @@ func withOpened(ctx context.Context, cfg *config.Config, named *config.Store, ca
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 	defer st.LeaveWhen(ctx, store.LeavePatience)()
-	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: log, Failpoint: point})
+	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: log, Failpoint: point, ReadOnly: dry})
 	if err != nil {
 		return err
 	}

@@ -210,7 +210,7 @@ func (p *program) withKeeperOf(ctx context.Context, cfg *config.Config, named *c
 		if named == &cfg.Store {
 			return do(k)
 		}
-		return storeError(named, k.further(ctx, cfg, named, do))
+		return storeError(named, k.further(ctx, cfg, named, false, do))
 	})
 }
 

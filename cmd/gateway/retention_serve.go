@@ -42,15 +42,18 @@ func retentionDirOf(cfg *config.Config, named *config.Store) string {
 
 // further opens a store that is not served, beside whoever else writes to it, for what retention does there.
 // Which snapshots there are since when is known for each store by itself; what time has passed is observed
-// once, by k: a further store is opened for moments, and a restart between two of them would not be seen. One
-// call at a time may be under way for a store.
-func (k *keeper) further(ctx context.Context, cfg *config.Config, named *config.Store, do func(*keeper) error) error {
+// once, by k: a further store is opened for moments, and a restart between two of them would not be seen. With dry
+// nothing is changed in it, nor what is known of it. One call at a time may be under way for a store.
+func (k *keeper) further(ctx context.Context, cfg *config.Config, named *config.Store, dry bool, do func(*keeper) error) error {
 	dir := retentionDirOf(cfg, named)
 	log := k.log.With("store", named.Name)
-	return withOpened(ctx, cfg, named, filepath.Join(filepath.Dir(dir), "retention-cache"), false, log, func(snaps *snapshotter.Snapshotter) error {
+	return withOpened(ctx, cfg, named, filepath.Join(filepath.Dir(dir), "retention-cache"), dry, log, func(snaps *snapshotter.Snapshotter) error {
 		f := &keeper{
 			dir: dir, disk: k.disk, served: k, snapshots: snaps, gatewayID: k.gatewayID, lineage: k.lineage, log: log,
-			events: k.events, store: named.Name,
+			store: named.Name, readOnly: dry,
+		}
+		if !dry {
+			f.events = k.events
 		}
 		f.policies.Store(&named.Upkeep.Retention)
 		return do(f)
@@ -76,17 +79,18 @@ func (t *turns) take(ctx context.Context, name string) (done func(), err error) 
 }
 
 // withFurther is keeper.further, for one caller at a time for each store.
-func (s *serving) withFurther(ctx context.Context, cfg *config.Config, named *config.Store, do func(*keeper) error) error {
+func (s *serving) withFurther(ctx context.Context, cfg *config.Config, named *config.Store, dry bool, do func(*keeper) error) error {
 	done, err := s.turns.take(ctx, named.Name)
 	if err != nil {
 		return err
 	}
 	defer done()
-	return s.keeper.further(ctx, cfg, named, do)
+	return s.keeper.further(ctx, cfg, named, dry, do)
 }
 
-// withKeeperOf calls do with what knows what retention keeps in a store: that of the store that is served for "".
-func (s *serving) withKeeperOf(ctx context.Context, name string, do func(*keeper) error) error {
+// withKeeperOf calls do with what knows what retention keeps in a store: that of the store that is served for "". dry is
+// that of keeper.further.
+func (s *serving) withKeeperOf(ctx context.Context, name string, dry bool, do func(*keeper) error) error {
 	if name == "" {
 		return do(s.keeper)
 	}
@@ -98,7 +102,7 @@ func (s *serving) withKeeperOf(ctx context.Context, name string, do func(*keeper
 			hint: "SIGHUP makes the gateway take over a changed configuration",
 		}
 	}
-	return storeError(named, s.withFurther(ctx, cfg, named, do))
+	return storeError(named, s.withFurther(ctx, cfg, named, dry, do))
 }
 
 // clocksOrMachine are the clocks that retention reads.
@@ -172,7 +176,7 @@ func (s *serving) answerPrune(ctx context.Context, req control.Request, send fun
 	o := pruneOptions{shares: req.Shares, by: byOperator, dryRun: req.DryRun, confirm: req.Confirm}
 	var r pruned
 	var list []control.Retained
-	err := s.withKeeperOf(ctx, req.Store, func(k *keeper) (err error) {
+	err := s.withKeeperOf(ctx, req.Store, o.dryRun, func(k *keeper) (err error) {
 		r, err = k.prune(ctx, o)
 		for i := range r.verdicts {
 			list = append(list, k.describe(&r.verdicts[i], o.dryRun))
@@ -192,7 +196,7 @@ func (s *serving) answerPrune(ctx context.Context, req control.Request, send fun
 // answerPins lists pins.
 func (s *serving) answerPins(ctx context.Context, req control.Request, send func(control.Reply) error) control.Reply {
 	var list []control.Pin
-	err := s.withKeeperOf(ctx, req.Store, func(k *keeper) (err error) {
+	err := s.withKeeperOf(ctx, req.Store, true, func(k *keeper) (err error) {
 		list, err = k.pins(ctx)
 		return err
 	})
@@ -211,7 +215,7 @@ func (s *serving) answerPin(ctx context.Context, req control.Request) control.Re
 	if req.Store != "" {
 		about = req.Store + ": " + about
 	}
-	err := s.withKeeperOf(ctx, req.Store, func(k *keeper) (err error) {
+	err := s.withKeeperOf(ctx, req.Store, false, func(k *keeper) (err error) {
 		id, err = k.setPin(ctx, req.Ref, req.Reason, what == control.OpPin)
 		return err
 	})

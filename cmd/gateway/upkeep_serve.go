@@ -34,7 +34,7 @@ func (s *serving) upkeepJob(cfg *config.Config, plan jobPlan) func(context.Conte
 
 // pruneStore removes what the store's retention does not keep of the copies of this gateway's snapshots.
 func (s *serving) pruneStore(ctx context.Context, cfg *config.Config, plan jobPlan) (out jobs.Outcome, err error) {
-	err = s.withFurther(ctx, cfg, plan.store, func(k *keeper) (err error) {
+	err = s.withFurther(ctx, cfg, plan.store, false, func(k *keeper) (err error) {
 		out, err = s.pruneBy(ctx, k)
 		return err
 	})
