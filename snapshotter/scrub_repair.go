@@ -258,6 +258,7 @@ func (r *scrubbing) restow(ctx context.Context, mac objects.MAC, unread error) e
 	s := r.s
 	s.enter()
 	defer s.write.Unlock()
+	s.store.LookAgain(mac) // it was read since the packfiles were listed
 	lock, unlock, err := s.lockStore(ctx)
 	if err != nil {
 		return err

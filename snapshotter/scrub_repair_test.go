@@ -401,6 +401,7 @@ func TestRepairMissingInPart(t *testing.T) {
 // does not keep what they use from being stored again.
 func TestRepairMissingUnread(t *testing.T) {
 	srv := storetest.ServeSFTP(t)
+	srv.SlowLists(500 * time.Millisecond) // so for 5 s it relies on what it has listed, which is for longer than this takes as a rule
 	k := newScrubRig(t, srv.Use)
 	contents := func() []string { // more than 1 MiB have packfiles of their own
 		return slices.DeleteFunc(srv.Files("packfiles"), func(name string) bool { return srv.Size(name) < 1<<20 })
@@ -439,6 +440,7 @@ func TestRepairMissingUnread(t *testing.T) {
 		return nil
 	})
 	k.sound(k.repair(from))
+	srv.SlowLists(0)
 	cfg := otherConfig(k.store)
 	srv.Use(&cfg)
 	other := &rig{Snapshotter: newSnapshotter(t, storetest.Open(t, cfg)), t: t, store: k.store}

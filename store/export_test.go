@@ -135,6 +135,7 @@ type staleListing struct{}
 func (staleListing) update(context.Context) error { return nil }
 func (staleListing) has(objects.MAC) bool         { return true }
 func (staleListing) found(objects.MAC)            {}
+func (staleListing) doubt(objects.MAC)            {}
 
 // BadSector makes reading fail that comes by one byte of the files of a store.
 type BadSector struct {

@@ -21,6 +21,8 @@ type packfileList interface {
 	has(mac objects.MAC) bool
 	// found says that a packfile which it does not have is there.
 	found(mac objects.MAC)
+	// doubt says that a packfile which it has may be gone: it has it no more, until somebody has looked for it.
+	doubt(mac objects.MAC)
 }
 
 // settleTime is how long a directory must have kept its time stamp before the stamp says
@@ -147,6 +149,8 @@ func (l *listing) has(mac objects.MAC) bool {
 // found has a packfile's bucket read again.
 func (l *listing) found(mac objects.MAC) { l.put(&l.buckets[mac[0]], bucketList{}) }
 
+func (l *listing) doubt(mac objects.MAC) { l.found(mac) }
+
 // listShare is for which share of the time, at most, a store that is elsewhere lists its
 // packfiles: 1/listShare.
 const listShare = 10
@@ -178,6 +182,8 @@ func (l *remoteListing) update(ctx context.Context) error {
 	l.known, l.next = known, time.Now().Add(listShare*time.Since(start))
 	return nil
 }
+
+func (l *remoteListing) doubt(mac objects.MAC) { delete(l.known, mac) }
 
 func (l *remoteListing) has(mac objects.MAC) bool {
 	_, ok := l.known[mac]

@@ -206,3 +206,30 @@ func TestListStates(t *testing.T) {
 		t.Errorf("the directory is gone: %v", err)
 	}
 }
+
+// TestRemoteListingDoubt: a packfile that may be gone is not there because it was listed before.
+func TestRemoteListingDoubt(t *testing.T) {
+	root, mac := t.TempDir(), objects.MAC{0: 1}
+	path := filepath.Join(root, filepath.FromSlash(packfileName(mac)))
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	l := &remoteListing{files: backend.NewLocal(disk.OS{}, root, "token")}
+	l.doubt(mac) // nothing is listed yet
+	has := func(want bool) {
+		t.Helper()
+		if err := l.update(t.Context()); err != nil || l.has(mac) != want {
+			t.Errorf("has %v, %v; want %v", l.has(mac), err, want)
+		}
+	}
+	has(true)
+	l.next = time.Now().Add(time.Hour)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	has(true) // it is not listed again
+	l.doubt(mac)
+	has(false)
+	l.found(mac)
+	has(true)
+}

@@ -84,6 +84,10 @@ func (s *Store) LookForLoss(ctx context.Context) (*Loss, error) {
 	return loss, err
 }
 
+// LookAgain has the next Reconcile look for a packfile that was not there when somebody read it, whatever was listed before: what was
+// listed of a store that is elsewhere may do for a while. It is for the writer, as Reconcile is.
+func (s *Store) LookAgain(packfile objects.MAC) { s.listing.doubt(packfile) }
+
 // reconcile is Reconcile, without what it could not tell in the error, or LookForLoss when it is only to look.
 func (s *Store) reconcile(ctx context.Context, look bool) (loss *Loss, unread *UnreadCopiesError, err error) {
 	db, err := s.openIndex()

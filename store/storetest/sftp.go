@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
@@ -32,6 +33,7 @@ type SFTPServer struct {
 	failPut  atomic.Pointer[func(name string) error]
 	hangUp   atomic.Pointer[string]
 	read     atomic.Int64 // bytes of files
+	slowList atomic.Int64 // how long it takes to list the packfiles, a time.Duration
 	tasks    sync.WaitGroup
 
 	mu    sync.Mutex
@@ -97,6 +99,26 @@ func (s *SFTPServer) FailWrites(fail func(name string) error) {
 		return
 	}
 	s.failPut.Store(&fail)
+}
+
+// SlowLists sets how long it takes to list the packfiles: a store relies on what it has listed for a multiple of that.
+func (s *SFTPServer) SlowLists(d time.Duration) { s.slowList.Store(int64(d)) }
+
+// slowLists takes its time for the packfiles.
+type slowLists struct {
+	sftp.LstatFileLister
+	s *SFTPServer
+}
+
+// Filelist implements sftp.FileLister.
+func (l slowLists) Filelist(r *sftp.Request) (sftp.ListerAt, error) {
+	if r.Method == "List" && r.Filepath == sftpRoot+"/packfiles" {
+		select {
+		case <-time.After(time.Duration(l.s.slowList.Load())):
+		case <-r.Context().Done():
+		}
+	}
+	return l.LstatFileLister.Filelist(r)
 }
 
 // HangUpAt has the server end a connection that is to read a file of the store; "" is none.
@@ -218,6 +240,7 @@ func (s *SFTPServer) serve(conn net.Conn) {
 					defer ch.Close()
 					h := s.handlers
 					h.FileGet, h.FilePut = failingReads{h.FileGet, s, conn}, failingWrites{h.FilePut, s}
+					h.FileList = slowLists{h.FileList.(sftp.LstatFileLister), s}
 					_ = sftp.NewRequestServer(ch, h).Serve() // it ends with the connection
 				})
 			}
