@@ -245,17 +245,27 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 	if err := rc.summary(dst.Location.String(), found, report, rc.lacks(ctx, view, found), runErr); err != nil {
 		return err
 	}
-	switch failed := report.Failed(); {
-	case failed > 0 && (runErr == nil || errors.Is(runErr, restore.ErrNotDeleted)):
-		text := count(failed, "path could not be restored as it is", "paths could not be restored as they are")
-		if runErr != nil {
-			text += "; therefore nothing was deleted"
-		}
-		return &incompleteError{text}
+	switch c := report.Counts(); {
+	case c.Problems > 0 && (runErr == nil || errors.Is(runErr, restore.ErrNotDeleted)):
+		return incompleteRestore(c, runErr)
 	case errors.Is(runErr, restore.ErrNotDeleted):
 		return &hintedError{err: runErr}
 	}
 	return runErr
+}
+
+// incompleteRestore says what a restore with problems has come to; err is nil, or an ErrNotDeleted.
+func incompleteRestore(c restore.Counts, err error) *incompleteError {
+	text := count(c.Problems, "path could not be restored as it is", "paths could not be restored as they are")
+	switch {
+	case c.Deleting > 0 && err != nil: // somebody has said no
+		text = err.Error()
+	case c.Deleting > 0:
+		text = count(c.Deleting, "problem", "problems") + " with what is to be deleted"
+	case err != nil:
+		text += "; therefore nothing was deleted"
+	}
+	return &incompleteError{text}
 }
 
 // openTarget opens the destination, or takes the one that is being connected to.

@@ -413,8 +413,9 @@ func TestDelete(t *testing.T) {
 		}
 		// With a problem nothing is deleted, and nobody is asked.
 		asked, answer = nil, true
-		if _, err := try(t, target, hostile{tr, []string{".."}}, remove); !errors.Is(err, restore.ErrNotDeleted) || asked != nil {
-			t.Errorf("with a problem: %v, asked for %q", err, asked)
+		report, err := try(t, target, hostile{tr, []string{".."}}, remove)
+		if n := report.Counts(); !errors.Is(err, restore.ErrNotDeleted) || asked != nil || n.Problems == 0 || n.Deleting != 0 {
+			t.Errorf("with a problem: %v, asked for %q, %+v", err, asked, n)
 		}
 		dry := func(c *restore.Config) {
 			c.DryRun = true
@@ -424,7 +425,7 @@ func TestDelete(t *testing.T) {
 				}
 			}
 		}
-		report, err := try(t, target, hostile{tr, []string{".."}}, remove, dry)
+		report, err = try(t, target, hostile{tr, []string{".."}}, remove, dry)
 		if !errors.Is(err, restore.ErrNotDeleted) || report.Counts().Deleted != 0 {
 			t.Errorf("a dry run with a problem: %v, %+v", err, report.Counts())
 		}
@@ -456,6 +457,7 @@ func TestDeleteSparesWhatIsLacking(t *testing.T) {
 		lacks         []string
 		asked, noted  string
 		refused, none bool
+		no            bool // is the answer
 	}{
 		{asked: "/d.d/x /d/x /e /y"},
 		{lacks: []string{"/d"}, asked: "/d.d/x /e /y", noted: "/d: 1 name is not deleted, since the snapshot lacks what could not be captured here"},
@@ -465,6 +467,7 @@ func TestDeleteSparesWhatIsLacking(t *testing.T) {
 			"/d.d: 1 name is not deleted, since the snapshot lacks what could not be captured here\n/e: 1 name is not deleted, since the snapshot lacks what could not be captured here\n" +
 			"/y: 1 name is not deleted, since the snapshot lacks what could not be captured here"},
 		{lacks: []string{"/"}, refused: true},
+		{lacks: []string{"/d"}, asked: "/d.d/x /e /y", no: true, noted: "/d: 1 name is not deleted, since the snapshot lacks what could not be captured here"},
 	} {
 		for _, dry := range []bool{true, false} {
 			dir := t.TempDir()
@@ -481,7 +484,7 @@ func TestDeleteSparesWhatIsLacking(t *testing.T) {
 					if c.refused || c.none || dry {
 						t.Errorf("lacks %q: it asks for %q", c.lacks, e.Paths)
 					}
-					return true, nil
+					return !c.no, nil
 				}
 				cfg.Note = func(a restore.Action) {
 					if a.Op == "delete" {
@@ -489,8 +492,15 @@ func TestDeleteSparesWhatIsLacking(t *testing.T) {
 					}
 				}
 			})
-			if errors.Is(err, restore.ErrNotDeleted) != c.refused || err != nil && !c.refused {
+			refused := c.refused || c.no && !dry
+			if errors.Is(err, restore.ErrNotDeleted) != refused || err != nil && !refused {
 				t.Errorf("lacks %q, dry %v: %v", c.lacks, dry, err)
+			}
+			if n := report.Counts(); n.Deleting != n.Problems { // all was restored
+				t.Errorf("lacks %q, dry %v: %+v", c.lacks, dry, n)
+			}
+			if c.no && !dry {
+				c.asked = ""
 			}
 			if got := strings.Join(gone, " "); got != c.asked {
 				t.Errorf("lacks %q, dry %v: deleted %q, want %q", c.lacks, dry, got, c.asked)

@@ -34,6 +34,7 @@ func (r *run) remove(ctx context.Context) error {
 	if slices.Contains(r.Lacks, "/") {
 		return fmt.Errorf("%w: what is there may be what the snapshot lacks", ErrNotDeleted)
 	}
+	r.Report.deletes.Store(true)
 	if r.spare(); len(r.extras) == 0 {
 		return nil
 	}

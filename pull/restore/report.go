@@ -34,6 +34,7 @@ type Counts struct {
 	DoneBytes int64 `json:"done_bytes"` // of files that are there, or as far as they are
 	SentBytes int64 `json:"sent_bytes"` // also what was sent twice
 	Problems  int64 `json:"problems"`
+	Deleting  int64 `json:"problems_deleting"` // of the problems, those that came of Delete, after all was restored
 }
 
 // Report collects what happens in a restore. The zero Report is ready. Safe for concurrent use.
@@ -42,6 +43,8 @@ type Report struct {
 	restored, restoredBytes, replaced, unchanged, kept, resumed, verified, gone atomic.Int64
 	done, sent                                                                  atomic.Int64
 	problems                                                                    pull.Problems
+	deletes                                                                     atomic.Bool // all is restored, see Counts.Deleting
+	deleting                                                                    atomic.Int64
 
 	mu           sync.Mutex // guards what follows
 	began, ended time.Time
@@ -50,7 +53,12 @@ type Report struct {
 	cannot       []string
 }
 
-func (r *Report) note(path string, err error) { r.problems.Note(path, err) }
+func (r *Report) note(path string, err error) {
+	if r.deletes.Load() {
+		r.deleting.Add(1)
+	}
+	r.problems.Note(path, err)
+}
 
 func (r *Report) at(path string) {
 	r.mu.Lock()
@@ -71,12 +79,12 @@ func (r *Report) Counts() Counts {
 		Files: r.files.Load(), Directories: r.dirs.Load(), Symlinks: r.symlinks.Load(), Bytes: r.bytes.Load(),
 		Restored: r.restored.Load(), RestoredBytes: r.restoredBytes.Load(), Replaced: r.replaced.Load(),
 		Unchanged: r.unchanged.Load(), Kept: r.kept.Load(), Resumed: r.resumed.Load(), Verified: r.verified.Load(),
-		Deleted: r.gone.Load(), DoneBytes: r.done.Load(), SentBytes: r.sent.Load(), Problems: r.Failed(),
+		Deleted: r.gone.Load(), DoneBytes: r.done.Load(), SentBytes: r.sent.Load(), Problems: r.Failed(), Deleting: r.deleting.Load(),
 	}
 }
 
 // Failed is how many problems there are: 0 means that all of the path is in the destination, but
-// for what Overwrite has kept.
+// for what Overwrite has kept, and that what Delete was to remove is not.
 func (r *Report) Failed() int64 { return r.problems.Total() }
 
 // Problems returns the problems by path, up to 100,000 of them and 64 MB; omitted is how many
