@@ -12,14 +12,18 @@ import (
 )
 
 // newest returns the newest snapshot of the share's own lineage, and whether the head as
-// it was noted is gone. That it is not listed proves nothing: its header may be damaged, and then nobody has removed it, and a repair
-// brings it back.
+// it was noted is gone.
 func (s *share) newest(ctx context.Context) (newest snapshotter.Snapshot, headGone bool, err error) {
 	list, err := s.system.cfg.Repository.AllSnapshots(ctx, s.name, false)
 	if err != nil {
 		return newest, false, fmt.Errorf("list snapshots: %w", err)
 	}
-	last := s.head()
+	return s.newestAbove(ctx, list, s.head())
+}
+
+// newestAbove is newest of a list, for a note of the head. That the head is not listed proves nothing: its header may be damaged, and then
+// nobody has removed it, and a repair brings it back.
+func (s *share) newestAbove(ctx context.Context, list []snapshotter.Snapshot, last committedRecord) (newest snapshotter.Snapshot, headGone bool, err error) {
 	byID := make(map[snapshotter.ID]*snapshotter.Snapshot, len(list))
 	for i := range list { // also by what they were made in place of
 		for _, id := range list[i].Replaces {
@@ -41,6 +45,20 @@ func (s *share) newest(ctx context.Context) (newest snapshotter.Snapshot, headGo
 		}
 	}
 	return newest, headGone, nil
+}
+
+// returned returns the listed snapshot that the last commit made, when the share goes on from an older one, as from one that was removed:
+// it was away only, as the disk that was there was another one, or somebody has put it back. The number of the last commit stays the same when
+// an older snapshot becomes the head, and grows with the next snapshot, from which on it is not the head's any more.
+func (s *share) returned(list []snapshotter.Snapshot, last committedRecord) (snapshotter.Snapshot, bool) {
+	for _, snap := range list {
+		// A copy of the data directory may have made another one of the number. Of the journal the note may have more: changes
+		// without effect become no snapshot.
+		if snap.Of(s.lineage()) && snap.Sequence == last.sequence && snap.Time.Equal(last.time) && snap.Suffix == last.suffix && snap.Journal <= last.upTo {
+			return snap, !slices.Contains(snap.IDs(), last.id)
+		}
+	}
+	return snapshotter.Snapshot{}, false
 }
 
 // lineage names the share's own snapshots.
@@ -87,7 +105,7 @@ func (s *share) madeBefore(ctx context.Context, set *changeSet, last committedRe
 // process may have died between the two, or the head may have been removed since. away
 // reports that the store could not be asked.
 func (s *share) findHead(ctx context.Context) (away bool, err error) {
-	newest, gone, err := s.newest(ctx)
+	newest, gone, err := s.lookForHead(ctx)
 	if errors.Is(err, snapshotter.ErrUnavailable) || errors.Is(err, snapshotter.ErrBusy) {
 		return true, nil
 	}
@@ -109,6 +127,21 @@ func (s *share) findHead(ctx context.Context) (away bool, err error) {
 		last.id, last.lenient = newest.ID, true
 	}
 	return false, nil // of a head that cannot be read headTree says why
+}
+
+// lookForHead is newest for findHead: a head that has returned is noted first.
+func (s *share) lookForHead(ctx context.Context) (newest snapshotter.Snapshot, gone bool, err error) {
+	list, err := s.system.cfg.Repository.AllSnapshots(ctx, s.name, false)
+	if err != nil {
+		return newest, false, fmt.Errorf("list snapshots: %w", err)
+	}
+	last := &s.ledger.last
+	if head, ok := s.returned(list, *last); ok {
+		s.log.Warn("the head that was not in the store is there again, going on from it",
+			"share", s.name, "head", head.ID.String(), "instead", last.id.String())
+		last.id, last.lenient = head.ID, true // what pends was accepted over the other one
+	}
+	return s.newestAbove(ctx, list, *last)
 }
 
 // logRemovedHead says that somebody took the head out of the store. What it alone held is

@@ -122,6 +122,95 @@ func TestHeadRemovedBelowSets(t *testing.T) {
 	}
 }
 
+// A start does not find the head, as the store is an older copy. When the right one is there again, its head is the head, as long as no snapshot
+// was made without it, and what was accepted meanwhile is above it.
+func TestHeadReturns(t *testing.T) {
+	change := func(t *testing.T, s *share) { mustDo(t, s, put(t, s, "/h", "three")) }
+	for _, tt := range []struct {
+		name      string
+		only      bool // the head is the only snapshot of the share
+		unnoted   bool // another one was made above it, and its note lost
+		meanwhile func(t *testing.T, s *share)
+		want      map[string]string
+	}{
+		{name: "nothing pends", want: map[string]string{"/f": "one", "/g": "two"}},
+		{name: "it is the only one", only: true, want: map[string]string{"/g": "two"}},
+		{name: "a change pends", meanwhile: change, want: map[string]string{"/f": "one", "/g": "two", "/h": "three"}},
+		{
+			name: "changes without effect were committed", want: map[string]string{"/f": "one", "/g": "two", "/h": "three"},
+			meanwhile: func(t *testing.T, s *share) {
+				head := s.head()
+				mustDo(t, s, put(t, s, "/x", "x"))
+				mustDo(t, s, &op{kind: opRemove, name: Name{"/x"}, session: 1})
+				want(t, "head after changes without effect", commitShare(t, s), head.id)
+				want(t, "they are noted", s.head().upTo > head.upTo, true)
+				change(t, s)
+			},
+		},
+		{name: "another is above it", unnoted: true, meanwhile: change, want: map[string]string{"/f": "one", "/g": "two", "/h": "three", "/i": "four"}},
+		{
+			name: "another was made without it", want: map[string]string{"/f": "one", "/h": "three"},
+			meanwhile: func(t *testing.T, s *share) { change(t, s); commitShare(t, s) },
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, repo := t.TempDir(), newMemRepository()
+			sys := openTestSystem(t, dir, repo)
+			s := testShare(t, sys)
+			if !tt.only {
+				mustDo(t, s, put(t, s, "/f", "one"))
+				commitShare(t, s)
+			}
+			mustDo(t, s, put(t, s, "/g", "two"))
+			head := commitShare(t, s)
+			if tt.unnoted {
+				mustDo(t, s, put(t, s, "/i", "four"))
+				died := errors.New("the process died here")
+				repo.FailAfterCommit(died)
+				if _, err := sys.Commit(t.Context(), "s"); !errors.Is(err, died) {
+					t.Fatalf("commit: got %v, want %v", err, died)
+				}
+				repo.FailAfterCommit(nil)
+			}
+			crash(t, sys)
+			list, err := repo.Snapshots(t.Context(), "s")
+			wantNil(t, "list", err)
+			var back []func()
+			for _, snap := range list {
+				if snap.ID == head || snap.Parent == head {
+					back = append(back, repo.TakeAway(snap.ID))
+				}
+			}
+			release := func() {}
+			if tt.unnoted { // what waits in a closed set is committed at once
+				release = repo.Block().Release
+			}
+			sys = openTestSystem(t, dir, repo)
+			s = testShare(t, sys)
+			want(t, "the head's file while it is not there", contents(t, s)["/g"], "")
+			if tt.meanwhile != nil {
+				tt.meanwhile(t, s)
+			}
+			crash(t, sys)
+			release()
+			for _, f := range slices.Backward(back) {
+				f()
+			}
+			for _, moment := range []string{"when it is there again", "after another start"} {
+				sys = openTestSystem(t, dir, repo)
+				want(t, "live tree "+moment, contents(t, testShare(t, sys)), tt.want)
+				crash(t, sys)
+			}
+			sys = openTestSystem(t, dir, repo)
+			defer func() { closeSystem(t, sys) }()
+			s = testShare(t, sys)
+			mustDo(t, s, put(t, s, "/last", "five"))
+			tt.want["/last"] = "five"
+			want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), tt.want)
+		})
+	}
+}
+
 // What removed a file, or made a directory, is removed as the head. What was accepted for a name that was free above it has that name
 // all the same, after a restart as before.
 func TestHeadRemovedBelowNewNames(t *testing.T) {

@@ -332,6 +332,21 @@ func (r *Repository) Remove(id snapshotter.ID) {
 	r.made = slices.DeleteFunc(r.made, func(other snapshotter.ID) bool { return other == id })
 }
 
+// TakeAway is Remove until back is called: as of a disk that is not there for a while.
+func (r *Repository) TakeAway(id snapshotter.ID) (back func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was, i := r.snapshots[id], slices.Index(r.made, id)
+	delete(r.snapshots, id)
+	r.made = slices.Delete(r.made, i, i+1)
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.snapshots[id] = was
+		r.made = slices.Insert(r.made, min(i, len(r.made)), id)
+	}
+}
+
 // Lose has the next commit leave paths of its base out, as a store does that has lost their
 // contents. None of its changes may be about them.
 func (r *Repository) Lose(paths ...string) {
