@@ -56,12 +56,21 @@ func TestHeadRemovedWhileAway(t *testing.T) {
 			sys = openTestSystem(t, dir, repo)
 			defer func() { closeSystem(t, sys) }()
 			s = testShare(t, sys)
+			v := visit(t, sys, "u", PermFull, "/")
 			repo.Remove(head)
 			repo.FailIndex(nil)
 			old := s.current()
-			if err := s.do(t.Context(), put(t, s, "/h", "two")); !errors.Is(err, snapshotter.ErrNoSnapshot) {
-				t.Fatalf("the first put: got %v, want %v", err, snapshotter.ErrNoSnapshot)
-			}
+			wantNil(t, "between", s.committer.between(t.Context(), func(context.Context) error { // so that it looks for the head later
+				_, err := v.Stat(t.Context(), "/g")
+				wantKind(t, "stat", err, KindUnavailable)
+				wantKind(t, "remove", v.Remove(t.Context(), "/g"), KindUnavailable)
+				_, err = v.Open(t.Context(), "/new", OpenWrite|OpenCreate, AttrSet{})
+				wantKind(t, "create", err, KindUnavailable)
+				if err := s.do(t.Context(), put(t, s, "/h", "two")); !errors.Is(err, snapshotter.ErrNoSnapshot) {
+					t.Errorf("the first put: got %v, want %v", err, snapshotter.ErrNoSnapshot)
+				}
+				return nil
+			}))
 			for range 2 { // between two calls of this the committer does what else there is
 				wantNil(t, "between", s.committer.between(t.Context(), func(context.Context) error { return nil }))
 			}

@@ -28,7 +28,8 @@ func TestErrorKind(t *testing.T) {
 		{"data directory not ours", path(syscall.EACCES), KindDisk},
 		{"disk below an error without a kind", errCause("x", Root(), KindOther, path(syscall.EIO)), KindDisk},
 		{"store", fmt.Errorf("%w: %w", snapshotter.ErrUnavailable, path(syscall.ENOSPC)), KindUnavailable},
-		{"snapshot removed", snapshotter.ErrNoSnapshot, KindNotExist},
+		{"snapshot removed", snapshotter.ErrNoSnapshot, KindUnavailable},
+		{"snapshot removed below an open file", errCause("read", Name{}, KindOther, snapshotter.ErrNoSnapshot), KindUnavailable},
 		{"cancelled", context.Canceled, KindClosed},
 		{"anything else", errors.New("x"), KindOther},
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/vfs/internal/spool"
 )
 
@@ -259,7 +260,7 @@ func (u *upload) settleBase(ctx context.Context) (bool, error) {
 	switch err := u.copyUp(ctx, gaps); {
 	case err == nil:
 		return false, nil
-	case stored && errorKind(err) == KindUnavailable:
+	case stored && errorKind(err) == KindUnavailable && !errors.Is(err, snapshotter.ErrNoSnapshot):
 		return true, nil // the store is away: refer to it
 	default:
 		return false, err

@@ -262,16 +262,15 @@ func (s *Session) own(sh *share, version uint64) bool {
 }
 
 // errorKind is the Kind for an error of any origin. fs.ErrNotExist is not among them: that
-// a file of the spool is missing says nothing about the client's name.
+// a file of the spool is missing says nothing about the client's name. Nor does snapshotter.ErrNoSnapshot, of what takes bytes
+// from a snapshot that was removed; of .snapshots see viewError.
 func errorKind(err error) Kind {
 	var e *Error
 	var errno syscall.Errno
 	switch {
 	case errors.As(err, &e) && e.Kind != KindOther:
 		return e.Kind
-	case errors.Is(err, snapshotter.ErrNoSnapshot):
-		return KindNotExist
-	case errors.Is(err, snapshotter.ErrUnavailable), errors.Is(err, snapshotter.ErrBusy):
+	case errors.Is(err, snapshotter.ErrUnavailable), errors.Is(err, snapshotter.ErrBusy), errors.Is(err, snapshotter.ErrNoSnapshot):
 		return KindUnavailable
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return KindNoSpace

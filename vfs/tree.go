@@ -117,12 +117,14 @@ func isMissing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) && !errors.Is(err, snapshotter.ErrUnavailable)
 }
 
-// baseError makes an *Error of what a View returned.
+// baseError makes an *Error of what a View of the head, or of what changes take bytes from, returned. That there is no such snapshot says nothing
+// about the name: another one is the head soon.
 func baseError(op string, name Name, err error) error {
 	switch {
 	case isMissing(err):
 		return errCause(op, name, KindNotExist, err)
-	case errors.Is(err, snapshotter.ErrUnavailable), errors.Is(err, snapshotter.ErrBusy), KindOf(err) == KindUnavailable:
+	case errors.Is(err, snapshotter.ErrUnavailable), errors.Is(err, snapshotter.ErrBusy),
+		errors.Is(err, snapshotter.ErrNoSnapshot), KindOf(err) == KindUnavailable:
 		return errCause(op, name, KindUnavailable, err)
 	default:
 		return errCause(op, name, KindOther, err)

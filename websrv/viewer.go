@@ -298,7 +298,7 @@ func (v *viewer) refuse(w http.ResponseWriter, r *http.Request, l *login, err er
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		status, text = http.StatusServiceUnavailable, "This took too long. Try again, or ask for less."
-	case errors.Is(err, snapshotter.ErrUnavailable), errors.Is(err, snapshotter.ErrBusy):
+	case errors.Is(err, snapshotter.ErrUnavailable), errors.Is(err, snapshotter.ErrBusy), vfs.KindOf(err) == vfs.KindUnavailable:
 		kind = vfs.KindUnavailable
 	case errors.Is(err, snapshotter.ErrNoSnapshot):
 		kind = vfs.KindNotExist
