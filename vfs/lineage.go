@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"time"
 
@@ -245,8 +244,8 @@ func (s *share) reopenHead(ctx context.Context) error {
 }
 
 // reapply applies an accepted operation to another head than it was accepted over. When
-// the head is lenient, one of lower standing, what an operation needs may be missing:
-// then what comes to a name gets its directories back, and anything else has lost its object.
+// the head is lenient, one of lower standing, what an operation needs may be missing, and what has its name may be something that was
+// removed by then: what comes to a name gets its directories back, and its place, and anything else has lost its object.
 func (s *share) reapply(ctx context.Context, t *tree, o *op, set uint64, lenient bool) (*tree, error) {
 	next, err := t.apply(ctx, o, set)
 	if err == nil || !lenient {
@@ -257,8 +256,16 @@ func (s *share) reapply(ctx context.Context, t *tree, o *op, set uint64, lenient
 	}
 	switch o.kind {
 	case opPut, opMkdir, opSymlink, opRename, opLink:
-		if next, err := t.withParents(ctx, o, set); err == nil || !isMisfit(err) {
-			return next, err
+		f := &fitting{tree: t, o: o, set: set, nameBytes: s.system.cfg.Limits.NameBytes}
+		switch err := f.apply(ctx); {
+		case err == nil:
+			for _, m := range f.aside {
+				s.log.Error("the name of a change is taken in the snapshot that is left in place of the head: what has it there was moved aside",
+					"share", s.name, "op", o.kind.String(), "path", m.name.String(), "to", m.to.String())
+			}
+			return f.tree, nil
+		case !isMisfit(err):
+			return nil, err
 		}
 	}
 	s.log.Warn("a change has lost what it was about", "share", s.name, "op", o.kind.String(), "err", err)
@@ -272,30 +279,4 @@ func isMisfit(err error) bool {
 		return true
 	}
 	return false
-}
-
-// withParents applies o after making the directories above its place that are missing.
-func (t *tree) withParents(ctx context.Context, o *op, set uint64) (*tree, error) {
-	at, version := o.name, o.version
-	if !o.to.IsZero() {
-		n, err := t.lookup(ctx, o.name)
-		if err != nil {
-			return nil, err
-		}
-		at, version = o.to, n.version
-	}
-	dir := "/"
-	for _, elem := range at.Parent().Elems() {
-		dir = path.Join(dir, elem)
-		mk := &op{kind: opMkdir, name: Name{dir}, time: o.time, version: version}
-		mk.attr.Mode, mk.attr.ModTime = 0o755, o.time
-		next, err := t.apply(ctx, mk, set)
-		switch {
-		case err == nil:
-			t = next
-		case KindOf(err) != KindExist:
-			return nil, err
-		}
-	}
-	return t.apply(ctx, o, set)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/fstest"
@@ -137,6 +138,16 @@ func TestHeadReturns(t *testing.T) {
 		{name: "it is the only one", only: true, want: map[string]string{"/g": "two"}},
 		{name: "a change pends", meanwhile: change, want: map[string]string{"/f": "one", "/g": "two", "/h": "three"}},
 		{
+			name: "its name is taken meanwhile", want: map[string]string{"/f": "one", "/g": "dir", "/g/h": "three"},
+			meanwhile: func(t *testing.T, s *share) {
+				mustDo(t, s, &op{kind: opSetattr, name: Name{"/f"}, mask: setMode, attr: snapshotter.Attr{Mode: 0o600}})
+				mustDo(t, s, &op{kind: opRemove, name: Name{"/f"}})
+				mustDo(t, s, put(t, s, "/f", "one"))
+				mustDo(t, s, &op{kind: opMkdir, name: Name{"/g"}})
+				mustDo(t, s, put(t, s, "/g/h", "three"))
+			},
+		},
+		{
 			name: "changes without effect were committed", want: map[string]string{"/f": "one", "/g": "two", "/h": "three"},
 			meanwhile: func(t *testing.T, s *share) {
 				head := s.head()
@@ -251,6 +262,144 @@ func TestHeadRemovedBelowNewNames(t *testing.T) {
 			want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), all)
 			want(t, "live tree", contents(t, s), all)
 		})
+	}
+}
+
+// The snapshot that is left has something of another type at names that were free above the removed head. What was accepted there has its name,
+// and nothing that pends is lost, in sets and after restarts, too; a directory that is in the way is put beside it.
+func TestHeadRemovedBelowOtherTypes(t *testing.T) {
+	type puts func(name, data string) *op
+	mkdir := func(name string) *op { return &op{kind: opMkdir, name: Name{name}} }
+	link := func(name, to string) *op { return &op{kind: opLink, name: Name{name}, to: Name{to}} }
+	symlink := func(name string) *op { return &op{kind: opSymlink, name: Name{name}, target: "x"} }
+	remove := func(name string) *op { return &op{kind: opRemove, name: Name{name}} }
+	rename := func(name, to string) *op { return &op{kind: opRename, name: Name{name}, to: Name{to}} }
+	long := "/" + strings.Repeat("ä", 127) // 254 bytes of at most 255
+	for _, tt := range []struct {
+		name                string
+		left, head, pending func(put puts) []*op
+		want                map[string]string
+		oneSet              bool // what happens depends on what is in a snapshot
+	}{
+		{
+			name:    "a directory for a file",
+			left:    func(put puts) []*op { return []*op{put("/d", "old")} },
+			head:    func(puts) []*op { return []*op{remove("/d")} },
+			pending: func(put puts) []*op { return []*op{mkdir("/d"), put("/d/f", "new")} },
+			want:    map[string]string{"/d": "dir", "/d/f": "new"},
+		},
+		{
+			name:    "a link for a file",
+			left:    func(put puts) []*op { return []*op{put("/b", "old")} },
+			head:    func(puts) []*op { return []*op{remove("/b")} },
+			pending: func(put puts) []*op { return []*op{put("/a", "new"), link("/a", "/b"), remove("/a")} },
+			want:    map[string]string{"/b": "new"},
+		},
+		{
+			name:    "a symbolic link for a file",
+			left:    func(put puts) []*op { return []*op{put("/l", "old")} },
+			head:    func(puts) []*op { return []*op{remove("/l")} },
+			pending: func(puts) []*op { return []*op{symlink("/l")} },
+			want:    map[string]string{"/l": "-> x"},
+		},
+		{
+			name:    "below a directory for a symbolic link",
+			left:    func(puts) []*op { return []*op{symlink("/d")} },
+			head:    func(puts) []*op { return []*op{remove("/d"), mkdir("/d")} },
+			pending: func(put puts) []*op { return []*op{put("/d/f", "new")} },
+			want:    map[string]string{"/d": "dir", "/d/f": "new"},
+		},
+		{
+			name: "below a directory for a file that was changed",
+			left: func(put puts) []*op { return []*op{put("/d", "old")} },
+			head: func(puts) []*op { return []*op{remove("/d"), mkdir("/d")} },
+			pending: func(put puts) []*op {
+				return []*op{{kind: opSetattr, name: Name{"/d"}, mask: setMode, attr: snapshotter.Attr{Mode: 0o700}}, put("/d/f", "new")}
+			},
+			want: map[string]string{"/d": "dir", "/d/f": "new", "/d.aside": "old"}, oneSet: true,
+		},
+		{
+			name:    "a file for a directory",
+			left:    func(put puts) []*op { return []*op{mkdir("/x"), put("/x/f", "old")} },
+			head:    func(puts) []*op { return []*op{remove("/x/f"), remove("/x")} },
+			pending: func(put puts) []*op { return []*op{put("/x", "new"), link("/x", "/y")} },
+			want:    map[string]string{"/x": "new", "/y": "new", "/x.aside": "dir", "/x.aside/f": "old"},
+		},
+		{
+			name:    "a file that is renamed, for a directory",
+			left:    func(put puts) []*op { return []*op{mkdir("/x"), put("/x/f", "old")} },
+			head:    func(puts) []*op { return []*op{remove("/x/f"), remove("/x")} },
+			pending: func(put puts) []*op { return []*op{put("/x.part", "new"), rename("/x.part", "/x")} },
+			want:    map[string]string{"/x": "new", "/x.aside": "dir", "/x.aside/f": "old"},
+		},
+		{
+			name: "a directory that is renamed, for one with files",
+			left: func(put puts) []*op { return []*op{mkdir("/d"), put("/d/f", "old")} },
+			head: func(puts) []*op { return []*op{remove("/d/f"), remove("/d")} },
+			pending: func(put puts) []*op {
+				return []*op{mkdir("/n"), put("/n/g", "new"), rename("/n", "/d"), mkdir("/n"), put("/n/g", "newer")}
+			},
+			want: map[string]string{"/d": "dir", "/d/g": "new", "/n": "dir", "/n/g": "newer", "/d.aside": "dir", "/d.aside/f": "old"},
+		},
+		{
+			name:    "a directory that is renamed, for a file",
+			left:    func(put puts) []*op { return []*op{put("/d", "old")} },
+			head:    func(puts) []*op { return []*op{remove("/d")} },
+			pending: func(put puts) []*op { return []*op{mkdir("/n"), put("/n/g", "new"), rename("/n", "/d")} },
+			want:    map[string]string{"/d": "dir", "/d/g": "new"},
+		},
+		{
+			name: "a long name, and what is beside it is taken",
+			left: func(put puts) []*op {
+				return []*op{mkdir(long), put(long+"/f", "old"), put(long[:1+248]+".aside", "taken")}
+			},
+			head:    func(puts) []*op { return []*op{remove(long + "/f"), remove(long)} },
+			pending: func(put puts) []*op { return []*op{put(long, "new")} },
+			want: map[string]string{
+				long: "new", long[:1+248] + ".aside": "taken", long[:1+246] + ".aside-2": "dir", long[:1+246] + ".aside-2/f": "old",
+			},
+		},
+	} {
+		for _, sealed := range []bool{false, true} {
+			if sealed && tt.oneSet {
+				continue
+			}
+			for _, restart := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, sealed %v, restart %v", tt.name, sealed, restart), func(t *testing.T) {
+					dir, repo := t.TempDir(), newMemRepository()
+					sys := openTestSystem(t, dir, repo)
+					defer func() { closeSystem(t, sys) }()
+					s := testShare(t, sys)
+					do := func(ops func(puts) []*op, seal bool) {
+						t.Helper()
+						for _, o := range ops(func(name, data string) *op { return put(t, s, name, data) }) {
+							mustDo(t, s, o)
+							if seal {
+								wantNil(t, "seal", s.seal(t.Context(), "test"))
+							}
+						}
+					}
+					do(tt.left, false)
+					commitShare(t, s)
+					do(tt.head, false)
+					head := commitShare(t, s)
+					do(tt.pending, sealed)
+					repo.Remove(head)
+					again := func() {
+						crash(t, sys)
+						sys = openTestSystem(t, dir, repo)
+						s = testShare(t, sys)
+						want(t, "live tree after a restart", contents(t, s), tt.want)
+					}
+					if restart {
+						again()
+					}
+					want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), tt.want)
+					want(t, "live tree", contents(t, s), tt.want)
+					again()
+				})
+			}
+		}
 	}
 }
 
