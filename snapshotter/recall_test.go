@@ -125,12 +125,42 @@ func TestGone(t *testing.T) {
 			t.Errorf("%s: got %v, %v, want %v", what, got, err, want)
 		}
 	}
+	states := func() []string {
+		t.Helper()
+		files, err := filepath.Glob(filepath.Join(l.dir, "store", "states", "*", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return files
+	}
 	gone("listed", l.first, false)
 	gone("none", snapshotter.ID{1}, true)
+	before := states()
 	if err := l.Remove(t.Context(), l.first); err != nil {
 		t.Fatal(err)
 	}
 	gone("removed", l.first, true)
+	for _, path := range states() {
+		if slices.Contains(before, path) {
+			continue
+		}
+		was, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write := func(data []byte) {
+			t.Helper()
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(append(slices.Clone(was[:len(was)/2]), make([]byte, len(was)-len(was)/2)...))
+		if _, err := l.Gone(t.Context(), l.first); !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, store.ErrDamaged) {
+			t.Errorf("removed, and what tells of it damaged: got %v, want %v and %v", err, store.ErrUnavailable, store.ErrDamaged)
+		}
+		write(was)
+		gone("removed, and what tells of it repaired", l.first, true)
+	}
 	gone("listed", l.second, false)
 	undo := l.spoilHeaders(t, l.first)
 	gone("removed, and damaged", l.first, true)

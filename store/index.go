@@ -205,7 +205,10 @@ func (s *Store) RemovalTold(ctx context.Context, id objects.MAC) (bool, error) {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
 	}
-	return false, Unavailable("read states", cause)
+	if cause == nil {
+		return false, nil
+	}
+	return false, fmt.Errorf("read states: %w: %w", ErrUnavailable, cause) // a damaged one, too, may be the one that says so
 }
 
 // Reindex makes kloset's index anew from the states in the store. It must not overlap with a
