@@ -513,3 +513,64 @@ func TestBytesOfPartialsAreBounded(t *testing.T) {
 		want(t, "the large one", v.size("/large"), 5*mib/2)
 	})
 }
+
+// A partial that its client has resumed and was cut off from again since it was found to be one of the oldest is not given up: it goes on in the
+// same spool file.
+func TestResumedPartialIsNotGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sys, _ := fullTestSystem(t)
+		s := testShare(t, sys)
+		v := visit(t, sys, "u", PermFull, "/")
+		v.cutOff(s, "/f", 100_000)
+		v.cutOff(s, "/g", 100_000)
+		synctest.Wait()
+		allowPartials(s, 1)
+		list := s.uploads.beyond("u", s.partialLimit("u"))
+		want(t, "beyond the bound", len(list), 1)
+		allowPartials(s, 2)
+		f := v.open("/f", OpenResume)
+		v.write(f, 100_000, "more")
+		<-time.After(time.Millisecond)
+		wantNil(t, "abort", f.Abort())
+		if err := s.dropPartial(t.Context(), list[0]); !errors.Is(err, errResumed) {
+			t.Errorf("give up: got %v, want %v", err, errResumed)
+		}
+		want(t, "size", v.size("/f"), 100_004)
+	})
+}
+
+// Who goes on by the size of a file that somebody else has put at the name of an upload is refused as well when what was left of that is given up.
+func TestResumeAfterPartialIsGivenUp(t *testing.T) {
+	for _, expired := range []bool{false, true} {
+		t.Run(fmt.Sprintf("expired %v", expired), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir, repo := t.TempDir(), newMemRepository()
+				sys := openTestSystem(t, dir, repo)
+				defer func() { closeSystem(t, sys) }()
+				s := testShare(t, sys)
+				synctest.Wait()
+				alice, bob := visit(t, sys, "alice", PermFull, "/"), visit(t, sys, "bob", PermFull, "/")
+				alice.cutOff(s, "/f", 100_000)
+				alice.cutOff(s, "/free", 100_000)
+				bob.put("/f", big("b"))
+				if expired {
+					wantNil(t, "expire", s.expirePartials(t.Context(), time.Now().Add(s.config().PartialMaxAge+time.Minute)))
+				} else {
+					allowPartials(s, 1)
+					alice.cutOff(s, "/g", 100_000)
+				}
+				for _, moment := range []string{"then", "after a restart"} {
+					_, kept := s.uploads.partial("alice", Name{"/f"})
+					want(t, "a partial "+moment, kept, false)
+					_, err := alice.Open(t.Context(), "/f", OpenWrite|OpenResume, AttrSet{})
+					wantKind(t, "resume "+moment, err, KindTorn)
+					want(t, "size of what has a free name "+moment, alice.size("/free"), -1)
+					crash(t, sys)
+					sys = openTestSystem(t, dir, repo)
+					s = testShare(t, sys)
+					alice = visit(t, sys, "alice", PermFull, "/")
+				}
+			})
+		})
+	}
+}

@@ -164,6 +164,37 @@ func (s *share) partialLimit(user string) int64 {
 // errResumed says that a partial is not what it was any more.
 var errResumed = errors.New("the partial was resumed or replaced")
 
+// dropPartial gives up a partial as it was listed; errResumed when it is another one by now. When a complete file has its name by then, or may have,
+// the journal notes that its principal's upload was cut off, as the partial has said so far: see uploads.torn. Its bytes go with the next sweep.
+func (s *share) dropPartial(ctx context.Context, p partial) error {
+	check := func() error {
+		// A resumed one goes on in the same spool file.
+		if now, ok := s.uploads.partial(p.user, p.name); !ok || now.spool != p.spool || !now.time.Equal(p.time) {
+			return errResumed
+		}
+		return nil
+	}
+	if p.torn() {
+		torn := &op{kind: opTorn, name: p.name, user: p.user}
+		torn.check = func(t *tree) error {
+			if has, err := t.hasFile(ctx, p.name); !has && err == nil {
+				return errNotTorn
+			}
+			return check()
+		}
+		if err := s.do(ctx, torn); err != nil && !errors.Is(err, errNotTorn) {
+			return err
+		}
+	}
+	gone := &op{kind: opPartialGone, user: p.user, partial: &partial{name: p.name, user: p.user}}
+	gone.check = func(*tree) error { return check() }
+	return s.do(ctx, gone)
+}
+
+// torn reports whether a complete file that somebody else has put at the name of a partial counts as torn for its principal: it has
+// sent a beginning, and goes by the size of what is there.
+func (p partial) torn() bool { return len(p.extents) > 0 && p.extents[0].Off == 0 }
+
 // boundPartials gives up the oldest partials of a principal when it has too many.
 func (s *share) boundPartials(ctx context.Context, user string) error {
 	list := s.uploads.beyond(user, s.partialLimit(user))
@@ -173,14 +204,7 @@ func (s *share) boundPartials(ctx context.Context, user string) error {
 	gone := 0
 	var failed error
 	for _, p := range slices.Backward(list) {
-		o := &op{kind: opPartialGone, user: p.user, partial: &partial{name: p.name, user: p.user}}
-		o.check = func(*tree) error {
-			if now, ok := s.uploads.partial(p.user, p.name); !ok || now.spool != p.spool {
-				return errResumed
-			}
-			return nil
-		}
-		err := s.do(ctx, o)
+		err := s.dropPartial(ctx, p)
 		if err == nil {
 			gone++
 		} else if !errors.Is(err, errResumed) {

@@ -642,7 +642,9 @@ func (s *share) partialGone(ctx context.Context, p partial, flush bool) error {
 func (s *share) expirePartials(ctx context.Context, now time.Time) error {
 	var errs []error
 	for _, p := range s.uploads.expired(now.Add(-s.config().PartialMaxAge)) {
-		errs = append(errs, s.giveUp(ctx, p))
+		if err := s.dropPartial(ctx, p); !errors.Is(err, errResumed) {
+			errs = append(errs, err)
+		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.sweep())...)
 }

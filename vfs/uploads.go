@@ -507,7 +507,7 @@ func (t *uploads) torn(user string, owner *Session, name Name, now time.Time) (t
 	if at, ok := t.cutAt(user, name); ok && now.Sub(at) < cutMemory {
 		return true, at
 	}
-	if p, ok := t.parts.at[partKey{user, name}]; ok && len(p.extents) > 0 && p.extents[0].Off == 0 {
+	if p, ok := t.parts.at[partKey{user, name}]; ok && p.torn() {
 		return true, time.Time{}
 	}
 	under := slices.ContainsFunc(t.open[name], func(u *upload) bool {
