@@ -1,12 +1,14 @@
 package vfs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/snapgate/gateway/vfs/internal/journal"
@@ -187,11 +189,12 @@ func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) erro
 			"gateway scrub names what is damaged or missing, and gateway scrub --repair gets it back from a copy",
 			"share", s.name, "snapshot", s.ledger.last.id.String(), "err", unread)
 	}
+	full := false
 	if s.ledger.last != noted {
 		// The store may be away at the next start, which could not find this out again: what was accepted over the head that was
 		// found belongs above that one, and of what it has the spool files go below.
 		s.ledger.last.version = s.seq.version
-		s.noteCommit(s.ledger.last)
+		full = s.noteCommit(s.ledger.last)
 	}
 	keep := map[spool.ID]bool{}
 	for id := range live {
@@ -206,6 +209,9 @@ func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) erro
 	if rec.Removed, err = s.spool.Keep(keep); err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
+	if full {
+		s.noteOnFullDisk()
+	}
 	for _, set := range s.ledger.sealed {
 		rec.Changes += len(set.ops)
 	}
@@ -213,15 +219,43 @@ func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) erro
 	return nil
 }
 
-// keepUnnoted keeps the spool files of changes behind upTo, which are in a snapshot, until the journal has taken the note that says so.
+// keepUnnoted keeps the spool files of changes behind upTo, which are in a snapshot, until the journal has taken the note that says so:
+// those that have the most bytes are freed first.
 func (s *share) keepUnnoted(ops []replayed, upTo uint64, keep map[spool.ID]bool) {
 	if len(s.seq.lost) == 0 {
 		return
 	}
+	sizes := map[spool.ID]int64{}
 	for _, r := range ops {
 		if c := r.op.content; c != nil && c.spool != 0 && uint64(r.pos) > upTo && !keep[c.spool] {
-			keep[c.spool] = true
-			s.seq.free = append(s.seq.free, c.spool)
+			sizes[c.spool] = max(sizes[c.spool], covered(c.extents))
+		}
+	}
+	unnoted := slices.SortedFunc(maps.Keys(sizes), func(a, b spool.ID) int { return cmp.Or(cmp.Compare(sizes[b], sizes[a]), cmp.Compare(a, b)) })
+	for _, id := range unnoted {
+		keep[id] = true
+	}
+	s.seq.free = append(s.seq.free, unnoted...)
+}
+
+// noteOnFullDisk gives up kept spool files one by one until the journal takes the note of their commit: without space for that nothing would
+// be taken, and the header of the snapshot says the same unless the store is away at the next start.
+func (s *share) noteOnFullDisk() {
+	for len(s.seq.lost) > 0 {
+		_, err := s.journal.Append(s.seq.lost, true)
+		s.noteJournal(err)
+		switch {
+		case err == nil:
+			s.seq.lost = nil
+			s.removeFreed()
+			return
+		case len(s.seq.free) == 0 || !errors.Is(err, syscall.ENOSPC):
+			return // it is tried again with the next batch
+		}
+		id := s.seq.free[0]
+		s.seq.free = s.seq.free[1:]
+		if err := s.spool.Remove(id); err != nil {
+			s.log.Warn("spool file cannot be removed", "share", s.name, "err", err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -78,9 +79,9 @@ func TestOwnUploadsAfterRestart(t *testing.T) {
 	want(t, "nobody's", made.own(3, "", 7, now), false)
 }
 
-// A start finds a snapshot that is not noted, and has no room to note it: the spool files stay, since the store may be away at the next
+// A start finds a snapshot that is not noted, and cannot note it: the spool files stay, since the store may be away at the next
 // start, and go with the note.
-func TestStartOnFullDiskAfterUnnotedCommit(t *testing.T) {
+func TestStartOnBadDiskAfterUnnotedCommit(t *testing.T) {
 	for _, away := range []bool{true, false} {
 		t.Run(fmt.Sprintf("the store is away next %v", away), func(t *testing.T) {
 			dir, repo, faulty := t.TempDir(), newMemRepository(), disktest.NewFaulty(disk.OS{})
@@ -99,9 +100,9 @@ func TestStartOnFullDiskAfterUnnotedCommit(t *testing.T) {
 			repo.FailAfterCommit(nil)
 			crash(t, sys)
 
-			faulty.Add(disktest.Fault{Ops: disktest.OpWrite | disktest.OpCreate, Path: "*.wal*", Err: syscall.ENOSPC})
+			faulty.Add(disktest.Fault{Ops: disktest.OpWrite | disktest.OpCreate, Path: "*.wal*", Err: syscall.EIO})
 			sys = openTestSystem(t, dir, repo, func(c *Config) { c.Disk = faulty })
-			want(t, "live tree on a full disk", contents(t, testShare(t, sys)), all)
+			want(t, "live tree on a bad disk", contents(t, testShare(t, sys)), all)
 			if away {
 				crash(t, sys)
 				repo.FailIndex(snapshotter.ErrUnavailable)
@@ -119,4 +120,68 @@ func TestStartOnFullDiskAfterUnnotedCommit(t *testing.T) {
 			want(t, "the spool file is gone", errors.Is(err, fs.ErrNotExist), true)
 		})
 	}
+}
+
+// freeingDisk calls freed after a file of the spool was removed.
+type freeingDisk struct {
+	disk.FS
+	freed func(path string)
+}
+
+func (d freeingDisk) Remove(path string) error {
+	err := d.FS.Remove(path)
+	if err == nil && filepath.Ext(path) == ".spool" {
+		d.freed(path)
+	}
+	return err
+}
+
+// A start finds a snapshot that is not noted, on a full disk: spool files of what that has go, the largest first, until there is room for the note,
+// and uploads are taken again.
+func TestStartOnFullDiskAfterUnnotedCommit(t *testing.T) {
+	dir, repo, faulty := t.TempDir(), newMemRepository(), disktest.NewFaulty(disk.OS{})
+	sys := openTestSystem(t, dir, repo)
+	s := testShare(t, sys)
+	all := map[string]string{}
+	sizes := map[string]int{}
+	for i, size := range []int{2000, 4000, 1000, 3000} {
+		name := fmt.Sprint("/", i)
+		all[name] = strings.Repeat("x", size)
+		o := put(t, s, name, all[name])
+		mustDo(t, s, o)
+		sizes[fmt.Sprintf("%016x.spool", o.content.spool)] = size
+	}
+	died := errors.New("the process died here")
+	repo.FailAfterCommit(died)
+	if _, err := sys.Commit(t.Context(), "s"); !errors.Is(err, died) {
+		t.Fatalf("commit: got %v, want %v", err, died)
+	}
+	repo.FailAfterCommit(nil)
+	crash(t, sys)
+
+	noSpace := faulty.Add(disktest.Fault{Ops: disktest.OpWrite | disktest.OpCreate, Path: "*.wal*", Err: syscall.ENOSPC})
+	var removed []int
+	room := false
+	freed := func(path string) {
+		if !room {
+			removed = append(removed, sizes[filepath.Base(path)])
+		}
+		if len(removed) == 2 {
+			room = true
+			noSpace()
+		}
+	}
+	sys = openTestSystem(t, dir, repo, func(c *Config) { c.Disk = freeingDisk{faulty, freed} })
+	want(t, "removed until there is room", removed, []int{4000, 3000})
+	s = testShare(t, sys)
+	want(t, "bytes in the spool", s.spool.Bytes(), 0)
+	all["/h"] = "new"
+	mustDo(t, s, put(t, s, "/h", all["/h"]))
+	crash(t, sys)
+
+	repo.FailIndex(snapshotter.ErrUnavailable)
+	sys = openTestSystem(t, dir, repo)
+	defer func() { closeSystem(t, sys) }()
+	repo.FailIndex(nil)
+	want(t, "next snapshot", viewContents(t, repo, commitShare(t, testShare(t, sys))), all)
 }
