@@ -353,6 +353,9 @@ func ListFailures(s *Snapshotter, all func() iter.Seq[Failure]) (list []Failure,
 // SetDamageMost sets how many damaged files are kept with what is known of them.
 func SetDamageMost(cfg *ScrubConfig, n int) { cfg.damageMost = n }
 
+// WriteScrubState writes what scrubs leave in a directory.
+func WriteScrubState(dir string, st *ScrubState) error { return writeScrubState(dir, st) }
+
 // Find looks for what a packfile lacks as a repair from another store does, where all of damaged is
 // damaged. left is how many blobs are kept when all have been found.
 func Find(ctx context.Context, s, from *Snapshotter, damaged, lacks []store.Place) (found map[store.BlobID][]byte, left int, err error) {

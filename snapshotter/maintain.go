@@ -119,7 +119,7 @@ type MaintainReport struct {
 // While states are known to be missing, by the index, by earlier runs or by a scrub (see Distrust), packfiles that no state tells of are left
 // alone: they may be those of snapshots that a missing state told of.
 //
-// Errors: ErrMaintaining, ErrDoubt, ErrUnavailable; ErrBusy when others have had the store for all
+// Errors: ErrMaintaining, ErrDoubt (with ErrForgotten, see Distrust), ErrUnavailable; ErrBusy when others have had the store for all
 // of Patience. What was done until then is done.
 func (s *Snapshotter) Maintain(ctx context.Context, cfg MaintainConfig) (report MaintainReport, err error) {
 	background.Do(func() { report, err = s.maintain(ctx, cfg) })
@@ -171,6 +171,9 @@ type maintenance struct {
 }
 
 func (r *maintenance) run(ctx context.Context) error {
+	if err := r.known(); err != nil {
+		return err
+	}
 	if err := r.waitFor(ctx, r.takeStock); err != nil {
 		return err
 	}
@@ -195,6 +198,14 @@ func (r *maintenance) run(ctx context.Context) error {
 		return err
 	}
 	return errors.Join(r.after(ctx), r.marks.compact(r.s.store.ID(), func(k markKey) bool { return k[15] == markState }))
+}
+
+// known is an error while nobody knows what is damaged: what is marked may be the only sound copy.
+func (r *maintenance) known() error {
+	if r.s.forgotten.Load() {
+		return fmt.Errorf("%w: %w", ErrDoubt, ErrForgotten)
+	}
+	return nil
 }
 
 // waitFor calls f, which needs s.write, when nobody else in this process writes to the store, and

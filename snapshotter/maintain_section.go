@@ -103,6 +103,9 @@ func (r *maintenance) recheck(ctx context.Context, v *survey) error {
 			return errStaleSurvey // what was to stay is marked by somebody else
 		}
 	}
+	if err := r.known(); err != nil && len(v.bury) > 0 {
+		return err
+	}
 	for mac := range r.s.store.Distrusted() {
 		if p := v.packs[mac]; len(v.bury) > 0 && p != nil && !p.damaged && p.needed > 0 && p.marked.IsZero() {
 			return errStaleSurvey // what is to be removed may be the only sound copy

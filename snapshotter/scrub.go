@@ -43,6 +43,10 @@ var ErrScrubbing = errors.New("the store is being scrubbed already")
 // server whose disk is. That says nothing of what they hold. Scrubs have read what else there is.
 var ErrUnread = errors.New("could not be read")
 
+// ErrForgotten means that what earlier scrubs have found could not be read, and not all of the store was read back since: what is
+// damaged is not known.
+var ErrForgotten = errors.New("what was found damaged in the store is not known any more, until all of it is read back")
+
 // ScrubScope says what a scrub reads back.
 type ScrubScope string
 
@@ -179,7 +183,8 @@ func (s *Snapshotter) openScrub(cfg ScrubConfig) (r *scrubbing, end func() error
 	r.state, err = ReadScrubState(cfg.Dir)
 	if err != nil {
 		s.log.Warn("what was found damaged is looked for again", "err", err)
-		r.state = ScrubState{}
+		r.state = ScrubState{Store: s.store.ID(), Forgotten: r.began}
+		s.forgotten.Store(true)
 		if err := forgetLedger(cfg.Dir); err != nil { // it calls what is damaged read back as well
 			return nil, nil, errors.Join(err, alone.Unlock())
 		}
@@ -351,6 +356,7 @@ func (r *scrubbing) save(ctx context.Context) error {
 	}
 	now := r.cfg.Now()
 	r.state.Files, r.state.Fresh, r.state.Unread, r.state.Oldest = len(files), 0, 0, time.Time{}
+	unknown := 0
 	for k, added := range files {
 		at := r.verified(k)
 		if !at.IsZero() && now.Sub(at) <= r.cfg.Every {
@@ -358,14 +364,27 @@ func (r *scrubbing) save(ctx context.Context) error {
 		}
 		if at.IsZero() {
 			r.state.Unread++
+			if !r.isDamaged(k) {
+				unknown++
+			}
 			at = added
 		}
 		if !at.IsZero() && (r.state.Oldest.IsZero() || at.Before(r.state.Oldest)) {
 			r.state.Oldest = at.UTC()
 		}
 	}
+	if unknown == 0 {
+		r.state.Forgotten = time.Time{}
+	}
 	if err := r.saveDamage(); err != nil {
 		return err
+	}
+	if !r.state.Forgotten.IsZero() { // what this process has known of is damaged until it is read back
+		for mac := range r.s.store.Distrusted() {
+			if k := (ledgerKey{ledgerPackfile, mac}); r.verified(k).IsZero() {
+				r.state.suspects = append(r.state.suspects, mac)
+			}
+		}
 	}
 	r.s.Distrust(&r.state)
 	r.saved = time.Now()

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/PlakarKorp/kloset/objects"
@@ -174,6 +175,8 @@ type ScrubState struct {
 	Damage []Damage  `json:"damage,omitempty"` // what is not mended
 	More   int       `json:"more,omitempty"`   // damaged files beyond those
 	Since  time.Time `json:"since,omitzero"`   // of the first of Damage
+	// Forgotten is when what earlier scrubs had left could not be read. It is zero again when all was read back since.
+	Forgotten time.Time `json:"forgotten,omitzero"`
 
 	Accepted      time.Time `json:"accepted,omitzero"`        // when missing states were last taken for removed; see ScrubConfig.Accept
 	Repaired      time.Time `json:"repaired,omitzero"`        // when a scrub has repaired something last
@@ -182,8 +185,16 @@ type ScrubState struct {
 	suspects []objects.MAC // damaged packfiles that Damage may not name
 }
 
-// Sound reports whether no damage is known.
-func (s *ScrubState) Sound() bool { return len(s.Damage) == 0 && s.More == 0 }
+// Sound reports whether no damage is known, and none was forgotten.
+func (s *ScrubState) Sound() bool { return len(s.Damage) == 0 && s.More == 0 && s.Forgotten.IsZero() }
+
+// Known is nil, or ErrForgotten.
+func (s *ScrubState) Known() error {
+	if s.Forgotten.IsZero() {
+		return nil
+	}
+	return ErrForgotten
+}
 
 // Damaged counts damaged packfiles, states, and blobs that snapshots use, as far as Damage has them.
 func (s *ScrubState) Damaged() (packfiles, states, blobs int) {
@@ -200,12 +211,15 @@ func (s *ScrubState) Damaged() (packfiles, states, blobs int) {
 	return packfiles, states, blobs
 }
 
-// scrubStateMost bounds what is read of a state file.
-const scrubStateMost = 64 << 20
+// The uses of all damage that are kept have usesBytes together, but for the first of each; one has useBytes beside its names.
+const (
+	usesBytes = 32 << 20
+	useBytes  = 350
+)
 
 // ReadScrubState reads what scrubs have left in a directory; zero when there was none.
 func ReadScrubState(dir string) (st ScrubState, err error) {
-	data, err := disk.ReadFile(disk.OS{}, filepath.Join(dir, "scrub.json"), scrubStateMost)
+	data, err := os.ReadFile(filepath.Join(dir, "scrub.json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return st, nil
 	}
@@ -239,8 +253,26 @@ func readSuspects(dir, storeID string) (macs []objects.MAC, err error) {
 	return macs, nil
 }
 
+// boundUses returns damage with as many uses as are kept.
+func boundUses(damage []Damage) []Damage {
+	damage, room := slices.Clone(damage), usesBytes
+	for i := range damage {
+		d := &damage[i]
+		n := 0
+		for n < len(d.Uses) && (n == 0 || room > 0) {
+			room -= useBytes + len(d.Uses[n].Share) + len(d.Uses[n].Path)
+			n++
+		}
+		d.More += len(d.Uses) - n
+		d.Uses = d.Uses[:n]
+	}
+	return damage
+}
+
 func writeScrubState(dir string, st *ScrubState) error {
-	data, err := json.Marshal(st)
+	bounded := *st
+	bounded.Damage = boundUses(st.Damage)
+	data, err := json.Marshal(&bounded)
 	if err == nil {
 		err = disk.WriteFile(disk.OS{}, filepath.Join(dir, "scrub.json"), append(data, '\n'), 0o600)
 	}

@@ -16,9 +16,9 @@ const (
 	scrubAtOnce = 64
 )
 
-// begin spreads what a large store has when it is scrubbed for the first time.
+// begin spreads what a large store has when it is scrubbed for the first time. What was forgotten is found out at once.
 func (r *scrubbing) begin(ctx context.Context) error {
-	if len(r.ledger.at) > 0 {
+	if len(r.ledger.at) > 0 || !r.state.Forgotten.IsZero() {
 		return nil
 	}
 	files, err := r.files(ctx)

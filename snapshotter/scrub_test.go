@@ -520,6 +520,84 @@ func TestScrubUnused(t *testing.T) {
 	}
 }
 
+// TestScrubForgotten: when what scrubs have left cannot be read, a store of any size is not called sound before all of it was read
+// back, by several runs if need be, nor does maintenance remove anything.
+func TestScrubForgotten(t *testing.T) {
+	k := newScrubRig(t)
+	k.sound(k.scrub(snapshotter.ScrubAll))
+	undo := k.spoilContent("/large", 1<<20)
+	files := k.scrub(snapshotter.ScrubAll).State.Files
+	if err := os.WriteFile(filepath.Join(k.dir, "scrub.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(ctx context.Context, scope snapshotter.ScrubScope, progress func(snapshotter.ScrubReport)) (snapshotter.ScrubReport, error) {
+		t.Helper()
+		cfg := k.config(scope)
+		cfg.AtOnce, cfg.Progress = 1, progress // it is a large one
+		return k.Scrub(ctx, cfg)
+	}
+	maintain := snapshotter.MaintainConfig{Dir: t.TempDir(), Grace: snapshotter.DefaultGrace}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	rep, err := run(ctx, snapshotter.ScrubNew, func(snapshotter.ScrubReport) { cancel() })
+	if read := rep.Packfiles + rep.States; !errors.Is(err, context.Canceled) || read == 0 || read == files {
+		t.Fatalf("%d of %d files were read: %v", read, files, err)
+	}
+	if rep.State.Sound() || len(k.store.Distrusted()) != 1 {
+		t.Errorf("cut off: sound %v, %d packfiles are distrusted", rep.State.Sound(), len(k.store.Distrusted()))
+	}
+	if st, err := snapshotter.ReadScrubState(k.dir); err != nil || st.Sound() || !errors.Is(st.Known(), snapshotter.ErrForgotten) {
+		t.Errorf("a process that begins: sound %v, %v, %v", st.Sound(), st.Known(), err)
+	}
+	if _, err := k.Maintain(t.Context(), maintain); !errors.Is(err, snapshotter.ErrDoubt) || !errors.Is(err, snapshotter.ErrForgotten) {
+		t.Errorf("maintenance: %v", err)
+	}
+	if rep, err := run(t.Context(), snapshotter.ScrubDamaged, nil); err != nil || rep.State.Sound() {
+		t.Errorf("nothing more is read: sound %v, %v", rep.State.Sound(), err)
+	}
+	rest, err := run(t.Context(), snapshotter.ScrubNew, nil)
+	if read := rep.Packfiles + rep.States + rest.Packfiles + rest.States; err != nil || read != files {
+		t.Errorf("%d of %d files were read: %v", read, files, err)
+	}
+	if len(rest.State.Damage) != 1 || rest.State.Known() != nil {
+		t.Errorf("at the end: %v, damage %+v", rest.State.Known(), rest.State.Damage)
+	}
+	undo()
+	k.sound(k.scrub(snapshotter.ScrubDamaged))
+	if _, err := k.Maintain(t.Context(), maintain); err != nil {
+		t.Errorf("maintenance at the end: %v", err)
+	}
+}
+
+// TestScrubMuchDamage: what is written of much damage can be read again, and each file has a use.
+func TestScrubMuchDamage(t *testing.T) {
+	const most = 1000
+	uses := make([]snapshotter.Use, most)
+	for i := range uses {
+		uses[i] = snapshotter.Use{Share: "main", Path: fmt.Sprintf("/dir/%060d", i), What: "content", Size: 1, Snapshots: 1, FirstTime: time.Now(), LastTime: time.Now()}
+	}
+	st := snapshotter.ScrubState{Store: "id"}
+	for i := range most {
+		st.Damage = append(st.Damage, snapshotter.Damage{Kind: snapshotter.DamagedPackfile, File: fmt.Sprintf("%064x", i), Blobs: most, Uses: uses})
+	}
+	dir := t.TempDir()
+	if err := snapshotter.WriteScrubState(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	got, err := snapshotter.ReadScrubState(dir)
+	if err != nil || len(got.Damage) != most {
+		t.Fatalf("%d files, %v", len(got.Damage), err)
+	}
+	for i := range got.Damage {
+		if d := &got.Damage[i]; len(d.Uses) == 0 || len(d.Uses)+d.More != most {
+			t.Fatalf("file %d: %d uses and %d more", i, len(d.Uses), d.More)
+		}
+	}
+	if len(got.Damage[0].Uses) != most || len(got.Damage[most-1].Uses) != 1 {
+		t.Errorf("%d uses of the first file, %d of the last", len(got.Damage[0].Uses), len(got.Damage[most-1].Uses))
+	}
+}
+
 // TestScrubOlderCopy puts an older copy of the store back: its states are missed until somebody says
 // that this is so.
 func TestScrubOlderCopy(t *testing.T) {

@@ -106,6 +106,8 @@ type Snapshotter struct {
 
 	early *early
 	open  openViews
+	// forgotten says that it is not known which packfiles are damaged; see Distrust.
+	forgotten atomic.Bool
 
 	missing atomic.Pointer[missingStates] // as Distrust was told last; nil: nothing
 

@@ -141,6 +141,7 @@ func hintFor(err error) string {
 		{fs.ErrPermission, "run the gateway as the user that owns this file, or give the file to that user"},
 		{config.ErrPassphrase, "see store.passphrase_file, passphrase_env and passphrase_command in the configuration"},
 		{snapshotter.ErrMaintaining, "wait for its end; gateway jobs tells whether the running gateway does it"},
+		{snapshotter.ErrForgotten, "gateway scrub reads all of it back, and finds out what is damaged; with the name of the store, unless it is the one that is served"},
 		{snapshotter.ErrDoubt, "gateway store check and plakar check tell which snapshots are whole; restore the store's files from a copy, or remove those that cannot be read (gateway scrub --give-up)"},
 		{snapshotter.ErrReadable, "only a snapshot is given up whose header a scrub has found damaged or missing (gateway scrub --all), and of which nobody has a copy; gateway prune removes what retention does not keep"},
 		{disk.ErrLocked, "another gateway runs on this data_dir: stop it, or give this one another data_dir"},

@@ -141,7 +141,8 @@ func maintainOpened(ctx context.Context, cfg *config.Config, named *config.Store
 	err = withOpened(ctx, cfg, named, filepath.Join(mc.Dir, "cache"), mc.DryRun, log, func(snaps *snapshotter.Snapshotter) (err error) {
 		verified, err := snapshotter.ReadScrubState(scrubDir(cfg, named))
 		if err != nil {
-			log.Error("what is known of the store's files cannot be read: maintenance takes all of them for sound", "store", named.Name, "err", err)
+			log.Error("what is known of the store's files cannot be read", "store", named.Name, "err", err)
+			verified.Forgotten = time.Now()
 		}
 		snaps.Distrust(&verified)
 		rep, err = snaps.Maintain(ctx, mc)

@@ -149,6 +149,9 @@ func (p *program) scrub(ctx context.Context, args []string, f scrubFlags) error 
 	if sum.Damaged > 0 {
 		return storeError(named, fmt.Errorf("scrub: %s: %w", count(sum.Damaged, "file", "files"), store.ErrDamaged))
 	}
+	if sum.Forgotten != "" {
+		return storeError(named, fmt.Errorf("scrub: %w", snapshotter.ErrForgotten))
+	}
 	return nil
 }
 
@@ -310,7 +313,7 @@ func describeScrub(name string, rep *snapshotter.ScrubReport) *control.Scrub {
 		Replaced: replaced, GivenUp: givenUp,
 		Store: name, Scope: string(rep.Scope), Packfiles: rep.Packfiles, States: rep.States, Blobs: rep.Blobs, Bytes: rep.Bytes,
 		Left: rep.Left, Unread: rep.Unread, Mended: rep.Mended, Repaired: rep.Repaired, Damaged: len(rep.State.Damage) + rep.State.More, DamagedBlobs: blobs, Unused: rep.Unused,
-		Files: rep.State.Files, Fresh: rep.State.Fresh, Oldest: stamp(rep.State.Oldest),
+		Files: rep.State.Files, Fresh: rep.State.Fresh, Oldest: stamp(rep.State.Oldest), Forgotten: stamp(rep.State.Forgotten),
 	}
 }
 
@@ -368,7 +371,7 @@ func writeScrub(out io.Writer, sum *control.Scrub, damage []control.Damage, asJS
 	if sum.Unused > 0 {
 		fmt.Fprintf(&b, "%s damaged that no snapshot uses\n", count(sum.Unused, "blob is", "blobs are"))
 	}
-	if sum.Damaged == 0 {
+	if sum.Damaged == 0 && sum.Forgotten == "" {
 		fmt.Fprintf(&b, "nothing is damaged; %d of %s read back in time\n", sum.Fresh, count(sum.Files, "file was", "files were"))
 	}
 	_, err := io.WriteString(out, b.String())

@@ -145,6 +145,9 @@ func (p *program) storedStatus(ctx context.Context, cfg *config.Config) *control
 		st.Problems = append(st.Problems, err.Error())
 	} else {
 		st.Verify = describeVerify(&verified)
+		if err := verified.Known(); err != nil {
+			st.Problems = append(st.Problems, err.Error())
+		}
 	}
 	jobs, _, err := findJobs(ctx, cfg)
 	if err != nil {

@@ -36,12 +36,12 @@ type verifying struct {
 
 	mu    sync.Mutex // guards what follows
 	state snapshotter.ScrubState
-	err   error // why what an earlier start has known could not be read; nil from the next run on
+	err   error // why it is not known what is damaged, or not all of it
 	// failures is how often in a row what is new could not be read back.
 	failures int
 }
 
-// get returns what is known, and why that is nothing when it could not be read.
+// get returns what is known, and why that is not all when what was known could not be read.
 func (v *verifying) get() (snapshotter.ScrubState, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -61,8 +61,10 @@ func (s *serving) openVerifying() {
 	s.verifying.set(&st, err)
 	if err != nil { // an alarm goes on: what is damaged is not known
 		s.log.Error("what is known of the store's files cannot be read; the next verification finds it out again", "err", err)
+		s.snapshots.Distrust(&snapshotter.ScrubState{Forgotten: time.Now()})
 		return
 	}
+	s.verifying.set(&st, st.Known())
 	s.snapshots.Distrust(&st)
 	s.alarmOfDamage(config.DefaultStore, &st)
 }
@@ -99,10 +101,7 @@ func (s *serving) scrub(ctx context.Context, sc snapshotter.ScrubConfig) (snapsh
 	if errors.Is(err, snapshotter.ErrScrubbing) || rep.State.Store == "" {
 		return rep, err
 	}
-	if _, unread := s.verifying.get(); unread != nil && err != nil && rep.State.Sound() {
-		return rep, err // that nothing is damaged it does not say
-	}
-	s.verifying.set(&rep.State, nil)
+	s.verifying.set(&rep.State, rep.State.Known())
 	s.alarmOfDamage(config.DefaultStore, &rep.State)
 	if err == nil && sc.Scope != snapshotter.ScrubDamaged { // which has read what is new, whoever has called it
 		s.alarmOfNew(nil)
@@ -147,7 +146,10 @@ func (s *serving) reopenHeads(ctx context.Context, rep *snapshotter.ScrubReport)
 
 // alarmOfDamage raises the alarm of a store that is damaged, or clears it.
 func (s *serving) alarmOfDamage(store string, st *snapshotter.ScrubState) {
-	text, command := damageText(st), "gateway scrub --damaged"
+	text, command, does := damageText(st), "gateway scrub --damaged", " names what is concerned; docs/OPERATIONS.md tells how to repair it"
+	if len(st.Damage)+st.More == 0 {
+		command, does = "gateway scrub", " reads the rest back"
+	}
 	if store != config.DefaultStore {
 		command += " " + store
 	}
@@ -157,14 +159,17 @@ func (s *serving) alarmOfDamage(store string, st *snapshotter.ScrubState) {
 	}
 	s.alarms.Raise(alarm.Alarm{
 		Kind: alarm.VerificationFailed, Subject: store, Text: text,
-		Hint: command + " names what is concerned; docs/OPERATIONS.md tells how to repair it",
+		Hint: command + does,
 	})
 }
 
-// damageText says in a line what is damaged; "" when nothing is.
+// damageText says in a line what is damaged; "" when nothing is, and that is known.
 func damageText(st *snapshotter.ScrubState) string {
 	if st.Sound() {
 		return ""
+	}
+	if len(st.Damage)+st.More == 0 {
+		return fmt.Sprintf("%v; %d of %s left", snapshotter.ErrForgotten, st.Unread, count(st.Files, "file is", "files are"))
 	}
 	packfiles, states, blobs := st.Damaged()
 	var parts []string

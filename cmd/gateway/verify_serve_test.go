@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -158,8 +159,25 @@ func TestVerifyNew(t *testing.T) {
 	if _, err := s.verifying.get(); err == nil {
 		t.Error("nobody is told that nothing is known")
 	}
-	if _, bytes := run(); bytes < three {
-		t.Errorf("then %d bytes were read back, of three snapshots alone %d", bytes, three)
+	mc := snapshotter.MaintainConfig{Dir: t.TempDir(), Grace: snapshotter.DefaultGrace}
+	if _, err := snaps.Maintain(t.Context(), mc); !errors.Is(err, snapshotter.ErrForgotten) {
+		t.Errorf("it is maintained, and nobody knows what is damaged: %v", err)
+	}
+	before := s.verifying.read.Load()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	sc := scrubConfig(cfg, &cfg.Store, snapshotter.ScrubNew)
+	sc.Progress = func(snapshotter.ScrubReport) { cancel() }
+	if _, err := s.scrub(ctx, sc); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	s.openVerifying() // after a start
+	_, err = s.verifying.get()
+	if a, _ := board.Get(alarm.VerificationFailed, config.DefaultStore); !strings.HasPrefix(a.Text, snapshotter.ErrForgotten.Error()) || !errors.Is(err, snapshotter.ErrForgotten) {
+		t.Errorf("it was cut off: %v, alarm %q", err, a.Text)
+	}
+	if run(); s.verifying.read.Load()-before < three {
+		t.Errorf("then %d bytes were read back, of three snapshots alone %d", s.verifying.read.Load()-before, three)
 	}
 	if _, known := board.Get(alarm.VerificationFailed, config.DefaultStore); known {
 		t.Error("the alarm goes on, and all was read back")
@@ -201,7 +219,7 @@ func TestVerifyNew(t *testing.T) {
 	}
 	cfg.Verify.New = false
 	commit(6)
-	before := s.verifying.read.Load()
+	before = s.verifying.read.Load()
 	if done := s.scrubNew(t.Context()); !done || s.verifying.read.Load() != before {
 		t.Error("what is new was read back, and should not be")
 	}
@@ -227,7 +245,8 @@ func TestDamageText(t *testing.T) {
 	for want, st := range map[string]snapshotter.ScrubState{
 		"":                              {},
 		"damaged in the store: 3 files": {More: 3},
-		"damaged in the store: 1 packfile, 1 more file": {Damage: one, More: 1},
+		"what was found damaged in the store is not known any more, until all of it is read back; 2 of 5 files are left": {Files: 5, Unread: 2, Forgotten: time.Now()},
+		"damaged in the store: 1 packfile, 1 more file":                                                                  {Damage: one, More: 1},
 	} {
 		if got := damageText(&st); got != want {
 			t.Errorf("got %q, want %q", got, want)

@@ -22,6 +22,9 @@ func (s *serving) webVerification(others bool) []websrv.Verification {
 			if v.State, v.Err = snapshotter.ReadScrubState(scrubDir(cfg, named)); v.Err == nil && v.State.Store == "" {
 				continue // nobody has
 			}
+			if v.Err == nil {
+				v.Err = v.State.Known()
+			}
 		} else {
 			v.State, v.Err = s.verifying.get()
 			v.Every = cfg.Verify.Every

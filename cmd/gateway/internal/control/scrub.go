@@ -21,7 +21,9 @@ type Scrub struct {
 	Files        int        `json:"files"`              // packfiles and states that there are
 	Fresh        int        `json:"fresh"`              // of those, read back within the time
 	Oldest       string     `json:"oldest"`             // since when that is not so of the one that waits longest
-	Seconds      float64    `json:"seconds"`
+	// Forgotten is when it came to be unknown what was damaged before; "" when all was read back since.
+	Forgotten string  `json:"forgotten,omitempty"`
+	Seconds   float64 `json:"seconds"`
 }
 
 // Replaced is a damaged snapshot that was made anew, under another id.
