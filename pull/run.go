@@ -281,7 +281,8 @@ func (r *run) pull(ctx context.Context) (Result, error) {
 	r.cfg.Failpoint(FailpointFetched)
 	out := Result{ID: r.base.ID, Partial: r.partial()}
 	problems := hashProblems(r.cfg.Report)
-	if list.n > 0 || r.cfg.Unchanged || r.base.ID.IsZero() || out.Partial || r.otherProblems(problems) {
+	// A base that says that it lacks something has a snapshot after it that does not.
+	if list.n > 0 || r.cfg.Unchanged || r.base.ID.IsZero() || r.base.Lost > 0 || out.Partial || r.otherProblems(problems) {
 		err := r.patient(ctx, func() (err error) {
 			out.ID, err = r.cfg.Snapshots.Commit(ctx, r.base.ID, list.all(), r.meta(out.Partial))
 			return err

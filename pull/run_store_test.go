@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -49,6 +52,57 @@ func TestRunFullDisk(t *testing.T) {
 		t.Errorf("it warns:\n%s", &log)
 	}
 	disk.Fail(nil)
+}
+
+// TestRunAfterLoss: what the store has lost is missing from one snapshot and not from the next, also when the source has
+// lost it, too.
+func TestRunAfterLoss(t *testing.T) {
+	dir := t.TempDir()
+	s, err := snapshotter.New(t.Context(), snapshotter.Config{Store: storetest.Open(t, storetest.Config(dir))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	r := (&runs{rig: &rig{Snapshotter: s, t: t}}).fresh(t)
+	f := newFake()
+	large := make([]byte, 1<<20)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(large) // it does not fail
+	f.file("/small", "s")
+	r.run(f, true)
+	f.file("/large", string(large)) // in packfiles of its own
+	r.run(f, true)
+	lose := func() {
+		packfiles, err := filepath.Glob(filepath.Join(dir, "store", "packfiles", "*", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range packfiles {
+			if fi, err := os.Stat(p); err != nil || fi.Size() > 1<<19 {
+				if err := errors.Join(err, os.Remove(p)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	lose()
+	f.file("/new", "n")
+	if snap, _ := r.run(f, true); snap.Lost != 1 || snap.Files != 2 {
+		t.Fatalf("lost %d of %d files", snap.Lost, snap.Files)
+	}
+	if snap, _ := r.run(f, true); snap.Lost != 0 || snap.Files != 3 || r.content("/large") != string(large) {
+		t.Errorf("the next: lost %d of %d files", snap.Lost, snap.Files)
+	}
+	r.run(f, false)
+	lose()
+	f.file("/new", "other")
+	if snap, _ := r.run(f, true); snap.Lost != 1 {
+		t.Fatalf("lost again: %d", snap.Lost)
+	}
+	f.remove("/large")
+	if snap, _ := r.run(f, true); snap.Lost != 0 || snap.Files != 2 {
+		t.Errorf("removed: lost %d of %d files", snap.Lost, snap.Files)
+	}
+	r.run(f, false)
 }
 
 // TestWaitingIsToldOnce: whoever stores beside others does not repeat that the store is waited for; but it is told of the next time.

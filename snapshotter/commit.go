@@ -394,7 +394,10 @@ func (a *attempt) fillHeader(h *header.Header) {
 	if lost > 0 {
 		h.Tags = append(h.Tags, "lost="+strconv.FormatUint(lost, 10))
 	}
-	if lost += a.lostBefore; lost > 0 {
+	if !m.pulled() { // a pull has listed all: it has what its base had lost, or says why not
+		lost += a.lostBefore
+	}
+	if lost > 0 {
 		h.SetContext(keyLost, strconv.FormatUint(lost, 10))
 	}
 	if n := a.failures.total; n > 0 {

@@ -289,6 +289,19 @@ func TestLostDirectories(t *testing.T) {
 	id = l.commit(id, put("/a/new3", new3))
 	got["/a/new3"] = new3
 	l.checkedElsewhere(t, id, got)
+	if next, err := l.Snapshot(t.Context(), id); err != nil || next.Lost != snap.Lost || next.Pulled() {
+		t.Errorf("next: lost %d, %v; want %d", next.Lost, err, snap.Lost)
+	}
+
+	// A pull has looked at all of its source again.
+	m := meta(9)
+	m.Source = snapshotter.Source{Type: "fs", Location: "fs:///srv"}
+	if id, err = l.Commit(t.Context(), id, seq([]snapshotter.Change{put("/a/new4", new3)}), m); err != nil {
+		t.Fatal(err)
+	}
+	if snap, err = l.Snapshot(t.Context(), id); err != nil || snap.Lost != 0 || !snap.Pulled() {
+		t.Errorf("pulled: lost %d, %v", snap.Lost, err)
+	}
 }
 
 // TestLostPackfileComesBack puts back by hand what was lost.

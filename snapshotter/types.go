@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/snapgate/gateway/store"
@@ -176,7 +177,7 @@ type Snapshot struct {
 	Sequence  uint64
 	Parent    ID
 	Journal   uint64
-	Lost      uint64 // files and directories that this snapshot, or one before it, has left out because they were lost
+	Lost      uint64 // files and directories that this snapshot, or of a share one before it, has left out because they were lost
 	Files     uint64
 	Errors    uint64   // paths that could not be captured as they were
 	Size      uint64   // logical bytes
@@ -193,6 +194,11 @@ func (s *Snapshot) IDs() []ID { return append([]ID{s.ID}, s.Replaces...) }
 
 // Foreign reports whether the snapshot was made by something else than a gateway.
 func (s Snapshot) Foreign() bool { return s.GatewayID == "" }
+
+// Pulled reports whether the snapshot is of a source that was pulled.
+func (s Snapshot) Pulled() bool {
+	return !s.Foreign() && !strings.HasPrefix(s.Source, importerType+"://")
+}
 
 // Lineage names the line of snapshots of one share of one gateway.
 type Lineage struct{ GatewayID, ShareID string }

@@ -66,7 +66,7 @@ func (u unlisted) error(err error) error {
 // Snapshot describes the snapshot that the view shows.
 func (v *View) Snapshot() Snapshot { return v.snap }
 
-// Lossy reports whether the snapshot, or one that it continues, lacks what the store had lost
+// Lossy reports whether the snapshot, or of a share one that it continues, lacks what the store had lost
 // when it was made.
 func (v *View) Lossy() bool { return v.snap.Lost > 0 }
 

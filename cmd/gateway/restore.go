@@ -235,7 +235,10 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 		Failpoint: point,
 	})
 	stop()
-	if runErr != nil && !errors.Is(runErr, restore.ErrNotDeleted) {
+	switch {
+	case errors.Is(runErr, restore.ErrNotDeleted):
+		runErr = &hintedError{err: runErr, hint: lostHint(found.Snapshot, report)}
+	case runErr != nil:
 		if ctx.Err() != nil {
 			runErr = errInterrupted
 		}
@@ -245,11 +248,8 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 	if err := rc.summary(dst.Location.String(), found, report, rc.lacks(ctx, view, found), runErr); err != nil {
 		return err
 	}
-	switch c := report.Counts(); {
-	case c.Problems > 0 && (runErr == nil || errors.Is(runErr, restore.ErrNotDeleted)):
+	if c := report.Counts(); c.Problems > 0 && (runErr == nil || errors.Is(runErr, restore.ErrNotDeleted)) {
 		return incompleteRestore(c, runErr)
-	case errors.Is(runErr, restore.ErrNotDeleted):
-		return &hintedError{err: runErr}
 	}
 	return runErr
 }

@@ -159,6 +159,19 @@ func unsure(ctx context.Context, view *snapshotter.View, found snapref.Found) (p
 	return paths, nil
 }
 
+// lostHint says what can be done where nothing was deleted because of what the store had lost, "" when it was
+// because of something else.
+func lostHint(s snapshotter.Snapshot, report *restore.Report) string {
+	const other = "restore to an empty directory, or remove by hand what is too much"
+	switch {
+	case s.Lost == 0 || report.Failed() > 0:
+		return ""
+	case s.Pulled():
+		return "the store had lost files when this snapshot was made: pull the source again, and restore the new snapshot; or " + other
+	}
+	return "the store had lost files of this share, and no snapshot since then says which: " + other
+}
+
 // within returns where a path of the snapshot lies in the destination, to which dir is restored: at "/" also for a
 // directory above, which may not have shown all of dir.
 func within(dir, path string) (at string, ok bool) {
