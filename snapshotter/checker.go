@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"slices"
 
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
@@ -66,8 +67,8 @@ func (c *Checker) Check(ctx context.Context, id ID) error {
 	return c.v.check(ctx, id)
 }
 
-// CheckFiles is Check that names, after an error, the files that are damaged. Of those that it has found good the bytes are
-// not read again. When there is damage beside an error with ErrUnread, that tells of it.
+// CheckFiles is Check that names, after an error, the files that are damaged, and all whose entry in the index of paths is. Of those that it
+// has found good the bytes are not read again. When there is damage beside an error with ErrUnread, that tells of it.
 func (c *Checker) CheckFiles(ctx context.Context, id ID) (Sampled, error) {
 	err := c.Check(ctx, id)
 	if err == nil || errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUnread) {
@@ -123,8 +124,8 @@ type Damaged struct {
 	Err  error
 }
 
-// Sample reads all directories of a snapshot, and the bytes of a part of its files, from 0 to 1,
-// chosen at random, and compares them with their MACs. It goes on after what is damaged, and after what a store
+// Sample reads all directories of a snapshot, and of a part of its files, from 0 to 1, chosen at random, the bytes, the entry and what leads
+// to it in the index of paths, and compares them with their MACs. It goes on after what is damaged, and after what a store
 // that can be reached does not give. Of a snapshot without an index of directories, as other programs make them, all is read, and
 // not counted. With an error, Sampled has what was found until then. Errors: ErrUnavailable, with ErrUnread, the
 // first, for what was not given; ErrNoSnapshot; and what makes it impossible to find the files at all.
@@ -151,6 +152,7 @@ func (c *Checker) sample(ctx context.Context, id ID, x *sampling) (Sampled, erro
 		return Sampled{}, s.asUnread(ctx, err)
 	}
 	x.c, x.v, x.seen, x.bad = c, v, newParts(), make(map[objects.MAC]struct{})
+	x.nodes = make(map[objects.MAC]sampledNode)
 	err = ordered(ctx, searchParallel(), x.files(ctx), x.check, func(f sampledFile) error {
 		if f.err != nil {
 			return x.failed(ctx, f)
@@ -190,6 +192,10 @@ type sampling struct {
 	more   uint64                   // that are unread, too
 	seen   parts                    // what is read, or about to be
 	bad    map[objects.MAC]struct{} // objects of it that are not proven to be good; zero stands for directories
+	// The index of paths; nil until it is needed, or when it cannot be opened: noPaths tells why.
+	paths   *rawIndex
+	noPaths error
+	nodes   map[objects.MAC]sampledNode // of it
 }
 
 // sampledFile is a file that is to be read; or a directory that could not be.
@@ -227,6 +233,7 @@ func (x *sampling) failed(ctx context.Context, f sampledFile) error {
 		}
 	case errors.Is(err, ErrUnavailable):
 		return err
+	case slices.ContainsFunc(x.out.Damaged, func(d Damaged) bool { return d.Path == f.path }): // its entry was
 	case len(x.out.Damaged) == damagedMost:
 		x.out.More++
 	default:
@@ -305,15 +312,16 @@ func (x *sampling) directories(ctx context.Context, yield func(sampledFile) erro
 		if !x.first(x.c.good.dirs, x.seen.dirs, cur.mac) {
 			continue
 		}
-		if err := x.directory(ctx, x.v.rel(cur.key), cur.mac, yield); err != nil {
+		if err := x.directory(ctx, cur.key, cur.mac, yield); err != nil {
 			return err
 		}
 	}
 	return err
 }
 
-// directory reads a directory, and yields the files of it that are chosen.
-func (x *sampling) directory(ctx context.Context, dir string, mac objects.MAC, yield func(sampledFile) error) error {
+// directory reads a directory, by its path in the snapshot, and yields the files of it that are chosen.
+func (x *sampling) directory(ctx context.Context, key string, mac objects.MAC, yield func(sampledFile) error) error {
+	dir := x.v.rel(key)
 	var fr *frames
 	err := x.patiently(ctx, resources.RT_OBJECT, mac, func() (err error) {
 		fr, err = x.c.v.s.frames(mac)
@@ -337,14 +345,83 @@ func (x *sampling) directory(ctx context.Context, dir string, mac objects.MAC, y
 		if err != nil {
 			return yield(sampledFile{path: dir, err: err})
 		}
+		if err := x.c.v.index.damaged(e.MAC); err != nil {
+			if err := yield(sampledFile{path: below(dir) + e.Name(), err: err}); err != nil {
+				return err
+			}
+			continue
+		}
 		if !e.FileInfo.Lmode.IsRegular() || !e.HasObject() || !x.chosen(e.Object) || x.rest && isGood(x.c.v.cache.GetObjectStatus(e.Object)) || !x.first(x.c.good.objects, x.seen.objects, e.Object) {
 			continue
 		}
 		x.out.Files++
 		x.out.Bytes += uint64(e.FileInfo.Lsize)
-		if err := yield(sampledFile{path: below(dir) + e.Name(), e: e}); err != nil {
+		err = x.indexed(ctx, below(key)+e.Name(), e.MAC)
+		if err := yield(sampledFile{path: below(dir) + e.Name(), e: e, err: err}); err != nil {
 			return err
 		}
+	}
+}
+
+// sampledNodes is how many nodes of an index of paths a sample has in memory, of 40 KiB or so. One directory after the other has
+// its files in few leaves, some for each depth.
+const sampledNodes = 64
+
+// sampledNode is a node that was read, or why it could not be.
+type sampledNode struct {
+	data []byte
+	err  error
+}
+
+// indexed looks a file up in the index of paths, by its path in the snapshot, as whoever opens it does.
+func (x *sampling) indexed(ctx context.Context, path string, entry objects.MAC) error {
+	if x.rest { // of which a Check has read it
+		return nil
+	}
+	if x.paths == nil && x.noPaths == nil {
+		x.noPaths = x.openPaths(ctx)
+	}
+	if x.noPaths != nil {
+		return x.noPaths
+	}
+	mac, ok, err := x.paths.find(path)
+	if err == nil && (!ok || mac != entry) {
+		err = fmt.Errorf("%w: the index of paths does not have it", store.ErrDamaged)
+	}
+	return err
+}
+
+func (x *sampling) openPaths(ctx context.Context) error {
+	s := x.c.v.s
+	r, err := s.record(ctx, x.v.snap.ID)
+	if err != nil {
+		return err
+	}
+	err = x.patiently(ctx, resources.RT_VFS_BTREE, r.vfs.Root, func() (err error) {
+		x.paths, err = s.rawPaths(r)
+		return err
+	})
+	if err == nil {
+		x.paths.read = x.node(ctx)
+	}
+	return err
+}
+
+// node is blobs for the nodes of the index of paths.
+func (x *sampling) node(ctx context.Context) func(resources.Type, objects.MAC) ([]byte, error) {
+	return func(typ resources.Type, mac objects.MAC) ([]byte, error) {
+		if n, ok := x.nodes[mac]; ok {
+			return n.data, n.err
+		}
+		data, err := x.blob(ctx, typ, mac)
+		if errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+			return nil, err
+		}
+		if len(x.nodes) == sampledNodes {
+			clear(x.nodes)
+		}
+		x.nodes[mac] = sampledNode{data, err}
+		return data, err
 	}
 }
 
@@ -443,6 +520,11 @@ func (x *sampling) blob(ctx context.Context, typ resources.Type, mac objects.MAC
 // read reads the bytes of a file, and compares them with their MACs.
 func (x *sampling) read(ctx context.Context, e *storedEntry) error {
 	s := x.c.v.s
+	if !x.rest { // of which a Check has read it
+		if _, err := x.blob(ctx, resources.RT_VFS_ENTRY, e.MAC); err != nil {
+			return readError("entry", err)
+		}
+	}
 	obj, err := objectBy(x.blobs(ctx), e.Object)
 	if err != nil {
 		return err

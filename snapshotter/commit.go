@@ -1,6 +1,7 @@
 package snapshotter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -429,8 +430,8 @@ func (s *Snapshotter) ingested(ctx context.Context, id objects.MAC) {
 	}
 }
 
-// Check runs kloset's own check on a snapshot: every index, entry, object and chunk is
-// read and compared with its MAC.
+// Check runs kloset's own check on a snapshot, which reads all directories, objects and chunks, and reads what that leaves out:
+// every index and all that it names. Each is compared with its MAC.
 func (s *Snapshotter) Check(ctx context.Context, id ID) (err error) {
 	v, err := newVerification(s)
 	if err != nil {
@@ -445,6 +446,7 @@ type verification struct {
 	s      *Snapshotter
 	cache  *caching.CheckCache
 	forget func() // what was found to be bad: kloset would take what could not be read for damaged the next time
+	index  *indexCheck
 	// patience bounds how often it asks for what it is not given; nil does not.
 	patience *store.Patience
 }
@@ -454,7 +456,7 @@ func newVerification(s *Snapshotter) (*verification, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check cache: %w", err)
 	}
-	return &verification{s: s, cache: cache, forget: forget}, nil
+	return &verification{s: s, cache: cache, forget: forget, index: newIndexCheck(s)}, nil
 }
 
 func (v *verification) close() error { return v.cache.Close() }
@@ -476,6 +478,9 @@ func (v *verification) check(ctx context.Context, id ID) error {
 		return readError("snapshot "+id.String(), err)
 	}
 	err = v.checkBy(repo, id)
+	if ctx.Err() == nil {
+		err = v.checkIndexes(ctx, repo, r, err)
+	}
 	unread := done()
 	switch {
 	case err == nil:
@@ -492,7 +497,18 @@ func (v *verification) check(ctx context.Context, id ID) error {
 			err = away
 		}
 	}
+	if errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUnread) { // so what seemed to be missing may be there
+		clear(v.index.bad)
+	}
 	return fmt.Errorf("check snapshot %s: %w", id, err)
+}
+
+// checkIndexes reads what kloset's check has left out, which returned err, whatever that is: it may name more of what is damaged.
+func (v *verification) checkIndexes(ctx context.Context, repo *repository.Repository, r *record, err error) error {
+	if v.patience.Over() != nil {
+		return err
+	}
+	return cmp.Or(err, v.index.check(ctx, repo, r, v.patience))
 }
 
 func (v *verification) checkBy(repo *repository.Repository, id ID) error {

@@ -222,6 +222,11 @@ func (x *rawIndex) node(mac objects.MAC) (*rawNode, error) {
 	if err != nil {
 		return nil, readError("index", err)
 	}
+	return toRawNode(mac, data)
+}
+
+// toRawNode takes a node apart, whoever has encoded it.
+func toRawNode(mac objects.MAC, data []byte) (*rawNode, error) {
 	if n, ok := parseNode(data); ok {
 		return n, nil
 	}
@@ -230,7 +235,8 @@ func (x *rawIndex) node(mac objects.MAC) (*rawNode, error) {
 	if err := msgpack.Unmarshal(data, n); err != nil {
 		return nil, readError("index", err)
 	}
-	if data, err = msgpack.Marshal(n); err != nil {
+	data, err := msgpack.Marshal(n)
+	if err != nil {
 		return nil, err
 	}
 	raw, ok := parseNode(data)

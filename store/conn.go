@@ -76,11 +76,18 @@ const maxBlob = 128 << 20
 // read reads a blob of a local store into buf, which it enlarges when it must. kloset's
 // GetPackfileRange reads up to an eighth more, so that a store elsewhere learns less of what
 // is read.
-func (c *conn) read(loc state.Location, buf []byte) (_ []byte, err error) {
+func (c *conn) read(loc state.Location, buf []byte) ([]byte, error) {
+	return readRange(context.Background(), c, loc, buf)
+}
+
+// readRange reads a part of a packfile into buf, which it enlarges when it must. Its offset is that of kloset's index.
+func readRange(ctx context.Context, from interface {
+	Get(ctx context.Context, res storage.StorageResource, mac objects.MAC, rg *storage.Range) (io.ReadCloser, error)
+}, loc state.Location, buf []byte) (_ []byte, err error) {
 	if loc.Length > maxBlob {
 		return buf, fmt.Errorf("blob of %d bytes: %w", loc.Length, errors.ErrUnsupported)
 	}
-	rd, err := c.Get(context.Background(), storage.StorageResourcePackfile, loc.Packfile,
+	rd, err := from.Get(ctx, storage.StorageResourcePackfile, loc.Packfile,
 		&storage.Range{Offset: loc.Offset + uint64(storage.STORAGE_HEADER_SIZE), Length: loc.Length})
 	if err != nil {
 		return buf, err

@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/PlakarKorp/kloset/objects"
+	"github.com/PlakarKorp/kloset/repository"
 	"github.com/PlakarKorp/kloset/resources"
 
 	"github.com/snapgate/gateway/store"
@@ -76,6 +78,80 @@ func TestEachBlob(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.EachBlob(ctx, resources.RT_CHUNK, func(objects.MAC, []byte, error) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("stopped by its context: %v", err)
+	}
+}
+
+// TestEachBlobOf reads some blobs as they are in the store: each is told of once; what is damaged in one packfile and sound in another is sound,
+// and what the index does not know is missing.
+func TestEachBlobOf(t *testing.T) {
+	dir := t.TempDir()
+	s := storetest.Open(t, storetest.Config(dir))
+	packfiles := func() []string {
+		t.Helper()
+		list, err := filepath.Glob(filepath.Join(dir, "store", "packfiles", "*", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	held := make(map[objects.MAC][]byte)
+	put := func(list ...[]byte) []objects.MAC {
+		blobs, _ := putBlobs(t, s, list...)
+		for i, blob := range blobs {
+			held[blob] = list[i]
+		}
+		return blobs
+	}
+	twice := []byte("in two packfiles")
+	lost := put(twice, []byte("in one"))[1]
+	for _, path := range packfiles() {
+		if err := os.Truncate(path, 40); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := packfiles()
+	other := put([]byte("in a third"))[0]
+	put([]byte("beside"), twice, bytes.Repeat([]byte{1}, 3<<20), bytes.Repeat([]byte{2}, 3<<20))
+	unknown := objects.MAC{1}
+	s = reopened(t, s)
+	if len(packfiles()) < len(before)+2 {
+		t.Fatalf("packfiles: %q", packfiles())
+	}
+	fresh, done, err := s.Afresh(t.Context(), 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	all := append(slices.Collect(maps.Keys(held)), unknown)
+	all = slices.DeleteFunc(all, func(mac objects.MAC) bool { return mac == other })
+	told := make(map[objects.MAC]int)
+	each := func(blob objects.MAC, data []byte, err error) error {
+		told[blob]++
+		bad := blob == lost || blob == unknown
+		if (err != nil) != bad || errors.Is(err, store.ErrUnavailable) || !bad && !bytes.Equal(data, held[blob]) {
+			t.Errorf("%q: %d bytes, %v", held[blob][:min(len(held[blob]), 20)], len(data), err)
+		}
+		if blob == unknown && !errors.Is(err, repository.ErrBlobNotFound) {
+			t.Errorf("unknown: got %v, want %v", err, repository.ErrBlobNotFound)
+		}
+		return nil
+	}
+	if err := s.EachBlobOf(t.Context(), fresh, resources.RT_CHUNK, all, each); err != nil {
+		t.Error(err)
+	}
+	for _, mac := range all {
+		if told[mac] != 1 || len(told) != len(all) {
+			t.Errorf("%x: told %d times; of %d blobs, want %d", mac[:4], told[mac], len(told), len(all))
+		}
+	}
+	stop := errors.New("stop")
+	if err := s.EachBlobOf(t.Context(), fresh, resources.RT_CHUNK, all, func(objects.MAC, []byte, error) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("stopped by its caller: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.EachBlobOf(ctx, fresh, resources.RT_CHUNK, all, each); !errors.Is(err, context.Canceled) {
 		t.Errorf("stopped by its context: %v", err)
 	}
 }

@@ -27,12 +27,13 @@ func (p *program) checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check [SNAP]...",
 		Short: "Check snapshots",
-		Long: `Reads snapshots, or all, and compares every index, entry, object and chunk with its checksum, as
-plakar check does; what several snapshots have in common is read once. The running gateway does it,
+		Long: `Reads snapshots, or all, and compares every index, entry, object and chunk with its checksum: more than
+plakar check, which does not read by what files are opened (the index of paths and its entries); what several snapshots have in
+common is read once. The running gateway does it,
 if there is one. It takes no lock and changes nothing. It goes on after a snapshot that is damaged, names the
 files that are, and its exit status is 1 then, as when something could not be read.
 
-With --sample it reads all directories, and the bytes of a part of the files, which each call
+With --sample it reads all directories, and a part of the files with their entries, which each call
 chooses anew: 5% every day reads in a month what most of the store holds.
 
 ` + snapWords + `

@@ -175,7 +175,7 @@ func (p *program) storeCheckCommand() *cobra.Command {
 		Use:   "check [NAME]",
 		Short: "Check all snapshots of a store",
 		Long: `Reads all snapshots, those of plakar too, and compares every index, entry, object and chunk
-with its checksum, as plakar check does. It changes nothing, and goes on after a snapshot
+with its checksum, as gateway check does. It changes nothing, and goes on after a snapshot
 that is damaged; then its exit status is 1. One that was removed meanwhile is no damage.`,
 		Example: `  gateway store check -c /etc/gateway.yaml
   gateway store check -c /etc/gateway.yaml offsite`,
