@@ -619,7 +619,8 @@ func (s *Snapshotter) refreshFor(ctx context.Context, id ID) error {
 	return nil
 }
 
-// left returns the record of a snapshot that is not listed, as it was removed; ErrNoSnapshot when nothing is left of it either, or its
+// left returns the record of a snapshot that is not listed, as it was removed; ErrNoSnapshot when nothing is left of it either (of one that was not
+// removed, with ErrLost), or its
 // header is damaged, which nothing repairs of one that was removed. Of one that was not, that is with ErrDamaged.
 func (s *Snapshotter) left(id ID) (*record, error) {
 	if r, ok := s.removed.Get(id); ok {
@@ -633,7 +634,11 @@ func (s *Snapshotter) left(id ID) (*record, error) {
 	case errors.Is(err, repository.ErrPackfileNotFound), store.IsIO(err) && !isLost(err):
 		return nil, store.Unavailable("read snapshot "+id.String(), err)
 	case isLost(err):
-		return nil, fmt.Errorf("snapshot %s: %w", id, ErrNoSnapshot)
+		u, uerr := s.whyUnlisted(id)
+		if uerr != nil {
+			return nil, uerr
+		}
+		return nil, fmt.Errorf("snapshot %s: %w", id, u.error(err))
 	}
 	if removed, derr := s.store.Deleted(objects.MAC(id)); derr == nil && removed {
 		return nil, fmt.Errorf("snapshot %s: %w any more: %s", id, ErrNoSnapshot, err.Error())

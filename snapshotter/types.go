@@ -46,6 +46,8 @@ var (
 	ErrDamaged = store.ErrDamaged
 	// ErrNoSnapshot means that no snapshot has the given ID.
 	ErrNoSnapshot = errors.New("no such snapshot")
+	// ErrLost says, with ErrNoSnapshot, that nobody has removed the snapshot: the store lacks a part of it, which may come back from a copy.
+	ErrLost = errors.New("missing from the store")
 )
 
 // Attr are the attributes of a file, directory or symlink as a snapshot keeps them.

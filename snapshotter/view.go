@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/PlakarKorp/kloset/objects"
@@ -26,6 +27,24 @@ type View struct {
 type unlisted struct {
 	is      bool
 	removed bool // a state says so: nothing repairs what is damaged of it
+	told    bool // states tell of it, and none that it was removed: what is missing of it is lost
+}
+
+// whyUnlisted looks why a snapshot is in no list.
+func (s *Snapshotter) whyUnlisted(id ID) (unlisted, error) {
+	u := unlisted{is: true}
+	var err error
+	if u.removed, err = s.store.Deleted(objects.MAC(id)); err != nil || u.removed {
+		return u, err
+	}
+	for _, list := range []func() ([]objects.MAC, error){s.store.Snapshots, s.store.LostSnapshots} {
+		ids, err := list()
+		if err != nil {
+			return u, err
+		}
+		u.told = u.told || slices.Contains(ids, objects.MAC(id))
+	}
+	return u, nil
 }
 
 // View opens a snapshot for reading, also one that was removed, until maintenance has taken a part of it: that is
@@ -35,9 +54,8 @@ func (s *Snapshotter) View(ctx context.Context, id ID) (*View, error) {
 	var u unlisted
 	r, err := s.record(ctx, id)
 	if errors.Is(err, ErrNoSnapshot) {
-		u.is = true
 		if r, err = s.left(id); err == nil {
-			u.removed, err = s.store.Deleted(objects.MAC(id))
+			u, err = s.whyUnlisted(id)
 		}
 	}
 	if err != nil {
@@ -55,6 +73,8 @@ func (s *Snapshotter) View(ctx context.Context, id ID) (*View, error) {
 // error says of an error of reading what an unlisted snapshot has that it is gone, if it is.
 func (u unlisted) error(err error) error {
 	switch {
+	case u.told && isLost(err):
+		return fmt.Errorf("%w that is whole: %w: %w", ErrNoSnapshot, ErrLost, err)
 	case u.is && isLost(err):
 		return fmt.Errorf("%w any more: %w", ErrNoSnapshot, err)
 	case u.removed && errors.Is(err, ErrDamaged):

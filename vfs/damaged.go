@@ -62,7 +62,7 @@ func (d *damagedUploads) note(c *content, err error) error {
 		return nil
 	case isDamage(err):
 		why = ErrUploadDamaged
-	case errors.Is(err, snapshotter.ErrNoSnapshot) && !errors.Is(err, snapshotter.ErrDamaged): // what is damaged and was not removed can be repaired
+	case errors.Is(err, snapshotter.ErrNoSnapshot) && !errors.Is(err, snapshotter.ErrDamaged) && !errors.Is(err, snapshotter.ErrLost): // what was not removed can be repaired
 		why = ErrBaseGone
 	default:
 		return err

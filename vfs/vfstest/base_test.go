@@ -176,7 +176,7 @@ func (r *aheadRig) leavesLinkedOut() {
 
 // TestBaseDamaged spoils the header of a snapshot that a pending change takes bytes from: it is not gone, and the change is
 // not left out whatever the operator has said, but committed when the header is there again. Of a snapshot that was removed nothing
-// brings the header back: it is gone.
+// brings the header back: it is gone. One that is missing with its packfile, and was not removed, may come back likewise.
 func TestBaseDamaged(t *testing.T) {
 	t.Run("listed", func(t *testing.T) {
 		r := newAheadRig(t, storetest.Plaintext)
@@ -188,6 +188,22 @@ func TestBaseDamaged(t *testing.T) {
 			_, err := r.commit()
 			if !errors.Is(err, snapshotter.ErrDamaged) || errors.Is(err, vfs.ErrBaseGone) {
 				t.Fatalf("commit: %v, want %v and not %v", err, snapshotter.ErrDamaged, vfs.ErrBaseGone)
+			}
+		}
+		undo()
+		r.restart()
+		r.head()
+		r.expect(map[string][]byte{"/linked": data, "/f": []byte("new")})
+	})
+	t.Run("missing", func(t *testing.T) {
+		r := newAheadRig(t, storetest.Plaintext)
+		data := randomData(1, 1<<20)
+		undo := r.loseHeader(r.linkOld(data))
+		r.cfg.LeaveOutDamaged = true
+		r.restart()
+		for range 2 {
+			if _, err := r.commit(); !errors.Is(err, snapshotter.ErrLost) || errors.Is(err, vfs.ErrBaseGone) {
+				t.Fatalf("commit: %v, want %v and not %v", err, snapshotter.ErrLost, vfs.ErrBaseGone)
 			}
 		}
 		undo()
@@ -246,6 +262,18 @@ func (r *aheadRig) spoilHeader(id snapshotter.ID) (undo func()) {
 	return r.spoilBeside(id, func(blobs []byte, place store.Place) []byte { return blobs[place.Offset:][:place.Length] })
 }
 
+// loseHeader takes the packfile with the header of a snapshot out of the store, and its local copy, until undo is called.
+func (r *aheadRig) loseHeader(id snapshotter.ID) (undo func()) {
+	r.t.Helper()
+	undo = r.spoilBeside(id, func([]byte, store.Place) []byte { return nil })
+	for _, path := range r.filesWith(id) {
+		if err := os.Remove(path); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	return undo
+}
+
 // spoilRest makes unreadable what the packfile with the header of a snapshot has before that.
 func (r *aheadRig) spoilRest(id snapshotter.ID) {
 	r.t.Helper()
@@ -257,15 +285,11 @@ func (r *aheadRig) spoilRest(id snapshotter.ID) {
 func (r *aheadRig) spoilBeside(id snapshotter.ID, pick func(blobs []byte, place store.Place) []byte) (undo func()) {
 	r.t.Helper()
 	place := headerOf(r.t, r.store, id)
-	name := hex.EncodeToString(place.Packfile[:])
 	was := map[string][]byte{}
-	err := filepath.WalkDir(filepath.Dir(strings.TrimPrefix(r.store.Location(), "fs://")), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || d.Name() != name {
-			return err
-		}
+	for _, path := range r.filesWith(id) {
 		data, err := os.ReadFile(path)
 		if err != nil {
-			return err
+			r.t.Fatal(err)
 		}
 		was[path] = data
 		data = bytes.Clone(data)
@@ -273,10 +297,9 @@ func (r *aheadRig) spoilBeside(id snapshotter.ID, pick func(blobs []byte, place 
 		for i := range bad {
 			bad[i] ^= 0xff
 		}
-		return os.WriteFile(path, data, 0o600)
-	})
-	if err != nil || len(was) == 0 {
-		r.t.Fatalf("the header is in %d files, %v", len(was), err)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			r.t.Fatal(err)
+		}
 	}
 	return func() {
 		for path, data := range was {
@@ -285,6 +308,23 @@ func (r *aheadRig) spoilBeside(id snapshotter.ID, pick func(blobs []byte, place 
 			}
 		}
 	}
+}
+
+// filesWith are the packfile with the header of a snapshot and its local copy.
+func (r *aheadRig) filesWith(id snapshotter.ID) (paths []string) {
+	r.t.Helper()
+	place := headerOf(r.t, r.store, id)
+	name := hex.EncodeToString(place.Packfile[:])
+	err := filepath.WalkDir(filepath.Dir(strings.TrimPrefix(r.store.Location(), "fs://")), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && d.Name() == name {
+			paths = append(paths, path)
+		}
+		return err
+	})
+	if err != nil || len(paths) == 0 {
+		r.t.Fatalf("the header is in %d files, %v", len(paths), err)
+	}
+	return paths
 }
 
 // damageHead leaves a share with two snapshots, an upload that waits, and a rename of a file that only the head has, whose header is
