@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/PlakarKorp/kloset/caching"
 
@@ -132,7 +133,21 @@ func (c *cacheDir) sweep() error {
 
 func (c *cacheDir) close() error {
 	if c.temp {
-		return os.RemoveAll(c.path)
+		return removeTemp(c.path, os.RemoveAll)
 	}
 	return c.lock.Unlock()
+}
+
+// removeTries is how often a temporary directory is removed in which something is made meanwhile.
+const removeTries = 100
+
+// removeTemp removes a temporary directory with remove. What kloset has begun and was not waited for, as of a check that has failed, may
+// make a file there while it is emptied: it ends by itself.
+func removeTemp(path string, remove func(string) error) (err error) {
+	for range removeTries {
+		if err = remove(path); !errors.Is(err, syscall.ENOTEMPTY) {
+			return err
+		}
+	}
+	return err
 }
