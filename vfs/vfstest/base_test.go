@@ -178,39 +178,30 @@ func (r *aheadRig) leavesLinkedOut() {
 // not left out whatever the operator has said, but committed when the header is there again. Of a snapshot that was removed nothing
 // brings the header back: it is gone. One that is missing with its packfile, and was not removed, may come back likewise.
 func TestBaseDamaged(t *testing.T) {
-	t.Run("listed", func(t *testing.T) {
-		r := newAheadRig(t, storetest.Plaintext)
-		data := randomData(1, 1<<20)
-		undo := r.spoilHeader(r.linkOld(data))
-		r.cfg.LeaveOutDamaged = true
-		r.restart()
-		for range 2 {
-			_, err := r.commit()
-			if !errors.Is(err, snapshotter.ErrDamaged) || errors.Is(err, vfs.ErrBaseGone) {
-				t.Fatalf("commit: %v, want %v and not %v", err, snapshotter.ErrDamaged, vfs.ErrBaseGone)
+	for name, tt := range map[string]struct {
+		spoil func(*aheadRig, snapshotter.ID) (undo func())
+		want  error
+	}{
+		"listed":  {(*aheadRig).spoilHeader, snapshotter.ErrDamaged},
+		"missing": {(*aheadRig).loseHeader, snapshotter.ErrLost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newAheadRig(t, storetest.Plaintext)
+			data := randomData(1, 1<<20)
+			undo := tt.spoil(r, r.linkOld(data))
+			r.cfg.LeaveOutDamaged = true
+			r.restart()
+			for range 2 {
+				if _, err := r.commit(); !errors.Is(err, tt.want) || errors.Is(err, vfs.ErrBaseGone) {
+					t.Fatalf("commit: %v, want %v and not %v", err, tt.want, vfs.ErrBaseGone)
+				}
 			}
-		}
-		undo()
-		r.restart()
-		r.head()
-		r.expect(map[string][]byte{"/linked": data, "/f": []byte("new")})
-	})
-	t.Run("missing", func(t *testing.T) {
-		r := newAheadRig(t, storetest.Plaintext)
-		data := randomData(1, 1<<20)
-		undo := r.loseHeader(r.linkOld(data))
-		r.cfg.LeaveOutDamaged = true
-		r.restart()
-		for range 2 {
-			if _, err := r.commit(); !errors.Is(err, snapshotter.ErrLost) || errors.Is(err, vfs.ErrBaseGone) {
-				t.Fatalf("commit: %v, want %v and not %v", err, snapshotter.ErrLost, vfs.ErrBaseGone)
-			}
-		}
-		undo()
-		r.restart()
-		r.head()
-		r.expect(map[string][]byte{"/linked": data, "/f": []byte("new")})
-	})
+			undo()
+			r.restart()
+			r.head()
+			r.expect(map[string][]byte{"/linked": data, "/f": []byte("new")})
+		})
+	}
 	t.Run("removed, and only its chunks are", func(t *testing.T) {
 		r := newAheadRig(t, storetest.Plaintext)
 		r.close(r.upload("/f", []byte("new")))
