@@ -244,13 +244,18 @@ func (c *committer) tell(err error) {
 
 // commitAll commits the sets that are sealed after sealing the current one. It stops at
 // the first failure. Sets that are sealed meanwhile are taken along unless somebody waits.
+// A head that is to be looked for is, without any set, too: that nothing was tried is no success.
 func (c *committer) commitAll(ctx context.Context, reason string) error {
 	if reason != "" {
 		if err := c.seal(ctx, reason); err != nil {
 			return err
 		}
 	}
-	owed := c.state().sealed
+	st := c.state()
+	owed := st.sealed
+	if st.headless {
+		owed = max(owed, 1)
+	}
 	for done := 0; ; done++ {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -430,3 +430,29 @@ func TestCommitterLooksForHead(t *testing.T) {
 		want(t, "waits", f.state().headless, false)
 	})
 }
+
+// Whoever waits for the committer does not keep it from looking for the head: an attempt that tried nothing would pass for one that
+// worked, and end the pauses between failures.
+func TestCommitterLooksForHeadFirst(t *testing.T) {
+	commits(t, ShareConfig{When: WhenManual}, func(t *testing.T, f *fakeShare, c *committer) {
+		f.setFail(snapshotter.ErrUnavailable)
+		tries := func() int {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return len(f.attempts)
+		}
+		next := commitCall{done: make(chan error, 1), run: func(context.Context) error {
+			want(t, "attempts before the next call", tries(), 1)
+			return nil
+		}}
+		wantNil(t, "between", c.between(t.Context(), func(context.Context) error {
+			f.edit(func(st *policyState) { st.headless = true })
+			return c.enqueue(func() { c.calls = append(c.calls, next) })
+		}))
+		wantNil(t, "next", <-next.done)
+		synctest.Wait()
+		if strings.Contains(f.log.String(), "commits work again") {
+			t.Errorf("nothing works, and the log says otherwise:\n%s", f.log.String())
+		}
+	})
+}
