@@ -50,7 +50,7 @@ type committer struct {
 	calls   []commitCall
 	closed  bool
 
-	// The rest belongs to run's goroutine.
+	// The rest belongs to run's goroutine once that runs.
 	failures int         // in a row
 	retryAt  time.Time   // when to try again after a failure, zero when there was none
 	spent    policyState // a state in which a commit changed nothing: not to be tried again
@@ -68,14 +68,19 @@ type commitCall struct {
 	done chan error // capacity 1
 }
 
-// newCommitter returns a committer that does nothing until run is called.
+// newCommitter returns a committer that does nothing until run is called. Sets that are
+// sealed by now are of an earlier process: run begins with them.
 func newCommitter(c committerConfig) *committer {
-	return &committer{
+	com := &committer{
 		committerConfig: c,
 		cfg:             c.share.withDefaults(),
 		wake:            make(chan struct{}, 1),
 		ended:           make(chan struct{}),
 	}
+	if c.state().sealed > 0 {
+		com.retryAt = time.Now() // the commit of one may have failed then
+	}
+	return com
 }
 
 // reload takes over new settings; a decision under way still uses the old ones.
@@ -142,10 +147,6 @@ func (c *committer) pulse() {
 // called once.
 func (c *committer) run(ctx context.Context) {
 	defer c.end()
-	if c.state().sealed > 0 {
-		// A set that was sealed before the start: its commit may have failed then.
-		c.retryAt = time.Now()
-	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {

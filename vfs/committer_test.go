@@ -129,19 +129,24 @@ func (f *fakeShare) made() []string {
 // commits runs test in a bubble beside a committer of cfg, and waits for its end.
 func commits(t *testing.T, cfg ShareConfig, test func(t *testing.T, f *fakeShare, c *committer)) {
 	t.Helper()
-	commitsFrom(t, cfg, func(*fakeShare) {}, test)
+	commitsFrom(t, cfg, nothing, nothing, test)
 }
 
-func commitsFrom(t *testing.T, cfg ShareConfig, prepare func(*fakeShare), test func(t *testing.T, f *fakeShare, c *committer)) {
+func nothing(*fakeShare) {}
+
+// commitsFrom is commits of a share that something has happened to before the committer was made, and then
+// before its goroutine began to run.
+func commitsFrom(t *testing.T, cfg ShareConfig, before, then func(*fakeShare), test func(t *testing.T, f *fakeShare, c *committer)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeShare{notify: make(chan struct{}, 1)}
-		prepare(f)
+		before(f)
 		cfg.Name = "main"
 		c := newCommitter(committerConfig{
 			share: cfg, logger: slog.New(slog.NewTextHandler(&f.log, nil)),
 			state: f.state, notify: f.notify, seal: f.seal, commitNext: f.commitNext,
 		})
+		then(f)
 		ctx, cancel := context.WithCancel(t.Context())
 		go c.run(ctx)
 		synctest.Wait()
@@ -384,8 +389,16 @@ func TestCommitterSealedSets(t *testing.T) {
 		})
 	})
 	t.Run("of an earlier process at once", func(t *testing.T) {
-		commitsFrom(t, ShareConfig{When: WhenManual}, func(f *fakeShare) { sealAll(f, 2) }, func(t *testing.T, f *fakeShare, c *committer) {
+		two := func(f *fakeShare) { sealAll(f, 2) }
+		commitsFrom(t, ShareConfig{When: WhenManual}, two, nothing, func(t *testing.T, f *fakeShare, c *committer) {
 			wantMade(t, f, "seal:1", "seal:1")
+		})
+	})
+	t.Run("of the first moments are none of an earlier process", func(t *testing.T) {
+		two := func(f *fakeShare) { sealAll(f, 2) }
+		commitsFrom(t, ShareConfig{When: WhenManual}, nothing, two, func(t *testing.T, f *fakeShare, c *committer) {
+			time.Sleep(time.Hour)
+			wantMade(t, f)
 		})
 	})
 	t.Run("many, whatever the policy", func(t *testing.T) {
@@ -417,7 +430,7 @@ func TestCommitterDoesNotSpin(t *testing.T) {
 func TestCommitterLooksForHead(t *testing.T) {
 	commitsFrom(t, ShareConfig{When: WhenManual}, func(f *fakeShare) {
 		f.st.headless, f.fail = true, snapshotter.ErrUnavailable
-	}, func(t *testing.T, f *fakeShare, c *committer) {
+	}, nothing, func(t *testing.T, f *fakeShare, c *committer) {
 		time.Sleep(10 * time.Minute)
 		f.mu.Lock()
 		n := len(f.attempts)
