@@ -151,6 +151,15 @@ func maintainOpened(ctx context.Context, cfg *config.Config, named *config.Store
 	return rep, err
 }
 
+// cacheOf returns the cache directory of who has its own at dir, or another one beside it for who only looks at the store: that
+// notes as lost there what whoever writes would put back, or tell others of.
+func cacheOf(dir string, look bool) string {
+	if look {
+		return dir + "-read"
+	}
+	return dir
+}
+
 // withOpened opens a store, beside whatever else uses it: for writing, unless dry, when nothing in it is changed.
 func withOpened(ctx context.Context, cfg *config.Config, named *config.Store, cache string, dry bool, log *slog.Logger, do func(*snapshotter.Snapshotter) error) (err error) {
 	point, err := failpoint()
@@ -158,7 +167,7 @@ func withOpened(ctx context.Context, cfg *config.Config, named *config.Store, ca
 		return err
 	}
 	sc := cfg.StoreConfigOf(named, log, false)
-	sc.CacheDir, sc.NoSweep = cache, dry
+	sc.CacheDir, sc.NoSweep = cacheOf(cache, dry), dry
 	st, err := store.Open(ctx, sc)
 	if err != nil {
 		return err

@@ -198,11 +198,12 @@ func scrubAlone(ctx context.Context, cfg *config.Config, named *config.Store, sc
 		return rep, err
 	}
 	defer func() { err = errors.Join(err, end()) }()
+	look := !sc.Repair && len(sc.GiveUp) == 0
 	opened := cfg.StoreConfigOf(named, log, false)
 	opened.Tolerant, opened.NoSweep = true, !sc.Repair
 	if !sc.Repair {
 		// The gateway, or a sync, that may be started meanwhile has its own; but in that are its copies of metadata.
-		opened.CacheDir = filepath.Join(sc.Dir, "cache")
+		opened.CacheDir = cacheOf(filepath.Join(sc.Dir, "cache"), look)
 	}
 	st, err := store.Open(ctx, opened)
 	if err != nil {
@@ -210,7 +211,7 @@ func scrubAlone(ctx context.Context, cfg *config.Config, named *config.Store, sc
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 	defer st.LeaveWhen(ctx, store.LeavePatience)()
-	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: log, Failpoint: point, Tolerant: true, ReadOnly: !sc.Repair && len(sc.GiveUp) == 0})
+	snaps, err := snapshotter.New(ctx, snapshotter.Config{Store: st, Logger: log, Failpoint: point, Tolerant: true, ReadOnly: look})
 	if err != nil {
 		return rep, err
 	}

@@ -123,7 +123,7 @@ func (s *syncRun) open(ctx context.Context, named *config.Store, create bool, us
 	}
 	sc := s.cfg.StoreConfigOf(named, s.log, create)
 	// The gateway has a cache of its own store.
-	sc.CacheDir, sc.CheapKDF = filepath.Join(s.cfg.DataDir, "stores", named.Name, "cache"), s.cheapKDF
+	sc.CacheDir, sc.CheapKDF = cacheOf(filepath.Join(s.cfg.DataDir, "stores", named.Name, "cache"), !create), s.cheapKDF
 	sc.NoSweep = !create
 	st, err := store.Open(ctx, sc)
 	if err != nil {
