@@ -8,7 +8,6 @@ import (
 	"iter"
 	"log/slog"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/snapgate/gateway/internal/disk"
@@ -385,7 +384,7 @@ func (r *run) patient(ctx context.Context, op func() error) error {
 		err := op()
 		limit := time.Duration(0)
 		switch {
-		case errors.Is(err, syscall.ENOSPC):
+		case disk.IsFull(err):
 		case errors.Is(err, snapshotter.ErrBusy):
 			limit = busyPatience
 		case errors.Is(err, snapshotter.ErrUnavailable):

@@ -38,15 +38,15 @@ func TestRunFullDisk(t *testing.T) {
 	r.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
 	disk.Fail(func(op storetest.Op, path string) error {
 		if op == storetest.OpWrite && strings.Contains(path, "/packfiles/") {
-			return syscall.ENOSPC
+			return syscall.EDQUOT // which says the same
 		}
 		return nil
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), awayPatience/4) // others use the machine
 	defer cancel()
 	r.cfg.Report = &Report{}
-	if _, err := Run(ctx, f, r.cfg); !errors.Is(err, syscall.ENOSPC) || ctx.Err() != nil {
-		t.Errorf("got %v, %v, want %v at once", err, ctx.Err(), syscall.ENOSPC)
+	if _, err := Run(ctx, f, r.cfg); !errors.Is(err, syscall.EDQUOT) || ctx.Err() != nil {
+		t.Errorf("got %v, %v, want %v at once", err, ctx.Err(), syscall.EDQUOT)
 	}
 	if strings.Contains(log.String(), "level=WARN") {
 		t.Errorf("it warns:\n%s", &log)

@@ -7,9 +7,9 @@ import (
 	"iter"
 	"maps"
 	"slices"
-	"syscall"
 	"time"
 
+	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/vfs/internal/journal"
 )
@@ -362,7 +362,7 @@ func (s *share) noteCommit(done committedRecord) (full bool) {
 	if err != nil {
 		s.seq.lost = append(append(s.seq.lost, s.seq.unsynced...), note)
 		s.seq.unsynced = nil
-		return errors.Is(err, syscall.ENOSPC)
+		return disk.IsFull(err)
 	}
 	s.seq.unsynced, s.seq.lost = nil, nil
 	s.removeFreed()

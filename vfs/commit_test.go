@@ -35,8 +35,12 @@ func TestRestoredFromRemovedSnapshot(t *testing.T) {
 
 // The disk is full, and nothing has noted that a set is committed: its spool files go if the header of a snapshot says so.
 func TestNoteCommitOnFullDisk(t *testing.T) {
-	for _, made := range []bool{false, true} {
-		t.Run(fmt.Sprintf("snapshot %v", made), func(t *testing.T) {
+	for _, tt := range []struct {
+		made bool
+		full error
+	}{{false, syscall.ENOSPC}, {true, syscall.ENOSPC}, {true, syscall.EDQUOT}} {
+		made := tt.made
+		t.Run(fmt.Sprintf("snapshot %v, %v", made, tt.full), func(t *testing.T) {
 			dir, repo, faulty := t.TempDir(), newMemRepository(), disktest.NewFaulty(disk.OS{})
 			sys := openTestSystem(t, dir, repo, func(c *Config) { c.Disk, c.Shares[0].Versions = faulty, VersionsLast })
 			s := testShare(t, sys)
@@ -51,7 +55,7 @@ func TestNoteCommitOnFullDisk(t *testing.T) {
 			mustDo(t, s, spooled)
 			mustDo(t, s, &op{kind: opRemove, name: Name{"/g"}})
 			wantNil(t, "seal", s.seal(t.Context(), "test"))
-			faulty.Add(disktest.Fault{Ops: disktest.OpWrite | disktest.OpCreate, Path: "*.wal*", Err: syscall.ENOSPC})
+			faulty.Add(disktest.Fault{Ops: disktest.OpWrite | disktest.OpCreate, Path: "*.wal*", Err: tt.full})
 			wantNil(t, "between", s.committer.between(t.Context(), func(ctx context.Context) error {
 				_, err := s.commitNext(ctx)
 				return err

@@ -8,9 +8,9 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
+	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/vfs/internal/journal"
 	"github.com/snapgate/gateway/vfs/internal/spool"
 )
@@ -249,7 +249,7 @@ func (s *share) noteOnFullDisk() {
 			s.seq.lost = nil
 			s.removeFreed()
 			return
-		case len(s.seq.free) == 0 || !errors.Is(err, syscall.ENOSPC):
+		case len(s.seq.free) == 0 || !disk.IsFull(err):
 			return // it is tried again with the next batch
 		}
 		id := s.seq.free[0]

@@ -139,49 +139,53 @@ func (d freeingDisk) Remove(path string) error {
 // A start finds a snapshot that is not noted, on a full disk: spool files of what that has go, the largest first, until there is room for the note,
 // and uploads are taken again.
 func TestStartOnFullDiskAfterUnnotedCommit(t *testing.T) {
-	dir, repo, faulty := t.TempDir(), newMemRepository(), disktest.NewFaulty(disk.OS{})
-	sys := openTestSystem(t, dir, repo)
-	s := testShare(t, sys)
-	all := map[string]string{}
-	sizes := map[string]int{}
-	for i, size := range []int{2000, 4000, 1000, 3000} {
-		name := fmt.Sprint("/", i)
-		all[name] = strings.Repeat("x", size)
-		o := put(t, s, name, all[name])
-		mustDo(t, s, o)
-		sizes[fmt.Sprintf("%016x.spool", o.content.spool)] = size
-	}
-	died := errors.New("the process died here")
-	repo.FailAfterCommit(died)
-	if _, err := sys.Commit(t.Context(), "s"); !errors.Is(err, died) {
-		t.Fatalf("commit: got %v, want %v", err, died)
-	}
-	repo.FailAfterCommit(nil)
-	crash(t, sys)
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
+		t.Run(full.Error(), func(t *testing.T) {
+			dir, repo, faulty := t.TempDir(), newMemRepository(), disktest.NewFaulty(disk.OS{})
+			sys := openTestSystem(t, dir, repo)
+			s := testShare(t, sys)
+			all := map[string]string{}
+			sizes := map[string]int{}
+			for i, size := range []int{2000, 4000, 1000, 3000} {
+				name := fmt.Sprint("/", i)
+				all[name] = strings.Repeat("x", size)
+				o := put(t, s, name, all[name])
+				mustDo(t, s, o)
+				sizes[fmt.Sprintf("%016x.spool", o.content.spool)] = size
+			}
+			died := errors.New("the process died here")
+			repo.FailAfterCommit(died)
+			if _, err := sys.Commit(t.Context(), "s"); !errors.Is(err, died) {
+				t.Fatalf("commit: got %v, want %v", err, died)
+			}
+			repo.FailAfterCommit(nil)
+			crash(t, sys)
 
-	noSpace := faulty.Add(disktest.Fault{Ops: disktest.OpWrite | disktest.OpCreate, Path: "*.wal*", Err: syscall.ENOSPC})
-	var removed []int
-	room := false
-	freed := func(path string) {
-		if !room {
-			removed = append(removed, sizes[filepath.Base(path)])
-		}
-		if len(removed) == 2 {
-			room = true
-			noSpace()
-		}
-	}
-	sys = openTestSystem(t, dir, repo, func(c *Config) { c.Disk = freeingDisk{faulty, freed} })
-	want(t, "removed until there is room", removed, []int{4000, 3000})
-	s = testShare(t, sys)
-	want(t, "bytes in the spool", s.spool.Bytes(), 0)
-	all["/h"] = "new"
-	mustDo(t, s, put(t, s, "/h", all["/h"]))
-	crash(t, sys)
+			noSpace := faulty.Add(disktest.Fault{Ops: disktest.OpWrite | disktest.OpCreate, Path: "*.wal*", Err: full})
+			var removed []int
+			room := false
+			freed := func(path string) {
+				if !room {
+					removed = append(removed, sizes[filepath.Base(path)])
+				}
+				if len(removed) == 2 {
+					room = true
+					noSpace()
+				}
+			}
+			sys = openTestSystem(t, dir, repo, func(c *Config) { c.Disk = freeingDisk{faulty, freed} })
+			want(t, "removed until there is room", removed, []int{4000, 3000})
+			s = testShare(t, sys)
+			want(t, "bytes in the spool", s.spool.Bytes(), 0)
+			all["/h"] = "new"
+			mustDo(t, s, put(t, s, "/h", all["/h"]))
+			crash(t, sys)
 
-	repo.FailIndex(snapshotter.ErrUnavailable)
-	sys = openTestSystem(t, dir, repo)
-	defer func() { closeSystem(t, sys) }()
-	repo.FailIndex(nil)
-	want(t, "next snapshot", viewContents(t, repo, commitShare(t, testShare(t, sys))), all)
+			repo.FailIndex(snapshotter.ErrUnavailable)
+			sys = openTestSystem(t, dir, repo)
+			defer func() { closeSystem(t, sys) }()
+			repo.FailIndex(nil)
+			want(t, "next snapshot", viewContents(t, repo, commitShare(t, testShare(t, sys))), all)
+		})
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/snapshotter"
 )
 
@@ -272,7 +273,7 @@ func errorKind(err error) Kind {
 		return e.Kind
 	case errors.Is(err, snapshotter.ErrUnavailable), errors.Is(err, snapshotter.ErrBusy), errors.Is(err, snapshotter.ErrNoSnapshot):
 		return KindUnavailable
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case disk.IsFull(err):
 		return KindNoSpace
 	case errors.Is(err, context.DeadlineExceeded):
 		return KindTimeout

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
@@ -133,7 +132,7 @@ func (b *bounded) diskFull(text string) error {
 // between two looks, and have room again when what could not be written is gone.
 func (b *bounded) ranOut(err error) error {
 	var at *fs.PathError
-	if b.path == "" || !errors.Is(err, syscall.ENOSPC) || !errors.As(err, &at) || !strings.HasPrefix(at.Path, b.path+string(filepath.Separator)) {
+	if b.path == "" || !disk.IsFull(err) || !errors.As(err, &at) || !strings.HasPrefix(at.Path, b.path+string(filepath.Separator)) {
 		return err
 	}
 	return b.diskFull("its disk has no room left")

@@ -137,6 +137,7 @@ func hintFor(err error) string {
 		{store.ErrRefused, "are store.access_key and its secret right, and may they list, read, write and delete in the bucket? on an SFTP server: does store.location's directory belong to the account?"},
 		{store.ErrServer, "is the server of store.location up, and can it be reached from here? in S3 see store.use_tls, ca_file and region, too"},
 		{syscall.ENOSPC, "the disk is full: make room"},
+		{syscall.EDQUOT, "a quota of the file system is used up, of its user, directory or dataset: make room, or have it raised"},
 		{syscall.EROFS, "the file system is read-only: mount it for writing, or change data_dir or store.location"},
 		{fs.ErrPermission, "run the gateway as the user that owns this file, or give the file to that user"},
 		{config.ErrPassphrase, "see store.passphrase_file, passphrase_env and passphrase_command in the configuration"},

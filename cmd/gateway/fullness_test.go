@@ -239,6 +239,7 @@ func TestFullStoreEndsWhatWrites(t *testing.T) {
 			{"that becomes full", context.Canceled, errStoreFull, 500},
 			{"that becomes full at the end", nil, nil, 500},
 			{"whose disk is full before it is looked at", fmt.Errorf("pull: %w", &fs.PathError{Op: "write", Path: "/srv/store/packfiles/ab/x", Err: syscall.ENOSPC}), errStoreFull, 0},
+			{"whose quota is used up", &fs.PathError{Op: "write", Path: "/srv/store/packfiles/ab/x", Err: syscall.EDQUOT}, errStoreFull, 0},
 			{"that has room, and another disk is full", elsewhere, elsewhere, 0},
 		} {
 			began := time.Now()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"syscall"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/internal/disk"
@@ -71,7 +70,7 @@ func worthRetrying(err error) bool {
 		return false
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrServer), errors.Is(err, store.ErrLocked),
 		errors.Is(err, errStoreFull), errors.Is(err, pull.ErrRunning), errors.Is(err, disk.ErrLocked),
-		errors.Is(err, snapshotter.ErrNoSnapshot), errors.Is(err, syscall.ENOSPC):
+		errors.Is(err, snapshotter.ErrNoSnapshot), disk.IsFull(err):
 		return true
 	case errors.As(err, &ssh):
 		switch ssh.Kind {

@@ -39,6 +39,7 @@ func TestWorthRetrying(t *testing.T) {
 		"base was removed":       {snapshotter.ErrNoSnapshot, true},
 		"another run":            {pull.ErrRunning, true},
 		"disk full":              {fmt.Errorf("write: %w", syscall.ENOSPC), true},
+		"quota used up":          {fmt.Errorf("write: %w", syscall.EDQUOT), true},
 		"store's server away":    {fmt.Errorf("list: %w", store.ErrServer), true},
 		"store lets nobody in":   {fmt.Errorf("%w: %w", store.ErrUnavailable, store.ErrLogin), false},
 		"wrong passphrase":       {store.ErrWrongPassphrase, false},

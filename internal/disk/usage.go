@@ -1,6 +1,9 @@
 package disk
 
-import "errors"
+import (
+	"errors"
+	"syscall"
+)
 
 // Space describes the file system that holds a path, in bytes and files.
 type Space struct {
@@ -15,3 +18,9 @@ type Space struct {
 
 // ErrUnsupported is what Usage returns where the system does not tell.
 var ErrUnsupported = errors.ErrUnsupported
+
+// IsFull reports whether err says that there is no room for more: the file system is full, or a quota is used up, of a user, a
+// directory or a dataset (EDQUOT). Removing files makes room in either.
+func IsFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
