@@ -43,8 +43,13 @@ func (s *share) behead(h *headless) {
 // loseHead has the committer look for the head, which its stand-in did not find: without pending changes no commit would ever
 // notice that it was removed, and without it no change can be made. A stand-in may outlive that id's time as the head.
 func (s *share) loseHead(id snapshotter.ID) {
-	if s.head().id == id {
-		s.headLost.Store(true)
+	s.mu.Lock()
+	lost := s.ledger.last.id == id
+	if lost {
+		s.headLost.Store(true) // with mu held: another head cannot take its place in between, of which it would not be true
+	}
+	s.mu.Unlock()
+	if lost {
 		s.pulse()
 	}
 }

@@ -197,6 +197,22 @@ func TestUnreadHeadRemoved(t *testing.T) {
 	}
 }
 
+// A share without any snapshot has no head that could be lost: what a stand-in says of an older one is settled by one attempt, and not
+// tried for ever.
+func TestNoHeadIsLost(t *testing.T) {
+	sys := openTestSystem(t, t.TempDir(), newMemRepository())
+	defer closeSystem(t, sys)
+	s := testShare(t, sys)
+	s.loseHead(snapshotter.ID{1})
+	want(t, "an older head is lost", s.policyState().headless, false)
+	wantNil(t, "between", s.committer.between(t.Context(), func(ctx context.Context) error {
+		s.headLost.Store(true)
+		err := s.committer.attempt(ctx, "")
+		want(t, "no head is lost after an attempt", s.policyState().headless, false)
+		return err
+	}))
+}
+
 // A share whose head was made anew while it waited for it goes on at once.
 func TestReopenUnreadHead(t *testing.T) {
 	dir, repo := t.TempDir(), newMemRepository()

@@ -202,10 +202,10 @@ func (s *share) rebaseAll(r *rebase, head snapshotter.ID) error {
 	for _, set := range s.ledger.sealed {
 		set.tree, set.leftOut = r.sealed[set], 0 // what was left out shows again
 	}
+	s.headLost.Store(false) // see loseHead
 	s.mu.Unlock()
 	s.live.Store(r.tree)
 	s.headless.Store(nil)
-	s.headLost.Store(false)
 	return nil
 }
 
@@ -228,7 +228,8 @@ func (s *System) Reopen(ctx context.Context, ids []snapshotter.ID) error {
 // Called by the committer only.
 func (s *share) reopenHead(ctx context.Context) error {
 	head := s.head().id
-	if head.IsZero() {
+	if head.IsZero() { // of which nothing can be lost
+		s.headLost.Store(false)
 		return nil
 	}
 	r := &rebase{now: time.Now().UTC()}
