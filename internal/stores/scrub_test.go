@@ -105,7 +105,7 @@ func (r *rig) list(kind string) []string {
 	r.t.Helper()
 	list, err := filepath.Glob(filepath.Join(r.dir, kind, "*", "*"))
 	r.must(err)
-	return list
+	return slices.DeleteFunc(list, func(path string) bool { return strings.HasPrefix(filepath.Base(path), "tmp.") })
 }
 
 // stored is list for what must be there.

@@ -58,6 +58,51 @@ func TestS3WithoutEnd(t *testing.T) {
 	}
 }
 
+// TestS3BucketMadeMeanwhile: who makes a bucket is not the only one who does, or was not told that it has.
+func TestS3BucketMadeMeanwhile(t *testing.T) {
+	for name, tt := range map[string]struct {
+		codes []string // that making it is answered with, one after the other
+		lists string   // what is in it
+		want  error
+		says  string
+	}{
+		"made":                       {},
+		"by us":                      {codes: []string{"BucketAlreadyOwnedByYou"}},
+		"by us, and has a store":     {codes: []string{"BucketAlreadyOwnedByYou"}, lists: "packfiles/ab/x", want: backend.ErrOrphaned},
+		"by us, and has other files": {codes: []string{"BucketAlreadyOwnedByYou"}, lists: "something", says: "something"},
+		"is being made":              {codes: []string{"OperationAborted", "BucketAlreadyOwnedByYou"}},
+		"by others":                  {codes: []string{"BucketAlreadyExists"}, says: "BucketAlreadyExists"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var made atomic.Int32
+			b := strangeS3(t, func(w http.ResponseWriter, r *http.Request) {
+				switch n := int(made.Load()); {
+				case r.Method == http.MethodHead:
+					w.WriteHeader(http.StatusNotFound)
+				case r.Method == http.MethodPut && n < len(tt.codes):
+					made.Add(1)
+					w.WriteHeader(http.StatusConflict)
+					_, _ = fmt.Fprintf(w, "<Error><Code>%s</Code></Error>", tt.codes[n])
+				case r.Method == http.MethodGet:
+					list := "<ListBucketResult>"
+					if tt.lists != "" {
+						list += "<Contents><Key>" + tt.lists + "</Key></Contents>"
+					}
+					_, _ = io.WriteString(w, list+"</ListBucketResult>")
+				}
+			})
+			err := b.Create(t.Context())
+			switch {
+			case tt.want == nil && tt.says == "" && err != nil, tt.want != nil && !errors.Is(err, tt.want), tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)):
+				t.Errorf("got %v, want %v %s", err, tt.want, tt.says)
+			}
+			if n := int(made.Load()); n != len(tt.codes) {
+				t.Errorf("%d refusals, want %d", n, len(tt.codes))
+			}
+		})
+	}
+}
+
 // TestS3Ranges has servers send other bytes than those that they were asked for: they are not taken for these.
 func TestS3Ranges(t *testing.T) {
 	const data = "0123456789"

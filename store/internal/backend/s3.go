@@ -340,8 +340,14 @@ func (s *S3) Create(ctx context.Context) error {
 		return s.s3Error(ctx, "look for bucket", s.cfg.Bucket, err)
 	}
 	if !exists {
-		err := s.core.MakeBucket(ctx, s.cfg.Bucket, minio.MakeBucketOptions{Region: s.cfg.Region})
-		return s.s3Error(ctx, "make bucket", s.cfg.Bucket, err)
+		_, err := s.again(ctx, func() error {
+			return s.s3Error(ctx, "make bucket", s.cfg.Bucket, s.once.MakeBucket(ctx, s.cfg.Bucket, minio.MakeBucketOptions{Region: s.cfg.Region}))
+		})
+		// Made meanwhile, by another gateway, or by an attempt whose answer was lost.
+		var answer *S3Error
+		if err != nil && !(errors.As(err, &answer) && answer.Code == minio.BucketAlreadyOwnedByYou) {
+			return err
+		}
 	}
 	return s.List(ctx, "", func(name string) error {
 		switch dir, _, _ := strings.Cut(name, "/"); dir {

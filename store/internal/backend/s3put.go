@@ -80,8 +80,9 @@ func (s *S3) again(ctx context.Context, request func() error) (repeated bool, er
 // mayPass reports whether another attempt may succeed.
 func mayPass(err error) bool {
 	var answer *S3Error
-	if errors.As(err, &answer) && slices.Contains([]string{"RequestTimeout", "BadDigest", "IncompleteBody"}, answer.Code) {
-		return true // what was sent did not arrive
+	// What was sent did not arrive, or somebody else changes the same at the moment.
+	if errors.As(err, &answer) && slices.Contains([]string{"RequestTimeout", "BadDigest", "IncompleteBody", "OperationAborted"}, answer.Code) {
+		return true
 	}
 	return unreachable(err)
 }
