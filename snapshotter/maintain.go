@@ -98,7 +98,7 @@ type MaintainReport struct {
 	Young         MaintainCount // of no use, and not for long enough to be marked
 	Marked        MaintainCount // by this run
 	Orphans       int           // of those marked: no state tells of them
-	Spared        MaintainCount // no state tells of them, and they are left alone as states are missing that may have
+	Spared        MaintainCount // of no use, and left alone as states are missing: their snapshots may need them
 	Grace         MaintainCount // marked, and not for long enough to be removed; with Marked
 	Until         time.Time     // when the next of those may be removed; zero for none
 	Removed       MaintainCount
@@ -116,8 +116,8 @@ type MaintainReport struct {
 // Reading what the snapshots need takes no lock. The store is locked for a moment at a time, to
 // mark and to remove; before that, under the lock, everything is looked at that has come since.
 //
-// While states are known to be missing, by the index, by earlier runs or by a scrub (see Distrust), packfiles that no state tells of are left
-// alone: they may be those of snapshots that a missing state told of.
+// While states are known to be missing, by the index, by earlier runs or by a scrub (see Distrust), nothing is marked, and nothing that is
+// marked is removed: snapshots that a missing state told of may need what others tell of, too.
 //
 // Errors: ErrMaintaining, ErrDoubt (with ErrForgotten, see Distrust), ErrUnavailable; ErrBusy when others have had the store for all
 // of Patience. What was done until then is done.
@@ -264,7 +264,7 @@ func (r *maintenance) tell(v *survey) {
 		rep.Until = v.until
 	}
 	if n := v.spared.Packfiles; n > 0 {
-		r.s.log.Warn("packfiles that no state tells of are left alone: states are missing from the store", "packfiles", n, "bytes", v.spared.Bytes)
+		r.s.log.Warn("packfiles of no use are left alone: states are missing from the store, and their snapshots may need them", "packfiles", n, "bytes", v.spared.Bytes)
 	}
 }
 

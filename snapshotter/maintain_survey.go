@@ -52,7 +52,7 @@ type survey struct {
 	orphans  int           // of colour
 	stranded []store.Place // blobs that snapshots need and only marked packfiles have
 	lost     int
-	missing  int // states, or snapshots that such told of, that are known to be missing: who has the orphans is not known
+	missing  int // states, or snapshots that such told of, that are known to be missing: what these need is not known
 
 	total, used, young, grace, kept, spared MaintainCount
 	usedBytes                               int64
@@ -380,12 +380,12 @@ func (r *maintenance) choose(ctx context.Context, v *survey) error {
 		case p.lost || !p.listed: // it may come back
 		case p.needed > 0 || p.strange:
 			v.used.add(size)
-		case p.added.IsZero() && v.missing > 0:
+		case p.added.After(cutoff):
+			v.young.add(size)
+		case v.missing > 0: // whoever tells of it, a snapshot that is missing may need it
 			v.spared.add(size)
 		case p.added.IsZero():
 			orphans = append(orphans, mac)
-		case p.added.After(cutoff):
-			v.young.add(size)
 		default:
 			v.colour = append(v.colour, mac)
 		}
@@ -420,7 +420,7 @@ func (r *maintenance) chooseMarked(v *survey, mac objects.MAC, p *packUse, cutof
 	switch {
 	case p.alone > 0 || p.strange:
 		v.kept.add(v.sizes[mac])
-	case v.missing > 0 && p.added.IsZero() && !p.lost:
+	case v.missing > 0:
 		v.spared.add(v.sizes[mac])
 	case p.marked.After(cutoff):
 		v.grace.add(v.sizes[mac])

@@ -875,6 +875,99 @@ func TestMaintainSparesLostSnapshots(t *testing.T) {
 	})
 }
 
+// stateOf is the file of the state that tells of a snapshot.
+func (k *scrubRig) stateOf(id snapshotter.ID) string {
+	k.t.Helper()
+	for _, name := range k.files("states") {
+		facts, err := k.store.ReadState(k.t.Context(), packfileAt(k.t, name))
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		if slices.Contains(facts.Snapshots, objects.MAC(id)) {
+			return name
+		}
+	}
+	k.t.Fatalf("no state tells of snapshot %s", id)
+	return ""
+}
+
+// TestMaintainSparesToldContents: the state vanishes that tells of a snapshot, and others that tell of what it has are there: that of another
+// snapshot, which was removed, or earlier ones of the same commit. Nothing of it is removed.
+func TestMaintainSparesToldContents(t *testing.T) {
+	big := tree{"/": dir(0), "/big": file(1, noise(9, 2<<20))}
+	ofAnother := func(k *scrubRig, m *keeper) (snapshotter.ID, tree) {
+		first := k.commit(snapshotter.ID{}, big.all()...)
+		want := maps.Clone(big)
+		want["/x"] = file(2, "x")
+		id := k.commit(first, put("/x", want["/x"]))
+		m.drop(first)
+		return id, want
+	}
+	ofLarge := func(k *scrubRig, _ *keeper) (snapshotter.ID, tree) {
+		snapshotter.SetRotateBlobs(k.Snapshotter, 50, 8<<10)
+		before, want := len(k.files("states")), manyFiles(80)
+		id := k.commit(snapshotter.ID{}, want.all()...)
+		if n := len(k.files("states")) - before; n < 3 {
+			k.t.Fatalf("the commit has written %d states, want several", n)
+		}
+		return id, want
+	}
+	for _, tt := range []struct {
+		name   string
+		commit func(*scrubRig, *keeper) (snapshotter.ID, tree)
+		marked bool // by somebody who does not know that a state is missing
+		away   bool // a packfile with contents, until the last run
+	}{
+		{name: "of another snapshot", commit: ofAnother},
+		{name: "of a large commit", commit: ofLarge},
+		{name: "marked", commit: ofAnother, marked: true},
+		{name: "missing", commit: ofAnother, away: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			k := newScrubRig(t)
+			m := &keeper{rig: k.rig, dir: t.TempDir(), now: time.Now()}
+			before := k.files("packfiles")
+			id, want := tt.commit(k, m)
+			k.scrub(snapshotter.ScrubAll)
+			if err := os.Remove(k.stateOf(id)); err != nil {
+				t.Fatal(err)
+			}
+			if tt.marked {
+				other := &keeper{rig: &rig{Snapshotter: newSnapshotter(t, storetest.Open(t, otherConfig(k.store))), t: t}, dir: t.TempDir(), now: m.now}
+				other.later()
+				if rep := other.maintain(); rep.Marked.Packfiles <= rep.Orphans || rep.Orphans == 0 {
+					t.Fatalf("%+v, want some marked of either kind", rep)
+				}
+				m.now = other.now
+			}
+			var back func()
+			for _, name := range k.files("packfiles") {
+				if tt.away && !slices.Contains(before, name) && len(read(t, name)) > 1<<20 {
+					back = change(t, name, func([]byte) []byte { return nil })
+				}
+			}
+			for i := range 3 {
+				if tt.away && i == 2 {
+					back()
+				}
+				m.later()
+				if rep := m.maintain(); rep.Spared.Packfiles == 0 || rep.Marked.Packfiles+rep.Grace.Packfiles+rep.Removed.Packfiles > 0 {
+					t.Errorf("run %d: %+v, want all spared", i+1, rep)
+				}
+			}
+			k.scrub(snapshotter.ScrubNew)
+			k.sound(k.repair(nil))
+			m.maintain()
+			m.sound(k.first, k.last, id)
+			k.expect(id, want)
+			m.later()
+			if rep := m.maintain(); rep.Spared.Packfiles > 0 {
+				t.Errorf("with the state: %+v", rep)
+			}
+		})
+	}
+}
+
 // TestMaintainRescuesLostSnapshots: who does not know that a state is missing marks what it told of. A repair tells of it again, and
 // the next run stores it again.
 func TestMaintainRescuesLostSnapshots(t *testing.T) {

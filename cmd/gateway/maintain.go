@@ -332,8 +332,8 @@ func writeMaintain(out io.Writer, m *control.Maintain) error {
 		text      string
 	}{
 		{m.Kept, "marked packfile stays", "marked packfiles stay", ": something in them is needed after all"},
-		{m.Spared, "packfile that no state tells of is", "packfiles that no state tells of are",
-			" left alone, as states are missing from the store: bring them back with gateway scrub --repair, or say that they are rightly gone with gateway scrub --accept"},
+		{m.Spared, "packfile is", "packfiles are",
+			" left alone, as states are missing from the store and their snapshots may need them: bring them back with gateway scrub --repair, or say that they are rightly gone with gateway scrub --accept"},
 		{m.Rescued, "blob was", "blobs were", " stored again: only marked packfiles had them"},
 		{m.Lost, "blob that snapshots need is", "blobs that snapshots need are", " missing from the store: gateway store check names the snapshots"},
 		{m.Locks, "lock was", "locks were", " removed that others had left behind"},

@@ -181,7 +181,7 @@ type Maintain struct {
 	Removed      int    `json:"removed"`       //
 	RemovedBytes int64  `json:"removed_bytes"` //
 	Kept         int    `json:"kept"`          // marked, and needed after all
-	Spared       int    `json:"spared"`        // that no state tells of, left alone as states are missing that may have
+	Spared       int    `json:"spared"`        // of no use, left alone as states are missing whose snapshots may need them
 	SparedBytes  int64  `json:"spared_bytes"`  //
 	Orphans      int    `json:"orphans"`       // of those marked, what no state of the store tells of
 	Rescued      int    `json:"rescued"`       // blobs stored again because only marked packfiles had them
