@@ -123,7 +123,10 @@ func (r *maintenance) recheck(ctx context.Context, v *survey) error {
 	cutoff := r.cfg.Now().Add(-r.cfg.Grace)
 	v.bury = slices.DeleteFunc(v.bury, func(mac objects.MAC) bool {
 		when, marked := coloured[mac] // somebody may have taken the mark away
-		return !marked || store.Buried(when) || when.After(cutoff)
+		_, known := indexed[mac]
+		// What no state told of may be needed when one does by now; the next run looks.
+		told := known && v.packs[mac].added.IsZero()
+		return !marked || told || store.Buried(when) || when.After(cutoff)
 	})
 	inUse := func(mac objects.MAC) bool {
 		_, known := indexed[mac]

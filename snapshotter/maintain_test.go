@@ -986,6 +986,40 @@ func TestMaintainRescuesLostSnapshots(t *testing.T) {
 	k.back()
 }
 
+// TestMaintainLostStateComesBack: the state is there again when what it told of is about to be removed, by somebody who has marked it
+// and does not know that it was missing.
+func TestMaintainLostStateComesBack(t *testing.T) {
+	k := newLostStateRig(t)
+	back := func(string) {}
+	s := newSnapshotter(t, storetest.Open(t, otherConfig(k.store)), func(cfg *snapshotter.Config) {
+		cfg.Failpoint = func(name string) { back(name) }
+	})
+	other := &keeper{rig: &rig{Snapshotter: s, t: t}, dir: t.TempDir(), now: k.m.now}
+	other.later()
+	if rep := other.maintain(); rep.Orphans != len(k.packs) {
+		t.Fatalf("%+v, want %d marked that no state tells of", rep, len(k.packs))
+	}
+	other.later()
+	back = func(name string) {
+		if name == snapshotter.MaintainLocked {
+			if err := os.WriteFile(k.state, k.was, 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if rep := other.maintain(); rep.Removed.Packfiles > 0 {
+		t.Errorf("%+v, want nothing removed", rep)
+	}
+	if n := k.kept(); n != len(k.packs) {
+		t.Fatalf("%d packfiles are left of %d", n, len(k.packs))
+	}
+	if rep := other.maintain(); rep.Rescued == 0 {
+		t.Errorf("%+v, want what the snapshot needs stored again", rep)
+	}
+	k.m.now = other.now
+	k.back()
+}
+
 // TestMaintainDoubt gives up when something does not fit together.
 func TestMaintainDoubt(t *testing.T) {
 	k := newKeeper(t)
