@@ -128,7 +128,7 @@ func importedShare(t *testing.T, files map[string]string) (dir string, gateway f
 		t.Fatal(err)
 	}
 	dir = t.TempDir()
-	files["config.yaml"] = "version: 1\ndata_dir: ./data\nstore: { plaintext: true, create: true }\nshares: { main: {} }\n"
+	files["config.yaml"] = "version: 1\ndata_dir: ./data\nverify: { every: never }\nstore: { plaintext: true, create: true }\nshares: { main: {} }\n"
 	for name, text := range files {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
 			t.Fatal(err)

@@ -20,7 +20,8 @@ func TestCrashScrub(t *testing.T) {
 	r := &maintainCrash{rng: rand.NewChaCha8([32]byte{4}), commands: newCommands(t, proctest.Options{
 		Parent: fastDisk(),
 		Shares: map[string]string{"main": "{ snapshot: { when: manual } }"},
-		Extra:  "verify: { new_snapshots: false }\nstores: { copy: { location: ./data/copy, plaintext: true, create: true } }\n",
+		Verify: `{ schedule: "0 2 1 1 *", new_snapshots: false }`,
+		Extra:  "stores: { copy: { location: ./data/copy, plaintext: true, create: true } }\n",
 	})}
 	r.start()
 	for _, name := range []string{"one", "two"} {

@@ -44,6 +44,7 @@ type Options struct {
 	Store  string // the store section; "" means one on the local disk
 	FTP    bool   // serve FTP, too
 	Parent string // of its directory, on the disk that is to be tested; "" means /tmp
+	Verify string // the verify section; "" means reading back what is new, and the rest on New Year's Day
 	Extra  string // further lines of the configuration
 }
 
@@ -144,6 +145,10 @@ func (g *Gateway) config(opt Options) string {
 		opt.Store = `{ location: "fs://./data/store", passphrase_file: ./pass, create: true }`
 	}
 	fmt.Fprintf(&b, "store: %s\n", opt.Store)
+	if opt.Verify == "" {
+		opt.Verify = `{ schedule: "0 2 1 1 *" }` // no test depends on the hour
+	}
+	fmt.Fprintf(&b, "verify: %s\n", opt.Verify)
 	fmt.Fprintf(&b, "sftp: { listen: \"127.0.0.1:%d\" }\n", g.Port)
 	if g.FTP != nil {
 		b.WriteString(g.FTP.config())
