@@ -23,8 +23,8 @@ func (c *conn) prepare(p dataPort) {
 	c.closeData()
 	c.data = p
 	c.unused = time.AfterFunc(preparedFor*c.server.cfg.ConnectTimeout, func() {
-		c.log.Debug("no transfer follows, its data connection is given up")
 		p.close()
+		c.log.Debug("no transfer follows, its data connection was given up")
 	})
 }
 
