@@ -22,6 +22,7 @@ type cutWay struct {
 	tlsOnly bool   // in plain text it is how every upload ends
 	before  string // a line before STOR
 	silent  bool   // nothing happens until the time is over
+	scant   bool   // it is in order, and too little: that is said when the grace is over
 }
 
 func cutWays() []cutWay {
@@ -38,7 +39,7 @@ func cutWays() []cutWay {
 		{name: "silent", end: func(*client, *data) error { return nil }, codes: []int{codeAborted}, silent: true},
 		{name: "no close_notify", end: func(_ *client, d *data) error { return d.raw.Close() }, codes: []int{codeAborted}, tlsOnly: true},
 		{name: "half closed, no close_notify", end: func(_ *client, d *data) error { return d.raw.CloseWrite() }, codes: []int{codeAborted}, tlsOnly: true},
-		{name: "less than ALLO", end: func(_ *client, d *data) error { return d.Close() }, codes: []int{codeAborted}, before: "ALLO 150001"},
+		{name: "less than ALLO", end: func(_ *client, d *data) error { return d.Close() }, codes: []int{codeAborted}, before: "ALLO 150001", scant: true},
 	}
 }
 
@@ -84,15 +85,15 @@ func TestAbortMatrix(t *testing.T) {
 			continue
 		}
 		t.Run(transport.name, func(t *testing.T) {
-			patient := startServer(t, withTLS(t))
+			patient := startServer(t, withTLS(t), watchful)
 			m := abortMatrix{
 				dial: transport.dial, body: bytes.Repeat([]byte("0123456789"), 15_000), patient: patient,
-				// Of the same share. Long enough for a handshake, on a machine that is busy.
-				hasty: startServer(t, withTLS(t), func(c *Config) {
-					c.Sessions, c.Auth, c.DataTimeout = patient.cfg.Sessions, patient.cfg.Auth, 500*time.Millisecond
-				}),
+				// Long enough for a handshake, on a machine that is busy.
+				hasty: patient.beside(t, withTLS(t), func(c *Config) { c.DataTimeout = 3 * time.Second }),
+				usual: patient.beside(t, withTLS(t)),
 				judge: transport.dial(patient, t).login("judge"),
 			}
+			var silent []func()
 			for _, way := range cutWays() {
 				if way.tlsOnly && !transport.tls {
 					continue
@@ -100,118 +101,146 @@ func TestAbortMatrix(t *testing.T) {
 				for moment, sent := range map[string]int{"first": 0, "middle": len(m.body) / 2, "last": len(m.body)} {
 					for _, over := range []bool{false, true} {
 						m.n++
-						one := m
+						one := cutUpload{abortMatrix: m, way: way, sent: sent, over: over}
 						name := fmt.Sprintf("%s/%s/over=%v", way.name, moment, over)
+						if way.silent { // while its time passes, the others are cut off
+							one.begin(t)
+							silent = append(silent, func() { t.Run(name, one.end) })
+							continue
+						}
 						t.Run(name, func(t *testing.T) {
-							if way.silent { // most of it is waiting
-								t.Parallel()
-								one.judge = one.dial(patient, t).login("judge")
-							}
-							one.run(t, way, sent, over)
+							one.begin(t)
+							one.end(t)
 						})
 					}
 				}
+			}
+			for _, end := range silent {
+				end()
 			}
 		})
 	}
 }
 
 type abortMatrix struct {
-	dial           func(*testServer, testing.TB) *client
-	patient, hasty *testServer
-	body           []byte
-	judge          *client // somebody else
-	n              int
+	dial                  func(*testServer, testing.TB) *client
+	patient, hasty, usual *testServer // of one share
+	body                  []byte
+	judge                 *client // somebody else
+	n                     int
 }
 
-// run cuts one upload off when the server has so many bytes of it.
-func (m *abortMatrix) run(t *testing.T, way cutWay, sent int, over bool) {
-	ts := m.patient
-	if way.silent {
-		ts = m.hasty
-	}
-	const old = "the good old file"
-	dir := fmt.Sprintf("/%d", m.n)
-	file := dir + "/f"
-	judge := m.judge
-	judge.tb = t
-	judge.do("MKD "+dir, codePath)
-	var want []string
-	if over {
-		judge.mustPut(file, []byte(old))
-		want = []string{"f"}
-	}
+// cutUpload is an upload that is cut off when the server has so many bytes of it.
+type cutUpload struct {
+	abortMatrix
+	way  cutWay
+	sent int
+	over bool
 
-	c := m.dial(ts, t).login("alice")
-	lines := []string{"STOR " + file}
-	if way.before != "" {
-		lines = []string{way.before, lines[0]}
+	ts        *testServer
+	dir, file string
+	names     []string // in dir, before the upload and after it
+	c         *client
+	d         *data
+}
+
+// standing is what a file has that an upload would replace.
+const standing = "the good old file"
+
+// begin has the server receive a part.
+func (u *cutUpload) begin(t *testing.T) {
+	t.Helper()
+	u.ts = u.patient
+	switch {
+	case u.way.silent:
+		u.ts = u.hasty
+	case u.way.scant:
+		u.ts = u.usual
 	}
-	d := c.begins(t, lines...)
-	if _, err := d.Write(m.body[:sent]); err != nil {
+	u.dir = fmt.Sprintf("/%d", u.n)
+	u.file = u.dir + "/f"
+	u.judge.tb = t
+	u.judge.do("MKD "+u.dir, codePath)
+	if u.over {
+		u.judge.mustAnnounce(u.file, []byte(standing))
+		u.names = []string{"f"}
+	}
+	u.c = u.dial(u.ts, t).login("alice")
+	lines := []string{"STOR " + u.file}
+	if u.way.before != "" {
+		lines = []string{u.way.before, lines[0]}
+	}
+	u.d = u.c.begins(t, lines...)
+	if _, err := u.d.Write(u.body[:u.sent]); err != nil {
 		t.Fatal(err)
 	}
-	if !way.silent {
-		c.wantReceived(sent)
+	if !u.way.silent {
+		u.c.wantReceived(u.sent)
 	}
-	judge.wantNames(dir, want...)
-	if err := way.end(c, d); err != nil {
+	u.judge.wantNames(u.dir, u.names...)
+}
+
+// end cuts it off, looks at what is there, and goes on with it.
+func (u *cutUpload) end(t *testing.T) {
+	u.c.tb, u.judge.tb = t, t
+	if err := u.way.end(u.c, u.d); err != nil {
 		t.Fatal(err)
 	}
-	for _, code := range way.codes {
-		c.want(code)
+	for _, code := range u.way.codes {
+		u.c.want(code)
 	}
-	if way.codes == nil {
-		ts.wantSessionEnd(t, c)
+	if u.way.codes == nil {
+		u.ts.wantSessionEnd(t, u.c)
 	}
-	_ = d.raw.Close()
+	_ = u.d.raw.Close()
 
-	judge.do("SITE SNAPSHOT", codeOK)
+	u.judge.do("SITE SNAPSHOT", codeOK)
 	for _, at := range []string{"", "/.snapshots/latest"} {
-		judge.wantNames(at+dir, want...)
-		if over {
-			judge.wantFile(at+file, old)
+		u.judge.wantNames(at+u.dir, u.names...)
+		if u.over {
+			u.judge.wantFile(at+u.file, standing)
 		} else {
-			judge.do("SIZE "+at+file, codeFailed)
+			u.judge.do("SIZE "+at+u.file, codeFailed)
 		}
 	}
-	m.resume(t, m.dial(m.patient, t).login("alice"), file, sent, over)
-	judge.wantFile(file, string(m.body))
+	u.resume(t, u.dial(u.patient, t).login("alice"))
+	u.judge.wantFile(u.file, string(u.body))
 }
 
 // resume goes on with what was cut off, in another session, or begins again where the old
 // file is.
-func (m *abortMatrix) resume(t *testing.T, c *client, file string, sent int, over bool) {
+func (u *cutUpload) resume(t *testing.T, c *client) {
 	t.Helper()
+	file := u.file
 	switch {
-	case over:
+	case u.over:
 		// Going by the old file's size would make a file of two halves.
 		size := c.do("SIZE "+file, codeFile).text()
-		wantRefused(t, "APPE", c.put(m.body[len(size):], "APPE "+file), codeFailed)
-		wantRefused(t, "REST", c.put(m.body, "REST "+size, "STOR "+file), codeFailed)
-		wantRefused(t, "REST before the end", c.put(m.body, "REST 5", "STOR "+file), codeFailed)
-		c.mustPut(file, m.body)
+		wantRefused(t, "APPE", c.put(u.body[len(size):], "APPE "+file), codeFailed)
+		wantRefused(t, "REST", c.put(u.body, "REST "+size, "STOR "+file), codeFailed)
+		wantRefused(t, "REST before the end", c.put(u.body, "REST 5", "STOR "+file), codeFailed)
+		c.mustAnnounce(file, u.body)
 		return
-	case sent == 0:
+	case u.sent == 0:
 		c.do("SIZE "+file, codeFailed)
-		c.mustPut(file, m.body)
+		c.mustAnnounce(file, u.body)
 		return
 	}
-	c.asks(ask{"SIZE " + file, codeFile, fmt.Sprint(sent)})
+	c.asks(ask{"SIZE " + file, codeFile, fmt.Sprint(u.sent)})
 	lines := []string{"APPE " + file}
-	if m.n%4 < 2 {
-		lines = []string{fmt.Sprintf("REST %d", sent), "STOR " + file}
+	if u.n%4 < 2 {
+		lines = []string{fmt.Sprintf("REST %d", u.sent), "STOR " + file}
 	}
-	if err := c.put(m.body[sent:], lines...); err != nil {
+	if err := c.announce(len(u.body), u.body[u.sent:], lines...); err != nil {
 		t.Errorf("%q: %v", lines, err)
 	}
 }
 
 // An ABOR that was sent right behind the transfer, before the server got to that, counts.
 func TestAbortSentAhead(t *testing.T) {
-	ts := startServer(t, hasty, withTLS(t))
+	ts := startServer(t, watchful, withTLS(t))
 	c := ts.dial(t).login("alice")
-	c.mustPut("old", []byte("old"))
+	c.mustAnnounce("old", []byte("old"))
 	for _, file := range []string{"old", "new"} {
 		for between, codes := range map[string][]int{"": {codeClosingData}, "NOOP\r\n": {codeOK, codeClosingData}, "STAT\r\nNOOP\r\n": {0, codeOK, codeClosingData}} {
 			s, err := c.socket()

@@ -210,6 +210,26 @@ func (c *client) dialogue(steps ...step) {
 	}
 }
 
+// try is dialogue for what may come too late: the first reply that has another code is an error. The step
+// without a line reads the greeting.
+func (c *client) try(steps ...step) error {
+	for _, s := range steps {
+		if s.line != "" {
+			if err := c.send(s.line); err != nil {
+				return err
+			}
+		}
+		r, err := c.receive()
+		if err == nil && r.code != s.code {
+			err = &replyError{r.code, r.text()}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // step is a line and the code that it must be answered with.
 type step struct {
 	line string
@@ -414,6 +434,20 @@ func (c *client) get(lines ...string) ([]byte, error) {
 func (c *client) mustPut(path string, body []byte) {
 	c.tb.Helper()
 	if err := c.put(body, "STOR "+path); err != nil {
+		c.tb.Fatalf("STOR %s: %v", path, err)
+	}
+}
+
+// announce is put of what makes a file of so many bytes, and tells them before: nothing is waited for behind
+// its end.
+func (c *client) announce(size int, body []byte, lines ...string) error {
+	return c.put(body, append([]string{fmt.Sprintf("ALLO %d", size)}, lines...)...)
+}
+
+// mustAnnounce is announce of a whole file, and ends the test when it fails.
+func (c *client) mustAnnounce(path string, body []byte) {
+	c.tb.Helper()
+	if err := c.announce(len(body), body, "STOR "+path); err != nil {
 		c.tb.Fatalf("STOR %s: %v", path, err)
 	}
 }

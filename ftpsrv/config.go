@@ -74,6 +74,8 @@ type Config struct {
 	// that of a client that was killed ends, too, and ABOR may come there. 50 ms; at most
 	// 20 ms with TLS, where only ABOR is waited for, and none when ALLO has told the size.
 	CloseGrace time.Duration
+	// abortGrace bounds CloseGrace with TLS; 20 ms.
+	abortGrace time.Duration
 
 	Limits Limits
 }
@@ -119,6 +121,9 @@ const (
 	// after the other: measured, 20 ms was too little once in 252 kills on a machine with a
 	// load of 5 a core, and 50 ms in none of 216.
 	defaultCloseGrace = 50 * time.Millisecond
+	// defaultAbortGrace is how long an ABOR may be behind the end of an encrypted upload that the
+	// client has ended by itself: a client that was killed cannot send close_notify.
+	defaultAbortGrace = 20 * time.Millisecond
 	defaultLoginTries = 6
 )
 
@@ -159,6 +164,7 @@ func (c Config) withDefaults() (Config, error) {
 		{"connect timeout", &c.ConnectTimeout, defaultConnectTimeout},
 		{"failure delay", &c.FailureDelay, defaultFailureDelay},
 		{"close grace", &c.CloseGrace, defaultCloseGrace},
+		{"grace of ABOR", &c.abortGrace, defaultAbortGrace},
 	} {
 		if *d.value < 0 {
 			return c, fmt.Errorf("%s is negative", d.name)

@@ -57,6 +57,10 @@ func wantDiscreet(tb testing.TB, r reply, said []byte) {
 // hasty is for tests in which no client is killed.
 func hasty(c *Config) { c.CloseGrace = time.Millisecond }
 
+// watchful is for tests in which clients are killed or abort, however late that is noticed. Uploads that are
+// to arrive announce their size: see announce.
+func watchful(c *Config) { c.CloseGrace, c.abortGrace = patience, patience }
+
 // begins is begin, and ends the test when it fails.
 func (c *client) begins(tb testing.TB, lines ...string) *data {
 	tb.Helper()

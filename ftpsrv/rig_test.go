@@ -111,6 +111,12 @@ func startShare(tb testing.TB, share func(*vfs.ShareConfig), changes ...func(*Co
 	return ts
 }
 
+// beside starts another server of the same share, for the same users.
+func (ts *testServer) beside(tb testing.TB, changes ...func(*Config)) *testServer {
+	tb.Helper()
+	return startServer(tb, append(changes, func(c *Config) { c.Sessions, c.Auth = ts.cfg.Sessions, ts.cfg.Auth })...)
+}
+
 // serve starts the listeners.
 func (ts *testServer) serve(tb testing.TB) {
 	tb.Helper()

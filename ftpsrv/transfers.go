@@ -303,19 +303,15 @@ func (u *upload) whole() error {
 	return nil
 }
 
-// tlsGrace is how long an ABOR may be behind the end of an encrypted upload that the client
-// has ended by itself: a client that was killed cannot send close_notify.
-const tlsGrace = 20 * time.Millisecond
-
 // grace is how long the control connection is watched after the end of an upload.
 func (u *upload) grace() time.Duration {
-	switch whole := u.j.conn.server.cfg.CloseGrace; {
+	switch cfg := &u.j.conn.server.cfg; {
 	case u.announced >= 0 && u.off == u.announced:
 		return 0 // it is as long as it was to become
 	case u.j.tls != nil:
-		return min(whole, tlsGrace)
+		return min(cfg.CloseGrace, cfg.abortGrace)
 	default:
-		return whole
+		return cfg.CloseGrace
 	}
 }
 
