@@ -2,7 +2,6 @@ package pull
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -110,18 +109,7 @@ func TestFarLargeFile(t *testing.T) {
 // Small files come many at a time.
 func TestFarSmallFiles(t *testing.T) {
 	const files, atLeast = 3000, 1500 // files/s once we are in
-	dir := t.TempDir()
-	for i := range files {
-		p := filepath.Join(dir, fmt.Sprint(i/100), fmt.Sprint(i))
-		if i%100 == 0 {
-			if err := os.Mkdir(filepath.Dir(p), 0o700); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := os.WriteFile(p, make([]byte, 4096), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dir := smallFiles(t, files)
 	synctest.Test(t, func(t *testing.T) {
 		took, counts := pullFar(t, farRemote(t, dir))
 		if rate := files / (took - farLogin).Seconds(); counts.Read != files || rate < atLeast {

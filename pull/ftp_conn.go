@@ -144,7 +144,7 @@ func (c *ftpConn) login(ctx context.Context) error {
 		// Data connections resume the session of their control connection, as servers want
 		// it: so the cache has no sessions of others. Tickets are found by the name.
 		c.tls = c.cfg.TLS.Clone()
-		c.tls.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		c.tls.ClientSessionCache = keptSessions{tls.NewLRUClientSessionCache(1)}
 		if host, _, err := net.SplitHostPort(c.cfg.Addr); err == nil && c.tls.ServerName == "" {
 			c.tls.ServerName = host
 		}
@@ -269,6 +269,16 @@ func quotedPath(text string) string {
 		return ""
 	}
 	return strings.ReplaceAll(rest[:end], `""`, `"`)
+}
+
+// keptSessions does not forget a session whose handshake has failed: a data connection that is given up, since the
+// command was refused, says nothing of the session. One that fails otherwise ends the control connection.
+type keptSessions struct{ tls.ClientSessionCache }
+
+func (k keptSessions) Put(key string, s *tls.ClientSessionState) {
+	if s != nil {
+		k.ClientSessionCache.Put(key, s)
+	}
 }
 
 func (c *ftpConn) startTLS(ctx context.Context) error {

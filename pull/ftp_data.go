@@ -205,27 +205,73 @@ func (c *ftpConn) passive(op, path string) (addr string, err error) {
 	return net.JoinHostPort(host, strconv.Itoa(port)), nil
 }
 
-// dialed is a data connection that was made beside, or why it was not.
-type dialed struct {
-	nc  net.Conn
-	err error
+// dataConn is a data connection that is made beside the dialogue: TCP costs a round trip, TLS another one.
+type dataConn struct {
+	cancel context.CancelFunc
+	dialed chan struct{} // closed when it is known whether there is raw
+	raw    net.Conn
+	none   error         // why there is no raw
+	ended  chan struct{} // closed when nobody works at it any more
+	data   net.Conn      // raw, or TLS on it; nil when there is none
+	err    error         // of TLS
 }
 
-// request sends a command whose answer comes over a data connection, and makes that meanwhile: it
-// costs a round trip, and servers wait for it.
-func (c *ftpConn) request(ctx context.Context, op, path, line string, rest int64) (net.Conn, ftpReply, error) {
+// connect begins to make a data connection. It is to be taken or dropped.
+func (c *ftpConn) connect(ctx context.Context, addr string) *dataConn {
+	d := &dataConn{dialed: make(chan struct{}), ended: make(chan struct{})}
+	ctx, d.cancel = context.WithCancel(ctx)
+	go func() {
+		defer close(d.ended)
+		d.raw, d.none = c.cfg.Dial(ctx, "tcp", addr)
+		close(d.dialed)
+		switch {
+		case d.none != nil:
+		case c.tls == nil:
+			d.data = d.raw
+		default:
+			// Servers that begin only when they have said 150 find what we have sent till then.
+			t := tls.Client(d.raw, c.tls)
+			if d.err = t.HandshakeContext(ctx); d.err == nil {
+				d.data = t
+			}
+		}
+	}()
+	return d
+}
+
+// take waits until the connection, which has been dialed, carries data: for a server that begins TLS only now as
+// long as timeout.
+func (d *dataConn) take(timeout time.Duration) (net.Conn, error) {
+	if err := d.raw.SetDeadline(time.Now().Add(timeout)); err != nil {
+		d.drop()
+		return nil, err
+	}
+	<-d.ended
+	d.cancel()
+	if d.err != nil {
+		_ = d.raw.Close()
+	}
+	return d.data, d.err
+}
+
+// drop ends the connection, whatever it has come to.
+func (d *dataConn) drop() {
+	d.cancel()
+	<-d.ended
+	if d.raw != nil {
+		_ = d.raw.Close()
+	}
+}
+
+// request sends a command whose answer comes over a data connection, and makes that meanwhile: servers wait for
+// it. Without an error there is none only when the reply is a refusal.
+func (c *ftpConn) request(ctx context.Context, op, path, line string, rest int64) (*dataConn, ftpReply, error) {
 	var r ftpReply
 	addr, err := c.passive(op, path)
 	if err != nil {
 		return nil, r, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	made := make(chan dialed, 1)
-	go func() {
-		nc, err := c.cfg.Dial(ctx, "tcp", addr)
-		made <- dialed{nc, err}
-	}()
+	d := c.connect(ctx, addr)
 	if rest > 0 { // RFC 3659 section 5
 		_, err = c.want(op, path, 350, "REST "+strconv.FormatInt(rest, 10))
 	}
@@ -233,28 +279,23 @@ func (c *ftpConn) request(ctx context.Context, op, path, line string, rest int64
 		err = c.send(op, path, line)
 	}
 	if err != nil {
-		cancel()
+		d.drop()
+		return nil, r, err
 	}
-	data := <-made
-	switch {
-	case err != nil:
-	case data.err != nil:
-		// The server waits for a connection that will not come, unless it has refused.
-		late := time.AfterFunc(refusalPatience, func() { _ = c.broken(data.err) })
-		r, err = c.reply(op)
-		if late.Stop(); err == nil && r.code >= 400 && !r.cutOff() {
-			return nil, r, nil
+	if <-d.dialed; d.none == nil {
+		if r, err = c.reply(op); err != nil {
+			d.drop()
 		}
-		return nil, r, c.broken(fail(op, path, KindConnection, fmt.Errorf("%w: %w", ErrDataConnection, data.err)))
-	default:
-		if r, err = c.reply(op); err == nil {
-			return data.nc, r, nil
-		}
+		return d, r, err
 	}
-	if data.nc != nil {
-		_ = data.nc.Close()
+	d.drop()
+	// The server waits for a connection that will not come, unless it has refused.
+	late := time.AfterFunc(refusalPatience, func() { _ = c.broken(d.none) })
+	r, err = c.reply(op)
+	if late.Stop(); err == nil && r.code >= 400 && !r.cutOff() {
+		return nil, r, nil
 	}
-	return nil, r, err
+	return nil, r, c.broken(fail(op, path, KindConnection, fmt.Errorf("%w: %w", ErrDataConnection, d.none)))
 }
 
 // epsvPort reads "… (|||6446|)": the delimiter is the server's choice.
@@ -320,33 +361,24 @@ type transfer struct {
 
 // start sends a command whose answer comes over a data connection.
 func (c *ftpConn) start(ctx context.Context, op, path, line string, rest int64) (*transfer, error) {
-	data, r, err := c.request(ctx, op, path, line, rest)
+	d, r, err := c.request(ctx, op, path, line, rest)
 	if err != nil {
 		return nil, err
 	}
 	if r.code != 125 && r.code != 150 {
-		if data != nil {
-			_ = data.Close()
+		if d != nil {
+			d.drop()
 		}
 		if r.code < 400 { // a reply that is not in any dialogue
 			return nil, c.broken(failf(op, path, KindProtocol, "%w", replyText(r)))
 		}
 		return nil, c.refused(op, path, r)
 	}
-	raw := data
-	if c.tls != nil {
-		t := tls.Client(data, c.tls)
-		err := data.SetDeadline(time.Now().Add(c.cfg.Timeout))
-		if err == nil {
-			err = t.HandshakeContext(ctx)
-		}
-		if err != nil {
-			_ = data.Close()
-			return nil, c.broken(fail(op, path, KindConnection, fmt.Errorf("data connection: %w", c.silence(err))))
-		}
-		data = t
+	data, err := d.take(c.cfg.Timeout)
+	if err != nil {
+		return nil, c.broken(fail(op, path, KindConnection, fmt.Errorf("data connection: %w", c.silence(err))))
 	}
-	t := &transfer{c: c, op: op, path: path, raw: raw, data: data}
+	t := &transfer{c: c, op: op, path: path, raw: d.raw, data: data}
 	t.unwatch = c.watch(ctx, data)
 	return t, nil
 }

@@ -35,11 +35,14 @@ type ftpHouse struct {
 	noREST   bool
 	noDashA  bool // takes -a for a name
 	dos      bool // lists like DOS
+	accepts  bool // takes the data connection before it says 150, as vsftpd and ProFTPD do
 	oneByOne bool // loses what comes before the reply to a command
 	noAhead  bool // refuses it, and forgets what RNFR has named
 	limit    int32
 	tls      *tls.Config
 	implicit bool
+	// listen makes all listeners; nil for those of 127.0.0.1.
+	listen func() (net.Listener, error)
 	// hook answers a command in place of the server when it returns true.
 	hook func(p *ftpPeer, cmd, arg string) bool
 
@@ -70,8 +73,11 @@ type ftpPeer struct {
 
 func (h *ftpHouse) start(tb testing.TB) *ftpHouse {
 	tb.Helper()
+	if h.listen == nil {
+		h.listen = func() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
+	}
 	var err error
-	if h.ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	if h.ln, err = h.listen(); err != nil {
 		tb.Fatal(err)
 	}
 	h.commands, h.conns = map[string]int{}, map[net.Conn]struct{}{}
@@ -258,7 +264,7 @@ func (p *ftpPeer) answer(cmd, arg string) bool {
 			p.say("500 what")
 			return true
 		}
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		ln, err := p.h.listen()
 		if err != nil {
 			p.say("425 no port")
 			return true
@@ -366,7 +372,7 @@ func (p *ftpPeer) dropData() {
 	}
 }
 
-// connectData takes the client's data connection, after the reply 150.
+// connectData takes the client's data connection, and says 150 before it begins TLS.
 func (p *ftpPeer) connectData() (net.Conn, error) {
 	ln := p.data
 	p.data = nil
@@ -375,10 +381,15 @@ func (p *ftpPeer) connectData() (net.Conn, error) {
 		return nil, io.EOF
 	}
 	defer ln.Close()
-	p.say("150 here it comes")
+	if !p.h.accepts {
+		p.say("150 here it comes")
+	}
 	nc, err := ln.Accept()
 	if err != nil {
 		return nil, err
+	}
+	if p.h.accepts {
+		p.say("150 here it comes")
 	}
 	if !p.protect && !p.h.implicit {
 		return nc, nil

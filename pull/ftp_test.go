@@ -659,3 +659,79 @@ func TestFTPDataRefused(t *testing.T) {
 		t.Errorf("a file that is there: %v", err)
 	}
 }
+
+// What the server says of a command is what counts, whatever has become of the data connection, on which TLS is under
+// way by then.
+func TestFTPRefusedDuringTLS(t *testing.T) {
+	server, client := testTLS(t)
+	type state string
+	const (
+		waits  state = "it is not accepted"
+		open   state = "it is accepted"
+		closed state = "it is closed"
+		plain  state = "it answers without TLS"
+	)
+	for _, tt := range []struct {
+		data  state
+		reply string
+		kind  Kind
+		says  string
+		lost  bool // the connection is not used again
+	}{
+		{waits, "550 No such file", KindNotFound, "550 No such file", false},
+		{open, "550 No such file", KindNotFound, "550 No such file", false},
+		{closed, "550 No such file", KindNotFound, "550 No such file", false},
+		{plain, "550 No such file", KindNotFound, "550 No such file", false},
+		{waits, "425 No way", KindConnection, "425 No way", false},
+		{closed, "426 Gone", KindConnection, "426 Gone", false},
+		{open, "530 Not you", KindPermission, "530 Not you", false},
+		{closed, "150 Here", KindConnection, "data connection: ", true},
+		{plain, "150 Here", KindConnection, "data connection: tls: ", true},
+	} {
+		t.Run(string(tt.data)+", "+tt.reply, func(t *testing.T) {
+			var data []io.Closer // of the server's goroutine
+			t.Cleanup(func() {   // when that has ended
+				for _, c := range data {
+					_ = c.Close()
+				}
+			})
+			h := &ftpHouse{dir: house(t), mlsd: true, tls: server, hook: func(p *ftpPeer, cmd, arg string) bool {
+				if cmd != "RETR" || arg != "/exact" {
+					return false
+				}
+				data = append(data, p.data)
+				if tt.data != waits {
+					nc, err := p.data.Accept()
+					if err != nil {
+						t.Error(err)
+						return true
+					}
+					switch data = append(data, nc); tt.data {
+					case closed:
+						_ = nc.Close()
+					case plain:
+						_, _ = io.WriteString(nc, "hello, hello\n")
+					}
+				}
+				p.data = nil
+				p.say("%s", tt.reply)
+				return true
+			}}
+			r := h.start(t).remote(t, func(c *FTPConfig) { c.TLS, c.Connections = client, 1 })
+			_, err := r.Open(t.Context(), "/exact", 0, 1)
+			if err == nil || KindOf(err) != tt.kind || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("%v, want %v, %s", err, tt.kind, tt.says)
+			}
+			got, err := readRange(t.Context(), r, "/small", 0, 6)
+			if err != nil || string(got) != "hello\n" {
+				t.Errorf("the next file: %q, %v", got, err)
+			}
+			if n := h.logins.Load(); n > 1 != tt.lost {
+				t.Errorf("%d logins", n)
+			}
+			if h.resumed.Load() != 1 || h.fresh.Load() != 0 {
+				t.Errorf("%d data connections resumed a TLS session, %d did not", h.resumed.Load(), h.fresh.Load())
+			}
+		})
+	}
+}

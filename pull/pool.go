@@ -23,9 +23,8 @@ const (
 	// busyCalls is how many calls a connection has before another one is made: one connection
 	// of SSH moves little over a long way, whatever the number of its calls.
 	busyCalls = 2
-	// dialsAtOnce is how many connections are being made at a time, once the server has let us
-	// in. A login over SSH costs a dozen round trips; OpenSSH's MaxStartups begins to refuse at
-	// ten that have not logged in yet.
+	// dialsAtOnce is pool.atOnce unless it is set. A login over SSH costs a dozen round trips;
+	// OpenSSH's MaxStartups begins to refuse at ten that have not logged in yet.
 	dialsAtOnce = 4
 	// farAway is the round trip from which on more connections are made, as far as nobody has set
 	// how many: within a country it takes less.
@@ -50,6 +49,8 @@ type pool[S session] struct {
 	dial  func(ctx context.Context) (S, error)
 	share func(S) int // how many calls a connection takes at a time
 	most  func(S) int // how many connections there may be, by one of them
+	// atOnce is how many connections are being made at a time, once the server has let us in.
+	atOnce int
 	// eager reports, by the first connection, whether others are made before they are needed; nil
 	// for never.
 	eager func(S) bool
@@ -85,7 +86,7 @@ type grant[S session] struct {
 }
 
 func newPool[S session](most, share func(S) int, dial func(ctx context.Context) (S, error)) *pool[S] {
-	p := &pool[S]{dial: dial, share: share, most: most, limit: 1}
+	p := &pool[S]{dial: dial, share: share, most: most, atOnce: dialsAtOnce, limit: 1}
 	p.over, p.stop = context.WithCancel(context.Background())
 	return p
 }
@@ -225,7 +226,7 @@ func (p *pool[S]) ready(ctx context.Context) error {
 // grow makes another connection beside, where that is allowed. The first is made alone: it shows
 // whether the server lets us in. The caller holds p.mu.
 func (p *pool[S]) grow() {
-	most := dialsAtOnce
+	most := p.atOnce
 	if len(p.conns) == 0 {
 		most = 1
 	}
@@ -256,7 +257,7 @@ func (p *pool[S]) dialed(s S, err error) (wanted bool) {
 		}
 		p.conns = append(p.conns, &pooled[S]{s: s, share: max(p.share(s), 1)})
 		if len(p.conns) == 1 && p.eager != nil && p.eager(s) {
-			for range dialsAtOnce {
+			for range p.atOnce {
 				p.grow()
 			}
 		}

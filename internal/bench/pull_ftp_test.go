@@ -6,55 +6,84 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/snapgate/gateway/internal/proctest"
 )
 
-// passivePort is where a reply to EPSV has the port of a data connection (RFC 2428 section 3).
-var passivePort = regexp.MustCompile(`(?m)^229 .*\(\|\|\|(\d+)\|\)`)
+// The ports of data connections: what TLS says of them cannot be changed on the way, so the far end listens on the same
+// ones, at another address. They are below those that the system gives out.
+const (
+	firstPassive = 20_000
+	lastPassive  = 20_255
+	farAddress   = "127.0.0.2"
+)
 
-// farFTP is farLink to an FTP server: its data connections go the long way as well. Clients have
-// to use EPSV, without TLS. Each control connection has one port for its data connections: thousands of
-// ports that were used a minute ago make the system's search for a free one expensive.
+// farFTP is farLink to an FTP server whose data connections use the passive ports: they go the long way as well. It
+// listens at farAddress; clients have to use EPSV.
 func farFTP(t *testing.T, port int) int {
 	t.Helper()
-	at := func(port string) string { return net.JoinHostPort("127.0.0.1", port) }
-	return listen(t, func(near net.Conn) {
-		data, err := net.Listen("tcp", at("0"))
+	serve := func(at string, connect func(near net.Conn, addr string)) int {
+		ln, err := net.Listen("tcp", net.JoinHostPort(farAddress, at))
 		if err != nil {
-			t.Error(err)
-			_ = near.Close()
-			return
+			t.Fatal(err)
 		}
-		var target atomic.Value // of the next data connection
-		var all sync.WaitGroup
-		all.Go(func() {
-			for {
-				conn, err := data.Accept()
-				if err != nil {
-					return
-				}
-				to := target.Load().(string)
-				all.Go(func() { carry(conn, to, func(data []byte) []byte { return data }) })
-			}
-		})
-		carry(near, at(strconv.Itoa(port)), func(said []byte) []byte {
-			return passivePort.ReplaceAllFunc(said, func(reply []byte) []byte {
-				target.Store(at(string(passivePort.FindSubmatch(reply)[1])))
-				return fmt.Appendf(nil, "229 the long way (|||%d|)", data.Addr().(*net.TCPAddr).Port)
-			})
-		})
-		_ = data.Close()
-		all.Wait()
-	})
+		there := ln.Addr().(*net.TCPAddr).Port
+		if at == "0" {
+			at = strconv.Itoa(port)
+		}
+		accept(t, ln, func(near net.Conn) { connect(near, net.JoinHostPort("127.0.0.1", at)) })
+		return there
+	}
+	for passive := firstPassive; passive <= lastPassive; passive++ {
+		serve(strconv.Itoa(passive), func(near net.Conn, addr string) { both(near, arriving(addr)) })
+	}
+	return serve("0", carry)
 }
 
-// TestPullFTP pulls small files over FTP without TLS from a gateway, beside rclone sync and restic
+// arriving is a connection to addr as its server sees it: it has it when the three packets of TCP have come the long way.
+func arriving(addr string) net.Conn {
+	due := time.Now().Add(3 * roundTrip / 2)
+	return &arrival{dial: sync.OnceValues(func() (net.Conn, error) {
+		<-time.After(time.Until(due))
+		return net.Dial("tcp", addr)
+	})}
+}
+
+// arrival is a net.Conn, of which only what late uses can be called.
+type arrival struct {
+	net.Conn
+	dial func() (net.Conn, error)
+}
+
+func (a *arrival) Read(p []byte) (int, error) {
+	nc, err := a.dial()
+	if err != nil {
+		return 0, err
+	}
+	return nc.Read(p)
+}
+
+func (a *arrival) Write(p []byte) (int, error) {
+	nc, err := a.dial()
+	if err != nil {
+		return 0, err
+	}
+	return nc.Write(p)
+}
+
+func (a *arrival) Close() error {
+	nc, err := a.dial()
+	if err != nil {
+		return err
+	}
+	return nc.Close()
+}
+
+// TestPullFTP pulls small files over FTP, without and with TLS, from a gateway, beside rclone sync and restic
 // backup, and restores them to it, beside rclone copy.
 func TestPullFTP(t *testing.T) {
 	const few = 200
@@ -62,7 +91,7 @@ func TestPullFTP(t *testing.T) {
 	if full() {
 		files = 20_000
 	}
-	src := proctest.NewGateway(t, proctest.Options{Parent: disk, FTP: true,
+	src := proctest.NewGateway(t, proctest.Options{Parent: disk, FTP: true, PassivePorts: fmt.Sprintf("%d-%d", firstPassive, lastPassive),
 		Extra: "limits: { connections_per_address: 1000, connections_per_user: 1000, handshakes: 1000, handshakes_per_address: 1000 }\n"})
 	if _, err := src.Start(t.Context()); err != nil {
 		t.Fatal(err)
@@ -79,17 +108,28 @@ func TestPullFTP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range []link{{"loopback", src.FTP.Port}, {"50 ms", farFTP(t, src.FTP.Port)}} {
+	far := farFTP(t, src.FTP.Port)
+	for i, l := range []struct {
+		name, host string
+		port       int
+		tls        string
+		rclone     []string
+	}{
+		{"loopback", "127.0.0.1", src.FTP.Port, "tls: off", nil},
+		{"50 ms", farAddress, far, "tls: off", nil},
+		{"50 ms, TLS", farAddress, far, "tls_insecure_no_verify: true", []string{"--ftp-explicit-tls", "--ftp-no-check-certificate"}},
+	} {
 		t.Run(l.name, func(t *testing.T) {
 			settings := func(dir string) string {
-				return fmt.Sprintf("{ location: %q, port: %d, tls: off, password_file: %q }", "ftp://"+alice+"@127.0.0.1"+dir, l.port, secret)
+				return fmt.Sprintf("{ location: %q, port: %d, %s, password_file: %q }", "ftp://"+alice+"@"+l.host+dir, l.port, l.tls, secret)
 			}
 			rclone := func(args ...string) {
-				run(t, "rclone", append(args, "--config", "/dev/null", "--ftp-host", "127.0.0.1", "--ftp-port", strconv.Itoa(l.port),
+				args = append(args, l.rclone...)
+				run(t, "rclone", append(args, "--config", "/dev/null", "--ftp-host", l.host, "--ftp-port", strconv.Itoa(l.port),
 					"--ftp-user", alice, "--ftp-pass", obscured.Stdout[:len(obscured.Stdout)-1], "--quiet")...)
 			}
 			var pull, copied, restored, plain times
-			back := fmt.Sprint("/back", l.port)
+			back := fmt.Sprint("/back", i)
 			p := puller(t, settings("/many"), settings(back))
 			pull = append(pull, seconds(func() { command(t, p, "pull", "--quiet", "peer") }))
 			there := filepath.Join(t.TempDir(), "there")

@@ -25,19 +25,24 @@ const roundTrip = 50 * time.Millisecond
 // throughput as there is: the machine may have no netem. It returns its port.
 func farLink(t *testing.T, addr string) int {
 	t.Helper()
-	return listen(t, func(near net.Conn) { carry(near, addr, func(data []byte) []byte { return data }) })
+	return listen(t, func(near net.Conn) { carry(near, addr) })
 }
 
 // carry takes one connection the long way to addr.
-func carry(near net.Conn, addr string, change func(data []byte) []byte) {
+func carry(near net.Conn, addr string) {
 	far, err := net.Dial("tcp", addr)
 	if err != nil {
 		_ = near.Close()
 		return
 	}
+	both(near, far)
+}
+
+// both carries what either side of a connection sends.
+func both(near, far net.Conn) {
 	var back sync.WaitGroup
-	back.Go(func() { late(far, near, func(data []byte) []byte { return data }) })
-	late(near, far, change)
+	back.Go(func() { late(far, near) })
+	late(near, far)
 	back.Wait()
 }
 
@@ -48,6 +53,13 @@ func listen(t *testing.T, serve func(net.Conn)) (port int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	accept(t, ln, serve)
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// accept serves the connections of a listener until the test ends.
+func accept(t *testing.T, ln net.Listener, serve func(net.Conn)) {
+	t.Helper()
 	var all sync.WaitGroup
 	t.Cleanup(func() { _ = ln.Close(); all.Wait() })
 	all.Go(func() {
@@ -59,11 +71,10 @@ func listen(t *testing.T, serve func(net.Conn)) (port int) {
 			all.Go(func() { serve(conn) })
 		}
 	})
-	return ln.Addr().(*net.TCPAddr).Port
 }
 
 // late copies what comes with a delay.
-func late(to, from net.Conn, change func(data []byte) []byte) {
+func late(to, from net.Conn) {
 	type piece struct {
 		data []byte
 		due  time.Time
@@ -75,7 +86,7 @@ func late(to, from net.Conn, change func(data []byte) []byte) {
 		for {
 			n, err := from.Read(buf)
 			if n > 0 {
-				under <- piece{change(bytes.Clone(buf[:n])), time.Now().Add(roundTrip / 2)}
+				under <- piece{bytes.Clone(buf[:n]), time.Now().Add(roundTrip / 2)}
 			}
 			if err != nil {
 				return

@@ -60,9 +60,13 @@ func newFTP(tb testing.TB, dir string) *FTP {
 }
 
 // config is the configuration's section.
-func (f *FTP) config() string {
-	return fmt.Sprintf("ftp:\n  listen: \"127.0.0.1:%d\"\n  implicit_listen: \"127.0.0.1:%d\"\n"+
+func (f *FTP) config(passive string) string {
+	s := fmt.Sprintf("ftp:\n  listen: \"127.0.0.1:%d\"\n  implicit_listen: \"127.0.0.1:%d\"\n"+
 		"  tls: { mode: both, required: false, certificate: %q, key: %q }\n", f.Port, f.ImplicitPort, f.Certificate, f.Key)
+	if passive != "" {
+		s += fmt.Sprintf("  passive_ports: %q\n", passive)
+	}
+	return s
 }
 
 // answers reports whether a port of 127.0.0.1 greets with these bytes.

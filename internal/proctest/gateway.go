@@ -43,9 +43,11 @@ type Options struct {
 	Users  []User
 	Store  string // the store section; "" means one on the local disk
 	FTP    bool   // serve FTP, too
-	Parent string // of its directory, on the disk that is to be tested; "" means /tmp
-	Verify string // the verify section; "" means reading back what is new, and the rest on New Year's Day
-	Extra  string // further lines of the configuration
+	// PassivePorts are those of FTP's data connections, "first-last"; "" for any.
+	PassivePorts string
+	Parent       string // of its directory, on the disk that is to be tested; "" means /tmp
+	Verify       string // the verify section; "" means reading back what is new, and the rest on New Year's Day
+	Extra        string // further lines of the configuration
 }
 
 // Gateway is a configuration in a directory of its own, and the process that serves it
@@ -151,7 +153,7 @@ func (g *Gateway) config(opt Options) string {
 	fmt.Fprintf(&b, "verify: %s\n", opt.Verify)
 	fmt.Fprintf(&b, "sftp: { listen: \"127.0.0.1:%d\" }\n", g.Port)
 	if g.FTP != nil {
-		b.WriteString(g.FTP.config())
+		b.WriteString(g.FTP.config(opt.PassivePorts))
 	}
 	b.WriteString("shares:\n")
 	for name, settings := range opt.Shares {
