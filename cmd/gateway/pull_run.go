@@ -15,6 +15,7 @@ import (
 	"github.com/snapgate/gateway/internal/sshclient"
 	"github.com/snapgate/gateway/pull"
 	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/store"
 	"github.com/snapgate/gateway/vfs"
 )
 
@@ -128,6 +129,8 @@ func pullError(ctx context.Context, r *config.Remote, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return &hintedError{err: errInterrupted, hint: hintPullInterrupted}
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrLogin): // also of one on an SFTP server
+		hint = hintFor(err)
 	case errors.Is(err, pull.ErrRunning):
 		hint = "wait for its end, or look for a scheduled one in the gateway's log"
 	case errors.Is(err, pull.ErrEndless):
