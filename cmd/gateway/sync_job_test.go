@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
 	"github.com/snapgate/gateway/store/storetest"
+	"github.com/snapgate/gateway/vfs"
 )
 
 // A job that has met copies that cannot be read has failed, and one that has met a damaged source has not: that has an alarm of
@@ -66,4 +68,33 @@ func TestSyncGuardHint(t *testing.T) {
 	if hint, want := hintFor(copyError(source, target, err)), "is the server of stores.offsite.location up"; !strings.HasPrefix(hint, want) {
 		t.Errorf("%v: %q, want %q", err, hint, want)
 	}
+}
+
+// The newest snapshot of a source that is not in the configuration is the last of its own line, whatever the clocks showed.
+func TestSyncNewestOfASource(t *testing.T) {
+	dir := t.TempDir()
+	lineage, err := vfs.SourceLineage(dir, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := openSnapshots(t, storetest.New(t))
+	first := webSnapshot(t, from, lineage, 1, time.Unix(2, 0), snapshotter.ID{})
+	last := webSnapshot(t, from, lineage, 2, time.Unix(1, 0), first)
+	run := &syncRun{cfg: &config.Config{DataDir: dir}, refs: []string{"web@latest"}, from: from}
+	want, single, err := run.wanted(t.Context())
+	if err != nil || !single || want(snapshotter.Snapshot{ID: first}) || !want(snapshotter.Snapshot{ID: last}) {
+		t.Errorf("%v, single %v: it is not the last that is copied", err, single)
+	}
+}
+
+// webSnapshot makes an empty snapshot of a source.
+func webSnapshot(t *testing.T, snaps *snapshotter.Snapshotter, of snapshotter.Lineage, n uint64, at time.Time, base snapshotter.ID) snapshotter.ID {
+	t.Helper()
+	m := snapshotter.Meta{Share: "web", ShareID: of.ShareID, GatewayID: of.GatewayID, Sequence: n, Parent: base, Time: at, Reason: "pull"}
+	dir := snapshotter.Change{Path: "/", Kind: snapshotter.Dir, Attr: snapshotter.Attr{Mode: 0o755, ModTime: at}, Version: n}
+	id, err := snaps.Commit(t.Context(), base, func(yield func(snapshotter.Change, error) bool) { yield(dir, nil) }, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/store"
-	"github.com/snapgate/gateway/vfs"
 )
 
 // syncReporter is told how a sync gets on. All calls come one after the other.
@@ -253,7 +252,7 @@ func (s *syncRun) wanted(ctx context.Context) (want func(snapshotter.Snapshot) b
 			shares[ref], single = true, false
 			continue
 		}
-		found, err := findCertain(ctx, ref, list, s.lineage, s.from)
+		found, err := findCertain(ctx, ref, list, lineages(s.cfg), s.from)
 		if err != nil {
 			return nil, false, s.unknown(ref, err)
 		}
@@ -270,13 +269,6 @@ func (s *syncRun) wanted(ctx context.Context) (want func(snapshotter.Snapshot) b
 func (s *syncRun) configured(name string) bool {
 	_, source := s.cfg.Source(name)
 	return source || knownShare(s.cfg, name) == nil
-}
-
-func (s *syncRun) lineage(share string) snapshotter.Lineage {
-	if _, ok := s.cfg.Source(share); ok {
-		return vfs.StoredSourceLineage(s.cfg.DataDir, share)
-	}
-	return vfs.StoredLineage(s.cfg.DataDir, share)
 }
 
 // unknown says that there is neither a share nor a snapshot of that name.
