@@ -103,11 +103,14 @@ func (p *Problems) List() (list []Problem, omitted int64) {
 
 // Text names at most most of the problems, one a line, and says how many more there are. It is empty
 // without problems.
-func (p *Problems) Text(most int) string {
+func (p *Problems) Text(most int) string { return p.TextOf(most, "problem", "problems") }
+
+// TextOf is Text of what has other words than "1 problem" and "2 problems".
+func (p *Problems) TextOf(most int, one, many string) string {
 	list, omitted := p.List()
 	var b strings.Builder
 	if n := int64(len(list)) + omitted; n > 0 {
-		b.WriteString(Count(n, "problem", "problems") + ":\n")
+		b.WriteString(Count(n, one, many) + ":\n")
 	}
 	for i, one := range list {
 		if i >= most {

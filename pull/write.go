@@ -25,7 +25,7 @@ type Writes struct {
 	DirMode  bool // modes of directories
 	DirTime  bool // times of directories
 	Owner    bool
-	Symlinks bool
+	Symlinks bool // the protocol has symbolic links, whether or not this server lets us make them
 	// Durable means that a file which was finished survives a power loss of the server. The
 	// names of files and directories do after SyncDir, where there is one.
 	Durable bool

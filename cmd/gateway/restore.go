@@ -248,16 +248,19 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 	if err := rc.summary(dst.Location.String(), found, report, rc.lacks(ctx, view, found), runErr); err != nil {
 		return err
 	}
-	if c := report.Counts(); c.Problems > 0 && (runErr == nil || errors.Is(runErr, restore.ErrNotDeleted)) {
+	c := report.Counts()
+	if c.Problems+c.LeftOut > 0 && runErr == nil || c.Problems > 0 && errors.Is(runErr, restore.ErrNotDeleted) {
 		return incompleteRestore(c, runErr)
 	}
 	return runErr
 }
 
-// incompleteRestore says what a restore with problems has come to; err is nil, or an ErrNotDeleted.
+// incompleteRestore says what a restore with problems, or without some links, has come to; err is nil, or of problems an ErrNotDeleted.
 func incompleteRestore(c restore.Counts, err error) *incompleteError {
 	text := count(c.Problems, "path could not be restored as it is", "paths could not be restored as they are")
 	switch {
+	case c.Problems == 0:
+		text = count(c.LeftOut, "symbolic link is", "symbolic links are") + " left out, as the destination cannot have any"
 	case c.Deleting > 0 && err != nil: // somebody has said no
 		text = err.Error()
 	case c.Deleting > 0:

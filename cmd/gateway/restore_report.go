@@ -200,16 +200,17 @@ func (rc *restoreCommand) summary(dst string, found snapref.Found, report *resto
 		}
 		return rc.encode(line)
 	}
-	if rc.quiet && report.Failed() == 0 {
+	c := report.Counts()
+	if rc.quiet && c.Problems+c.LeftOut == 0 {
 		return nil
 	}
 	most := shownProblems
 	if rc.verbose {
-		most = max(int(report.Failed()), len(lacks))
+		most = max(int(c.Problems), int(c.LeftOut), len(lacks))
 	}
 	what := "restored"
 	switch {
-	case runErr != nil && report.Counts().Files+report.Counts().Directories == 0:
+	case runErr != nil && c.Files+c.Directories == 0:
 		return nil
 	case rc.dryRun:
 		what = "this would be restored, nothing was written"

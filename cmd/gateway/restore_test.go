@@ -36,7 +36,8 @@ func TestIncompleteRestore(t *testing.T) {
 		restore.Counts
 		err error
 	}{
-		"1 path could not be restored as it is":                                    {restore.Counts{Problems: 1}, nil},
+		"1 path could not be restored as it is":                                    {restore.Counts{Problems: 1, LeftOut: 1}, nil},
+		"2 symbolic links are left out, as the destination cannot have any":        {restore.Counts{LeftOut: 2}, nil},
 		"2 paths could not be restored as they are; therefore nothing was deleted": {restore.Counts{Problems: 2}, restore.ErrNotDeleted},
 		"1 problem with what is to be deleted":                                     {restore.Counts{Problems: 1, Deleting: 1}, nil},
 		"nothing was deleted":                                                      {restore.Counts{Problems: 1, Deleting: 1}, restore.ErrNotDeleted},

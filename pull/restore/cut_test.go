@@ -450,6 +450,135 @@ func TestDelete(t *testing.T) {
 	})
 }
 
+// linkless is a target whose protocol has no symbolic links.
+type linkless struct{ pull.Target }
+
+func (l linkless) Writes(ctx context.Context) (pull.Writes, error) {
+	w, err := l.Target.Writes(ctx)
+	w.Symlinks = false
+	return w, err
+}
+
+// unlinking is a target whose server does not let us make symbolic links.
+type unlinking struct{ pull.Target }
+
+func (unlinking) Symlink(_ context.Context, _, path string) error {
+	return &pull.Error{Op: "link", Path: path, Kind: pull.KindUnsupported}
+}
+
+// asides are the names that files get which make room for links.
+type asides struct {
+	pull.Target
+	names *[]string
+}
+
+func (a asides) Symlink(ctx context.Context, target, path string) error {
+	*a.names = append(*a.names, pull.AsideName(path))
+	return a.Target.Symlink(ctx, target, path)
+}
+
+// Symbolic links that FTP has not are no reason not to delete, and what lies in their places stays, whatever that is.
+func TestDeleteWithoutLinks(t *testing.T) {
+	tr := tree{}.dir("/", 0o755).file("/a", "a").link("/file", "a").link("/dir", "d").link("/none", "a").dir("/d", 0o755).file("/d/b", "b").link("/d/none", "b")
+	remove := func(c *restore.Config) {
+		c.Delete, c.Workers = true, 1
+		c.Confirm = func(context.Context, restore.Extras) (bool, error) { return true, nil }
+	}
+	prepare := func(t *testing.T, dir string) []string {
+		for _, name := range []string{"file", "dir/deep/stays"} {
+			write(t, filepath.Join(dir, name), "in the place of a link")
+		}
+		stay := describe(t, dir)
+		for _, name := range []string{"extra", "d/more"} {
+			write(t, filepath.Join(dir, name), "x")
+		}
+		return stay
+	}
+	// What makes room for a link has a name that is known.
+	var aside []string
+	local := filepath.Join(t.TempDir(), "dest")
+	write(t, filepath.Join(local, "file"), "old")
+	run(t, asides{openLocal(t, local), &aside}, tr, func(c *restore.Config) { c.Path = "/file" })
+	if len(aside) != 1 {
+		t.Fatalf("asides %q", aside)
+	}
+	for _, k := range kinds() {
+		if !k.noLinks {
+			continue
+		}
+		t.Run(k.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "dest")
+			write(t, filepath.Join(dir, aside[0]), "it may be the only one")
+			stay := prepare(t, dir)
+			target := k.open(t, dir)
+			dry := func(c *restore.Config) { c.DryRun = true }
+			for _, change := range []func(*restore.Config){dry, func(*restore.Config) {}} {
+				report := run(t, target, tr, remove, change)
+				clean(t, report)
+				list, _ := report.LeftOut()
+				var paths []string
+				for _, p := range list {
+					paths = append(paths, p.Path)
+					if p.Kind != pull.KindUnsupported {
+						t.Errorf("left out %+v", p)
+					}
+				}
+				if got, want := strings.Join(paths, " "), "/d/none /dir /file /none"; got != want {
+					t.Errorf("left out %s, want %s", got, want)
+				}
+				if c := report.Counts(); c.Deleted != 2 || c.LeftOut != 4 || c.Restored != 2 {
+					t.Errorf("counts %+v", c)
+				}
+			}
+			got := describe(t, dir)
+			for _, line := range stay {
+				if !slices.Contains(got, line) && !strings.Contains(line, " d") {
+					t.Errorf("gone: %s", line)
+				}
+			}
+			for _, name := range []string{"extra", "d/more"} {
+				if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%s is there: %v", name, err)
+				}
+			}
+			// What is kept is no link less, and a problem is one.
+			report := run(t, target, tr, remove, func(c *restore.Config) { c.Overwrite = restore.Never })
+			if c := report.Counts(); c.Kept != 1 && !k.noTimes || c.LeftOut != 3 {
+				t.Errorf("never overwritten: %+v", c)
+			}
+			write(t, filepath.Join(dir, "extra"), "x")
+			report, err := try(t, target, hostile{tr, []string{".."}}, remove)
+			if c := report.Counts(); !errors.Is(err, restore.ErrNotDeleted) || c.Problems != 1 || c.LeftOut != 4 || c.Deleted != 0 {
+				t.Errorf("with a problem: %v, %+v", err, c)
+			}
+		})
+	}
+	t.Run("a server that makes none", func(t *testing.T) {
+		dir := t.TempDir()
+		prepare(t, dir)
+		if err := os.RemoveAll(filepath.Join(dir, "dir")); err != nil {
+			t.Fatal(err)
+		}
+		report, err := try(t, unlinking{openLocal(t, dir)}, tr, remove)
+		if c := report.Counts(); !errors.Is(err, restore.ErrNotDeleted) || c.LeftOut != 0 || c.Problems != 4 || c.Deleted != 0 {
+			t.Errorf("%v, %+v", err, c)
+		}
+	})
+	t.Run("where names fold", func(t *testing.T) {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "NONE"), "in the place of a link")
+		prepare(t, dir)
+		report := run(t, folding{linkless{openLocal(t, dir)}, dir, true}, tr, remove)
+		list, _ := report.Problems()
+		if len(list) != 1 || list[0].Path != "/" || list[0].Kind != pull.KindConflict || report.Counts().Deleted != 1 {
+			t.Errorf("%+v, %+v", list, report.Counts())
+		}
+		if _, err := os.Lstat(filepath.Join(dir, "NONE")); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // What the snapshot says could not be captured is no extra where it may have been, nor is what no snapshot can have.
 func TestDeleteSparesWhatIsLacking(t *testing.T) {
 	tr := tree{}.dir("/", 0o755).dir("/d", 0o755).dir("/d.d", 0o755)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/snapgate/gateway/pull"
+	"github.com/snapgate/gateway/snapshotter"
 )
 
 // relockLimit is how long a run that was ended takes to give directories back the modes that they had.
@@ -176,7 +177,7 @@ func (r *run) names(ctx context.Context, dir string) (map[string]struct{}, error
 	return names, err
 }
 
-// hasAll returns an error when a directory lacks a name that the snapshot has.
+// hasAll returns an error when a directory lacks a name that the snapshot has, and the destination can have.
 func (r *run) hasAll(ctx context.Context, dir string, names map[string]struct{}) error {
 	src, after := strings.TrimSuffix(r.Path, "/")+strings.TrimSuffix(dir, "/"), ""
 	if src == "" {
@@ -188,16 +189,37 @@ func (r *run) hasAll(ctx context.Context, dir string, names map[string]struct{})
 			return err
 		}
 		for _, e := range entries {
-			if _, ok := names[e.Name]; !ok {
-				text := fmt.Sprintf("it does not show %s, which was restored: the destination changes names, or hides them, and nothing is deleted here", pull.Printable(e.Name))
-				return &pull.Error{Op: "delete", Path: dir, Kind: pull.KindConflict, Err: errors.New(text)}
-			}
 			after = e.Name
+			if _, ok := names[e.Name]; ok {
+				continue
+			}
+			if err := r.unlisted(ctx, dir, e); err != nil {
+				return err
+			}
 		}
 		if len(entries) < page {
 			return nil
 		}
 	}
+}
+
+// unlisted returns an error for what the snapshot has and a directory does not list, unless it is a link that was left out: what
+// lies in its place under another name stays.
+func (r *run) unlisted(ctx context.Context, dir string, e snapshotter.Entry) error {
+	why := "was restored"
+	if r.noLinks && e.Kind == snapshotter.Symlink {
+		_, err := retry(ctx, r, func(ctx context.Context) (pull.Entry, error) { return r.Target.Lstat(ctx, child(dir, e.Name)) })
+		switch {
+		case err == nil:
+			why = "is there"
+		case pull.KindOf(err) == pull.KindNotFound:
+			return nil
+		default:
+			return err
+		}
+	}
+	text := fmt.Sprintf("it does not show %s, which %s: the destination changes names, or hides them, and nothing is deleted here", pull.Printable(e.Name), why)
+	return &pull.Error{Op: "delete", Path: dir, Kind: pull.KindConflict, Err: errors.New(text)}
 }
 
 // relock gives directories their attributes when removals are over, also when somebody has ended the run: those of the snapshot

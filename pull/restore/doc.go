@@ -19,7 +19,8 @@
 // A file in the place of a directory, or the other way round, is a Problem and stays. A symbolic
 // link in the place of a directory is not followed. Nothing is removed without Delete, and then
 // only after all was restored, only what a whole listing has shown, only where the snapshot is not
-// known to lack something, and only with the word of Confirm. Devices, sockets and pipes, which no
+// known to lack something, and only with the word of Confirm. A symbolic link that the protocol of the destination has not
+// (FTP's) is left out, which is no Problem, and what lies in its place stays. Devices, sockets and pipes, which no
 // snapshot has, are removed only with the directory that they are in. Names of a snapshot that no path can have are Problems.
 //
 // # Errors

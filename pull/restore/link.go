@@ -32,6 +32,8 @@ func (r *run) symlink(ctx context.Context, dst string, e snapshotter.Entry, old 
 				r.Report.verified.Add(1)
 			}
 			return r.settleLink(ctx, dst, e, old.Entry)
+		case r.noLinks && old.Type != pull.File && old.Type != pull.Symlink:
+			return r.leaveOut(dst, aside)
 		case old.Type != pull.File && old.Type != pull.Symlink:
 			return conflict(dst, "a directory or a device is where a symbolic link is to be")
 		case !r.replaces(old.Entry, e):
@@ -41,6 +43,9 @@ func (r *run) symlink(ctx context.Context, dst string, e snapshotter.Entry, old 
 			return nil
 		}
 		op = "replace"
+	}
+	if r.noLinks {
+		return r.leaveOut(dst, aside)
 	}
 	r.note(op, dst, pull.Symlink, 0)
 	var lacks *pull.AttributeError
@@ -58,6 +63,17 @@ func (r *run) symlink(ctx context.Context, dst string, e snapshotter.Entry, old 
 	}
 	return nil
 }
+
+// leaveOut notes a link that the protocol of the destination has not. What lies in its place stays, also what was moved aside
+// for it: it may be the only one.
+func (r *run) leaveOut(dst string, aside *found) error {
+	*aside = found{}
+	r.Report.leaveOut(dst, &pull.Error{Op: "link", Path: dst, Kind: pull.KindUnsupported, Err: errNoLinks})
+	return nil
+}
+
+// errNoLinks is why a link is left out.
+var errNoLinks = errors.New("the protocol has no symbolic links")
 
 // settleLink gives a link that is there what it lacks: a run that was cut off may have made it, and one without
 // Owner leaves it to whoever ran it.

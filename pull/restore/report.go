@@ -35,6 +35,7 @@ type Counts struct {
 	SentBytes int64 `json:"sent_bytes"` // also what was sent twice
 	Problems  int64 `json:"problems"`
 	Deleting  int64 `json:"problems_deleting"` // of the problems, those that came of Delete, after all was restored
+	LeftOut   int64 `json:"left_out"`          // symbolic links that the protocol of the destination has not: no problems
 }
 
 // Report collects what happens in a restore. The zero Report is ready. Safe for concurrent use.
@@ -42,7 +43,7 @@ type Report struct {
 	files, dirs, symlinks, bytes                                                atomic.Int64
 	restored, restoredBytes, replaced, unchanged, kept, resumed, verified, gone atomic.Int64
 	done, sent                                                                  atomic.Int64
-	problems                                                                    pull.Problems
+	problems, leftOut                                                           pull.Problems
 	deletes                                                                     atomic.Bool // all is restored, see Counts.Deleting
 	deleting                                                                    atomic.Int64
 
@@ -59,6 +60,9 @@ func (r *Report) note(path string, err error) {
 	}
 	r.problems.Note(path, err)
 }
+
+// leaveOut notes what the destination cannot have.
+func (r *Report) leaveOut(path string, err error) { r.leftOut.Note(path, err) }
 
 func (r *Report) at(path string) {
 	r.mu.Lock()
@@ -80,16 +84,21 @@ func (r *Report) Counts() Counts {
 		Restored: r.restored.Load(), RestoredBytes: r.restoredBytes.Load(), Replaced: r.replaced.Load(),
 		Unchanged: r.unchanged.Load(), Kept: r.kept.Load(), Resumed: r.resumed.Load(), Verified: r.verified.Load(),
 		Deleted: r.gone.Load(), DoneBytes: r.done.Load(), SentBytes: r.sent.Load(), Problems: r.Failed(), Deleting: r.deleting.Load(),
+		LeftOut: r.leftOut.Total(),
 	}
 }
 
 // Failed is how many problems there are: 0 means that all of the path is in the destination, but
-// for what Overwrite has kept, and that what Delete was to remove is not.
+// for what Overwrite has kept and what LeftOut names, and that what Delete was to remove is not.
 func (r *Report) Failed() int64 { return r.problems.Total() }
 
 // Problems returns the problems by path, up to 100,000 of them and 64 MB; omitted is how many
 // more there are.
 func (r *Report) Problems() (list []pull.Problem, omitted int64) { return r.problems.List() }
+
+// LeftOut returns the symbolic links, by path, that the protocol of the destination has not, as many as Problems would;
+// omitted is how many more there are. What lies in their places is as it was.
+func (r *Report) LeftOut() (list []pull.Problem, omitted int64) { return r.leftOut.List() }
 
 // Cannot names the attributes that the destination cannot have.
 func (r *Report) Cannot() []string {
@@ -133,6 +142,7 @@ func (r *Report) MarshalJSON() ([]byte, error) {
 	if list == nil {
 		list = []pull.Problem{}
 	}
+	leftOut, _ := r.LeftOut() // Counts has how many there are
 	r.mu.Lock()
 	began, seconds := r.began, r.ended.Sub(r.began).Seconds()
 	r.mu.Unlock()
@@ -143,10 +153,12 @@ func (r *Report) MarshalJSON() ([]byte, error) {
 		Cannot  []string       `json:"cannot_set,omitempty"`
 		List    []pull.Problem `json:"errors"`
 		Omitted int64          `json:"errors_omitted,omitempty"`
-	}{began, max(seconds, 0), r.Counts(), r.Cannot(), list, omitted})
+		LeftOut []pull.Problem `json:"left_out_paths,omitempty"`
+	}{began, max(seconds, 0), r.Counts(), r.Cannot(), list, omitted, leftOut})
 }
 
-// WriteText writes a summary for people: counts, then at most most problems, one a line. Of a dry run it says what would be.
+// WriteText writes a summary for people: counts, then at most most of what was left out, and as many problems, one a line.
+// Of a dry run it says what would be.
 func (r *Report) WriteText(w io.Writer, most int) error {
 	r.mu.Lock()
 	would := ""
@@ -182,6 +194,7 @@ func (r *Report) WriteText(w io.Writer, most int) error {
 	if cannot := r.Cannot(); len(cannot) > 0 {
 		fmt.Fprintf(&b, "not set, as the server cannot: %s\n", strings.Join(cannot, ", "))
 	}
+	b.WriteString(r.leftOut.TextOf(most, "link "+would+"left out", "links "+would+"left out"))
 	b.WriteString(r.problems.Text(most))
 	_, err := io.WriteString(w, b.String())
 	return err

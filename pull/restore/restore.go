@@ -185,6 +185,11 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
+	w, err := retry(ctx, r, cfg.Target.Writes)
+	if err != nil {
+		return err
+	}
+	r.noLinks = !w.Symlinks
 	caps := pull.Capabilities{Parallel: 1}
 	if !r.nowhere {
 		if caps, err = retry(ctx, r, cfg.Target.Capabilities); err != nil {
@@ -207,6 +212,7 @@ type run struct {
 	Config
 	caps     pull.Capabilities
 	nowhere  bool // a dry run to a directory that is not there
+	noLinks  bool // the protocol has no symbolic links
 	memory   *semaphore.Weighted
 	files    *errgroup.Group
 	walks    *semaphore.Weighted
