@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -29,6 +30,7 @@ func (f *FTP) MakeRoot(ctx context.Context) (made bool, err error) {
 		if err := c.chdir("make", "/", full); err == nil || c.Err() != nil {
 			return err
 		}
+		var refused []error // nil where a directory was made
 		for i := 1; i <= len(full); i++ {
 			if i < len(full) && full[i] != '/' {
 				continue
@@ -37,11 +39,47 @@ func (f *FTP) MakeRoot(ctx context.Context) (made bool, err error) {
 			if err != nil {
 				return err
 			}
-			made = r.means(250)
+			if made = r.means(250); made {
+				refused = append(refused, nil)
+			} else {
+				refused = append(refused, c.refused("make", full[:i], r))
+			}
 		}
-		return c.chdir("make", "/", full)
+		err := c.chdir("make", "/", full)
+		if err == nil || c.Err() != nil {
+			return err
+		}
+		return c.notMade(full, refused, err)
 	})
 	return made && err == nil, err
+}
+
+// notMade returns why a directory cannot be changed to after all: what the server says of the topmost one that is not there, as
+// those above are refused because they are. refused has that of MKD for each, missing that of CWD for full.
+func (c *ftpConn) notMade(full string, refused []error, missing error) error {
+	why := missing
+	for at, i := full, len(refused)-1; i >= 0 && refused[i] != nil; i-- {
+		if at != full {
+			missing = c.chdir("make", at, at)
+			if c.Err() != nil {
+				return missing
+			}
+			if missing == nil {
+				break
+			}
+		}
+		if why = refused[i]; saysExists(why) { // and may not be entered, or is a file
+			why = missing
+		}
+		at = at[:max(strings.LastIndexByte(at, '/'), 0)]
+	}
+	return why
+}
+
+// saysExists reports whether a server has refused to make a directory because something has its name.
+func saysExists(err error) bool {
+	var r *replyError
+	return errors.As(err, &r) && KindOf(err) == KindOther && (r.code == 521 || strings.Contains(strings.ToLower(r.all), "exist"))
 }
 
 // Mkdir implements Target. The mode is the server's choice.

@@ -84,6 +84,70 @@ func TestHashIn(t *testing.T) {
 	}
 }
 
+// Why the root cannot be made is what the server says of the topmost directory that is missing, not that the path is not there.
+func TestFTPMakeRoot(t *testing.T) {
+	const silent, exists = "550 Create directory operation failed.", "550 File exists."
+	mkd := func(p *ftpPeer, cmd, arg string) bool {
+		local := filepath.Join(p.h.dir, arg)
+		fi, err := os.Stat(local)
+		switch {
+		case cmd == "CWD" && err == nil && !fi.IsDir():
+			p.say("550 Not a directory.")
+		case cmd != "MKD":
+			return false
+		case err == nil:
+			p.say(exists)
+		case strings.HasPrefix(arg, "/home"):
+			p.done(257, os.Mkdir(local, 0o700))
+		case filepath.Dir(arg) == "/":
+			p.say("550 Permission denied.")
+		default:
+			p.say("550 No such file or directory.")
+		}
+		return true
+	}
+	vsftpd := func(p *ftpPeer, cmd, _ string) bool {
+		if cmd == "MKD" {
+			p.say(silent)
+		}
+		return cmd == "MKD"
+	}
+	for name, tt := range map[string]struct {
+		root string
+		hook func(p *ftpPeer, cmd, arg string) bool
+		want string // the error; "" for none
+		made bool
+	}{
+		"there":                    {"/home", mkd, "", false},
+		"made":                     {"/home/me/www", mkd, "", true},
+		"another root":             {"/srv/jail/up", mkd, "make /srv: permission denied: the server says 550 Permission denied.", false},
+		"below what is there":      {"/up/a/b", vsftpd, "make /up/a: failure: the server says " + silent, false},
+		"of which nothing is told": {"/srv/up", vsftpd, "make /srv: failure: the server says " + silent, false},
+		"a file":                   {"/file", mkd, "make /: failure: the server says 550 Not a directory.", false},
+		"below a file":             {"/file/a", mkd, "make /file: failure: the server says 550 Not a directory.", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := (&ftpHouse{dir: t.TempDir(), hook: tt.hook}).start(t)
+			for _, dir := range []string{"home", "up"} {
+				if err := os.Mkdir(filepath.Join(h.dir, dir), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.WriteFile(filepath.Join(h.dir, "file"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			made, err := h.remote(t, func(c *FTPConfig) { c.Root = tt.root }).MakeRoot(t.Context())
+			if err != nil {
+				got = err.Error()
+			}
+			if got != tt.want || made != tt.made {
+				t.Errorf("made %v, %q, want %q", made, got, tt.want)
+			}
+		})
+	}
+}
+
 // A server that refuses commands that come early, and forgets what RNFR has named, loses neither the
 // file nor the one that it replaces. One that does not replace files has the old one moved aside and
 // removed, no other. What is refused leaves both as they were.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,6 +115,15 @@ func hintOfFile(r *config.Remote) string {
 		above, shellQuote("/*"), shellQuote("!/"+pull.EscapePattern(path.Base(r.Location.Path))))
 }
 
+// elsewhere asks the server where a path may be that is not there, and says it as a hint; "" when it does not know.
+func elsewhere(ctx context.Context, r *config.Remote) string {
+	there := remote.Elsewhere(ctx, r)
+	if there == "" {
+		return ""
+	}
+	return "the account sees other paths, as one does that is confined to a directory: there is " + printable(there)
+}
+
 // pullError gives an error its hint, and says what the operator is to know of it. It asks the server where a
 // path may be that is not there.
 func pullError(ctx context.Context, r *config.Remote, err error) error {
@@ -144,9 +154,7 @@ func pullError(ctx context.Context, r *config.Remote, err error) error {
 	case r.Location.Scheme == pull.SchemeFS && !(errors.As(err, &server) && server.Path == "/"): // the path is in it
 	case pull.KindOf(err) == pull.KindNotFound:
 		err = fmt.Errorf("%s: %w", r.Location, err)
-		if there := remote.Elsewhere(ctx, r); there != "" {
-			hint = "the account sees other paths, as one does that is confined to a directory: there is " + printable(there)
-		}
+		hint = cmp.Or(elsewhere(ctx, r), hint)
 	case errors.As(err, &server):
 		err = fmt.Errorf("%s: %w", r.Location, err)
 	}

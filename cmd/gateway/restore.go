@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -211,7 +212,7 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 	}
 	target, err := rc.openTarget(ctx, dst)
 	if err != nil {
-		return rc.hinted(dst, err, false)
+		return rc.hinted(ctx, dst, err, false)
 	}
 	if rc.login == nil {
 		defer target.Close()
@@ -243,7 +244,7 @@ func (rc *restoreCommand) restore(ctx context.Context, cfg *config.Config, ref s
 			runErr = errInterrupted
 		}
 		c := report.Counts()
-		runErr = rc.hinted(dst, runErr, c.Files+c.Directories+c.Symlinks > 0)
+		runErr = rc.hinted(ctx, dst, runErr, c.Files+c.Directories+c.Symlinks > 0)
 	}
 	if err := rc.summary(dst.Location.String(), found, report, rc.lacks(ctx, view, found), runErr); err != nil {
 		return err
@@ -284,15 +285,32 @@ func (rc *restoreCommand) openTarget(ctx context.Context, dst *config.Remote) (p
 }
 
 // hinted gives an error of a destination what to try about it; begun says that it came in the middle.
-func (rc *restoreCommand) hinted(dst *config.Remote, err error, begun bool) error {
-	hint := remote.Hint(dst, err)
-	if hint == "" {
-		hint = hintFor(err)
+func (rc *restoreCommand) hinted(ctx context.Context, dst *config.Remote, err error, begun bool) error {
+	hint := cmp.Or(remote.Hint(dst, err), hintFor(err))
+	if !begun && misplaced(err) {
+		switch there := elsewhere(ctx, dst); {
+		case there == "":
+		case pull.KindOf(err) == pull.KindNotFound: // it says the same, and more
+			hint = there
+		default:
+			hint = strings.TrimSuffix(there+"\n"+hint, "\n")
+		}
 	}
 	if begun {
 		hint = strings.TrimPrefix(hint+"\nrun it again: it goes on where it was", "\n")
 	}
 	return &hintedError{err: err, hint: hint}
+}
+
+// misplaced reports whether a destination may be meant to lie elsewhere: it is not there, and cannot be made. Some FTP servers say
+// of that no more than that they do not.
+func misplaced(err error) bool {
+	var e *pull.Error
+	var ssh *sshclient.Error
+	if !errors.As(err, &e) || errors.As(err, &ssh) || e.Op == "connect" || e.Op == "log in" {
+		return false
+	}
+	return e.Kind == pull.KindNotFound || e.Kind == pull.KindPermission || e.Kind == pull.KindOther && e.Op == "make"
 }
 
 // find finds the snapshot that is meant. Nobody may take an older one for the newest, and what is newer on the target for what is to be deleted.

@@ -108,7 +108,7 @@ func (rc *restoreCommand) note() func(restore.Action) {
 			return
 		}
 		path := printable(a.Path)
-		if a.Type == pull.Dir {
+		if a.Type == pull.Dir && a.Path != "/" {
 			path += "/"
 		}
 		_, _ = fmt.Fprintf(rc.p.stdout, "%s %s\n", signs[a.Op], path)
@@ -223,6 +223,13 @@ func (rc *restoreCommand) summary(dst string, found snapref.Found, report *resto
 	}
 	_, _ = fmt.Fprintf(rc.p.stderr, "%s of %s (%s) to %s: %s\n", printable(name), found.Snapshot.Time.Local().Format("2006-01-02 15:04:05"),
 		found.Snapshot.ID.String()[:8], printable(dst), what)
+	if report.Made() {
+		made := "was not there, and was made"
+		if rc.dryRun {
+			made = "is not there, and would be made"
+		}
+		_, _ = fmt.Fprintf(rc.p.stderr, "%s %s\n", printable(dst), made)
+	}
 	_ = report.WriteText(rc.p.stderr, most)
 	if len(lacks) > 0 {
 		_, _ = fmt.Fprintf(rc.p.stderr, "the snapshot lacks what could not be captured, or has it as it was before:\n")

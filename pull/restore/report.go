@@ -50,6 +50,7 @@ type Report struct {
 	mu           sync.Mutex // guards what follows
 	began, ended time.Time
 	dry          bool // nothing is written
+	made         bool // see Made
 	current      string
 	cannot       []string
 }
@@ -116,6 +117,19 @@ func (r *Report) cannotHave(name string) {
 	}
 }
 
+// Made reports whether the destination was not there, and was made, or would be.
+func (r *Report) Made() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.made
+}
+
+func (r *Report) makes() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.made = true
+}
+
 func (r *Report) begin(dry bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -149,12 +163,13 @@ func (r *Report) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		Began   time.Time `json:"began"`
 		Seconds float64   `json:"seconds"`
+		Made    bool      `json:"destination_made,omitempty"` // it was not there
 		Counts
 		Cannot  []string       `json:"cannot_set,omitempty"`
 		List    []pull.Problem `json:"errors"`
 		Omitted int64          `json:"errors_omitted,omitempty"`
 		LeftOut []pull.Problem `json:"left_out_paths,omitempty"`
-	}{began, max(seconds, 0), r.Counts(), r.Cannot(), list, omitted, leftOut})
+	}{began, max(seconds, 0), r.Made(), r.Counts(), r.Cannot(), list, omitted, leftOut})
 }
 
 // WriteText writes a summary for people: counts, then at most most of what was left out, and as many problems, one a line.

@@ -265,12 +265,16 @@ func (r *run) root(ctx context.Context) (made bool, err error) {
 		if made, err = try(ctx, first, r.Target.MakeRoot); err != nil {
 			return false, err
 		}
+		if made {
+			r.makes()
+		}
 		first = r.Retry
 	}
 	e, err := try(ctx, first, func(ctx context.Context) (pull.Entry, error) { return r.Target.Lstat(ctx, "/") })
 	switch {
 	case err != nil && r.DryRun && pull.KindOf(err) == pull.KindNotFound:
 		r.nowhere = true
+		r.makes()
 		return true, nil
 	case err != nil:
 		return false, err
@@ -278,6 +282,12 @@ func (r *run) root(ctx context.Context) (made bool, err error) {
 		return false, &pull.Error{Op: "restore", Path: "/", Kind: pull.KindConflict, Err: errors.New("the destination is no directory")}
 	}
 	return made, nil
+}
+
+// makes tells that the destination itself is made, or would be.
+func (r *run) makes() {
+	r.note("make", "/", pull.Dir, 0)
+	r.Report.makes()
 }
 
 // retry calls a method of the target until it is not the connection that fails.

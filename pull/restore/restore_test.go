@@ -361,6 +361,29 @@ func TestDryRun(t *testing.T) {
 	})
 }
 
+// That the destination was not there is told, once.
+func TestDestinationMade(t *testing.T) {
+	forKinds(t, func(t *testing.T, k kind, dir string) {
+		tr := tree{}.dir("/", 0o755).file("/a", "a")
+		for _, step := range []struct {
+			dry, made bool
+		}{{true, true}, {false, true}, {false, false}, {true, false}} {
+			var ops []string
+			report := run(t, k.open(t, dir), tr, func(c *restore.Config) {
+				c.DryRun, c.Note = step.dry, func(a restore.Action) { ops = append(ops, a.Op+" "+a.Path) }
+			})
+			clean(t, report)
+			text, err := report.MarshalJSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if report.Made() != step.made || slices.Contains(ops, "make /") != step.made || strings.Contains(string(text), `"destination_made":true`) != step.made {
+				t.Errorf("%+v: made %v, %q, %s", step, report.Made(), ops, text)
+			}
+		}
+	})
+}
+
 func write(t *testing.T, path, data string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -107,6 +107,8 @@ func hintOf(r *config.Remote, err error) string {
 		return "is the server up, and does a firewall let this machine through?"
 	case e.Kind == pull.KindNotFound:
 		return "does the location's path exist, as the account sees it?"
+	case e.Op == "make" && (e.Kind == pull.KindPermission || ftp && e.Kind == pull.KindOther): // some servers say no more
+		return "may the account write there?"
 	case e.Kind == pull.KindPermission:
 		return "may the account read the directory of the location?"
 	}

@@ -151,6 +151,28 @@ func TestHint(t *testing.T) {
 	}
 }
 
+// What may not be made is not to be read. FTP servers may refuse it without a word of why.
+func TestWriteHint(t *testing.T) {
+	const write, read = "may the account write there?", "may the account read the directory of the location?"
+	for _, tt := range []struct {
+		location, op string
+		kind         pull.Kind
+		want         string
+	}{
+		{"sftp://h/x", "make", pull.KindPermission, write},
+		{"ftp://h/x", "make", pull.KindPermission, write},
+		{"ftp://h/x", "make", pull.KindOther, write},
+		{"fs:///x", "make", pull.KindPermission, write},
+		{"fs:///x", "make", pull.KindOther, ""},
+		{"sftp://h/x", "list", pull.KindPermission, read},
+	} {
+		at := settings(t, map[string]any{"location": tt.location})
+		if got := Hint(at, &pull.Error{Op: tt.op, Path: "/x", Kind: tt.kind}); got != tt.want {
+			t.Errorf("%s of %s, %v: hint %q, want %q", tt.op, tt.location, tt.kind, got, tt.want)
+		}
+	}
+}
+
 // A path that is not there may hold what belongs elsewhere in the location; one that is there may not be doubted.
 func TestPathHint(t *testing.T) {
 	missing := &pull.Error{Op: "stat", Kind: pull.KindNotFound}
