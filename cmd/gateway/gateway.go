@@ -79,6 +79,7 @@ func (g *gateway) open(ctx context.Context, p *program, point func(string)) erro
 	if g.store, err = store.Open(ctx, sc); err != nil {
 		return err
 	}
+	defer g.store.LeaveWhen(ctx, store.LeavePatience)() // what follows reads from it, and may put back what it lacks
 	if g.store.Created() {
 		g.log.Info("store created", "store", g.store.Location(), "encrypted", g.store.Encrypted())
 	}

@@ -228,3 +228,42 @@ func TestInterruptedCommits(t *testing.T) {
 	}
 	slow.commits(t, p)
 }
+
+// TestInterruptedStart: a command that is interrupted while it reads what its store has, before it does anything, does not wait for a
+// store that does not get on.
+func TestInterruptedStart(t *testing.T) {
+	p := &program{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard, cheapKDF: true}
+	slow := newSlowStore(t, p)
+	slow.leaveChange(t, p)
+	slow.commits(t, p)
+	if err := os.RemoveAll(filepath.Join(slow.cfg.DataDir, "cache")); err != nil { // the headers are read from the server
+		t.Fatal(err)
+	}
+	resume := make(chan struct{})
+	slow.resume = sync.OnceFunc(func() { close(resume) })
+	t.Cleanup(slow.resume)
+	reads := make(chan struct{})
+	begin := sync.OnceFunc(func() { close(reads) })
+	slow.server.FailReads(func(name string) error {
+		if strings.HasPrefix(name, "packfiles/") {
+			begin()
+			<-resume
+		}
+		return nil
+	})
+	err := slow.returns(t, "a command", func(ctx context.Context, interrupt func()) error {
+		go func() {
+			<-reads
+			interrupt()
+		}()
+		return p.withKeeper(ctx, slow.cfg, func(*keeper) error { return nil })
+	})
+	select {
+	case <-reads:
+	default:
+		t.Fatalf("it reads no header: %v", err)
+	}
+	if locks := slow.server.Files("locks"); len(locks) > 0 {
+		t.Errorf("it leaves %v, and ends with %v", locks, err)
+	}
+}
