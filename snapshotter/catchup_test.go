@@ -40,7 +40,7 @@ func TestCatchUp(t *testing.T) {
 			if err != nil {
 				t.Errorf("beside a commit: %v", err)
 			}
-		case <-time.After(30 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Error("it waits for a commit although there is nothing to take over")
 		}
 	}

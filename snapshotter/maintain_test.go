@@ -1191,7 +1191,7 @@ func TestMaintainBesideCommits(t *testing.T) {
 	if removed.Load() == 0 {
 		t.Error("nothing was removed beside the commits")
 	}
-	if sum.Locked > 5*time.Second {
+	if sum.Locked > time.Minute { // a few milliseconds of work, on a machine that may be busy
 		t.Errorf("the store was locked for %s", sum.Locked)
 	}
 	t.Logf("%d packfiles removed, locked for %s at most", removed.Load(), sum.Locked)

@@ -567,7 +567,7 @@ func TestRepairOfSeveralPackfiles(t *testing.T) {
 		}()
 		select {
 		case <-done:
-		case <-time.After(30 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Error("no commit while what is lacking is looked for")
 		}
 	}
@@ -740,7 +740,7 @@ func TestRepairFromSlowCopy(t *testing.T) {
 			}()
 			select {
 			case <-done:
-			case <-time.After(30 * time.Second):
+			case <-time.After(2 * time.Minute):
 				t.Error("no commit while the copy is read")
 			}
 			_, err = w.WriteString(content)

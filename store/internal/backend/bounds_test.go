@@ -198,7 +198,7 @@ func TestSFTPWithoutEnd(t *testing.T) {
 	for _, name := range []string{"a", "a/.."} {
 		b := backend.NewSFTP(backend.SFTPConfig{Dialer: deepSFTP{newPipeDialer(t), name}, Root: "/store", Token: "token", Retries: 1})
 		t.Cleanup(func() { _ = b.Close() })
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := b.List(ctx, "", func(name string) error { return errors.New(name) }); err != nil {
 			t.Errorf("%s: List: %v", name, err)
