@@ -89,10 +89,11 @@ func TestNothingIsResumedThatCouldNotBeFlushed(t *testing.T) {
 			sys, _ := fullTestSystem(t, func(c *Config) { c.Disk = faulty })
 			v := visit(t, sys, "u", PermFull, "/")
 			f := v.open("/f", OpenWrite|OpenCreate)
+			noCheckpoint(f)
 			v.write(f, 0, big("a"))
 			if flushed > 0 {
 				wantNil(t, "fsync", f.Sync(t.Context()))
-				f.up.savedAt.Store(time.Now().Add(time.Hour).UnixNano()) // no other checkpoint is due
+				noCheckpoint(f)
 				v.write(f, flushed, big("b"))
 			}
 			faulty.Add(disktest.Fault{Ops: disktest.OpSync, Path: "*.spool", Err: syscall.EIO, Times: 1})
@@ -101,6 +102,7 @@ func TestNothingIsResumedThatCouldNotBeFlushed(t *testing.T) {
 			want(t, "size of the partial", v.size("/f"), flushed)
 			if flushed < 0 {
 				g := v.open("/g", OpenWrite|OpenCreate)
+				noCheckpoint(g)
 				v.write(g, 0, big("a"))
 				faulty.Add(disktest.Fault{Ops: disktest.OpSync, Path: "*.spool", Err: syscall.EIO, Times: 1})
 				wantKind(t, "abort", g.Abort(), KindDisk)
@@ -177,6 +179,7 @@ func TestFsyncBesideACheckpoint(t *testing.T) {
 	defer func() { closeSystem(t, sys) }()
 	v := visit(t, sys, "u", PermFull, "/")
 	f := v.open("/f", OpenWrite|OpenCreate)
+	noCheckpoint(f)
 	v.write(f, 0, big("a"))
 	synced := make(chan struct{})
 	armed <- func() { // in the checkpoint

@@ -616,7 +616,14 @@ func (u *upload) sync(ctx context.Context, f *File) error {
 	if u.file == nil || len(u.file.Extents()) == 0 {
 		return nil
 	}
-	return u.record(ctx, true, true)
+	// A checkpoint would add nothing, but for what is written from here on.
+	began, before := time.Now(), u.unsaved.Swap(0)
+	if err := u.record(ctx, true, true); err != nil {
+		u.unsaved.Add(before)
+		return err
+	}
+	u.savedAt.Store(began.UnixNano())
+	return nil
 }
 
 // sweep removes spool files of partials that were given up.

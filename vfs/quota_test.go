@@ -31,6 +31,7 @@ func TestQuotaOfDeadUpload(t *testing.T) {
 	}
 	dead := first.open("/f", OpenCreate|OpenTruncate)
 	first.write(dead, 0, kib(80))
+	alive(dead)
 	tooMuch("while it lives", v, "/f")
 	dead.up.quiet.Store(time.Now().Add(-deadAfter).UnixNano() - 1)
 	tooMuch("another name", v, "/g")

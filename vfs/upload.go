@@ -56,10 +56,10 @@ type upload struct {
 	written  atomic.Int64            // bytes that went to the spool
 	replaced int64                   // size of the file that it replaces; guarded by share.claims.mu
 	claimed  int64                   // of the quota; likewise
-	unsaved  atomic.Int64            // of them, since the last checkpoint
+	unsaved  atomic.Int64            // of them, since the last checkpoint or fsync
 	saved    atomic.Int64            // size of the partial that is journalled, or was to be
 	quiet    atomic.Int64            // Unix nanoseconds of the last write
-	savedAt  atomic.Int64            // Unix nanoseconds of the last checkpoint, of the start at first
+	savedAt  atomic.Int64            // Unix nanoseconds of the last checkpoint or fsync, of the start at first
 	spoolNo  atomic.Uint64           // the spool file, 0 while there is none on disk
 	saving   atomic.Bool             // a checkpoint is under way
 	rewrites atomic.Bool             // it does not only add to the end of a complete file that has its name

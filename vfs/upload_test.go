@@ -7,9 +7,12 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/snapgate/gateway/internal/disk"
+	"github.com/snapgate/gateway/internal/disk/disktest"
 	"github.com/snapgate/gateway/snapshotter"
 	"github.com/snapgate/gateway/vfs/internal/spool"
 )
@@ -138,7 +141,9 @@ func TestCutOffUploads(t *testing.T) {
 		sys, _ := fullTestSystem(t)
 		a := visit(t, sys, "u", PermFull, "/")
 		n := int64(len(data))
-		a.write(a.open("/f", OpenWrite|OpenCreate|OpenTruncate), 0, data)
+		half := a.open("/f", OpenWrite|OpenCreate|OpenTruncate)
+		a.write(half, 0, data)
+		alive(half)
 		want(t, "own size", a.size("/f"), n)
 		other := visit(t, sys, "other", PermFull, "/")
 		b := visit(t, sys, "u", PermFull, "/")
@@ -241,6 +246,7 @@ func TestTakeOver(t *testing.T) {
 	// Nor from a handle that is in use, unless the client says that it resumes.
 	first = dead.open("/i", OpenWrite|OpenCreate)
 	dead.write(first, 0, "first")
+	alive(first)
 	busy := v.open("/i", OpenWrite|OpenCreate)
 	v.write(busy, 0, "second")
 	v.close(busy)
@@ -282,6 +288,7 @@ func TestQuietUploadShowsToItsPrincipal(t *testing.T) {
 	f := dead.open("/f", OpenWrite|OpenCreate)
 	dead.write(f, 0, "half")
 	dead.write(f, 100, "beyond a gap")
+	alive(f)
 	want(t, "at once", v.size("/f"), -1)
 	f.up.quiet.Store(time.Now().Add(-deadAfter).UnixNano() - 1)
 	want(t, "later", v.size("/f"), 4)
@@ -298,8 +305,10 @@ func TestResumeAfterCrash(t *testing.T) {
 	f := v.open("/d/f", OpenWrite|OpenCreate)
 	v.write(f, 0, "synced")
 	wantNil(t, "sync", f.Sync(t.Context()))
+	noCheckpoint(f)
 	v.write(f, 6, "lost")
 	g := v.open("/d/g", OpenWrite|OpenCreate) // never synced
+	noCheckpoint(g)
 	v.write(g, 0, big("g"))
 	wantNil(t, "rename above", v.Rename(t.Context(), "/d", "/e", false))
 	crash(t, sys)
@@ -366,6 +375,42 @@ func TestResumeOfCutOverwrite(t *testing.T) {
 	want(t, "appended after a whole upload", v.get("/f"), "whole new version+")
 }
 
+// alive has an upload pass for one that is in use, however slow the machine is.
+func alive(f *File) { f.up.quiet.Store(time.Now().Add(time.Hour).UnixNano()) }
+
+// noCheckpoint has no time make a checkpoint of an upload due, however slow the machine is.
+func noCheckpoint(f *File) { f.up.savedAt.Store(time.Now().Add(time.Hour).UnixNano()) }
+
+// What an fsync has made durable makes no checkpoint due, by its bytes or by its age; when it has failed, it does.
+func TestNoCheckpointAfterFsync(t *testing.T) {
+	faulty := disktest.NewFaulty(disk.OS{})
+	sys, _ := fullTestSystem(t, func(c *Config) { c.Disk = faulty })
+	v := visit(t, sys, "u", PermFull, "/")
+	f := v.open("/f", OpenWrite|OpenCreate)
+	write := func(off int64) {
+		v.write(f, off, big("x"))
+		f.up.background.Wait()
+	}
+	noCheckpoint(f)
+	write(0)
+	f.up.savedAt.Store(0)
+	f.up.unsaved.Store(checkpointBytes)
+	began := time.Now().UnixNano()
+	wantNil(t, "fsync", f.Sync(t.Context()))
+	if at := f.up.savedAt.Load(); at < began {
+		t.Errorf("the age counts from %v, before the fsync", time.Unix(0, at))
+	}
+	noCheckpoint(f)
+	write(100_000)
+	want(t, "recorded with a write after it", f.up.saved.Load(), 100_000)
+	f.up.unsaved.Store(checkpointBytes - 1)
+	faulty.Add(disktest.Fault{Ops: disktest.OpSync, Path: "*.wal*", Err: syscall.EIO, Times: 1})
+	wantKind(t, "fsync", f.Sync(t.Context()), KindDisk)
+	write(200_000)
+	want(t, "recorded with a write after one that has failed", f.up.saved.Load(), 300_000)
+	v.close(f)
+}
+
 // On a slow line a checkpoint is due after a while, however little has arrived.
 func TestCheckpointOfSlowUpload(t *testing.T) {
 	repo := newMemRepository()
@@ -389,7 +434,7 @@ func TestCheckpoint(t *testing.T) {
 	sys := openTestSystem(t, dir, repo)
 	v := visit(t, sys, "u", PermFull, "/")
 	f := v.open("/f", OpenWrite|OpenCreate)
-	f.up.savedAt.Store(time.Now().Add(time.Hour).UnixNano()) // only the bytes count, however slow this machine is
+	noCheckpoint(f) // but for the bytes
 	piece := bytes.Repeat([]byte("abcdefgh"), 1<<17)
 	for off := int64(0); off < checkpointBytes+1<<20; off += int64(len(piece)) {
 		if _, err := f.WriteAt(piece, off); err != nil {
@@ -514,6 +559,7 @@ func TestCheckpointAfterTruncation(t *testing.T) {
 		v.write(f, 0, big("x"))
 		wantNil(t, "sync", f.Sync(t.Context()))
 		wantNil(t, "truncate", f.SetAttr(t.Context(), AttrSet{Size: size}))
+		noCheckpoint(f)
 		v.write(f, 50_000, big("y"))
 	}
 	crash(t, sys)
