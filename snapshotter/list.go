@@ -694,10 +694,20 @@ func (s *Snapshotter) blob(typ resources.Type, mac objects.MAC) ([]byte, error) 
 		err = &shortError{err}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s %x: %w", typ, mac[:4], err)
+		return nil, &blobError{typ, mac, err}
 	}
 	return data, nil
 }
+
+// blobError is why a blob cannot be read.
+type blobError struct {
+	typ resources.Type
+	mac objects.MAC
+	err error
+}
+
+func (e *blobError) Error() string { return fmt.Sprintf("%s %x: %v", e.typ, e.mac[:4], e.err) }
+func (e *blobError) Unwrap() error { return e.err }
 
 // shortError is why a blob cannot be read when something ended too early, a packfile or a connection.
 // It hides the io.EOF: nobody may take it for the end of what the blob is a part of.

@@ -257,6 +257,44 @@ func TestMaintainView(t *testing.T) {
 	k.sound(b)
 }
 
+// TestMaintainElsewhere reclaims a removed snapshot that another process has open: what is read there says that the snapshot is gone, as soon as
+// that process knows, and not that the store is away.
+func TestMaintainElsewhere(t *testing.T) {
+	k := newKeeper(t)
+	a := k.commit(snapshotter.ID{}, tree{"/": dir(0), "/big": file(1, noise(1, 2<<20))}.all()...)
+	k.commit(a, remove("/big"))
+	other := k.beside()
+	v, err := other.View(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	f, err := v.Open(t.Context(), "/big")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	k.drop(a)
+	for removed := 0; removed == 0; {
+		k.later()
+		rep := k.maintain()
+		if removed = rep.Removed.Packfiles; removed+rep.Marked.Packfiles == 0 {
+			t.Fatalf("nothing is reclaimed: %+v", rep)
+		}
+	}
+	for _, knows := range []bool{false, true} {
+		if knows {
+			if err := other.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := f.ReadAt(make([]byte, 1), 0)
+		if !errors.Is(err, snapshotter.ErrUnavailable) || errors.Is(err, snapshotter.ErrNoSnapshot) != knows || errors.Is(err, snapshotter.ErrLost) {
+			t.Errorf("read when it knows of the removal (%v): %v", knows, err)
+		}
+	}
+}
+
 // beside is the same store in another process.
 func (r *rig) beside(options ...func(*snapshotter.Config)) *rig {
 	r.t.Helper()

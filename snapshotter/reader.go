@@ -24,10 +24,10 @@ const (
 // Reader reads the bytes of a stored file. Safe for concurrent use; it stays valid when
 // its View is closed.
 type Reader struct {
-	cache    *chunkCache
-	chunks   []objects.MAC
-	offsets  []int64  // where each chunk begins, and the size behind the last
-	unlisted unlisted // as the View's
+	cache   *chunkCache
+	chunks  []objects.MAC
+	offsets []int64 // where each chunk begins, and the size behind the last
+	origin  origin  // as the View's
 	// at is the highest chunk of the run that is being read in order, plus one; run is how
 	// many chunks the run has had.
 	at     atomic.Int64
@@ -90,7 +90,7 @@ func (r *Reader) from(off int64) ([]byte, error) {
 	r.advance(i)
 	data, err := r.cache.get(r.chunks[i])
 	if err != nil {
-		return nil, r.unlisted.error(err)
+		return nil, r.origin.error(err)
 	}
 	if want := r.offsets[i+1] - r.offsets[i]; int64(len(data)) != want {
 		return nil, chunkSizeError(r.chunks[i], len(data), want)

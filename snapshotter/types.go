@@ -46,7 +46,8 @@ var (
 	ErrDamaged = store.ErrDamaged
 	// ErrNoSnapshot means that no snapshot has the given ID.
 	ErrNoSnapshot = errors.New("no such snapshot")
-	// ErrLost says, with ErrNoSnapshot, that nobody has removed the snapshot: the store lacks a part of it, which may come back from a copy.
+	// ErrLost means that the store lacks a part of a snapshot that nobody has removed, as the last commit has found: it may come back from a
+	// copy. With ErrNoSnapshot it is of one that is not listed.
 	ErrLost = errors.New("missing from the store")
 )
 

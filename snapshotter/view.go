@@ -16,11 +16,11 @@ import (
 // links are not followed. A foreign snapshot is shown from its source directory. Safe for
 // concurrent use.
 type View struct {
-	tree     *snapTree
-	snap     Snapshot
-	errors   objects.MAC // root of the index of errors; zero when there is none
-	summary  objects.MAC // root of the index of summaries; likewise
-	unlisted unlisted    // why parts of it may be gone for good
+	tree    *snapTree
+	snap    Snapshot
+	errors  objects.MAC // root of the index of errors; zero when there is none
+	summary objects.MAC // root of the index of summaries; likewise
+	origin  origin      // tells why parts of it may be gone
 }
 
 // unlisted says of a snapshot that is read whether it is in no list any more, and why.
@@ -48,11 +48,13 @@ func (s *Snapshotter) whyUnlisted(id ID) (unlisted, error) {
 }
 
 // View opens a snapshot for reading, also one that was removed, until maintenance has taken a part of it: that is
-// ErrNoSnapshot then, here or of what is read of the view, and so it is when that is damaged. Errors: ErrNoSnapshot, with ErrDamaged when it was not removed and its header is there and
+// ErrNoSnapshot then, here or of what is read of the view, also when it was removed since, and so it is when that is damaged. What the store has
+// lost of one that is listed is ErrLost. Errors: ErrNoSnapshot, with ErrDamaged when it was not removed and its header is there and
 // cannot be read; ErrUnavailable.
 func (s *Snapshotter) View(ctx context.Context, id ID) (*View, error) {
 	var u unlisted
 	r, err := s.record(ctx, id)
+	listed := err == nil && s.known(id) != nil
 	if errors.Is(err, ErrNoSnapshot) {
 		if r, err = s.left(id); err == nil {
 			u, err = s.whyUnlisted(id)
@@ -65,7 +67,7 @@ func (s *Snapshotter) View(ctx context.Context, id ID) (*View, error) {
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", id, u.error(err))
 	}
-	v := &View{tree: t, snap: r.snap, errors: r.vfs.Errors, summary: r.summary, unlisted: u}
+	v := &View{tree: t, snap: r.snap, errors: r.vfs.Errors, summary: r.summary, origin: origin{s, r.snap.ID, listed, u}}
 	s.open.add(v)
 	return v, nil
 }
@@ -81,6 +83,44 @@ func (u unlisted) error(err error) error {
 		return fmt.Errorf("%w any more: %s", ErrNoSnapshot, err.Error())
 	}
 	return err
+}
+
+// origin is the snapshot that something is read from, none by its zero value. It tells what of that is gone from what cannot be
+// read now. Safe for concurrent use.
+type origin struct {
+	s        *Snapshotter
+	id       ID
+	listed   bool // when it was opened
+	unlisted unlisted
+}
+
+// error says of an error of reading what the snapshot has that it is gone, if it is.
+func (o origin) error(err error) error {
+	if !o.listed || !isLost(err) {
+		return o.unlisted.error(err)
+	}
+	if o.s.known(o.id) == nil { // since it was opened
+		u, uerr := o.s.whyUnlisted(o.id)
+		if uerr != nil {
+			return err
+		}
+		return u.error(err)
+	}
+	if b, ok := errors.AsType[*blobError](err); ok && o.s.lost(b) {
+		return fmt.Errorf("%w: %w", ErrLost, err)
+	}
+	return err
+}
+
+// lost reports whether it is known that the store has lost a blob that cannot be read, as of the last commit, which has looked for it. That the
+// index does not have it proves nothing: it may be about to be made anew.
+func (s *Snapshotter) lost(b *blobError) bool {
+	there, err := s.store.PlacesOf(b.typ, b.mac)
+	if len(there) > 0 || err != nil {
+		return false
+	}
+	missing, err := s.store.MissingPlacesOf(b.typ, b.mac)
+	return len(missing) > 0 && err == nil
 }
 
 // Snapshot describes the snapshot that the view shows.
@@ -167,7 +207,7 @@ func (v *View) Open(ctx context.Context, path string) (*Reader, error) {
 	if err != nil {
 		return nil, v.fail("open", path, err)
 	}
-	r.unlisted = v.unlisted
+	r.origin = v.origin
 	return r, nil
 }
 
@@ -178,7 +218,7 @@ func (v *View) fail(op, path string, err error) error {
 	if errors.Is(err, errNotDir) {
 		err = fmt.Errorf("%w: %w", fs.ErrInvalid, err)
 	}
-	return fmt.Errorf("snapshot %s: %w", v.snap.ID.String()[:8], &fs.PathError{Op: op, Path: path, Err: v.unlisted.error(err)})
+	return fmt.Errorf("snapshot %s: %w", v.snap.ID.String()[:8], &fs.PathError{Op: op, Path: path, Err: v.origin.error(err)})
 }
 
 // permBits are the mode bits that an Attr holds.
