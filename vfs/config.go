@@ -139,8 +139,8 @@ type Config struct {
 	Logger     *slog.Logger
 	Observer   Observer // nil: nobody
 	// LeaveOutDamaged has uploads whose spooled bytes are missing or damaged left out of
-	// snapshots, and those that take bytes from a snapshot that is gone from the store. Without it
-	// their share does not open, or commits nothing more, until the bytes are there again.
+	// snapshots, and those that take bytes from a snapshot that is gone from the store, or that the store has lost or gives
+	// damaged. Without it their share does not open, or commits nothing more, until the bytes are there again.
 	LeaveOutDamaged bool
 	// Failpoint is called by name at the moments that matter to crash tests; nil outside them.
 	Failpoint func(name string)

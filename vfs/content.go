@@ -186,7 +186,7 @@ func (s *share) openStored(ctx context.Context, ref baseRef) (Reader, error) {
 	}
 	v, err := s.system.cfg.Repository.View(ctx, ref.id)
 	if err != nil {
-		return nil, baseError("open", Name{ref.path}, err)
+		return nil, baseError("open", Name{ref.path}, &unopenedError{err})
 	}
 	r, err := v.Open(ctx, ref.path)
 	if err != nil {

@@ -21,6 +21,24 @@ var ErrUploadDamaged = errors.New("the spooled bytes of an upload are missing or
 // repaired.
 var ErrBaseGone = errors.New("a snapshot that an upload takes bytes from was removed, and is gone from the store")
 
+// ErrBaseLost says that an accepted upload takes bytes from a snapshot that is listed, and that the store has lost them, or gives others than were
+// written. Nothing but their repair, or Config.LeaveOutDamaged, helps.
+var ErrBaseLost = errors.New("bytes that an upload takes from a snapshot are missing from the store, or damaged")
+
+// unopenedError marks why a snapshot could not be opened: that says nothing about what a content takes from it.
+type unopenedError struct{ err error }
+
+func (e *unopenedError) Error() string { return e.err.Error() }
+func (e *unopenedError) Unwrap() error { return e.err }
+
+// isBaseLost reports whether an error of reading a content says that what it takes from a snapshot is lost, or damaged. What is not there because
+// the store is away, or for whatever other reason, is not, and a snapshot that is not listed can be repaired.
+func isBaseLost(err error) bool {
+	var unopened *unopenedError
+	return !errors.Is(err, snapshotter.ErrNoSnapshot) &&
+		(errors.Is(err, snapshotter.ErrLost) || errors.Is(err, snapshotter.ErrDamaged) && !errors.As(err, &unopened))
+}
+
 // spoolError marks what the spool failed with.
 type spoolError struct{ err error }
 
@@ -64,6 +82,8 @@ func (d *damagedUploads) note(c *content, err error) error {
 		why = ErrUploadDamaged
 	case errors.Is(err, snapshotter.ErrNoSnapshot) && !errors.Is(err, snapshotter.ErrDamaged) && !errors.Is(err, snapshotter.ErrLost): // what was not removed can be repaired
 		why = ErrBaseGone
+	case isBaseLost(err):
+		why = ErrBaseLost
 	default:
 		return err
 	}

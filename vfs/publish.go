@@ -260,7 +260,7 @@ func (u *upload) settleBase(ctx context.Context) (bool, error) {
 	switch err := u.copyUp(ctx, gaps); {
 	case err == nil:
 		return false, nil
-	case stored && errorKind(err) == KindUnavailable && !errors.Is(err, snapshotter.ErrNoSnapshot):
+	case stored && errorKind(err) == KindUnavailable && !errors.Is(err, snapshotter.ErrNoSnapshot) && !errors.Is(err, snapshotter.ErrLost):
 		return true, nil // the store is away: refer to it
 	default:
 		return false, err

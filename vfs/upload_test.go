@@ -3,6 +3,7 @@ package vfs
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -818,6 +819,28 @@ func TestAppendDoesNotReadTheFile(t *testing.T) {
 	want(t, "size", v.size("/f"), 100_001)
 	repo.FailReads(nil)
 	want(t, "content", v.get("/f"), big("a")+"b")
+}
+
+// What a small stored file has is copied when something is appended to it. While the store is away it is referred to; what the store has lost is
+// not: the close fails, and the client sends it whole.
+func TestAppendToLostFile(t *testing.T) {
+	sys, repo := fullTestSystem(t)
+	v := visit(t, sys, "u", PermFull, "/")
+	v.put("/f", "one")
+	commitShare(t, testShare(t, sys))
+	away := fmt.Errorf("read chunk: %w: it is not there", snapshotter.ErrUnavailable)
+	repo.FailReads(fmt.Errorf("%w: %w", snapshotter.ErrLost, away))
+	f := v.open("/f", OpenWrite)
+	v.write(f, 3, "two")
+	if err := f.Close(); !errors.Is(err, snapshotter.ErrLost) {
+		t.Errorf("close of an append to a file that is lost: got %v, want %v", err, snapshotter.ErrLost)
+	}
+	repo.FailReads(away)
+	f = v.open("/f", OpenWrite)
+	v.write(f, 3, "two")
+	v.close(f)
+	repo.FailReads(nil)
+	want(t, "what was appended while the store was away", v.get("/f"), "onetwo")
 }
 
 func TestCopyData(t *testing.T) {

@@ -55,7 +55,7 @@ acknowledged.`,
 		},
 	}
 	c.Flags().BoolVar(&p.leaveOutDamaged, "leave-out-damaged", false,
-		"go on without uploads whose spooled bytes are missing or damaged, or that take bytes from a snapshot that is gone; each is named in the log")
+		"go on without uploads whose spooled bytes are missing or damaged, or that take bytes from a snapshot which are gone or damaged; each is named in the log")
 	return c
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -229,6 +230,117 @@ func TestBaseDamaged(t *testing.T) {
 		r.restart()
 		r.leavesLinkedOut()
 	})
+}
+
+// TestBaseLost: the store has lost chunks of a listed snapshot, or does not give back what was written, and a pending append takes bytes from
+// it. Its share says what it is about, and goes on without it when the operator wants that. While the store does not give the chunks, they are not lost.
+func TestBaseLost(t *testing.T) {
+	// So large that there are packfiles which have nothing but its chunks: the one that has the header stays.
+	data := randomData(1, 9<<20)
+	appended := func(t *testing.T, options ...func(*store.Config)) (r *aheadRig, head snapshotter.ID) {
+		t.Helper()
+		r = newAheadRig(t, append(options, storetest.Plaintext)...)
+		r.close(r.upload("/f", data))
+		head = r.head()
+		f, err := r.sess.Open(t.Context(), "/f", vfs.OpenWrite, vfs.AttrSet{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.write(f, []byte("behind"), len(data))
+		r.close(f)
+		r.close(r.upload("/g", []byte("beside")))
+		return r, head
+	}
+	for _, tt := range []struct {
+		name  string
+		spoil func(*aheadRig, snapshotter.ID)
+		lost  string // the tag of the next snapshot
+	}{
+		{"missing", (*aheadRig).loseChunks, "lost=2"}, // the upload, and the file that it continues
+		{"damaged", func(r *aheadRig, _ snapshotter.ID) { r.spoilChunks() }, "lost=1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, head := appended(t)
+			tt.spoil(r, head)
+			r.restart() // nobody has chunks in memory
+			for range 2 {
+				if _, err := r.commit(); !errors.Is(err, vfs.ErrBaseLost) || !strings.Contains(err.Error(), "/f") {
+					t.Fatalf("commit: %v, want %v of /f", err, vfs.ErrBaseLost)
+				}
+			}
+			r.cfg.LeaveOutDamaged = true
+			r.restart()
+			v, err := r.snaps.View(t.Context(), r.head())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer v.Close()
+			if e, err := v.Lstat(t.Context(), "/g"); err != nil || e.Size != int64(len("beside")) {
+				t.Errorf("what was uploaded beside it: %+v, %v", e, err)
+			}
+			if e, err := v.Lstat(t.Context(), "/f"); err == nil && e.Size != int64(len(data)) {
+				t.Errorf("what could not be read is in the snapshot: %+v", e)
+			}
+			if tags := v.Snapshot().Tags; !slices.Contains(tags, tt.lost) {
+				t.Errorf("tags %q, want %s", tags, tt.lost)
+			}
+		})
+	}
+	t.Run("missing, and sent again", func(t *testing.T) {
+		r, head := appended(t)
+		r.loseChunks(head)
+		r.cfg.LeaveOutDamaged = true
+		r.restart()
+		r.head()
+		r.close(r.upload("/f", append(slices.Clone(data), "behind"...)))
+		r.expect(map[string][]byte{"/f": append(slices.Clone(data), "behind"...), "/g": []byte("beside")})
+	})
+	for _, errno := range []error{syscall.EIO, syscall.ENOENT} {
+		t.Run(fmt.Sprintf("the store answers %v", errno), func(t *testing.T) {
+			disk := storetest.NewFaultFS()
+			r, _ := appended(t, func(cfg *store.Config) { cfg.Disk = disk })
+			r.cfg.LeaveOutDamaged = true
+			r.restart()
+			disk.Fail(func(op storetest.Op, path string) error {
+				if op == storetest.OpOpen && strings.Contains(path, "/packfiles/") && !strings.HasSuffix(path, ".tmp") {
+					return &fs.PathError{Op: "open", Path: path, Err: errno}
+				}
+				return nil
+			})
+			if _, err := r.commit(); err == nil || errors.Is(err, vfs.ErrBaseLost) || errors.Is(err, vfs.ErrBaseGone) {
+				t.Errorf("commit: %v, want an error of the store", err)
+			}
+			disk.Fail(nil)
+			r.expect(map[string][]byte{"/f": append(slices.Clone(data), "behind"...), "/g": []byte("beside")})
+		})
+	}
+}
+
+// loseChunks takes the packfiles out of the store that are large, and so have little but chunks, and do not have the header of a snapshot.
+func (r *aheadRig) loseChunks(head snapshotter.ID) {
+	r.t.Helper()
+	keep := r.filesWith(head)
+	list, err := filepath.Glob(filepath.Join(strings.TrimPrefix(r.store.Location(), "fs://"), "packfiles", "*", "*"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	lost := 0
+	for _, path := range list {
+		fi, err := os.Stat(path)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if fi.Size() < 1<<20 || slices.Contains(keep, path) {
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			r.t.Fatal(err)
+		}
+		lost++
+	}
+	if lost == 0 {
+		r.t.Fatal("no packfile has nothing but chunks")
+	}
 }
 
 // snapshotBlob is the type of the blobs that are headers: its number is part of the format.
