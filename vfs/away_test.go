@@ -85,3 +85,44 @@ func TestHeadRemovedWhileAway(t *testing.T) {
 		})
 	}
 }
+
+// The head is removed, and what it has reclaimed, while its share has it open. Nothing pends, or nothing that is due, so no commit finds that out,
+// but the first operation does: the share goes on from what is left.
+func TestHeadReclaimedWhileOpen(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		pending string // waits for its rename; "" for nothing
+	}{{"nothing waits", ""}, {"a name waits for its rename", "/x.part"}} {
+		t.Run(tt.name, func(t *testing.T) {
+			repo := newMemRepository()
+			sys := openTestSystem(t, t.TempDir(), repo)
+			defer func() { closeSystem(t, sys) }()
+			s := testShare(t, sys)
+			v := visit(t, sys, "u", PermFull, "/")
+			mustDo(t, s, put(t, s, "/f", "one"))
+			commitShare(t, s)
+			mustDo(t, s, &op{kind: opMkdir, name: Name{"/d"}})
+			mustDo(t, s, put(t, s, "/d/g", "gone"))
+			head := commitShare(t, s)
+			all := map[string]string{"/f": "one"}
+			if tt.pending != "" {
+				mustDo(t, s, put(t, s, tt.pending, "waits"))
+				all[tt.pending] = "waits"
+			}
+			repo.Reclaim(head)
+			wantNil(t, "between", s.committer.between(t.Context(), func(context.Context) error { // so that it looks for the head later
+				_, err := v.Stat(t.Context(), "/d/g")
+				wantKind(t, "stat", err, KindUnavailable)
+				want(t, "the head is looked for", s.headLost.Load(), true)
+				return nil
+			}))
+			for range 2 { // between two calls of this the committer does what else there is
+				wantNil(t, "between", s.committer.between(t.Context(), func(context.Context) error { return nil }))
+			}
+			want(t, "the head is looked for still", s.headLost.Load(), false)
+			want(t, "live tree", contents(t, s), all)
+			mustDo(t, s, put(t, s, "/h", "two"))
+			want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), map[string]string{"/f": "one", "/h": "two"})
+		})
+	}
+}

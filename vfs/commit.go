@@ -214,7 +214,7 @@ func (s *share) openHead(ctx context.Context, id snapshotter.ID) (*tree, error) 
 	if err != nil {
 		return nil, baseError("open head", Root(), err)
 	}
-	return newTree(ctx, id, holdView(view), time.Now().UTC())
+	return newTree(ctx, id, holdView(view, func() { s.loseHead(id) }), time.Now().UTC())
 }
 
 // setsAfter lists the sets that are pending after the oldest, the open one last, with

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/snapgate/gateway/snapshotter"
@@ -40,8 +41,8 @@ func (s *share) behead(h *headless) {
 		"and gateway scrub --repair gets it back from a copy", "share", s.name, "snapshot", last.id.String(), "err", h.err)
 }
 
-// loseHead has the committer look for the head, which its stand-in did not find: without pending changes no commit would ever
-// notice that it was removed, and without it no change can be made. A stand-in may outlive that id's time as the head.
+// loseHead has the committer look for the head, of which its view, or what stands in for that, did not find something as it was removed:
+// without pending changes no commit would ever notice, and without it no change can be made. A view may outlive that id's time as the head.
 func (s *share) loseHead(id snapshotter.ID) {
 	s.mu.Lock()
 	lost := s.ledger.last.id == id
@@ -54,8 +55,8 @@ func (s *share) loseHead(id snapshotter.ID) {
 	}
 }
 
-// settle puts what is pending above the head, if that could not be read at the start, or was removed before its stand-in
-// could read it. Called by the committer only.
+// settle puts what is pending above the head, if that could not be read at the start, or seems to have been removed while it was read.
+// Called by the committer only.
 func (s *share) settle(ctx context.Context) error {
 	if s.headless.Load() == nil && !s.headLost.Load() {
 		return nil
@@ -67,20 +68,26 @@ func (s *share) settle(ctx context.Context) error {
 	return nil
 }
 
-// regainHead is reopenHead that goes on from what is left when the head is gone, also when parts of it are there and damaged: nothing
-// repairs what was removed.
+// regainHead is reopenHead that goes on from what is left when the head is gone, also when parts of it are there, or damaged: nothing
+// brings back what was removed.
 func (s *share) regainHead(ctx context.Context) error {
-	err := s.reopenHead(ctx)
-	if !errors.Is(err, snapshotter.ErrNoSnapshot) && !errors.Is(err, snapshotter.ErrDamaged) {
-		return err
+	lost := s.headLost.Load() // of which some may be there
+	var err error
+	if !lost {
+		err = s.reopenHead(ctx)
+		if !errors.Is(err, snapshotter.ErrNoSnapshot) && !errors.Is(err, snapshotter.ErrDamaged) {
+			return err
+		}
 	}
 	newest, gone, nerr := s.newest(ctx)
 	switch {
 	case nerr != nil:
 		return nerr
+	case !gone && lost:
+		return s.reopenHead(ctx)
 	case !gone:
 		return err
-	case newest.Sequence > s.head().sequence:
+	case newest.Sequence > s.head().sequence && (s.headless.Load() != nil || s.triedAny()):
 		// It is one of what is pending, whose note was lost: changes would be made twice. At a start findHead sees to it, and later
 		// madeBefore, while the head is there.
 		return fmt.Errorf("the head was removed, and snapshot %s may have some of the changes already: restart the gateway, which finds out which", newest.ID)
@@ -88,7 +95,17 @@ func (s *share) regainHead(ctx context.Context) error {
 	if replaced, rerr := s.replaceHead(ctx); replaced || rerr != nil {
 		return rerr
 	}
+	if lost {
+		return s.reopenHead(ctx) // it was put back meanwhile
+	}
 	return err
+}
+
+// triedAny reports whether there may be a snapshot of a set that is pending.
+func (s *share) triedAny() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.ledger.sealed, func(set *changeSet) bool { return set.tried })
 }
 
 // settleAndSeal is seal for the committer. That the head cannot be read is a failed commit, as where there is nothing to seal.

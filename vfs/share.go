@@ -33,7 +33,7 @@ type share struct {
 
 	live     atomic.Pointer[tree]
 	headless atomic.Pointer[headless] // nil: what is pending is above the head
-	headLost atomic.Bool              // the live tree's stand-in for the head has found no such snapshot
+	headLost atomic.Bool              // the view of the head, or what stands in for it, has found that it was removed
 	requests chan *request
 	stop     chan struct{} // closed to end the sequencer
 	ended    chan struct{} // closed when it has ended

@@ -36,6 +36,7 @@ type Repository struct {
 	gate       *Gate
 	faults     faults
 	lost       []string // paths
+	reclaimed  map[snapshotter.ID]bool
 	counts     Counts
 }
 
@@ -330,6 +331,17 @@ func (r *Repository) Remove(id snapshotter.ID) {
 	defer r.mu.Unlock()
 	delete(r.snapshots, id)
 	r.made = slices.DeleteFunc(r.made, func(other snapshotter.ID) bool { return other == id })
+}
+
+// Reclaim is Remove with all that the snapshot has, as by maintenance: what of it is read through views that are open is gone, too.
+func (r *Repository) Reclaim(id snapshotter.ID) {
+	r.Remove(id)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.reclaimed == nil {
+		r.reclaimed = map[snapshotter.ID]bool{}
+	}
+	r.reclaimed[id] = true
 }
 
 // TakeAway is Remove until back is called: as of a disk that is not there for a while.

@@ -17,6 +17,7 @@ import (
 // View is a snapshot as a read-only tree; safe for concurrent use.
 type View struct {
 	repo   *Repository
+	id     snapshotter.ID
 	root   *node
 	lossy  bool
 	bytes  int64
@@ -39,7 +40,7 @@ func (r *Repository) View(_ context.Context, id snapshotter.ID) (*View, error) {
 	}
 	r.counts.Views++
 	r.counts.OpenViews++
-	return &View{repo: r, root: s.root, lossy: s.lossy, bytes: s.root.bytes()}, nil
+	return &View{repo: r, id: id, root: s.root, lossy: s.lossy, bytes: s.root.bytes()}, nil
 }
 
 // Bytes is the sum of the sizes of the files.
@@ -66,6 +67,9 @@ func (v *View) find(p string) (*node, error) {
 	if err := v.repo.fault(func(f faults) error { return f.index }); err != nil {
 		return nil, err
 	}
+	if v.reclaimed() {
+		return nil, fmt.Errorf("memstore: view of %s, any more: %w", v.id, snapshotter.ErrNoSnapshot)
+	}
 	err := v.repo.fault(func(f faults) error {
 		if p != f.unread && f.unread != "/" && !strings.HasPrefix(p, f.unread+"/") {
 			return nil
@@ -83,6 +87,12 @@ func (v *View) find(p string) (*node, error) {
 		return nil, fmt.Errorf("memstore: view %q: %w", p, fs.ErrNotExist)
 	}
 	return n, nil
+}
+
+func (v *View) reclaimed() bool {
+	v.repo.mu.Lock()
+	defer v.repo.mu.Unlock()
+	return v.repo.reclaimed[v.id]
 }
 
 // Lstat describes the entry at a canonical path.
