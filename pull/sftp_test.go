@@ -205,7 +205,8 @@ func TestSFTPFewerConnections(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	if n := h.dials.Load(); n > 1+dialsAtOnce {
+	// The second may be there before any is refused, and makes room for one more that is being made.
+	if n := h.dials.Load(); n > 2+dialsAtOnce {
 		t.Errorf("%d connections tried, want two and those that are refused at once", n)
 	}
 }
