@@ -189,6 +189,44 @@ func TestCheckEntriesUnread(t *testing.T) {
 	}
 	srv.FailReads(failing(before))
 	s, err := r.checker().CheckFiles(t.Context(), three)
-	wantUnread(t, "missing beside others that are not given", err)
+	if !errors.Is(err, store.ErrDamaged) || errors.Is(err, snapshotter.ErrUnavailable) {
+		t.Errorf("missing beside others that are not given: got %v, want %v", err, store.ErrDamaged)
+	}
 	wantDamaged(t, "missing beside others that are not given", s, "/d/two")
+}
+
+// TestCheckIndexDamagedBesideUnread: contents that are not given do not hide that leaves of the index of paths are missing, by which files
+// are opened; no file can be named as damaged then.
+func TestCheckIndexDamagedBesideUnread(t *testing.T) {
+	srv := storetest.ServeSFTP(t)
+	r := newRig(t, srv.Use)
+	changes := []snapshotter.Change{put("/", dir(0)), put("/a", file(1, string(randomBytes(t, 2<<20)))), put("/b", dir(0))}
+	for i := range 200 {
+		changes = append(changes, put(fmt.Sprintf("/b/%03d", i), link(uint64(i+100), "target")))
+	}
+	one := r.commit(snapshotter.ID{}, changes...)
+	contents := packfilesOf(t, srv, r.checker(), one)
+	before := srv.Files("packfiles")
+	two := r.commit(one, remove("/b/199")) // writes all leaves again, and no entry
+	leaves := added(srv, before, 0)
+	three := r.commit(two, put("/b/000", link(900, "another"))) // writes the first leaf again
+	if s, err := r.checker().CheckFiles(t.Context(), three); err != nil || len(s.Damaged) > 0 {
+		t.Fatalf("before: %v, %v", s.Damaged, err)
+	}
+	srv.FailReads(failing(contents))
+	c := r.checker()
+	_, err := c.CheckFiles(t.Context(), three)
+	wantUnread(t, "contents alone", err)
+	for _, name := range leaves {
+		srv.Remove(name)
+	}
+	s, err := r.checker().CheckFiles(t.Context(), three)
+	if !errors.Is(err, store.ErrDamaged) || errors.Is(err, snapshotter.ErrUnavailable) {
+		t.Errorf("with leaves missing: got %v, want %v", err, store.ErrDamaged)
+	}
+	wantDamaged(t, "with leaves missing", s)
+	srv.FailReads(nil)
+	if _, err := c.CheckFiles(t.Context(), one); err != nil {
+		t.Errorf("when it can be read again, without them: %v", err)
+	}
 }

@@ -462,7 +462,7 @@ func newVerification(s *Snapshotter) (*verification, error) {
 func (v *verification) close() error { return v.cache.Close() }
 
 // check reads a snapshot, from the store. Errors: ErrNoSnapshot; ErrUnavailable, with ErrUnread when the store can be
-// reached all the same, which says nothing of what it holds; that of ctx. All others are damage.
+// reached all the same, which says nothing of what it holds; that of ctx. All others are damage, also when something else was unread.
 func (v *verification) check(ctx context.Context, id ID) error {
 	r, err := v.s.record(ctx, id)
 	if err != nil {
@@ -478,9 +478,8 @@ func (v *verification) check(ctx context.Context, id ID) error {
 		return readError("snapshot "+id.String(), err)
 	}
 	err = v.checkBy(repo, id)
-	if ctx.Err() == nil {
-		err = v.checkIndexes(ctx, repo, r, err)
-	}
+	indexes := v.checkIndexes(ctx, repo, r) // whatever err is: it may name more of what is damaged
+	err = cmp.Or(err, indexes)
 	unread := done()
 	switch {
 	case err == nil:
@@ -491,6 +490,9 @@ func (v *verification) check(ctx context.Context, id ID) error {
 	case unread != nil: // likewise
 		v.forget()
 		err = v.s.unread(ctx, unread)
+		if errors.Is(err, ErrUnread) && errors.Is(indexes, store.ErrDamaged) && !errors.Is(indexes, ErrUnavailable) {
+			err = fmt.Errorf("%w; and beside that: %s", indexes, err.Error()) // which does not change what is proven
+		}
 	default:
 		if away := v.s.away(ctx); away != nil {
 			v.forget()
@@ -503,12 +505,12 @@ func (v *verification) check(ctx context.Context, id ID) error {
 	return fmt.Errorf("check snapshot %s: %w", id, err)
 }
 
-// checkIndexes reads what kloset's check has left out, which returned err, whatever that is: it may name more of what is damaged.
-func (v *verification) checkIndexes(ctx context.Context, repo *repository.Repository, r *record, err error) error {
-	if v.patience.Over() != nil {
-		return err
+// checkIndexes reads what kloset's check leaves out, unless nothing is read any more.
+func (v *verification) checkIndexes(ctx context.Context, repo *repository.Repository, r *record) error {
+	if ctx.Err() != nil || v.patience.Over() != nil {
+		return nil
 	}
-	return cmp.Or(err, v.index.check(ctx, repo, r, v.patience))
+	return v.index.check(ctx, repo, r, v.patience)
 }
 
 func (v *verification) checkBy(repo *repository.Repository, id ID) error {
