@@ -894,6 +894,34 @@ func TestMaintainSparesLostSnapshots(t *testing.T) {
 		}
 		k.m.sound(k.first, k.last)
 	})
+	t.Run("accepted again", func(t *testing.T) { // after the clock was ahead
+		k := newLostStateRig(t)
+		spared := func(what string, want int) {
+			t.Helper()
+			if rep := k.m.maintain(); rep.Spared.Packfiles != want {
+				t.Errorf("%s: %+v, want %d spared", what, rep, want)
+			}
+		}
+		accept := func(now time.Time) {
+			t.Helper()
+			cfg := k.config(snapshotter.ScrubNew)
+			cfg.Accept, cfg.Now = true, func() time.Time { return now }
+			if rep, err := k.Scrub(t.Context(), cfg); err != nil || !rep.State.Sound() {
+				t.Fatalf("damage %+v, %v", rep.State.Damage, err)
+			}
+		}
+		spared("missing", len(k.packs))
+		accept(k.now.AddDate(1, 0, 0))
+		spared("accepted", 0)
+		if err := os.WriteFile(k.state, k.was, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		spared("back", 0)
+		k.vanish()
+		spared("missing again", len(k.packs))
+		accept(k.now)
+		spared("accepted again", 0)
+	})
 	t.Run("removed", func(t *testing.T) { // another one says that it is to go
 		k := newLostStateRig(t)
 		k.m.later()

@@ -178,7 +178,7 @@ type ScrubState struct {
 	// Forgotten is when what earlier scrubs had left could not be read. It is zero again when all was read back since.
 	Forgotten time.Time `json:"forgotten,omitzero"`
 
-	Accepted      time.Time `json:"accepted,omitzero"`        // when missing states were last taken for removed; see ScrubConfig.Accept
+	Accepted      time.Time `json:"accepted,omitzero"`        // when missing states were last taken for removed, each time a later one; see ScrubConfig.Accept
 	Repaired      time.Time `json:"repaired,omitzero"`        // when a scrub has repaired something last
 	RepairedFiles int       `json:"repaired_files,omitempty"` // how many files it was
 

@@ -48,7 +48,11 @@ func (r *scrubbing) accept(ctx context.Context) error {
 			return err
 		}
 	}
-	r.state.Accepted = r.cfg.Now().UTC()
+	at := r.cfg.Now().UTC()
+	if last := r.state.Accepted; !at.After(last) {
+		at = last.Add(1) // the clock was ahead, and an index has seen that time
+	}
+	r.state.Accepted = at
 	return nil
 }
 
