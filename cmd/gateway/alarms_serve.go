@@ -34,6 +34,8 @@ func (s *serving) answerAckAlarm(ctx context.Context, req control.Request) contr
 // acknowledge acknowledges an alarm, and unpins what no other alarm has pinned, before the alarm
 // is over: what a crash cuts short can be asked for again. An alarm that stays has its pins again.
 func (k *keeper) acknowledge(ctx context.Context, kind, subject string) error {
+	k.alarming.Lock()
+	defer k.alarming.Unlock()
 	a, ok := k.alarms.Get(alarm.Kind(kind), subject)
 	if !ok {
 		a = alarm.Alarm{Kind: alarm.Kind(kind), Subject: subject} // the board says what is wrong with it
@@ -60,10 +62,21 @@ func (k *keeper) acknowledge(ctx context.Context, kind, subject string) error {
 	return err
 }
 
+// drop ends an alarm, and unpins what no other alarm has pinned.
+func (k *keeper) drop(ctx context.Context, a *alarm.Alarm) error {
+	k.alarming.Lock()
+	defer k.alarming.Unlock()
+	if _, err := k.unpinOf(ctx, a); err != nil {
+		return err
+	}
+	k.alarms.Drop(a.Kind, a.Subject)
+	return nil
+}
+
 // pinnedFor is the note of what an alarm pins.
 func pinnedFor(a *alarm.Alarm) string { return fmt.Sprintf("%s%s %s", alarmNote, a.Kind, a.Subject) }
 
-// unpinOf unpins what was pinned because of an alarm, and returns that.
+// unpinOf unpins what was pinned because of an alarm, and returns that; k.alarming is held.
 func (k *keeper) unpinOf(ctx context.Context, a *alarm.Alarm) (unpinned []snapshotter.ID, err error) {
 	for _, text := range a.Pins {
 		others := slices.ContainsFunc(k.alarms.List(), func(b alarm.Alarm) bool {

@@ -61,6 +61,8 @@ func (s *serving) compare(ctx context.Context, was, now snapshotter.ID) (watch.C
 
 // suspect raises the alarm of a finding, and pins the good snapshot before it.
 func (s *serving) suspect(ctx context.Context, share string, newest *snapshotter.Snapshot, f *watch.Finding) error {
+	s.keeper.alarming.Lock()
+	defer s.keeper.alarming.Unlock()
 	good := f.Good.ID.String()
 	// In this order: an acknowledgement unpins before the alarm is over.
 	ours := slices.ContainsFunc(s.alarms.List(), func(a alarm.Alarm) bool { return slices.Contains(a.Pins, good) })
@@ -394,10 +396,8 @@ func (s *serving) forget(ctx context.Context) {
 		if configured(a.Kind, a.Subject) {
 			continue
 		}
-		if _, err := s.keeper.unpinOf(ctx, &a); err != nil {
+		if err := s.keeper.drop(ctx, &a); err != nil { // the alarm stays until that works
 			s.log.Warn("what an alarm has pinned is still pinned", "kind", a.Kind, "subject", a.Subject, "err", err)
-			continue // and the alarm stays until it is not
 		}
-		s.alarms.Drop(a.Kind, a.Subject)
 	}
 }

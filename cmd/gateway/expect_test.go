@@ -277,4 +277,21 @@ func TestAlarmPins(t *testing.T) {
 		return errors.Join(serr, err)
 	}
 	step("another pins it while that one is acknowledged", suspect, nil, alarmNote+"shrink web")
+
+	// As a hook does that is told of each alarm.
+	board.Drop(finding.Kind, finding.Subject)
+	ackOther := func() error { return k.acknowledge(t.Context(), string(again.Kind), "web") }
+	changed = func() {}
+	step("nothing is pinned", ackOther, nil, "")
+	for range 5 {
+		acked := make(chan error, 1)
+		changed = func() {
+			changed = func() {}
+			go func() { acked <- ackOther() }()
+		}
+		step("it is acknowledged before it has pinned", func() error { return errors.Join(suspect(), <-acked) }, nil, "")
+		if left := board.List(); len(left) > 0 {
+			t.Errorf("alarms are left: %v", left)
+		}
+	}
 }

@@ -52,6 +52,9 @@ type keeper struct {
 	events    *events      // the same
 	log       *slog.Logger
 
+	// alarming is held by whoever raises or ends an alarm that pins, also across I/O, until what it pins is pinned or
+	// unpinned: nobody would take a pin away that comes after the acknowledgement. Before mu.
+	alarming sync.Mutex
 	mu       sync.Mutex          // held by whoever observes or prunes, also across I/O; before that of served
 	evidence *retention.Evidence // nil before it was read
 }

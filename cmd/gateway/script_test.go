@@ -106,6 +106,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"await":      cmdAwait,
 			"await-text": cmdAwaitText,
+			"await-exec": cmdAwaitExec,
 			"expand":     cmdExpand,
 			"mode":       cmdMode,
 			"signal":     cmdSignal,
@@ -187,6 +188,23 @@ func cmdAwaitText(ts *testscript.TestScript, neg bool, args []string) {
 	})
 	if err != nil {
 		ts.Fatalf("no %s in %s after %v: %v\n%s", args[1], args[0], readyLimit, err, data)
+	}
+}
+
+// cmdAwaitExec repeats a command until it succeeds and its standard output has a line that a regular expression
+// matches: await-exec REGEXP command arg…
+func cmdAwaitExec(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: await-exec REGEXP command arg…")
+	}
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	_, werr := proctest.Wait(context.Background(), readyLimit, func() bool {
+		err = ts.Exec(args[1], args[2:]...)
+		return err == nil && re.MatchString(ts.ReadFile("stdout"))
+	})
+	if werr != nil {
+		ts.Fatalf("no %s after %v: %v", args[0], readyLimit, err)
 	}
 }
 
