@@ -289,13 +289,17 @@ func TestNetworkErrors(t *testing.T) {
 	silent.addr = silent.listen(func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	hangUp := &server{tb: t}
 	hangUp.addr = hangUp.listen(func(net.Conn) {})
+	// A server of names that does not answer would be another kind.
+	offline := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("there is no server of names")
+	}}
 	for name, test := range map[string]struct {
 		change func(c *Config)
 		kind   Kind
 		parts  []string
 	}{
 		"refused":    {func(c *Config) { c.Port = closed }, KindRefused, []string{"connection refused", "does the SSH server run"}},
-		"no name":    {func(c *Config) { c.Host = "no-such-host.invalid" }, KindDNS, []string{"no-such-host.invalid", "alias", "whatever HOME says"}},
+		"no name":    {func(c *Config) { c.Host, c.local.names = "no-such-host.invalid", offline }, KindDNS, []string{"no-such-host.invalid", "alias", "whatever HOME says"}},
 		"no answer":  {func(c *Config) { c.Port, c.LoginTimeout = silent.port(), 50*time.Millisecond }, KindTimeout, []string{"no login within 50ms"}},
 		"not in all": {func(c *Config) { c.Port, c.Total = silent.port(), 50*time.Millisecond }, KindTimeout, []string{"no login within 50ms", "longer timeout"}},
 		"hangs up":   {func(c *Config) { c.Port = hangUp.port() }, KindClosed, []string{"the server ended the connection"}},

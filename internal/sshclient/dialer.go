@@ -179,7 +179,7 @@ func (c *Client) connect(ctx context.Context, h *hop) (net.Conn, error) {
 		}
 		return conn, nil
 	}
-	var dialer net.Dialer
+	dialer := net.Dialer{Resolver: c.d.local.names}
 	if h.bind != "" {
 		addr, err := net.ResolveTCPAddr(h.network, net.JoinHostPort(h.bind, "0"))
 		if err != nil {

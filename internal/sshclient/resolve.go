@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -19,6 +20,7 @@ type machine struct {
 	home, user, uid, hostname string
 	system                    string // directory of ssh_config and ssh_known_hosts
 	getenv                    func(string) string
+	names                     *net.Resolver // nil: the system's
 }
 
 // thisMachine describes the process' account. An account without an entry in passwd (a
