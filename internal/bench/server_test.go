@@ -56,7 +56,7 @@ func gateway(t *testing.T, parent, share string, limits ...string) *server {
 	t.Helper()
 	limits = append(limits, "connections_per_address: 1000, connections_per_user: 1000, handshakes: 1000, handshakes_per_address: 1000")
 	g := proctest.NewGateway(t, proctest.Options{Parent: parent, Shares: map[string]string{"main": share},
-		Extra: "limits: { " + strings.Join(limits, ", ") + " }\n"})
+		Verify: proctest.VerifyNew, Extra: "limits: { " + strings.Join(limits, ", ") + " }\n"})
 	if _, err := g.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

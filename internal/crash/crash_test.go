@@ -74,8 +74,9 @@ func newRun(t *testing.T) *run {
 			"main":  "{ snapshot: { when: close, quiet: 200ms } }",
 			"batch": "{ snapshot: { when: batch, session_grace: 200ms, quiet: 300ms, max_delay: 1s }, versions: last }",
 		},
-		Users: []proctest.User{{Name: "alice", Share: "main"}, {Name: "bob", Share: "batch"}},
-		FTP:   true,
+		Users:  []proctest.User{{Name: "alice", Share: "main"}, {Name: "bob", Share: "batch"}},
+		FTP:    true,
+		Verify: proctest.VerifyNew,
 	})
 	return &run{t: t, g: g, rng: rand.New(rand.NewPCG(*seed, 2)), dir: t.TempDir(), points: points,
 		checked: make(map[string]bool), sums: make(map[string]bool), stats: newStats(),

@@ -20,7 +20,6 @@ func TestCrashScrub(t *testing.T) {
 	r := &maintainCrash{rng: rand.NewChaCha8([32]byte{4}), commands: newCommands(t, proctest.Options{
 		Parent: fastDisk(),
 		Shares: map[string]string{"main": "{ snapshot: { when: manual } }"},
-		Verify: `{ schedule: "0 2 1 1 *", new_snapshots: false }`,
 		Extra:  "stores: { copy: { location: ./data/copy, plaintext: true, create: true } }\n",
 	})}
 	r.start()

@@ -35,6 +35,10 @@ type User struct {
 	Permissions string // as the configuration writes them; "" means full
 }
 
+// VerifyNew is an Options.Verify: what snapshots bring is read back soon after them, as by default, and all else on New
+// Year's Day, as no test may depend on the hour.
+const VerifyNew = `{ schedule: "0 2 1 1 *" }`
+
 // Options say what a test gateway is like. The zero value has one share, main, that
 // commits when a file is closed, and one user, alice, who may do everything.
 type Options struct {
@@ -46,7 +50,7 @@ type Options struct {
 	// PassivePorts are those of FTP's data connections, "first-last"; "" for any.
 	PassivePorts string
 	Parent       string // of its directory, on the disk that is to be tested; "" means /tmp
-	Verify       string // the verify section; "" means reading back what is new, and the rest on New Year's Day
+	Verify       string // the verify section; "" means that nothing is read back but when a command asks for it
 	Extra        string // further lines of the configuration
 }
 
@@ -148,7 +152,7 @@ func (g *Gateway) config(opt Options) string {
 	}
 	fmt.Fprintf(&b, "store: %s\n", opt.Store)
 	if opt.Verify == "" {
-		opt.Verify = `{ schedule: "0 2 1 1 *" }` // no test depends on the hour
+		opt.Verify = `{ schedule: "0 2 1 1 *", new_snapshots: false }`
 	}
 	fmt.Fprintf(&b, "verify: %s\n", opt.Verify)
 	fmt.Fprintf(&b, "sftp: { listen: \"127.0.0.1:%d\" }\n", g.Port)
