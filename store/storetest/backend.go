@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -564,6 +565,10 @@ type Fault struct {
 	Name string
 	// Start makes it go wrong, until it is called off.
 	Start func() (stop func())
+	// Size is that of the larger file that is put meanwhile; 0: what no backend puts in one piece, 21 MiB.
+	Size int
+	// Refuses says that the first Put of that file must fail.
+	Refuses bool
 }
 
 // TestBackendFaults puts files while something goes wrong. Whatever Put says must be so, and
@@ -575,9 +580,9 @@ func TestBackendFaults(t *testing.T, open func(t *testing.T) (backend.Backend, [
 	older := content(99, 50_000)
 	for i, fault := range faults {
 		t.Run(fault.Name, func(t *testing.T) {
-			sizes := []int{3000, 21 << 20}
+			sizes := []int{3000, cmp.Or(fault.Size, 21<<20)}
 			if testing.Short() {
-				sizes[1] = 2 << 20
+				sizes[1] = min(sizes[1], 2<<20)
 			}
 			for j, size := range sizes {
 				data := content(uint64(j), size)
@@ -589,6 +594,9 @@ func TestBackendFaults(t *testing.T, open func(t *testing.T) (backend.Backend, [
 				_, err2 := b.Put(t.Context(), fresh, io.MultiReader(bytes.NewReader(data)))
 				stop()
 				t.Logf("%d bytes: %v; %v", size, err1, err2)
+				if fault.Refuses && j > 0 && err1 == nil {
+					t.Errorf("%d bytes are acknowledged", size)
+				}
 
 				got, err := read(t.Context(), b, existing)
 				if isNew := bytes.Equal(got, data); err != nil || !isNew && (err1 == nil || !bytes.Equal(got, older)) {

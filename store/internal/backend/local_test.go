@@ -5,6 +5,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/snapgate/gateway/store/internal/backend"
 	"github.com/snapgate/gateway/store/storetest"
@@ -16,11 +17,20 @@ func TestLocal(t *testing.T) {
 	})
 }
 
-// TestLocalFaults has every step of a Put fail, at once and in the middle.
+// TestLocalFaults has every step of a Put fail, at once and in the middle, and take its time.
 func TestLocalFaults(t *testing.T) {
 	storetest.TestBackendFaults(t, func(t *testing.T) (backend.Backend, []storetest.Fault) {
 		fsys := storetest.NewFaultFS()
-		var faults []storetest.Fault
+		faults := []storetest.Fault{{Name: "slow", Start: func() func() {
+			n := 0
+			fsys.Fail(func(storetest.Op, string) error {
+				if n++; n%16 == 0 {
+					<-time.After(time.Millisecond)
+				}
+				return nil
+			})
+			return func() { fsys.Fail(nil) }
+		}}}
 		for _, op := range []storetest.Op{
 			storetest.OpOpen, storetest.OpWrite, storetest.OpSync, storetest.OpRename, storetest.OpSyncDir, storetest.OpReadDir,
 		} {

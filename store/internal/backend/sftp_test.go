@@ -30,6 +30,8 @@ type pipeDialer struct {
 	hold   atomic.Pointer[chan struct{}]                     // requests wait until it is closed; nil: for nothing
 	deaf   atomic.Bool                                       // the next READ finds that the connection has ended
 	rename atomic.Pointer[func(from, to string) renameFault] // what becomes of a RENAME; nil: it is done
+	// answers are given in the place of the servers; nil: there are none. Set before the first connection.
+	answers *sftpAnswers
 
 	mu     sync.Mutex
 	dials  int                   // guarded by mu
@@ -62,7 +64,11 @@ func (d *pipeDialer) Dial(context.Context) (*backend.SFTPLink, error) {
 	d.mu.Lock()
 	d.conns[far] = struct{}{}
 	d.mu.Unlock()
-	server, err := sftp.NewServer(&limitedConn{Conn: far, stall: &d.stall, hold: &d.hold, up: limit, down: down})
+	var conn io.ReadWriteCloser = &limitedConn{Conn: far, stall: &d.stall, hold: &d.hold, up: limit, down: down}
+	if d.answers != nil {
+		conn = newAnsweredConn(conn, d.answers)
+	}
+	server, err := sftp.NewServer(conn)
 	if err != nil {
 		return nil, err
 	}
