@@ -134,7 +134,7 @@ func hintFor(err error) string {
 	}{
 		{store.ErrCredentials, "set store.access_key with secret_key_file or secret_key_env, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or make ~/.aws/credentials, or take the role of the machine with store.credentials: iam"},
 		{config.ErrSecretKey, "see store.secret_key_file and secret_key_env in the configuration"},
-		{store.ErrRefused, "are store.access_key and its secret right, and may they list, read, write and delete in the bucket? on an SFTP server: does store.location's directory belong to the account?"},
+		{store.ErrRefused, "are store.access_key and its secret right, and may they list, read, write and delete in the bucket? on an SFTP server: may the account make files and directories in store.location's directory?"},
 		{store.ErrServer, "is the server of store.location up, and can it be reached from here? in S3 see store.use_tls, ca_file and region, too"},
 		{vfs.ErrBaseGone, "start once with: gateway serve --leave-out-damaged, which names in the log what must be uploaded again"},
 		{vfs.ErrBaseLost, "put the packfiles back, or run gateway scrub --repair --from STORE; without a copy start once with: gateway serve --leave-out-damaged, which names in the log what must be uploaded again"},

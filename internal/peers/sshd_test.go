@@ -336,6 +336,7 @@ func TestSSHClient(t *testing.T) {
 	t.Run("accept-new", func(t *testing.T) { r.acceptNew(t, s) })
 	t.Run("jump hosts", func(t *testing.T) { r.jump(t, s) })
 	t.Run("chroot", func(t *testing.T) { r.chroot(t, s) })
+	t.Run("stores", func(t *testing.T) { r.stores(t, s) })
 	t.Run("pull and restore", func(t *testing.T) { r.pulls(t, s) })
 }
 

@@ -21,8 +21,8 @@ import (
 	"github.com/snapgate/gateway/store"
 )
 
-// SFTPServer is an SFTP server in this process for stores that are elsewhere. Its files are in memory. It ends with the
-// test. Safe for concurrent use.
+// SFTPServer is an SFTP server in this process for stores that are elsewhere. Its files are in memory, and its directories
+// have no modes. It ends with the test. Safe for concurrent use.
 type SFTPServer struct {
 	tb       testing.TB
 	config   *ssh.ServerConfig
@@ -47,7 +47,6 @@ const sftpRoot = "/store"
 func ServeSFTP(tb testing.TB) *SFTPServer {
 	tb.Helper()
 	s := &SFTPServer{tb: tb, handlers: sftp.InMemHandler(), password: filepath.Join(tb.TempDir(), "password")}
-	s.handlers.FileCmd = withoutModes{s.handlers.FileCmd.(sftp.PosixRenameFileCmder)}
 	s.config = &ssh.ServerConfig{PasswordCallback: func(ssh.ConnMetadata, []byte) (*ssh.Permissions, error) { return nil, nil }}
 	signer, err := ssh.NewSignerFromKey(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize)))
 	if err != nil {
@@ -246,17 +245,6 @@ func (s *SFTPServer) serve(conn net.Conn) {
 			}
 		})
 	}
-}
-
-// withoutModes takes modes of directories, too, which pkg/sftp's files in memory refuse.
-type withoutModes struct{ sftp.PosixRenameFileCmder }
-
-// Filecmd implements sftp.FileCmder.
-func (w withoutModes) Filecmd(r *sftp.Request) error {
-	if r.Method == "Setstat" && !r.AttrFlags().Size {
-		return nil
-	}
-	return w.PosixRenameFileCmder.Filecmd(r)
 }
 
 // failingReads reads files, unless that is to fail.

@@ -565,6 +565,9 @@ func (s *SFTP) Create(ctx context.Context) error {
 	if err := s.checkVacant(ctx); err != nil {
 		return err
 	}
+	if err := s.makeRoot(ctx); err != nil {
+		return err
+	}
 	dirs := []string{LocksDir}
 	for _, dir := range []string{PackfilesDir, StatesDir} {
 		for i := range Buckets {
@@ -578,10 +581,36 @@ func (s *SFTP) Create(ctx context.Context) error {
 			return s.call(groupCtx, true, func(c *sftp.Client, _ func()) error { return c.MkdirAll(s.path(dir)) })
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
+	return group.Wait()
+}
+
+// makeRoot makes the directory of the store, for its account alone. One that is there keeps its mode: it may be
+// somebody else's, as the upload directory of an account with a ChrootDirectory.
+func (s *SFTP) makeRoot(ctx context.Context) error {
+	missing := false // before the first attempt
+	return s.call(ctx, true, func(c *sftp.Client, _ func()) error {
+		if !missing {
+			if _, err := c.Stat(s.cfg.Root); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			missing = true
+		}
+		if err := c.MkdirAll(s.cfg.Root); err != nil {
+			return err
+		}
+		return ignoreModeRefused(c.Chmod(s.cfg.Root, 0o700))
+	})
+}
+
+// ignoreModeRefused is for the answer to a mode. Servers without modes, and those that let nobody set them, refuse it in
+// several ways (pkg/sftp's says FAILURE where others say PERMISSION_DENIED or OP_UNSUPPORTED), and can hold a store:
+// their umask decides who reads its files. What is wrong with a file otherwise shows when it is written.
+func ignoreModeRefused(err error) error {
+	var status *sftp.StatusError
+	if errors.Is(err, fs.ErrPermission) || errors.As(err, &status) && !isBroken(err) {
+		return nil
 	}
-	return s.call(ctx, true, func(c *sftp.Client, _ func()) error { return c.Chmod(s.cfg.Root, 0o700) })
+	return err
 }
 
 // checkVacant refuses a directory that holds anything but the empty beginnings of a store.

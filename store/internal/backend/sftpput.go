@@ -95,7 +95,7 @@ func (s *SFTP) openTmp(ctx context.Context, name, tmp string) error {
 			if err != nil {
 				return err
 			}
-			return errors.Join(f.Chmod(0o600), f.Close())
+			return errors.Join(ignoreModeRefused(f.Chmod(0o600)), f.Close())
 		})
 	}
 	err := open()

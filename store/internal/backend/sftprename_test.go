@@ -27,10 +27,10 @@ func openSFTP(t *testing.T, d backend.SFTPDialer, root string) *backend.SFTP {
 	return b
 }
 
-// TestSFTPOpenSSH runs the suite with OpenSSH's server, as it is and without the renames of its own:
-// those of the protocol do not replace.
+// TestSFTPOpenSSH runs the suite with OpenSSH's server, as it is, and where it may neither set modes nor rename in its own
+// way: renames of the protocol do not replace.
 func TestSFTPOpenSSH(t *testing.T) {
-	for name, args := range map[string][]string{"with all": nil, "without posix-rename": {"-P", "posix-rename"}} {
+	for name, args := range map[string][]string{"with all": nil, "without modes and posix-rename": {"-P", "posix-rename,setstat,fsetstat"}} {
 		t.Run(name, func(t *testing.T) {
 			d := storetest.NewOpenSSH(t, args...)
 			storetest.TestBackend(t, func(t *testing.T) backend.Backend { return openSFTP(t, d, filepath.Join(t.TempDir(), "store")) })
