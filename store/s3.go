@@ -27,8 +27,8 @@ type S3 struct {
 	// StorageClass is that of packfiles and states, "" for the bucket's own. What cannot be
 	// read at once (GLACIER, DEEP_ARCHIVE) is none for a store.
 	StorageClass string
-	// VirtualHost says whether the bucket is part of the host name of requests; nil decides
-	// by the endpoint.
+	// VirtualHost says whether the bucket is part of the host name of requests, but for the one
+	// that makes it; nil decides by the endpoint.
 	VirtualHost *bool
 
 	NoTLS    bool

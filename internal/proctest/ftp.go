@@ -2,22 +2,13 @@ package proctest
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
 )
-
-// rsaBits is the size of the certificate's key. RSA brings the most cipher suites with it.
-const rsaBits = 2048
 
 // FTP is what programs need to reach a test gateway over FTP. Plain text is allowed.
 type FTP struct {
@@ -32,30 +23,8 @@ func (f *FTP) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(
 
 func newFTP(tb testing.TB, dir string) *FTP {
 	tb.Helper()
-	f := &FTP{Port: FreePort(tb), ImplicitPort: FreePort(tb),
-		Certificate: filepath.Join(dir, "ftp.crt"), Key: filepath.Join(dir, "ftp.key")}
-	key, err := rsa.GenerateKey(rand.Reader, rsaBits)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	now := time.Now()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: "localhost"},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(30 * 24 * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		BasicConstraintsValid: true, IsCA: true, // some clients trust only what may sign
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	write(tb, f.Certificate, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})))
-	write(tb, f.Key, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+	f := &FTP{Port: FreePort(tb), ImplicitPort: FreePort(tb)}
+	f.Certificate, f.Key = Certificate(tb, filepath.Join(dir, "ftp"), "localhost", "127.0.0.1")
 	return f
 }
 

@@ -4,15 +4,9 @@ package backend_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -248,7 +242,7 @@ func TestS3Errors(t *testing.T) {
 
 // TestS3TLS has a server whose certificate no authority has signed.
 func TestS3TLS(t *testing.T) {
-	cert, key := certificate(t)
+	cert, key := proctest.Certificate(t, filepath.Join(t.TempDir(), "s3"), "127.0.0.1")
 	server := proctest.StartS3(t, "--cert", cert, "--key", key)
 	ca, err := os.ReadFile(cert)
 	if err != nil {
@@ -292,33 +286,4 @@ func TestS3TLS(t *testing.T) {
 	if _, err := backend.NewS3(backend.S3Config{Endpoint: "h", Bucket: "bucket", AccessKey: "a", SecretKey: "s", CA: []byte("no PEM")}); err == nil {
 		t.Error("CA without a certificate is taken")
 	}
-}
-
-// certificate makes a certificate for the loopback address.
-func certificate(t *testing.T) (cert, key string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	cert, key = filepath.Join(dir, "cert"), filepath.Join(dir, "key")
-	for name, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: raw}} {
-		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return cert, key
 }
