@@ -9,6 +9,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"sort"
 
 	"github.com/PlakarKorp/kloset/objects"
 	"github.com/PlakarKorp/kloset/repository"
@@ -19,7 +20,7 @@ import (
 
 const (
 	// sampledMost bounds what a Checker remembers to have read for samples, at about 50 bytes
-	// each; what is beyond is read again.
+	// each, or 100 with a name; what is beyond is read again.
 	sampledMost = 1 << 20
 	// damagedMost is how many damaged paths of a snapshot are named.
 	damagedMost = 1000
@@ -36,17 +37,25 @@ type Checker struct {
 	good parts // what was read for samples, or to name what is damaged
 }
 
-// parts are directories and objects, which other snapshots may have as well.
+// parts are directories, objects and leaves of indexes of paths, which other snapshots may have as well.
 type parts struct {
-	dirs    map[objects.MAC]struct{} // with the files of them that were chosen
+	dirs    map[objects.MAC][]sampledName // with the files of them that were chosen
+	names   int                           // of those
 	objects map[objects.MAC]struct{}
+	leaves  map[objects.MAC]struct{}
+}
+
+// sampledName is a file in its directory, wherever that is.
+type sampledName struct {
+	name  string
+	entry objects.MAC
 }
 
 func newParts() parts {
-	return parts{make(map[objects.MAC]struct{}), make(map[objects.MAC]struct{})}
+	return parts{dirs: make(map[objects.MAC][]sampledName), objects: make(map[objects.MAC]struct{}), leaves: make(map[objects.MAC]struct{})}
 }
 
-func (p *parts) len() int { return len(p.dirs) + len(p.objects) }
+func (p *parts) len() int { return len(p.dirs) + p.names + len(p.objects) + len(p.leaves) }
 
 // NewChecker makes a Checker. Another one chooses other samples.
 func (s *Snapshotter) NewChecker() (*Checker, error) {
@@ -125,7 +134,8 @@ type Damaged struct {
 }
 
 // Sample reads all directories of a snapshot, and of a part of its files, from 0 to 1, chosen at random, the bytes, the entry and what leads
-// to it in the index of paths, and compares them with their MACs. It goes on after what is damaged, and after what a store
+// to it in the index of paths, and compares them with their MACs. To chosen files that the Checker has read before, for another snapshot,
+// lead other leaves of this index, as a commit writes many of them again: of these it reads that part. It goes on after what is damaged, and after what a store
 // that can be reached does not give. Of a snapshot without an index of directories, as other programs make them, all is read, and
 // not counted. With an error, Sampled has what was found until then. Errors: ErrUnavailable, with ErrUnread, the
 // first, for what was not given; ErrNoSnapshot; and what makes it impossible to find the files at all.
@@ -196,6 +206,8 @@ type sampling struct {
 	paths   *rawIndex
 	noPaths error
 	nodes   map[objects.MAC]sampledNode // of it
+	leaves  []rawLeaf                   // of it; nil until they are needed, or when they cannot be listed
+	listed  bool                        // that was tried
 }
 
 // sampledFile is a file that is to be read; or a directory that could not be.
@@ -251,10 +263,22 @@ func (x *sampling) first(good, seen map[objects.MAC]struct{}, mac objects.MAC) b
 	if _, ok := seen[mac]; ok {
 		return false
 	}
-	if x.c.good.len()+x.seen.len() < sampledMost {
+	if x.room() {
 		seen[mac] = struct{}{}
 	}
 	return true
+}
+
+// room reports whether more can be remembered.
+func (x *sampling) room() bool { return x.c.good.len()+x.seen.len() < sampledMost }
+
+// chosenOf returns the files that were chosen of a directory that was read; false when it is to be read.
+func (x *sampling) chosenOf(dir objects.MAC) ([]sampledName, bool) {
+	names, ok := x.c.good.dirs[dir]
+	if !ok {
+		names, ok = x.seen.dirs[dir]
+	}
+	return names, ok
 }
 
 // keep notes for other snapshots what was read. What is bad in one is bad in all that have it, and a directory of this
@@ -267,6 +291,7 @@ func (x *sampling) keep() {
 	}
 	if len(x.bad) == 0 {
 		maps.Copy(x.c.good.dirs, x.seen.dirs)
+		x.c.good.names += x.seen.names
 	}
 }
 
@@ -309,18 +334,39 @@ func (x *sampling) directories(ctx context.Context, yield func(sampledFile) erro
 	dirs.read = x.blobs(ctx)
 	cur, err := newRawCursor(ctx, dirs, "/")
 	for ; err == nil && cur.ok; err = cur.next(ctx) {
-		if !x.first(x.c.good.dirs, x.seen.dirs, cur.mac) {
-			continue
+		if names, ok := x.chosenOf(cur.mac); ok {
+			err = x.again(ctx, cur.key, names, yield)
+		} else {
+			err = x.directory(ctx, cur.key, cur.mac, yield)
 		}
-		if err := x.directory(ctx, cur.key, cur.mac, yield); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return err
 }
 
+// again yields those of the chosen files of a directory, which were read, that the index of paths of this snapshot does not lead to.
+func (x *sampling) again(ctx context.Context, key string, names []sampledName, yield func(sampledFile) error) error {
+	for _, f := range names {
+		if err := x.indexedAgain(ctx, below(key)+f.name, f.entry); err != nil {
+			if err := yield(sampledFile{path: below(x.v.rel(key)) + f.name, err: err}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // directory reads a directory, by its path in the snapshot, and yields the files of it that are chosen.
 func (x *sampling) directory(ctx context.Context, key string, mac objects.MAC, yield func(sampledFile) error) error {
+	var names []sampledName
+	defer func() {
+		if x.room() {
+			x.seen.dirs[mac] = names
+			x.seen.names += len(names)
+		}
+	}()
 	dir := x.v.rel(key)
 	var fr *frames
 	err := x.patiently(ctx, resources.RT_OBJECT, mac, func() (err error) {
@@ -351,14 +397,24 @@ func (x *sampling) directory(ctx context.Context, key string, mac objects.MAC, y
 			}
 			continue
 		}
-		if !e.FileInfo.Lmode.IsRegular() || !e.HasObject() || !x.chosen(e.Object) || x.rest && isGood(x.c.v.cache.GetObjectStatus(e.Object)) || !x.first(x.c.good.objects, x.seen.objects, e.Object) {
+		if !e.FileInfo.Lmode.IsRegular() || !e.HasObject() || !x.chosen(e.Object) || x.rest && isGood(x.c.v.cache.GetObjectStatus(e.Object)) {
 			continue
 		}
-		x.out.Files++
-		x.out.Bytes += uint64(e.FileInfo.Lsize)
-		err = x.indexed(ctx, below(key)+e.Name(), e.MAC)
-		if err := yield(sampledFile{path: below(dir) + e.Name(), e: e, err: err}); err != nil {
-			return err
+		if !x.rest {
+			names = append(names, sampledName{e.Name(), e.MAC})
+		}
+		first := x.first(x.c.good.objects, x.seen.objects, e.Object)
+		if first {
+			x.out.Files++
+			x.out.Bytes += uint64(e.FileInfo.Lsize)
+			err = x.indexed(ctx, below(key)+e.Name(), e.MAC)
+		} else {
+			err = x.indexedAgain(ctx, below(key)+e.Name(), e.MAC)
+		}
+		if first || err != nil {
+			if err := yield(sampledFile{path: below(dir) + e.Name(), e: e, err: err}); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -378,17 +434,54 @@ func (x *sampling) indexed(ctx context.Context, path string, entry objects.MAC) 
 	if x.rest { // of which a Check has read it
 		return nil
 	}
-	if x.paths == nil && x.noPaths == nil {
-		x.noPaths = x.openPaths(ctx)
+	if err := x.opened(ctx); err != nil {
+		return err
 	}
-	if x.noPaths != nil {
-		return x.noPaths
-	}
-	mac, ok, err := x.paths.find(path)
+	mac, leaf, ok, err := x.paths.findIn(path)
 	if err == nil && (!ok || mac != entry) {
 		err = fmt.Errorf("%w: the index of paths does not have it", store.ErrDamaged)
 	}
+	if err == nil {
+		x.first(nil, x.c.good.leaves, leaf)
+	}
 	return err
+}
+
+// indexedAgain is indexed for a file that was read before, if its leaf is chosen, and was not read: a small sample has some files of almost
+// every leaf, and would read the whole index of each snapshot.
+func (x *sampling) indexedAgain(ctx context.Context, path string, entry objects.MAC) error {
+	if x.rest {
+		return nil
+	}
+	if leaf, ok := x.leafOf(ctx, path); ok {
+		if _, good := x.c.good.leaves[leaf]; good || !x.chosen(leaf) {
+			return nil
+		}
+	}
+	return x.indexed(ctx, path, entry)
+}
+
+// leafOf returns the leaf of the index of paths that has a path or would have it; false when its leaves cannot be listed.
+func (x *sampling) leafOf(ctx context.Context, path string) (leaf objects.MAC, ok bool) {
+	if !x.listed {
+		x.listed = true
+		if x.opened(ctx) == nil {
+			x.leaves, _ = x.paths.leaves(ctx) // else each file is looked up, and that says why
+		}
+	}
+	if len(x.leaves) == 0 {
+		return leaf, false
+	}
+	i := sort.Search(len(x.leaves)-1, func(i int) bool { return x.paths.cmp(x.leaves[i+1].first, path) > 0 })
+	return x.leaves[i].mac, true
+}
+
+// opened returns why the index of paths cannot be opened, nil when it is open.
+func (x *sampling) opened(ctx context.Context) error {
+	if x.paths == nil && x.noPaths == nil {
+		x.noPaths = x.openPaths(ctx)
+	}
+	return x.noPaths
 }
 
 func (x *sampling) openPaths(ctx context.Context) error {

@@ -104,6 +104,68 @@ func TestCheckReadsIndexes(t *testing.T) {
 	}
 }
 
+// TestSampleReadsLaterIndexes: files of a snapshot that a sample has found good in one before cannot be opened, as a node of its own index of
+// paths is damaged: the sample names them, those of a directory that is as it was, too.
+func TestSampleReadsLaterIndexes(t *testing.T) {
+	k := newScrubRig(t, storetest.Plaintext)
+	want := baseTree()
+	for _, d := range []string{"/y", "/z"} {
+		want[d] = dir(0)
+		for i := range 150 {
+			p := fmt.Sprintf("%s/%03d", d, i)
+			want[p] = file(uint64(1000+len(want)), p)
+		}
+	}
+	one := k.commit(snapshotter.ID{}, want.all()...)
+	before := k.files("packfiles")
+	want["/z/149"] = file(5000, "another") // the last one, so that all leaves are written again
+	two := k.commit(one, put("/z/149", want["/z/149"]))
+	sample := func(name string) (second snapshotter.Sampled, err error) {
+		t.Helper()
+		c := snapshotterChecker(t, k.rig)
+		if s, err := c.Sample(t.Context(), one, 1); err != nil || len(s.Damaged) > 0 {
+			t.Errorf("%s: the first: %v, %v", name, s.Damaged, err)
+		}
+		return c.Sample(t.Context(), two, 1)
+	}
+	if s, err := sample("sound"); err != nil || len(s.Damaged) > 0 || s.Files != 1 {
+		t.Errorf("sound: %+v, %v, want one file read", s, err)
+	}
+	paths := want.paths()
+	untouched := 0 // nodes that have files of /y
+	for _, x := range k.regions() {
+		if x.what != "vfs-node" || slices.Contains(before, x.path) {
+			continue
+		}
+		bit := 4 * (x.from + x.to)
+		for !k.matters(x, bit) {
+			bit++
+		}
+		undo := change(t, x.path, flip(bit))
+		files := slices.DeleteFunc(k.unopened(two, paths), func(p string) bool { return want[p].Kind != snapshotter.File })
+		s, err := sample(x.what)
+		undo()
+		if err != nil {
+			t.Error(err)
+		}
+		var named []string
+		for _, d := range s.Damaged {
+			named = append(named, d.Path)
+		}
+		slices.Sort(files)
+		slices.Sort(named)
+		if !slices.Equal(files, named) {
+			t.Errorf("node at %d: %q cannot be opened, and the sample has named %q", x.from, files, named)
+		}
+		if slices.ContainsFunc(files, func(p string) bool { return strings.HasPrefix(p, "/y/") }) {
+			untouched++
+		}
+	}
+	if untouched < 2 {
+		t.Errorf("%d nodes with files of /y", untouched)
+	}
+}
+
 // snapshotterChecker is a Checker that has nothing in memory.
 func snapshotterChecker(t *testing.T, r *rig) *snapshotter.Checker {
 	t.Helper()

@@ -247,12 +247,18 @@ func toRawNode(mac objects.MAC, data []byte) (*rawNode, error) {
 }
 
 // find returns the value of a key.
-func (x *rawIndex) find(key string) (objects.MAC, bool, error) {
+func (x *rawIndex) find(key string) (value objects.MAC, ok bool, err error) {
+	value, _, ok, err = x.findIn(key)
+	return value, ok, err
+}
+
+// findIn is find that returns the leaf as well which has the key, or would have it.
+func (x *rawIndex) findIn(key string) (value, leaf objects.MAC, ok bool, err error) {
 	mac := x.root
 	for range maxIndexDepth {
 		n, err := x.node(mac)
 		if err != nil {
-			return objects.MAC{}, false, err
+			return objects.MAC{}, objects.MAC{}, false, err
 		}
 		if len(n.pointers) > 0 {
 			mac = n.pointer(sort.Search(len(n.keys), func(i int) bool { return x.cmp(n.key(i), key) > 0 }))
@@ -260,11 +266,11 @@ func (x *rawIndex) find(key string) (objects.MAC, bool, error) {
 		}
 		i := sort.Search(len(n.keys), func(i int) bool { return x.cmp(n.key(i), key) >= 0 })
 		if i == len(n.keys) || n.key(i) != key {
-			return objects.MAC{}, false, nil
+			return objects.MAC{}, mac, false, nil
 		}
-		return n.value(i), true, nil
+		return n.value(i), mac, true, nil
 	}
-	return objects.MAC{}, false, fmt.Errorf("%w: index of more than %d levels", errInconsistent, maxIndexDepth)
+	return objects.MAC{}, objects.MAC{}, false, fmt.Errorf("%w: index of more than %d levels", errInconsistent, maxIndexDepth)
 }
 
 // rawLeaf is a leaf that was not read: its keys are from first on, and before the next leaf's.
