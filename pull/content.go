@@ -55,13 +55,11 @@ type file struct {
 // Size is the size that was listed.
 func (f *file) Size() int64 { return f.seen.Size }
 
-// Open begins to read. An empty file is not opened.
+// Open begins to read. A file that says it is empty is read like others: the size of what a kernel makes up, or of
+// what is behind FUSE, tells nothing.
 func (f *file) Open(ctx context.Context) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
-	}
-	if f.seen.Size == 0 {
-		return io.NopCloser(bytes.NewReader(nil)), nil
 	}
 	if f.caps.Ranges && f.seen.Size >= rangedSize {
 		return newRanges(ctx, f), nil
@@ -94,19 +92,25 @@ func sameTime(seen Entry, t time.Time, precision time.Duration) bool {
 // check compares the file with what was listed, after it was read by rd.
 func (f *file) check(ctx context.Context, rd io.Reader) error {
 	return f.retry.Do(ctx, func() (bool, error) {
-		var now Entry
-		var err error
-		if st, ok := rd.(Stater); ok {
-			now, err = st.Stat(ctx)
-			rd = nil // after a lost connection by its path
-		} else {
-			now, err = f.r.Lstat(ctx, f.path)
-		}
-		if err != nil {
-			return false, err
-		}
-		return false, f.same(now)
+		err := f.compare(ctx, rd)
+		rd = nil // after a lost connection by its path
+		return false, err
 	})
+}
+
+// compare is check, once: by the reader where it can tell, else by the path.
+func (f *file) compare(ctx context.Context, rd io.Reader) error {
+	var now Entry
+	var err error
+	if st, ok := rd.(Stater); ok {
+		now, err = st.Stat(ctx)
+	} else {
+		now, err = f.r.Lstat(ctx, f.path)
+	}
+	if err != nil {
+		return err
+	}
+	return f.same(now)
 }
 
 // piecewise reads a part of a file, and goes on where it was when the connection is lost. It
@@ -127,7 +131,7 @@ func (p *piecewise) Read(b []byte) (int, error) {
 	}
 	n := 0
 	err := p.f.retry.Do(p.ctx, func() (bool, error) {
-		if p.rd == nil && p.off == p.end {
+		if p.rd == nil && p.off == p.end && p.end > 0 {
 			return false, io.EOF // lost after the last byte
 		}
 		if err := p.open(); err != nil {
@@ -137,6 +141,12 @@ func (p *piecewise) Read(b []byte) (int, error) {
 		n, err = p.rd.Read(b)
 		if n > 0 {
 			return true, nil // an error comes again
+		}
+		if p.end == 0 && atEOF(err) {
+			// Only who has it open can tell that it is empty: its path would say again what was listed.
+			if cerr := p.f.compare(p.ctx, p.rd); cerr != nil {
+				err = cerr
+			}
 		}
 		if err != nil && lost(err) {
 			_ = p.rd.Close()
@@ -148,12 +158,12 @@ func (p *piecewise) Read(b []byte) (int, error) {
 	switch {
 	case p.off > p.end:
 		err = failf("read", p.f.path, KindProtocol, "the remote sends more than was asked for")
-	case !errors.Is(err, io.EOF):
+	case !atEOF(err):
 	case p.off < p.end:
 		if err = p.f.check(p.ctx, p.rd); err == nil {
 			err = failf("read", p.f.path, KindShort, "%d bytes of %d", p.off, p.end)
 		}
-	case p.verify:
+	case p.verify && p.end > 0:
 		if cerr := p.f.check(p.ctx, p.rd); cerr != nil {
 			err = cerr
 		}
@@ -400,11 +410,14 @@ func (f *file) whole(ctx context.Context) (_ []byte, err error) {
 	return data, nil
 }
 
+// atEOF reports whether a reader is at its end: a lost connection, too, may have an io.EOF for a cause.
+func atEOF(err error) bool { return err == io.EOF } //nolint:errorlint // see above
+
 // atEnd returns nil when rd, from which everything was read that there should be, is at its end.
 func atEnd(rd io.Reader, path string) error {
 	_, err := rd.Read(make([]byte, 1))
 	switch {
-	case errors.Is(err, io.EOF):
+	case atEOF(err):
 		return nil
 	case err == nil:
 		return failf("read", path, KindProtocol, "the remote sends more than was asked for")

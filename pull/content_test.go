@@ -20,6 +20,60 @@ import (
 	"github.com/snapgate/gateway/snapshotter"
 )
 
+// tellingReader is a Stater.
+type tellingReader struct {
+	io.Reader
+	stat func() (Entry, error)
+}
+
+func (r tellingReader) Close() error                        { return nil }
+func (r tellingReader) Stat(context.Context) (Entry, error) { return r.stat() }
+
+// tellingRemote has Staters for readers.
+type tellingRemote struct {
+	*fakeRemote
+	stat func() (Entry, error)
+}
+
+func (r tellingRemote) Open(ctx context.Context, path string, offset, length int64) (io.ReadCloser, error) {
+	rd, err := r.fakeRemote.Open(ctx, path, offset, length)
+	return tellingReader{rd, r.stat}, err
+}
+
+// A file is empty when who has it open says so. When the connection is lost in between, its size alone, which is what
+// was listed, is not enough, and neither is an end that is that of the connection.
+func TestEmptyIsSeenOpen(t *testing.T) {
+	seen := Entry{Name: "f", Type: File, ModTime: then, Precision: time.Second}
+	lost := fail("stat", "/f", KindConnection, io.EOF)
+	more := fail("read", "/f", KindProtocol, nil)
+	for name, tt := range map[string]struct {
+		answers []error // of the readers, one after the other; the last again and again
+		opens   int64
+		want    error
+	}{
+		"empty":                {[]error{nil}, 1, nil},
+		"not empty":            {[]error{more}, 1, more},
+		"lost, empty":          {[]error{lost, lost, nil}, 3, nil},
+		"lost, not empty":      {[]error{lost, more}, 2, more},
+		"lost again and again": {[]error{lost}, int64(quick.Attempts), lost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake()
+			f.file("/f", "")
+			n := 0
+			r := tellingRemote{f, func() (Entry, error) {
+				err := tt.answers[min(n, len(tt.answers)-1)]
+				n++
+				return seen, err
+			}}
+			data, err := (&file{r: r, retry: quick, path: "/f", seen: seen}).whole(t.Context())
+			if len(data) != 0 || !errors.Is(err, tt.want) || f.opens.Load() != tt.opens {
+				t.Errorf("%q, %v; %d opens, want %v and %d", data, err, f.opens.Load(), tt.want, tt.opens)
+			}
+		})
+	}
+}
+
 // rangedFile is a file that is read at several places at once, and what it holds.
 func rangedFile(r Remote, n int) (*file, []byte) {
 	data := randomBytes(n)

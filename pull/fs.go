@@ -136,7 +136,7 @@ func (f *FS) Open(ctx context.Context, path string, offset, length int64) (io.Re
 	if err != nil {
 		return nil, err
 	}
-	return &fsReader{ctx: ctx, path: path, file: file, in: io.NewSectionReader(file, offset, length)}, nil
+	return &fsReader{ctx: ctx, path: path, file: file, in: io.NewSectionReader(file, offset, length), end: offset + length}, nil
 }
 
 // fsReader is a reader for a goroutine at a time.
@@ -145,6 +145,7 @@ type fsReader struct {
 	path string
 	file *os.File
 	in   *io.SectionReader
+	end  int64 // of in
 }
 
 func (r *fsReader) Read(p []byte) (int, error) {
@@ -158,12 +159,43 @@ func (r *fsReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Stat implements Stater. A size that more bytes than these are behind is not believed, where the end of the range is
+// that of the file: what the kernel makes up says 0, as a rule, and FUSE what it likes.
 func (r *fsReader) Stat(context.Context) (Entry, error) {
+	more, err := r.more() // asked first, so that what its size says is not older
+	if err != nil {
+		return Entry{}, err
+	}
 	var st unix.Stat_t
 	if err := uninterrupted(func() error { return unix.Fstat(int(r.file.Fd()), &st) }); err != nil {
 		return Entry{}, failOS("stat", r.path, err)
 	}
-	return statEntry(base(r.path), &st), nil
+	e := statEntry(base(r.path), &st)
+	if more && e.Size == r.end {
+		return Entry{}, failf("read", r.path, KindProtocol, "there is more than the %d bytes that it has by its size", e.Size)
+	}
+	return e, nil
+}
+
+// more reports whether the file has a byte behind the range. It does not wait for one, as a log of the kernel would
+// have it. That it cannot be read there says something of a file only of which nothing was read.
+func (r *fsReader) more() (bool, error) {
+	fd, n := int(r.file.Fd()), 0
+	var one [1]byte
+	err := unix.SetNonblock(fd, true)
+	if err == nil {
+		err = uninterrupted(func() (err error) {
+			n, err = unix.Pread(fd, one[:], r.end)
+			return err
+		})
+	}
+	switch {
+	case err == nil, r.end > 0:
+		return n > 0, nil
+	case errors.Is(err, unix.EAGAIN): // for failOS a connection that may come back
+		return false, failf("read", r.path, KindOther, "it has nothing to read now: %w", err)
+	}
+	return false, failOS("read", r.path, err)
 }
 
 func (r *fsReader) Close() error { return r.file.Close() }

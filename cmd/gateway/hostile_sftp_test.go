@@ -26,15 +26,30 @@ func hostileTime() time.Time { return time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC
 
 // hostileFile is what a hostile server says of a file, and what it gives.
 type hostileFile struct {
-	data string
-	size int64 // that it says; 0 for the true one
+	data  string
+	size  int64 // that it says; 0 for the true one, saysEmpty for 0
+	fails error // of reading it, once it is open
 }
 
+// saysEmpty is the size of a file that says that it has no bytes.
+const saysEmpty = -1
+
 func (f hostileFile) said() int64 {
-	if f.size != 0 {
-		return f.size
+	switch f.size {
+	case 0:
+		return int64(len(f.data))
+	case saysEmpty:
+		return 0
 	}
-	return int64(len(f.data))
+	return f.size
+}
+
+// ReadAt implements io.ReaderAt.
+func (f hostileFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.fails != nil {
+		return 0, f.fails
+	}
+	return strings.NewReader(f.data).ReadAt(p, off)
 }
 
 // hostileTree is the tree of a hostile server: files by path, directories by what is in them.
@@ -237,7 +252,7 @@ func (h *hostileSFTP) Fileread(r *sftp.Request) (io.ReaderAt, error) {
 	if !ok {
 		return nil, os.ErrNotExist
 	}
-	return strings.NewReader(f.data), nil
+	return f, nil
 }
 
 // Filewrite implements sftp.FileWriter: whoever pulls writes nothing.

@@ -235,6 +235,26 @@ func TestPullHostileSFTP(t *testing.T) {
 			said:   []string{`/long: `},
 		},
 		{
+			name: "a file with bytes that says it has none", status: statusPartial, tree: goodTree,
+			server: &hostileSFTP{tree: with("/none", hostileFile{data: "secret", size: saysEmpty})},
+			said:   []string{`/none: .*more than the 0 bytes`},
+		},
+		{
+			name: "an empty file", status: statusOK,
+			server: &hostileSFTP{tree: with("/none", hostileFile{})},
+			tree:   map[string]string{"/ok": "ok", "/dir/": "", "/dir/inner": "inner", "/none": ""},
+		},
+		{
+			name: "an empty file that cannot be read", status: statusPartial, tree: goodTree,
+			server: &hostileSFTP{tree: with("/none", hostileFile{fails: errors.New("disk on fire")})},
+			said:   []string{`/none: .*failure`},
+		},
+		{
+			name: "an empty file that breaks each connection", status: statusPartial, tree: goodTree,
+			server: &hostileSFTP{tree: with("/none", hostileFile{}), breaks: []string{"/none"}},
+			said:   []string{`/none: .*breaks the connection each time`},
+		},
+		{
 			name: "connections that end again and again", status: statusOK, tree: manyTree,
 			server: &hostileSFTP{tree: many, wrap: func(c net.Conn, n int) net.Conn { return cutAfter(c, 60_000) }},
 		},
@@ -509,6 +529,33 @@ func TestPullHostileFTP(t *testing.T) {
 			name: "a file with more bytes than it says", status: statusPartial, tree: goodTree,
 			server: &hostileFTP{mlsd: true, tree: with("/long", hostileFile{data: strings.Repeat("x", 5000), size: 10})},
 			said:   []string{`/long: `},
+		},
+		{
+			name: "a file with bytes that says it has none", status: statusPartial, tree: goodTree,
+			server: &hostileFTP{mlsd: true, tree: with("/none", hostileFile{data: "secret", size: saysEmpty})},
+			said:   []string{`/none: .*longer than it was listed`},
+		},
+		{
+			name: "a file with bytes that says in LIST and SIZE that it has none", status: statusPartial, tree: goodTree,
+			server: &hostileFTP{tree: with("/none", hostileFile{data: "secret", size: saysEmpty})},
+			said:   []string{`/none: .*longer than it was listed`},
+		},
+		{
+			name: "an empty file", status: statusOK,
+			server: &hostileFTP{mlsd: true, tree: with("/none", hostileFile{})},
+			tree:   map[string]string{"/ok": "ok", "/dir/": "", "/dir/inner": "inner", "/none": ""},
+		},
+		{
+			name: "an empty file that cannot be read", status: statusPartial, tree: goodTree,
+			server: &hostileFTP{mlsd: true, tree: with("/none", hostileFile{}), answer: func(p *hostilePeer, cmd, arg string) bool {
+				if cmd != "RETR" || path.Base(arg) != "none" {
+					return false
+				}
+				p.drop()
+				p.say("550 disk on fire")
+				return true
+			}},
+			said: []string{`/none: `},
 		},
 		{
 			name: "sizes that are none", status: statusPartial, tree: goodTree,

@@ -217,7 +217,8 @@ func (f *File) early(ctx context.Context) (a Attrs, err error) {
 }
 
 // Stat asks for the attributes of the open file. more says that it has a byte behind the range,
-// of which the server was asked before, so that what its size says is not older.
+// of which the server was asked before, so that what its size says is not older. It is an error
+// that the server cannot tell when the range ends where the file begins: nothing of it was read.
 func (f *File) Stat(ctx context.Context) (a Attrs, more bool, err error) {
 	if f.stat != nil {
 		a, err = f.early(ctx)
@@ -237,7 +238,7 @@ func (f *File) Stat(ctx context.Context) (a Attrs, more bool, err error) {
 		return a, len(d.bytes()) > 0, nil
 	}
 	var status *StatusError
-	if errors.Is(err, io.EOF) || errors.As(err, &status) {
+	if errors.Is(err, io.EOF) || f.end > 0 && errors.As(err, &status) {
 		err = nil // it is not for us to ask beyond the end of some files
 	}
 	return a, false, err
