@@ -57,7 +57,7 @@ func (f *FS) Lstat(ctx context.Context, path string) (e Entry, err error) {
 	return e, err
 }
 
-// ReadDir implements Remote.
+// ReadDir implements Remote. It leaves out what has vanished since its name was read.
 func (f *FS) ReadDir(ctx context.Context, path string, each func(Entry) error) error {
 	dir, err := f.openDir(ctx, "list", path)
 	if err != nil {
@@ -70,7 +70,11 @@ func (f *FS) ReadDir(ctx context.Context, path string, each func(Entry) error) e
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := each(f.entry(int(dir.Fd()), path, name)); err != nil {
+			e := f.entry(int(dir.Fd()), path, name)
+			if e.Err != nil && KindOf(e.Err) == KindNotFound {
+				continue
+			}
+			if err := each(e); err != nil {
 				return err
 			}
 		}

@@ -192,3 +192,34 @@ func TestSetAttributesFarTime(t *testing.T) {
 		}
 	}
 }
+
+// What vanishes between the reading of its name and a look at it is not there, and is no problem.
+func TestFSVanished(t *testing.T) {
+	dir := t.TempDir()
+	const files = 3
+	for i := range files {
+		put(t, filepath.Join(dir, fmt.Sprint(i)), "x")
+	}
+	f, err := NewFS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var seen []Entry
+	err = f.ReadDir(t.Context(), "/", func(e Entry) error {
+		if seen = append(seen, e); len(seen) > 1 {
+			return nil
+		}
+		for i := range files { // their names have been read together
+			if name := fmt.Sprint(i); name != e.Name {
+				if err := os.Remove(filepath.Join(dir, name)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil || len(seen) != 1 || seen[0].Err != nil {
+		t.Errorf("%+v, %v", seen, err)
+	}
+}

@@ -330,6 +330,10 @@ func (s *scanner) take(d *scanDir, so *sorter, f *found, e Entry) error {
 	if err == nil && e.Type == Symlink {
 		err = checkTarget("list", child(d.path, e.Name), e.Target)
 	}
+	if err != nil && s.excludes(d.path, e.Name, err) {
+		f.excluded++
+		return nil
+	}
 	if err != nil {
 		// No entry of the base can have a name that is not possible.
 		f.unsure = f.unsure || KindOf(err) != KindName
@@ -357,6 +361,18 @@ func (s *scanner) take(d *scanDir, so *sorter, f *found, e Entry) error {
 		return fmt.Errorf("%w: %w", errLocal, err)
 	}
 	return nil
+}
+
+// excludes reports whether a name of a directory is excluded that could not be looked at for err. Nobody knows whether it
+// is a directory: a pattern of directories means it, too. What is told of anything else than the name, as a line that was
+// not understood, may be of another one.
+func (s *scanner) excludes(dir, name string, err error) bool {
+	if checkName(dir, name) != nil {
+		return false
+	}
+	path := child(dir, name)
+	var e *Error
+	return errors.As(err, &e) && e.Path == path && (s.cfg.Exclude.Match(path, false) || s.cfg.Exclude.Match(path, true))
 }
 
 // tell reports what is wrong with a listing.

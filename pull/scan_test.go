@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 )
 
@@ -583,5 +584,52 @@ func TestScanEndless(t *testing.T) {
 		case names == 1 && (err != nil || len(items) > maxScanPath/2+2 || kinds(report)[KindLimit] != 1):
 			t.Errorf("ever deeper: %d entries, %v, %v", len(items), err, kinds(report))
 		}
+	}
+}
+
+// What cannot be looked at is excluded when a pattern matches its name, as a file or as a directory, and says nothing of
+// what else its directory has.
+func TestScanExcludesUnseen(t *testing.T) {
+	unseen := func(path string) error { return failOS("stat", path, syscall.EACCES) }
+	for name, tt := range map[string]struct {
+		pattern  string
+		entry    Entry
+		excluded bool
+	}{
+		"by its name":                 {"mnt", Entry{Name: "mnt", Err: unseen("/d/mnt")}, true},
+		"by its path":                 {"/d/mnt", Entry{Name: "mnt", Err: unseen("/d/mnt")}, true},
+		"as a directory":              {"mnt/", Entry{Name: "mnt", Err: unseen("/d/mnt")}, true},
+		"of no known type":            {"mnt", Entry{Name: "mnt"}, true},
+		"with a target too long":      {"l", Entry{Name: "l", Type: Symlink, Target: strings.Repeat("t", maxPath+1)}, true},
+		"another one":                 {"other", Entry{Name: "mnt", Err: unseen("/d/mnt")}, false},
+		"of somewhere else":           {"mnt", Entry{Name: "mnt", Err: unseen("/mnt")}, false},
+		"a line":                      {"*", Entry{Name: "mnt", Err: errLine("/d", "mnt")}, false},
+		"a name that is not possible": {"*", Entry{Name: "a/b", Err: checkName("/d", "a/b")}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x, err := ParseExclude([]string{tt.pattern})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := newFake()
+			r.dir("/d")
+			r.list = func(_ context.Context, path string, each func(Entry) error) (bool, error) {
+				if path != "/d" {
+					return false, nil
+				}
+				return true, each(tt.entry)
+			}
+			items, report, err := scanAll(t, r, ScanConfig{Exclude: x})
+			if err != nil || !slices.Equal(paths(items), []string{"/", "/d"}) {
+				t.Fatalf("%q, %v", paths(items), err)
+			}
+			want, failed := int64(0), int64(1)
+			if tt.excluded {
+				want, failed = 1, 0
+			}
+			if report.Counts().Excluded != want || report.Failed() != failed || tt.excluded && !items[1].Whole {
+				t.Errorf("%+v, %d failed; whole is %v", report.Counts(), report.Failed(), items[1].Whole)
+			}
+		})
 	}
 }
