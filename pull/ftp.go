@@ -262,23 +262,29 @@ func (f *FTP) list(ctx context.Context, c *ftpConn, path, full string, each func
 	if all {
 		line = "LIST -a"
 	}
-	now := f.cfg.Now()
+	l := listing{dir: path, now: f.cfg.Now()}
 	shown := false // the directory itself, or anything in it
 	err = f.lines(ctx, c, path, line, func(line string) (Entry, bool) {
-		e, ok := parseList(path, line, now)
+		e, ok := l.parse(line)
 		shown = shown || ok
-		if self, unix := parseUnix(line, now); unix && self.Name == "." {
+		if self, unix := parseUnix(line, l.now); unix && self.Name == "." {
 			shown = true
 		}
 		return e, ok
 	}, each)
-	switch {
-	case isEmpty(err):
+	if isEmpty(err) {
 		return nil
-	case err == nil && all && !shown:
+	}
+	if err != nil {
+		return err
+	}
+	if e, ok := l.end(); ok {
+		return each(e)
+	}
+	if all && !shown {
 		return failf("list", path, KindListing, "not even the directory itself is listed")
 	}
-	return err
+	return nil
 }
 
 // isEmpty reports whether err is what some servers say of an empty directory.

@@ -137,12 +137,48 @@ func parseFTPTime(s string) (time.Time, time.Duration, error) {
 	return t, p, nil
 }
 
+// listing reads the lines of a LIST, as those of ls begin: with a total of blocks.
+type listing struct {
+	dir        string
+	now        time.Time // see parseList
+	lines      int       // so far, but for empty ones
+	total      string    // the first, when it may be the total
+	understood bool      // any of the others
+}
+
+// parse is parseList for the next line. What may be the total is no entry, until end tells.
+func (l *listing) parse(line string) (Entry, bool) {
+	if strings.TrimSpace(line) == "" {
+		return Entry{}, false
+	}
+	if l.lines++; l.lines == 1 {
+		if _, _, may := total(line); may {
+			l.total = line
+			return Entry{}, false
+		}
+	}
+	e, ok := parseList(l.dir, line, l.now)
+	l.understood = l.understood || !ok || e.Err == nil || KindOf(e.Err) == KindName
+	return e, ok
+}
+
+// end returns an Entry with Err, after the last line, when the first may have been a name with a size as well as the
+// total: nothing else says that this server lists as ls does. An empty directory has the total alone, which is 0 then in
+// any language; some servers count its own blocks, in English.
+func (l *listing) end() (Entry, bool) {
+	word, n, _ := total(l.total)
+	if l.total == "" || l.understood || strings.EqualFold(word, "total") || n == 0 && l.lines == 1 {
+		return Entry{}, false
+	}
+	return Entry{Name: l.total, Err: errLine(l.dir, l.total)}, true
+}
+
 // parseList reads a line of LIST, as Unix or DOS servers write it; RFC 959 says nothing of
 // its form. Times are taken for UTC, though servers write them in a zone of their own; now is
-// what tells the year of those that have none. ok is false for what is no entry: ".", "..",
-// the total, and empty lines.
+// what tells the year of those that have none. ok is false for what is no entry: ".", ".."
+// and empty lines. The total is for listing.
 func parseList(dir, line string, now time.Time) (e Entry, ok bool) {
-	if strings.TrimSpace(line) == "" || isTotal(line) {
+	if strings.TrimSpace(line) == "" {
 		return Entry{}, false
 	}
 	switch line[0] {
@@ -160,14 +196,14 @@ func parseList(dir, line string, now time.Time) (e Entry, ok bool) {
 	return listed(dir, e), true
 }
 
-// isTotal recognises "total 12", in any language: a word and a number.
-func isTotal(line string) bool {
+// total reads what may be "total 12", in any language: a word and a number.
+func total(line string) (word string, blocks int64, ok bool) {
 	word, n, found := strings.Cut(strings.TrimSpace(line), " ")
-	if !found || word == "" || strings.ContainsAny(word, "0123456789-") {
-		return false
+	if !found || strings.ContainsAny(word, "0123456789-") {
+		return "", 0, false
 	}
-	_, err := strconv.ParseUint(strings.TrimSpace(n), 10, 63)
-	return err == nil
+	blocks, err := parseSize(strings.TrimSpace(n))
+	return word, blocks, err == nil
 }
 
 // fields takes blank-separated fields from the left of a line, whose rest stays as it is.

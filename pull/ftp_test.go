@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -551,10 +552,58 @@ func TestParseList(t *testing.T) {
 			t.Errorf("%q (-want +got)\n%s", line, diff)
 		}
 	}
-	for _, line := range []string{"total 4", "insgesamt 12", "", "  ", "drwxr-xr-x 1 u g 1 Nov 20 10:22 .", "drwxr-xr-x 1 u g 1 Nov 20 10:22 .."} {
+	for _, line := range []string{"", "  ", "drwxr-xr-x 1 u g 1 Nov 20 10:22 .", "drwxr-xr-x 1 u g 1 Nov 20 10:22 .."} {
 		if e, ok := parseList("/", line, now); ok {
 			t.Errorf("%q is the entry %+v", line, e)
 		}
+	}
+}
+
+// The first line of a listing is the total of ls when the rest says that it may be; any other line of a word and a number
+// may be a name with its size.
+func TestListingTotal(t *testing.T) {
+	const entry, self = "-rw-r--r-- 1 u g 1 Nov 20 10:22 name", "drwxr-xr-x 1 u g 1 Nov 20 10:22 ."
+	for name, tt := range map[string]struct {
+		lines []string
+		names []string // of entries
+		bad   []string // lines
+	}{
+		"before an entry":                 {lines: []string{"total 4", entry}, names: []string{"name"}},
+		"in another language":             {lines: []string{"insgesamt 12", entry}, names: []string{"name"}},
+		"before the directory itself":     {lines: []string{"", "合計 8", self}},
+		"before a name that cannot be":    {lines: []string{"totale 8", entry + "/x"}, bad: []string{"name/x"}},
+		"of nothing":                      {lines: []string{"total 0"}},
+		"of nothing, in another language": {lines: []string{"celkem 0"}},
+		"of the directory's own blocks":   {lines: []string{"total 4"}},
+		"of blocks of nothing":            {lines: []string{"insgesamt 4"}, bad: []string{"insgesamt 4"}},
+		"not the first line": {
+			lines: []string{"total 4", entry, "backup 12", "total 8"}, names: []string{"name"}, bad: []string{"backup 12", "total 8"},
+		},
+		"names with sizes":             {lines: []string{"backup 12", "mail 0"}, bad: []string{"mail 0", "backup 12"}},
+		"names with sizes, none first": {lines: []string{"mail 0", "backup 12"}, bad: []string{"backup 12", "mail 0"}},
+		"names, sizes and words":       {lines: []string{"backup 12", "what is this"}, bad: []string{"what is this", "backup 12"}},
+		"nothing":                      {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := (&ftpHouse{dir: t.TempDir(), noDashA: true, hook: func(p *ftpPeer, cmd, arg string) bool {
+				if cmd == "LIST" && arg == "" {
+					p.send([]byte(strings.Join(tt.lines, "\r\n")))
+				}
+				return cmd == "LIST" && arg == ""
+			}}).start(t)
+			var names, bad []string
+			err := h.remote(t).ReadDir(t.Context(), "/", func(e Entry) error {
+				if e.Err != nil {
+					bad = append(bad, e.Name)
+				} else {
+					names = append(names, e.Name)
+				}
+				return nil
+			})
+			if err != nil || !slices.Equal(names, tt.names) || !slices.Equal(bad, tt.bad) {
+				t.Errorf("names %q, want %q; bad %q, want %q; %v", names, tt.names, bad, tt.bad, err)
+			}
+		})
 	}
 }
 
@@ -592,16 +641,18 @@ func FuzzParseListing(f *testing.F) {
 	for _, s := range []string{
 		"-rw-r--r--   1 1000     100      1234 Nov 20 10:22 name", "drwxr-xr-x 2 u g 4096 Feb 29  2024 .", "lrwxrwxrwx 1 0 0 7 Jan  1  2020 a -> b",
 		"11-20-25  10:22AM       <DIR>          My Dir", "11-20-2025  10:22PM                 1234 a", "type=file;size=1;modify=20240229131415.123;UNIX.mode=0644; x",
-		"type=OS.unix=slink:../x; y", "229 (|||1|)", "227 1,2,3,4,5,6", `257 "/a""b"`,
+		"type=OS.unix=slink:../x; y", "insgesamt 4", "229 (|||1|)", "227 1,2,3,4,5,6", `257 "/a""b"`,
 	} {
 		f.Add(s)
 	}
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, s string) {
 		mlsd, ok := parseMLSD("/d", s)
-		unix, uok := parseList("/d", s, now)
-		for _, e := range []Entry{mlsd, unix} {
-			if (!ok && !uok) || e == (Entry{}) {
+		l := listing{dir: "/d", now: now}
+		unix, uok := l.parse(s)
+		total, tok := l.end()
+		for _, e := range []Entry{mlsd, unix, total} {
+			if (!ok && !uok && !tok) || e == (Entry{}) {
 				continue
 			}
 			if e.Err != nil {

@@ -575,9 +575,9 @@ func TestPullHostileFTP(t *testing.T) {
 		{
 			name: "lines that are none", status: statusPartial, tree: goodTree,
 			server: &hostileFTP{tree: good, lines: []string{
-				"total what", "-rw-r--r-- 1 0 0 evil Jan  2 03:04 evil", "\x1b[31mevil", "-rw-r--r-- 1 0 0 4 Jan  2 03:04 ../evil", strings.Repeat("evil ", 5000),
+				"total what", "total 12", "-rw-r--r-- 1 0 0 evil Jan  2 03:04 evil", "\x1b[31mevil", "-rw-r--r-- 1 0 0 4 Jan  2 03:04 ../evil", strings.Repeat("evil ", 5000),
 			}},
-			said: []string{`/dir: .*listing not understood`, `"total what"`, `"\\x1b\[31mevil"`, `longer than 16384 bytes`, `has a slash`},
+			said: []string{`/dir: .*listing not understood`, `"total what"`, `"total 12"`, `"\\x1b\[31mevil"`, `longer than 16384 bytes`, `has a slash`},
 		},
 		{
 			name: "a transfer that is cut and called complete, once", status: statusOK, tree: biggerTree,
