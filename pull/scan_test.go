@@ -533,6 +533,67 @@ func TestExclude(t *testing.T) {
 	}
 }
 
+// Classes of characters have what git check-ignore finds in them.
+func TestExcludeClasses(t *testing.T) {
+	for _, tt := range []struct{ pattern, in, out string }{
+		{"[[:alnum:]]", "09AZaz", "@[`{:\x7f \t"},
+		{"[[:alpha:]]", "AZaz", "09@[`{"},
+		{"[[:blank:]]", " \t", "\n\r\va"},
+		{"[[:cntrl:]]", "\x01\t\n\x1f\x7f", " a\u0080"},
+		{"[[:digit:]]", "0123456789", ":dgit[]a"},
+		{"[[:graph:]]", "!-09:~", " \x1f\x7fä"},
+		{"[[:lower:]]", "az", "AZ`{0"},
+		{"[[:print:]]", " !-09:~", "\x1f\x7f\tä"},
+		{"[[:punct:]]", "!-:@[\\]^_`{|}~", "09AZaz \x7f"},
+		{"[[:space:]]", " \t\n\r", "\v\fa"},
+		{"[[:upper:]]", "AZ", "az@[0"},
+		{"[[:xdigit:]]", "09AFaf", "GgZz@"},
+		{"[a[:digit:]_-]", "a5_-", "b[:]"},
+		{"[^[:alpha:]]", "5_-", "aZ"},
+		{"[![:digit:]a]", "b-", "5a"},
+		{"[[:digit:]-a]", "5-a", "b;"},
+		{"[]a]", "]a", "[b"},
+		{"[!]a]", "b[", "]a"},
+		{"[a-c\\]x]", "abc]x", "\\d-"},
+		{"[\\a-c]", "abc", "\\-d"},
+		{"[a\\-c]", "a-c", "b\\"},
+		{"[[:]", "[:", "x]"},
+		{"[[:digit]", "[:digt", "0x"},
+		{"[+--]", "+,-", "*0"},
+		{"[--0]", "-0", "1,"},
+		{"[z-a]", "z", "a-m"},
+		{"[!-~]", "a!", "~-"},
+		{"[{}]", "{}", "a"},
+		{"[ä-ü]", "äü", "aß"},
+	} {
+		x, err := ParseExclude([]string{tt.pattern})
+		if err != nil {
+			t.Errorf("%s: %v", tt.pattern, err)
+			continue
+		}
+		for names, want := range map[string]bool{tt.in: true, tt.out: false} {
+			for _, name := range names {
+				if x.Match("/d/"+string(name), false) != want {
+					t.Errorf("%s: %q is excluded: %v", tt.pattern, name, !want)
+				}
+			}
+		}
+	}
+	// A slash is in none of them.
+	for _, pattern := range []string{"/a[!x]b", "/a[+-0]b", "/a[/]b", "/a[[:punct:]]b"} {
+		if x, err := ParseExclude([]string{pattern}); err != nil || x.Match("/a/b", false) {
+			t.Errorf("%s excludes a/b, %v", pattern, err)
+		}
+	}
+	for pattern, says := range map[string]string{
+		"[[:foo:]]": "[:foo:]", "x[a[:DIGIT:]]": "[:DIGIT:]", "[[::]]": "[::]", "[[:digit:]": "no end", "[": "no end", "[]": "no end", "[!]": "no end", "[a\\": "no end", "[a-": "no end", "[a-\\": "no end",
+	} {
+		if _, err := ParseExclude([]string{pattern}); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %q", pattern, err, says)
+		}
+	}
+}
+
 // TestEscapePattern: an escaped name stands for itself, and for no other.
 func TestEscapePattern(t *testing.T) {
 	names := []string{
@@ -556,6 +617,7 @@ func TestEscapePattern(t *testing.T) {
 func FuzzExclude(f *testing.F) {
 	f.Add("*.tmp", "a/b.tmp")
 	f.Add("!/a/**/[!x]{", "a/y")
+	f.Add("[a-[:digit:]-z]", "5")
 	f.Fuzz(func(t *testing.T, pattern, path string) {
 		x, err := ParseExclude([]string{pattern})
 		if err != nil {
@@ -603,8 +665,8 @@ func TestScanExcludesUnseen(t *testing.T) {
 		"with a target too long":      {"l", Entry{Name: "l", Type: Symlink, Target: strings.Repeat("t", maxPath+1)}, true},
 		"another one":                 {"other", Entry{Name: "mnt", Err: unseen("/d/mnt")}, false},
 		"of somewhere else":           {"mnt", Entry{Name: "mnt", Err: unseen("/mnt")}, false},
-		"a line":                      {"*", Entry{Name: "mnt", Err: errLine("/d", "mnt")}, false},
-		"a name that is not possible": {"*", Entry{Name: "a/b", Err: checkName("/d", "a/b")}, false},
+		"a line":                      {"/d/*", Entry{Name: "mnt", Err: errLine("/d", "mnt")}, false},
+		"a name that is not possible": {"/d/*", Entry{Name: "a/b", Err: checkName("/d", "a/b")}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			x, err := ParseExclude([]string{tt.pattern})

@@ -157,7 +157,8 @@ func (sr *sourceReader) readExclude() {
 			at.fail("%w", err)
 			return
 		}
-		lines := strings.Split(string(data), "\n")
+		const mark = "\ufeff" // of UTF-8, which editors of Windows begin a file with
+		lines := strings.Split(strings.TrimPrefix(string(data), mark), "\n")
 		if _, err := pull.ParseExclude(lines); err != nil {
 			at.fail("%s: %w", sr.excludeFile, err)
 			return
