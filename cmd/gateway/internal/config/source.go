@@ -177,9 +177,10 @@ func (sr *sourceReader) readExclude() {
 }
 
 // checkSources refuses a source that has a share's name: its snapshots are shown as a share of
-// that name.
+// that name. It warns of one that has the gateway's own data in it.
 func (l *loader) checkSources() {
 	for _, s := range l.cfg.Sources {
+		l.warnOwn(&s)
 		if share, ok := l.shareAt[s.Name]; ok {
 			at := l.sourceAt[s.Name]
 			at.failHint("give one of them another name", "a share has that name (%s:%d), and a source's snapshots are shown as a share of its name",
