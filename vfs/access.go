@@ -151,6 +151,16 @@ func (c *creations) recall(o *op, now time.Time) {
 	c.add(o.version, o.user, 0, o.time)
 }
 
+// since is when the session that made a version was told so; born, when it was accepted, if that is not known.
+func (c *creations) since(version uint64, born time.Time) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.byVer[version]; ok {
+		return e.Value.(*creation).at
+	}
+	return born
+}
+
 func (c *creations) forget(e *list.Element) {
 	delete(c.byVer, e.Value.(*creation).version)
 	c.order.Remove(e)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -70,7 +71,9 @@ func watched(c *witness) func(*Config) { return func(cfg *Config) { cfg.Observer
 
 // An observer is told of everything that changes a share, and of transfers, with names in the
 // share and symbolic links resolved.
-func TestObserver(t *testing.T) {
+func TestObserver(t *testing.T) { synctest.Test(t, testObserver) }
+
+func testObserver(t *testing.T) {
 	w := &witness{}
 	sys, _ := fullTestSystem(t, watched(w))
 	v := visit(t, sys, "u", PermFull, "/home")

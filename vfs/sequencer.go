@@ -13,9 +13,10 @@ import (
 // request is something that the sequencer does: an operation, or a function that wants to
 // be alone with the share's state.
 type request struct {
-	op   *op
-	run  func() error
-	done chan error // capacity 1
+	op    *op
+	run   func() error
+	asked time.Time  // when a session asked for op
+	done  chan error // capacity 1
 }
 
 const (
@@ -24,7 +25,8 @@ const (
 	// lazySync is how long an acknowledged attribute change may stay unsynced.
 	lazySync = time.Second
 	// ownDelete is the age up to which a creator deletes its version again without that
-	// the version gets a snapshot: probes and lock files.
+	// the version gets a snapshot: probes and lock files. It counts from when the creator was
+	// told of the version to when it asks for the deletion: a slow disk does not add to it.
 	ownDelete = 2 * time.Second
 	// maxCarried and maxCarriedBytes bound what a seal carries over: files, and bytes of
 	// those that ride in the journal.
@@ -215,7 +217,7 @@ func (s *share) accept(st *stage, r *request) (*stage, error) {
 	if err := s.refuseOpenBelow(st.tree, o); err != nil {
 		return st, err
 	}
-	if destroys, err := s.destroys(st.tree, o, s.ledger.open.number); err != nil {
+	if destroys, err := s.destroys(st.tree, o, r.asked, s.ledger.open.number); err != nil {
 		return st, err
 	} else if destroys {
 		// Try first: an operation that will be refused seals nothing.
@@ -314,8 +316,8 @@ func (s *share) refuseOpenBelow(t *tree, o *op) error {
 }
 
 // destroys reports whether o takes away a completed version that neither a snapshot nor a
-// sealed set holds, but only the set with the number open.
-func (s *share) destroys(t *tree, o *op, open uint64) (bool, error) {
+// sealed set holds, but only the set with the number open. asked is when a session asked for o.
+func (s *share) destroys(t *tree, o *op, asked time.Time, open uint64) (bool, error) {
 	if s.config().Versions == VersionsLast {
 		return false, nil
 	}
@@ -340,8 +342,10 @@ func (s *share) destroys(t *tree, o *op, open uint64) (bool, error) {
 	if n.typ != TypeFile || n.content == nil || n.size == 0 || n.set != open || s.isTemp(at) {
 		return false, nil
 	}
-	own := o.kind == opRemove && o.session != 0 && n.session == o.session
-	return !(own && o.time.Sub(n.born) < ownDelete), nil
+	if o.kind != opRemove || o.session == 0 || n.session != o.session {
+		return true, nil
+	}
+	return asked.Sub(s.uploads.made.since(n.version, n.born)) >= ownDelete, nil
 }
 
 // flush makes a batch durable, then visible, then answers. When the journal cannot be

@@ -231,13 +231,14 @@ func (s *share) current() *tree { return s.live.Load() }
 // durable within a second). It fails with an *Error and no effect when the operation is
 // refused or the journal cannot be written.
 func (s *share) do(ctx context.Context, o *op) error {
+	asked := time.Now()
 	if h := s.headless.Load(); h != nil && o.kind.changes() {
 		return h.refusal(o.kind.String(), o.name) // before it waits for room that no commit will make
 	}
 	if err := s.admitNode(o); err != nil {
 		return err
 	}
-	if err := s.slowDown(ctx, o); err != nil {
+	if err := s.slowDown(ctx, o, asked); err != nil {
 		return err
 	}
 	if o.room == roomUnasked && o.kind.changes() {
@@ -247,7 +248,7 @@ func (s *share) do(ctx context.Context, o *op) error {
 		o.room = roomTaken
 		defer s.leave(o)
 	}
-	return s.submit(ctx, &request{op: o, done: make(chan error, 1)})
+	return s.submit(ctx, &request{op: o, asked: asked, done: make(chan error, 1)})
 }
 
 // leave takes back the room of an operation that has ended without a change.
@@ -304,12 +305,12 @@ const (
 
 // slowDown makes an operation that would destroy a version wait while too many sealed
 // sets wait for their commit, and refuses it when that does not help.
-func (s *share) slowDown(ctx context.Context, o *op) error {
+func (s *share) slowDown(ctx context.Context, o *op, asked time.Time) error {
 	if o.kind != opPut && o.kind != opRemove && o.kind != opRename {
 		return nil
 	}
 	limit := s.config().MaxPending
-	if s.pendingSets() < limit || !s.wouldSeal(o) {
+	if s.pendingSets() < limit || !s.wouldSeal(o, asked) {
 		return nil
 	}
 	deadline := time.NewTimer(slowDownMax)
@@ -329,16 +330,16 @@ func (s *share) slowDown(ctx context.Context, o *op) error {
 	return nil
 }
 
-// wouldSeal reports whether an operation would destroy a version as things stand.
-func (s *share) wouldSeal(o *op) bool {
+// wouldSeal reports whether an operation that was asked for then would destroy a version as things stand.
+func (s *share) wouldSeal(o *op, asked time.Time) bool {
 	s.mu.Lock()
 	open := s.ledger.open.number
 	s.mu.Unlock()
-	probe := op{kind: o.kind, name: o.name, to: o.to, session: o.session, time: time.Now()}
+	probe := op{kind: o.kind, name: o.name, to: o.to, session: o.session}
 	if o.upload != nil {
 		probe.name = o.upload.name()
 	}
-	seals, err := s.destroys(s.current(), &probe, open)
+	seals, err := s.destroys(s.current(), &probe, asked, open)
 	return seals && err == nil // an error will be met again
 }
 

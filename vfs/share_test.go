@@ -12,12 +12,14 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/snapshotter"
+	"github.com/snapgate/gateway/vfs/internal/journal"
 )
 
 // openTestSystem opens a System with one share, "s", that commits only when told to.
@@ -267,27 +269,69 @@ func TestVersionsGetSnapshots(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			repo := newMemRepository()
-			sys := openTestSystem(t, t.TempDir(), repo)
-			defer closeSystem(t, sys)
-			s := testShare(t, sys)
-			tt.do(t, s)
-			commitShare(t, s)
-			list, err := repo.Snapshots(t.Context(), "s")
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got []string
-			for _, snap := range slices.Backward(list) {
-				c, ok := viewContents(t, repo, snap.ID)["/f"]
-				if !ok {
-					c = "-"
+			synctest.Test(t, func(t *testing.T) {
+				repo := newMemRepository()
+				sys := openTestSystem(t, t.TempDir(), repo)
+				defer closeSystem(t, sys)
+				s := testShare(t, sys)
+				tt.do(t, s)
+				commitShare(t, s)
+				list, err := repo.Snapshots(t.Context(), "s")
+				if err != nil {
+					t.Fatal(err)
 				}
-				got = append(got, c)
+				var got []string
+				for _, snap := range slices.Backward(list) {
+					c, ok := viewContents(t, repo, snap.ID)["/f"]
+					if !ok {
+						c = "-"
+					}
+					got = append(got, c)
+				}
+				if diff := cmp.Diff(tt.want, got); diff != "" {
+					t.Errorf("snapshots of /f (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+// The age of what its creator deletes again is that at the client, however slow the disk is.
+func TestOwnDeleteOnSlowDisk(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(v, other visitor, armed chan<- func())
+		want int
+	}{
+		{"its upload takes long", func(v, _ visitor, armed chan<- func()) {
+			f := v.open("/f", OpenCreate)
+			v.write(f, 0, "probe")
+			armed <- func() {
+				f.up.late.Stop() // it would wait for the close, and the bubble's clock for it
+				time.Sleep(2 * ownDelete)
 			}
-			if diff := cmp.Diff(tt.want, got); diff != "" {
-				t.Errorf("snapshots of /f (-want +got):\n%s", diff)
-			}
+			v.close(f)
+		}, 0},
+		{"its deletion waits for another's change", func(v, other visitor, armed chan<- func()) {
+			v.put("/f", "probe")
+			armed <- func() { time.Sleep(2 * ownDelete) }
+			go func() { wantNil(other.t, "mkdir", other.Mkdir(other.t.Context(), "/d", AttrSet{})) }()
+			synctest.Wait()
+		}, 0},
+		{"the client is slow", func(v, _ visitor, _ chan<- func()) {
+			v.put("/f", "probe")
+			time.Sleep(ownDelete)
+		}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				armed, change := failpoint(journal.FailBeforeSync)
+				sys, _ := fullTestSystem(t, change)
+				v, other := visit(t, sys, "u", PermFull, "/"), visit(t, sys, "w", PermFull, "/")
+				tt.do(v, other, armed)
+				wantNil(t, "remove", v.Remove(t.Context(), "/f"))
+				want(t, "sealed sets", testShare(t, sys).pendingSets(), tt.want)
+			})
 		})
 	}
 }

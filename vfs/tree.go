@@ -60,7 +60,7 @@ type node struct {
 
 	set     uint64    // the change set that published this version, 0 when the head has it
 	session uint64    // the session that published it
-	born    time.Time // when it was published
+	born    time.Time // when it was accepted
 }
 
 // ownerNames are the names of a file's owner and group.
