@@ -78,7 +78,7 @@ type SFTPConfig struct {
 type SFTP struct {
 	cfg       SFTPConfig
 	conns     []*sftpConn
-	replacing sync.Mutex // guards what is aside on the server
+	replacing sync.RWMutex // guards what is aside on the server
 	leaving   *leaving
 }
 

@@ -30,6 +30,9 @@ type pipeDialer struct {
 	hold   atomic.Pointer[chan struct{}]                     // requests wait until it is closed; nil: for nothing
 	deaf   atomic.Bool                                       // the next READ finds that the connection has ended
 	rename atomic.Pointer[func(from, to string) renameFault] // what becomes of a RENAME; nil: it is done
+	// answered is called when an OPEN is answered, before its client has the answer; nil: nobody is. Nothing else may be
+	// under way on that connection.
+	answered atomic.Pointer[func(path string)]
 	// answers are given in the place of the servers; nil: there are none. Set before the first connection.
 	answers *sftpAnswers
 
@@ -77,7 +80,8 @@ func (d *pipeDialer) Dial(context.Context) (*backend.SFTPLink, error) {
 		_ = server.Close()
 		_ = far.Close()
 	})
-	client, err := sftp.NewClientPipe(near, &channelWriter{near, d})
+	opening := &atomic.Pointer[string]{}
+	client, err := sftp.NewClientPipe(&answerReader{near, d, opening}, &channelWriter{near, d, opening})
 	if err != nil {
 		return nil, errors.Join(err, near.Close())
 	}
@@ -144,13 +148,18 @@ const (
 // channelWriter fails as a channel of SSH that was closed does, with io.EOF.
 type channelWriter struct {
 	net.Conn
-	d *pipeDialer
+	d       *pipeDialer
+	opening *atomic.Pointer[string] // the path of an OPEN without an answer
 }
 
 func (w *channelWriter) Write(p []byte) (int, error) {
-	const fxpRead, fxpRename, head = 5, 18, 9
+	const fxpOpen, fxpRead, fxpRename, head = 3, 5, 18, 9
 	if len(p) <= head {
 		return w.Conn.Write(p)
+	}
+	if p[4] == fxpOpen {
+		path := string(p[head+4:][:binary.BigEndian.Uint32(p[head:])])
+		w.opening.Store(&path)
 	}
 	if p[4] == fxpRead && w.d.deaf.CompareAndSwap(true, false) {
 		return 0, io.EOF
@@ -168,6 +177,23 @@ func (w *channelWriter) Write(p []byte) (int, error) {
 		}
 	}
 	return w.Conn.Write(p)
+}
+
+// answerReader is a connection from which a client has its answers.
+type answerReader struct {
+	net.Conn
+	d       *pipeDialer
+	opening *atomic.Pointer[string]
+}
+
+func (r *answerReader) Read(p []byte) (int, error) {
+	n, err := r.Conn.Read(p)
+	if path := r.opening.Swap(nil); path != nil {
+		if answered := r.d.answered.Load(); answered != nil {
+			(*answered)(*path)
+		}
+	}
+	return n, err
 }
 
 func newSFTP(t *testing.T, d *pipeDialer) *backend.SFTP {

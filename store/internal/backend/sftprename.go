@@ -115,17 +115,23 @@ func (s *SFTP) putBack(c *sftp.Client, name string) error {
 }
 
 // either calls fn with the path of a file. On a server that does not rename over files the file may be
-// aside: it is looked for there before it counts as missing, and then once more, since the name may have
-// been taken meanwhile.
+// aside: it is looked for there before it counts as missing. The name may have been taken meanwhile, and be free again
+// for the next: what is missing in both places is looked for once more while none of ours is being replaced.
 func (s *SFTP) either(c *sftp.Client, name string, fn func(path string) error) error {
-	err := fn(s.path(name))
+	look := func() error {
+		err := fn(s.path(name))
+		if replaces(c) || !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return fn(s.path(asideName(name)))
+	}
+	err := look()
 	if replaces(c) || !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := fn(s.path(asideName(name))); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return fn(s.path(name))
+	s.replacing.RLock() // held over requests: see makeRoom
+	defer s.replacing.RUnlock()
+	return look()
 }
 
 // named calls fn with the path of a lock. One that is aside is in no list, so that others may have ignored it.
@@ -134,7 +140,7 @@ func (s *SFTP) named(c *sftp.Client, name string, fn func(path string) error) er
 	if replaces(c) || !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	s.replacing.Lock() // held over a request: it may be being replaced just now, by ourselves
-	defer s.replacing.Unlock()
+	s.replacing.RLock() // held over a request: it may be being replaced just now, by ourselves
+	defer s.replacing.RUnlock()
 	return fn(s.path(name))
 }

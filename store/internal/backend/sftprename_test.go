@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -317,6 +318,80 @@ func TestSFTPReplaceLost(t *testing.T) {
 		set(nil)
 		wantFiles(t, root, name, "old")
 	}
+}
+
+// TestSFTPReplaceTwice reads a file that is replaced twice meanwhile: it is aside when its name is looked at, has the name when
+// it is looked for aside, and is aside again.
+func TestSFTPReplaceTwice(t *testing.T) {
+	d, b, root, set := newVersion3(t)
+	name := storetest.FileName(backend.PackfilesDir, 1)
+	putString(t, b, name, "old")
+	between, resume := make(chan struct{}), make(chan struct{})
+	set(func(from, _ string) renameFault {
+		if strings.HasPrefix(filepath.Base(from), "tmp.") { // the other is aside
+			between <- struct{}{}
+			<-resume
+		}
+		return renameDone
+	})
+	replace := func(data string) <-chan error {
+		done := make(chan error, 1)
+		go func() { done <- backend.PutBytes(t.Context(), b, name, []byte(data)) }()
+		<-between
+		return done
+	}
+	first := replace("first")
+	var second <-chan error
+	looks := 0
+	answered := func(path string) {
+		if filepath.Base(path) != filepath.Base(name) && !strings.HasSuffix(path, ".old") {
+			return // a temporary file
+		}
+		switch looks++; looks {
+		case 1:
+			resume <- struct{}{}
+			if err := <-first; err != nil {
+				t.Errorf("put: %v", err)
+			}
+		case 2:
+			second = replace("second")
+		}
+	}
+	d.answered.Store(&answered)
+	type read struct {
+		data []byte
+		err  error
+	}
+	result := make(chan read, 1)
+	go func() {
+		data, err := backend.GetBytes(t.Context(), b, name, 100)
+		result <- read{data, err}
+	}()
+	for len(result) == 0 && !waitsFor("sync.RWMutex.RLock", "backend.(*SFTP).either") {
+		runtime.Gosched()
+	}
+	if len(result) == 0 {
+		resume <- struct{}{}
+	}
+	if got := <-result; string(got.data) != "second" || got.err != nil {
+		t.Errorf("read: %q, %v", got.data, got.err)
+		resume <- struct{}{}
+	}
+	if err := <-second; err != nil {
+		t.Errorf("put: %v", err)
+	}
+	wantFiles(t, root, name, "second")
+}
+
+// waitsFor reports whether a call of a function waits for something, in the words of the runtime.
+func waitsFor(what, function string) bool {
+	buf := make([]byte, 1<<20)
+	for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		if head, calls, _ := strings.Cut(g, "\n"); strings.Contains(head, "["+what) && strings.Contains(calls, function) {
+			return true
+		}
+	}
+	return false
 }
 
 // TestSFTPLockTemporary looks at a store while a lock is put: plakar's connector takes what is in locks
