@@ -17,12 +17,12 @@ func (s *share) newest(ctx context.Context) (newest snapshotter.Snapshot, headGo
 	if err != nil {
 		return newest, false, fmt.Errorf("list snapshots: %w", err)
 	}
-	return s.newestAbove(ctx, list, s.head())
+	return s.newestAbove(ctx, list, s.head(), nil)
 }
 
-// newestAbove is newest of a list, for a note of the head. That the head is not listed proves nothing: its header may be damaged, and then
-// nobody has removed it, and a repair brings it back.
-func (s *share) newestAbove(ctx context.Context, list []snapshotter.Snapshot, last committedRecord) (newest snapshotter.Snapshot, headGone bool, err error) {
+// newestAbove is newest of a list, for a note of the head, without those that the journal's seals, if given, say that others have made.
+// That the head is not listed proves nothing: its header may be damaged, and then nobody has removed it, and a repair brings it back.
+func (s *share) newestAbove(ctx context.Context, list []snapshotter.Snapshot, last committedRecord, sealed *seals) (newest snapshotter.Snapshot, headGone bool, err error) {
 	byID := make(map[snapshotter.ID]*snapshotter.Snapshot, len(list))
 	for i := range list { // also by what they were made in place of
 		for _, id := range list[i].Replaces {
@@ -39,11 +39,51 @@ func (s *share) newestAbove(ctx context.Context, list []snapshotter.Snapshot, la
 		}
 	}
 	for _, snap := range list {
-		if snap.Of(s.lineage()) && snap.Sequence > newest.Sequence && (headGone || last.id.IsZero() || continues(byID, snap, last)) {
-			newest = snap
+		if !snap.Of(s.lineage()) || snap.Sequence <= newest.Sequence || !headGone && !last.id.IsZero() && !continues(byID, snap, last) {
+			continue
 		}
+		if sealed.exclude(byID, snap, last) {
+			s.log.Warn("a copy of the data directory has made a snapshot of this share above its last one, which does not go on from it",
+				"share", s.name, "snapshot", snap.ID.String())
+			continue
+		}
+		newest = snap
 	}
 	return newest, headGone, nil
+}
+
+// seals are where a journal has closed sets.
+type seals struct {
+	at  map[uint64]bool
+	end uint64 // the last position of the journal
+}
+
+// sealsOf are those of the journal of a share that is being opened.
+func (s *share) sealsOf(ops []replayed) *seals {
+	sealed := &seals{at: map[uint64]bool{}, end: uint64(s.journal.Last())}
+	for _, r := range ops {
+		if r.op.kind == opSeal {
+			sealed.at[uint64(r.pos)] = true
+		}
+	}
+	return sealed
+}
+
+// exclude reports whether a snapshot above the last commit that the journal knows is not of this share's making: it, or one that it goes back to,
+// ends where the journal, which reaches that far, has closed no set. A commit is made of a set whose seal was flushed before. Of what
+// lies behind the end of the journal nothing is known: it may have lost its newest records.
+func (j *seals) exclude(byID map[snapshotter.ID]*snapshotter.Snapshot, snap snapshotter.Snapshot, last committedRecord) bool {
+	for j != nil && snap.Sequence > last.sequence {
+		if snap.Journal <= last.upTo || snap.Journal <= j.end && !j.at[snap.Journal] {
+			return true
+		}
+		parent, ok := byID[snap.Parent]
+		if !ok || parent.Sequence >= snap.Sequence {
+			return false
+		}
+		snap = *parent
+	}
+	return false
 }
 
 // returned returns the listed snapshot that the last commit made, when the share goes on from an older one, as from one that was removed:
@@ -102,9 +142,10 @@ func (s *share) madeBefore(ctx context.Context, set *changeSet, last committedRe
 
 // findHead compares the journal's last commit with the store's lineage, for recovery: the
 // process may have died between the two, or the head may have been removed since. away
-// reports that the store could not be asked.
-func (s *share) findHead(ctx context.Context) (away bool, err error) {
-	newest, gone, err := s.lookForHead(ctx)
+// reports that the store could not be asked. What a copy of the data directory has made from the same head does not have what the journal
+// says was accepted since.
+func (s *share) findHead(ctx context.Context, sealed *seals) (away bool, err error) {
+	newest, gone, err := s.lookForHead(ctx, sealed)
 	if errors.Is(err, snapshotter.ErrUnavailable) || errors.Is(err, snapshotter.ErrBusy) {
 		return true, nil
 	}
@@ -129,7 +170,7 @@ func (s *share) findHead(ctx context.Context) (away bool, err error) {
 }
 
 // lookForHead is newest for findHead: a head that has returned is noted first.
-func (s *share) lookForHead(ctx context.Context) (newest snapshotter.Snapshot, gone bool, err error) {
+func (s *share) lookForHead(ctx context.Context, sealed *seals) (newest snapshotter.Snapshot, gone bool, err error) {
 	list, err := s.system.cfg.Repository.AllSnapshots(ctx, s.name, false)
 	if err != nil {
 		return newest, false, fmt.Errorf("list snapshots: %w", err)
@@ -140,7 +181,7 @@ func (s *share) lookForHead(ctx context.Context) (newest snapshotter.Snapshot, g
 			"share", s.name, "head", head.ID.String(), "instead", last.id.String())
 		last.id, last.lenient = head.ID, true // what pends was accepted over the other one
 	}
-	return s.newestAbove(ctx, list, *last)
+	return s.newestAbove(ctx, list, *last, sealed)
 }
 
 // logRemovedHead says that somebody took the head out of the store. What it alone held is

@@ -538,7 +538,35 @@ func TestOthersNeverBecomeHead(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		clone bool // a copy of the whole data directory, which goes on from an older head
-	}{{"another gateway with this share's id", false}, {"a copy of the data directory", true}} {
+		// made has a copy of the data directory make snapshots; our journal has reached the given position then. It returns what
+		// there is beside /g at last, and whether the head is another one.
+		made func(t *testing.T, repo *memRepository, m snapshotter.Meta, first, head snapshotter.ID, reached uint64) (f string, moved bool)
+	}{
+		{name: "another gateway with this share's id"},
+		{name: "a copy of the data directory", clone: true},
+		{name: "a copy from the same head", made: func(t *testing.T, repo *memRepository, m snapshotter.Meta, _, head snapshotter.ID, reached uint64) (string, bool) {
+			m.Parent, m.Sequence, m.Journal = head, 3, reached
+			otherCommit(t, repo, m)
+			return "two", false
+		}},
+		{name: "a copy from the same head, which has gone on", made: func(t *testing.T, repo *memRepository, m snapshotter.Meta, _, head snapshotter.ID, reached uint64) (string, bool) {
+			m.Parent, m.Sequence, m.Journal = head, 3, reached
+			m.Parent, m.Sequence, m.Journal, m.Suffix = otherCommit(t, repo, m), 4, 900, 8
+			otherCommit(t, repo, m)
+			return "two", false
+		}},
+		{name: "a copy from the same head, before our last position", made: func(t *testing.T, repo *memRepository, m snapshotter.Meta, _, head snapshotter.ID, reached uint64) (string, bool) {
+			m.Parent, m.Sequence, m.Journal = head, 3, reached-1 // the note of the head
+			otherCommit(t, repo, m)
+			return "two", false
+		}},
+		{name: "a copy from an older head, and the head removed", made: func(t *testing.T, repo *memRepository, m snapshotter.Meta, first, head snapshotter.ID, reached uint64) (string, bool) {
+			m.Parent, m.Sequence, m.Journal = first, 3, reached
+			otherCommit(t, repo, m)
+			repo.Remove(head)
+			return "one", true
+		}},
+	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir, repo := t.TempDir(), newMemRepository()
 			sys := openTestSystem(t, dir, repo)
@@ -553,14 +581,21 @@ func TestOthersNeverBecomeHead(t *testing.T) {
 				m.Parent = otherCommit(t, repo, m)
 				m.Sequence, m.Suffix = 9, 8
 			}
-			otherCommit(t, repo, m)
+			if tt.made == nil {
+				otherCommit(t, repo, m)
+			}
 			mustDo(t, s, put(t, s, "/g", "accepted"))
+			f, moved := "two", false
+			if tt.made != nil {
+				m.GatewayID, m.Suffix = sys.GatewayID(), 7
+				f, moved = tt.made(t, repo, m, first, head, uint64(s.journal.Last()))
+			}
 			crash(t, sys)
 			sys = openTestSystem(t, dir, repo)
 			defer func() { closeSystem(t, sys) }()
 			s = testShare(t, sys)
-			want(t, "head", s.head().id, head)
-			left := map[string]string{"/f": "two", "/g": "accepted"}
+			want(t, "the head is another one", s.head().id != head, moved)
+			left := map[string]string{"/f": f, "/g": "accepted"}
 			want(t, "live tree", contents(t, s), left)
 			want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), left)
 		})
