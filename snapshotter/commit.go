@@ -506,11 +506,11 @@ func (v *verification) check(ctx context.Context, id ID) error {
 }
 
 // checkIndexes reads what kloset's check leaves out, unless nothing is read any more.
-func (v *verification) checkIndexes(ctx context.Context, repo *repository.Repository, r *record) error {
-	if ctx.Err() != nil || v.patience.Over() != nil {
-		return nil
+func (v *verification) checkIndexes(ctx context.Context, repo *repository.Repository, r *record) (err error) {
+	if ctx.Err() == nil && v.patience.Over() == nil {
+		err = v.index.check(ctx, repo, r, v.patience)
 	}
-	return v.index.check(ctx, repo, r, v.patience)
+	return err
 }
 
 func (v *verification) checkBy(repo *repository.Repository, id ID) error {
