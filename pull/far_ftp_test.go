@@ -17,6 +17,8 @@ import (
 
 // farNet is a network in memory, 50 ms wide in the time of a bubble. It knows no deadlines.
 type farNet struct {
+	host net.TCPAddr // of the server; 127.0.0.1 when it has no IP. The port has no meaning
+
 	mu    sync.Mutex // guards what follows
 	ports map[string]*farListener
 	last  int
@@ -27,8 +29,12 @@ func (n *farNet) listen() (net.Listener, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.last++
+	addr := &net.TCPAddr{IP: n.host.IP, Zone: n.host.Zone, Port: n.last}
+	if addr.IP == nil {
+		addr.IP = net.IPv4(127, 0, 0, 1)
+	}
 	l := &farListener{
-		n: n, addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: n.last},
+		n: n, addr: addr,
 		calls: make(chan *farConn, 1<<10), closed: make(chan struct{}),
 	}
 	if n.ports == nil {
@@ -165,10 +171,9 @@ func (c *farConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *farConn) SetWriteDeadline(time.Time) error { return nil }
 
 // farFTP is an FTP server at 50 ms, with a certificate or without TLS.
-func farFTP(t *testing.T, dir string, secure bool, change func(*FTPConfig)) *FTP {
+func farFTP(t *testing.T, n *farNet, h *ftpHouse, secure bool, change func(*FTPConfig)) *FTP {
 	t.Helper()
-	var n farNet
-	h := &ftpHouse{dir: dir, mlsd: true, accepts: true, listen: n.listen}
+	h.listen, h.accepts = n.listen, true
 	var client *tls.Config
 	if secure {
 		h.tls, client = testTLS(t) // in the bubble, where it is another year
@@ -205,7 +210,7 @@ func TestFarFTPRoundTrips(t *testing.T) {
 	}{"plain": {false, 3}, "TLS": {true, 4}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := farFTP(t, dir, tt.secure, func(c *FTPConfig) { c.Connections = 1 })
+				r := farFTP(t, &farNet{}, &ftpHouse{dir: dir, mlsd: true}, tt.secure, func(c *FTPConfig) { c.Connections = 1 })
 				if err := r.Connect(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -234,7 +239,7 @@ func TestFarFTPSmallFiles(t *testing.T) {
 	const files, atLeast = 640, 220 // files/s once all are logged in
 	dir := smallFiles(t, files)
 	synctest.Test(t, func(t *testing.T) {
-		r := farFTP(t, dir, true, func(*FTPConfig) {})
+		r := farFTP(t, &farNet{}, &ftpHouse{dir: dir, mlsd: true}, true, func(*FTPConfig) {})
 		var all sync.WaitGroup
 		free := make(chan struct{})
 		for range farFTPConnections {
@@ -255,4 +260,45 @@ func TestFarFTPSmallFiles(t *testing.T) {
 			t.Errorf("%d files, %.0f/s, want %d", counts.Read, rate, atLeast)
 		}
 	})
+}
+
+// Data connections go to the address of the control connection, with its zone, also where that is of IPv6 and the server has
+// PASV alone. A certificate is of the address without the zone, which means something on this machine only.
+func TestFTPOverIPv6(t *testing.T) {
+	loopback, local := net.TCPAddr{IP: net.IPv6loopback}, net.TCPAddr{IP: net.ParseIP("fe80::1"), Zone: "eth0"}
+	dir := house(t)
+	for name, tt := range map[string]struct {
+		host   net.TCPAddr
+		house  *ftpHouse
+		secure bool
+	}{
+		"EPSV":                   {loopback, &ftpHouse{mlsd: true}, false},
+		"PASV alone":             {loopback, &ftpHouse{noEPSV: true}, false},
+		"explicit TLS":           {loopback, &ftpHouse{mlsd: true}, true},
+		"implicit TLS":           {loopback, &ftpHouse{mlsd: true, implicit: true}, true},
+		"zone":                   {local, &ftpHouse{mlsd: true}, false},
+		"zone, PASV alone":       {local, &ftpHouse{noEPSV: true}, false},
+		"zone, explicit TLS":     {local, &ftpHouse{mlsd: true}, true},
+		"zone, implicit TLS":     {local, &ftpHouse{mlsd: true, implicit: true}, true},
+		"zone, TLS, PASV alone ": {local, &ftpHouse{noEPSV: true}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := tt.house
+				h.dir = dir
+				r := farFTP(t, &farNet{host: tt.host}, h, tt.secure, func(c *FTPConfig) { c.Implicit = h.implicit })
+				got, err := readRange(t.Context(), r, "/small", 0, 6)
+				if err != nil || string(got) != "hello\n" {
+					t.Errorf("a file: %q, %v", got, err)
+				}
+				seen := 0
+				if err := r.ReadDir(t.Context(), "/many", func(Entry) error { seen++; return nil }); err != nil || seen != 301 {
+					t.Errorf("a directory: %d entries, %v", seen, err)
+				}
+				if pasv := h.count("PASV"); pasv > 0 != h.noEPSV {
+					t.Errorf("%d times PASV", pasv)
+				}
+			})
+		})
+	}
 }

@@ -146,7 +146,7 @@ func (c *ftpConn) login(ctx context.Context) error {
 		c.tls = c.cfg.TLS.Clone()
 		c.tls.ClientSessionCache = keptSessions{tls.NewLRUClientSessionCache(1)}
 		if host, _, err := net.SplitHostPort(c.cfg.Addr); err == nil && c.tls.ServerName == "" {
-			c.tls.ServerName = host
+			c.tls.ServerName, _, _ = strings.Cut(host, "%") // a zone is of this machine, and not in a certificate
 		}
 	}
 	if c.cfg.TLS != nil && c.cfg.Implicit {

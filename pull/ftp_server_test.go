@@ -487,7 +487,7 @@ func (p *ftpPeer) line(_ string, fi fs.FileInfo) string {
 	return fmt.Sprintf("%s   1 %-8d %-8d %8d %s ", mode, e.UID, e.GID, fi.Size(), when)
 }
 
-// testTLS makes a certificate for 127.0.0.1 and what trusts it.
+// testTLS makes a certificate for 127.0.0.1, ::1 and fe80::1, and what trusts it.
 func testTLS(tb testing.TB) (server, client *tls.Config) {
 	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -495,8 +495,9 @@ func testTLS(tb testing.TB) (server, client *tls.Config) {
 		tb.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback, net.ParseIP("fe80::1")},
+		NotBefore:   time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {

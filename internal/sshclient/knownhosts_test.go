@@ -429,6 +429,35 @@ func TestJump(t *testing.T) {
 	}
 }
 
+// TestIPv6 reaches hosts by addresses of IPv6, which the jump hosts stand for, and finds their keys by them.
+func TestIPv6(t *testing.T) {
+	forwards := func(addr, to string) func(*server) {
+		return func(s *server) { s.forward, s.routes = true, map[string]string{addr: to} }
+	}
+	last := newServer(t, nil)
+	b := newServer(t, forwards("[2001:db8::1]:2222", last.addr))
+	a := newServer(t, forwards("[2001:db8::2]:22", b.addr))
+	cfg := last.client()
+	cfg.Host, cfg.Port, cfg.Jump = "2001:db8::1", 2222, "me@"+a.addr+",me@[2001:db8::2]"
+	names := []string{a.name(), "2001:db8::2", "[2001:db8::1]:2222"}
+	for i := range names {
+		var known string
+		for j, name := range names {
+			if j != i {
+				known += knownLineFor(t, name, hostKey)
+			}
+		}
+		file := filepath.Join(t.TempDir(), "known")
+		cfg.KnownHosts = []string{writeFile(t, file, known)}
+		failure(t, cfg, KindHostKeyUnknown, names[i])
+		writeFile(t, file, known+knownLineFor(t, names[i], hostKey))
+		works(t, dial(t, cfg))
+	}
+	if last.connections() != len(names)+1 { // one of them when its own key was not known
+		t.Errorf("%d connections", last.connections())
+	}
+}
+
 // TestJumpByAlias resolves each hop through ssh_config.
 func TestJumpByAlias(t *testing.T) {
 	jump, last := newServer(t, func(s *server) { s.forward = true }), newServer(t, nil)

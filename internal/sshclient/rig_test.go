@@ -2,6 +2,7 @@ package sshclient
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/pem"
@@ -101,6 +102,8 @@ type server struct {
 	// subsystem and forward say whether those are allowed; silent, that global requests
 	// and what comes after them get no answer.
 	noSubsystem, forward bool
+	// routes are where it forwards to in place of addresses, host:port.
+	routes map[string]string
 
 	mu      sync.Mutex // guards what follows
 	offered []string   // fingerprints of keys
@@ -227,7 +230,8 @@ func (s *server) pass(nc ssh.NewChannel) {
 		_ = nc.Reject(ssh.ConnectionFailed, err.Error())
 		return
 	}
-	conn, err := net.Dial("tcp", net.JoinHostPort(to.Host, strconv.Itoa(int(to.Port))))
+	addr := net.JoinHostPort(to.Host, strconv.Itoa(int(to.Port)))
+	conn, err := net.Dial("tcp", cmp.Or(s.routes[addr], addr))
 	if err != nil {
 		_ = nc.Reject(ssh.ConnectionFailed, "Connection refused")
 		return
