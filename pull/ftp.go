@@ -426,7 +426,7 @@ func (f *FTP) lstat(ctx context.Context, c *ftpConn, path, full string) (Entry, 
 func (f *FTP) statRoot(c *ftpConn, full string, mlst bool) (Entry, error) {
 	c.cwd = ""
 	if err := c.chdir("stat", "/", full); err != nil {
-		return Entry{}, err
+		return Entry{}, c.noRoot(full, err)
 	}
 	if mlst {
 		if e, err := c.mlst("/", full); err == nil && e.Type == Dir {
@@ -436,6 +436,27 @@ func (f *FTP) statRoot(c *ftpConn, full string, mlst bool) (Entry, error) {
 		}
 	}
 	return Entry{Name: "/", Type: Dir}, nil
+}
+
+// noRoot says what a refusal to go to the root means where the server does not: vsftpd says of what is missing, of a file
+// and of what may not be entered that it has failed.
+func (c *ftpConn) noRoot(full string, err error) error {
+	var why *replyError
+	if !errors.As(err, &why) || why.code != 550 || KindOf(err) != KindOther {
+		return err
+	}
+	file := strings.Contains(strings.ToLower(why.all), "not a directory")
+	if !file {
+		r, serr := c.cmd("stat", "/", "SIZE "+full) // of a directory nobody tells one
+		if serr != nil {
+			return serr
+		}
+		file = r.code == 213
+	}
+	if file {
+		return failf("stat", "/", KindConflict, "%w: %w", ErrNotDirectory, why)
+	}
+	return failf("stat", "/", KindNotFound, "or there is no way in: %w", why)
 }
 
 // mlst asks for the facts of a path (RFC 3659 section 7.2).

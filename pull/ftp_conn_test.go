@@ -131,3 +131,45 @@ func TestFTPOtherCodes(t *testing.T) {
 		})
 	}
 }
+
+// What a server says of a root that it does not go to is sorted: vsftpd says the same of what is not there, of a file and
+// of what it may not enter.
+func TestFTPNoRoot(t *testing.T) {
+	for name, tt := range map[string]struct {
+		cwd, size string
+		kind      Kind
+		file      bool
+	}{
+		"vsftpd, missing":    {"550 Failed to change directory.", "550 Could not get file size.", KindNotFound, false},
+		"vsftpd, a file":     {"550 Failed to change directory.", "213 12", KindConflict, true},
+		"without SIZE":       {"550 Failed to change directory.", "502 Unknown", KindNotFound, false},
+		"ProFTPD, missing":   {"550 /x: No such file or directory", "", KindNotFound, false},
+		"ProFTPD, a file":    {"550 /x: Not a directory", "", KindConflict, true},
+		"forbidden":          {"550 Permission denied", "", KindPermission, false},
+		"not now":            {"450 Not now", "", KindOther, false},
+		"a wrong path":       {"553 Not a name", "", KindOther, false},
+		"lost while it asks": {"550 Failed to change directory.", "421 Bye", KindConnection, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := (&ftpHouse{dir: t.TempDir(), hook: func(p *ftpPeer, cmd, _ string) bool {
+				switch cmd {
+				case "CWD":
+					p.say("%s", tt.cwd)
+				case "SIZE":
+					p.say("%s", tt.size)
+				default:
+					return false
+				}
+				return true
+			}}).start(t)
+			r := h.remote(t, func(c *FTPConfig) { c.Root = "/x" })
+			_, err := r.Lstat(t.Context(), "/")
+			if err == nil || KindOf(err) != tt.kind || errors.Is(err, ErrNotDirectory) != tt.file {
+				t.Errorf("%v, want %v, no directory: %v", err, tt.kind, tt.file)
+			}
+			if asked := h.count("SIZE") > 0; asked != (tt.size != "") {
+				t.Errorf("asked for a size: %v", asked)
+			}
+		})
+	}
+}

@@ -117,11 +117,14 @@ func hintOfFile(r *config.Remote) string {
 
 // elsewhere asks the server where a path may be that is not there, and says it as a hint; "" when it does not know.
 func elsewhere(ctx context.Context, r *config.Remote) string {
-	there := remote.Elsewhere(ctx, r)
-	if there == "" {
+	switch there, ok := remote.Elsewhere(ctx, r); {
+	case !ok:
 		return ""
+	case there.Home:
+		return "the path is taken from the root of the server; from where the login arrives it is there: write " + there.String()
+	default:
+		return "the account sees other paths, as one does that is confined to a directory: there is " + printable(there.Path)
 	}
-	return "the account sees other paths, as one does that is confined to a directory: there is " + printable(there)
 }
 
 // pullError gives an error its hint, and says what the operator is to know of it. It asks the server where a

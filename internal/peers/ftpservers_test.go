@@ -287,8 +287,9 @@ func testFTPServer(t *testing.T, s ftpServer) {
 	proctest.StartServer(t, s.name, fmt.Sprintf("127.0.0.1:%d", port), cmd)
 
 	g := proctest.NewGateway(t, proctest.Options{Extra: fmt.Sprintf(
-		"sources: { peer: { location: %q, %s, timeout: 20s, connections: 3 } }\ndestinations: { back: { location: %q, %[2]s, timeout: 20s } }\n",
-		location+"tree", keys, location+"back")})
+		"sources: { peer: { location: %q, %s, timeout: 20s, connections: 3 }, gone: { location: %[4]q, %[2]s } }\n"+
+			"destinations: { back: { location: %[3]q, %[2]s, timeout: 20s }, new: { location: %[4]q, %[2]s } }\n",
+		location+"tree", keys, location+"back", location+"gone")})
 	out, err := g.Command(t.Context(), "pull", "peer")
 	if err = reported(err, s.unread...); err != nil {
 		t.Fatal(err)
@@ -307,6 +308,13 @@ func testFTPServer(t *testing.T, s ftpServer) {
 	}
 	if diff := cmp.Diff(want, ftpDescribe(t, local, s)); diff != "" {
 		t.Errorf("pulled and restored (-want +got):\n%s", diff)
+	}
+	// What is not there is told, and could be made.
+	if _, err := g.Command(t.Context(), "pull", "gone"); err == nil || !strings.Contains(err.Error(), "not found") {
+		t.Errorf("a directory that is not there: %v", err)
+	}
+	if _, err := g.Command(t.Context(), "restore", "peer", "--to", "new", "--dry-run"); err != nil {
+		t.Errorf("a dry run to a directory that is not there: %v", err)
 	}
 	again, err := g.Command(t.Context(), "pull", "--quiet", "peer")
 	if reported(err, s.unread...) != nil || strings.TrimSpace(again) != id {

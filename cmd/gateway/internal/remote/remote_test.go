@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -255,13 +256,19 @@ func serveWithoutData(t *testing.T) string {
 		t.Fatal(err)
 	}
 	_ = closed.Close()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	replies := map[string]string{
 		"USER": "230 in", "TYPE": "200 ok", "PWD": `257 "/"`, "CWD": "250 ok",
 		"EPSV": fmt.Sprintf("229 ok (|||%d|)", closed.Addr().(*net.TCPAddr).Port), "LIST": "425 nobody has connected",
+	}
+	return serveFTP(t, func(cmd, _ string) string { return replies[cmd] })
+}
+
+// serveFTP is the control connection of an FTP server, which does not have what reply answers "" to; it returns its address.
+func serveFTP(t *testing.T, reply func(cmd, arg string) string) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
 	var served sync.WaitGroup
 	served.Go(func() {
@@ -274,8 +281,8 @@ func serveWithoutData(t *testing.T) string {
 				defer conn.Close()
 				fmt.Fprint(conn, "220 ready\r\n")
 				for lines := bufio.NewScanner(conn); lines.Scan(); {
-					cmd, _, _ := strings.Cut(lines.Text(), " ")
-					fmt.Fprint(conn, cmp.Or(replies[cmd], "502 not here"), "\r\n")
+					cmd, arg, _ := strings.Cut(lines.Text(), " ")
+					fmt.Fprint(conn, cmp.Or(reply(cmd, arg), "502 not here"), "\r\n")
 				}
 			})
 		}
@@ -285,4 +292,50 @@ func serveWithoutData(t *testing.T) string {
 		served.Wait()
 	})
 	return ln.Addr().String()
+}
+
+// A path that is not there may be meant from where the login arrives, or without its beginning.
+func TestElsewhere(t *testing.T) {
+	for name, tt := range map[string]struct {
+		path string
+		dirs []string
+		want string
+	}{
+		"from the login":           {"/public_html", []string{"/", "/home/u", "/home/u/public_html"}, "/~/public_html"},
+		"from the login, deeper":   {"/a/b", []string{"/", "/b", "/home/u/a/b"}, "/~/a/b"},
+		"without its beginning":    {"/srv/jail/data", []string{"/", "/data"}, "/data"},
+		"without all but its end":  {"/srv/jail/data", []string{"/", "/jail", "/jail/data", "/data"}, "/jail/data"},
+		"nowhere":                  {"/srv/data", []string{"/", "/home/u"}, ""},
+		"the login's own is meant": {"/~/data", []string{"/", "/data"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			addr := serveFTP(t, func(cmd, arg string) string {
+				there := slices.Contains(tt.dirs, arg)
+				switch {
+				case cmd == "USER":
+					return "230 in"
+				case cmd == "TYPE":
+					return "200 ok"
+				case cmd == "PWD":
+					return `257 "/home/u"`
+				case cmd == "FEAT":
+					return "211-\r\n MLST type*;\r\n211 end"
+				case cmd == "CWD" && there:
+					return "250 ok"
+				case cmd == "CWD":
+					return "550 Failed to change directory."
+				case cmd == "MLST" && there:
+					return "250-\r\n type=dir; " + arg + "\r\n250 end"
+				case cmd == "MLST":
+					return "550 no such"
+				}
+				return ""
+			})
+			at := "ftp://" + addr
+			got, ok := Elsewhere(t.Context(), settings(t, map[string]any{"location": at + tt.path, "tls": "off"}))
+			if ok != (tt.want != "") || ok && got.String() != at+tt.want {
+				t.Errorf("%v, %v, want %q", got, ok, tt.want)
+			}
+		})
+	}
 }
