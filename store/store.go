@@ -181,14 +181,14 @@ func (s *Store) disconnect() error {
 	return s.server.Close()
 }
 
-// leaveGrace is how long a server may be silent when somebody leaves the store.
+// leaveGrace is how long a server may be silent at least when somebody leaves the store, and how long calls are made that clean up.
 const leaveGrace = 2 * time.Second
 
 // LeavePatience is a patience for LeaveWhen: enough for a call that was begun shortly before, or after, and does not get on.
 const LeavePatience = 2 * leaveGrace
 
 // LeaveWhen says that this process is about to leave the store when ctx ends: calls are cut off then that wait for an SFTP server from which
-// nothing comes, and after patience all others are. Those that clean up, as they remove a lock, have 2 s more; then nothing is asked of it
+// nothing comes for a fourth of the patience, 2 s at least, and repeated where that is possible; after patience all are. Those that clean up, as they remove a lock, have 2 s more; then nothing is asked of it
 // any more. Files that were being written are not there then, as after any lost connection. Of other stores nothing is cut off. stop
 // must be called.
 func (s *Store) LeaveWhen(ctx context.Context, patience time.Duration) (stop func()) {
@@ -220,11 +220,12 @@ func (s *Store) leave(patience time.Duration, quit <-chan struct{}) {
 			return false
 		}
 	}
-	for ; patience > leaveGrace; patience -= leaveGrace {
-		if !passes(leaveGrace) {
+	silence := max(leaveGrace, patience/4)
+	for ; patience > silence; patience -= silence {
+		if !passes(silence) {
 			return
 		}
-		s.server.CutOff(leaveGrace)
+		s.server.CutOff(silence)
 	}
 	if !passes(patience) {
 		return

@@ -179,7 +179,7 @@ func (s *SFTP) callOnce(ctx context.Context, conn *sftpConn, fn func(c *sftp.Cli
 	err = fn(link.Client, w.begin)
 	if isBroken(err) {
 		conn.drop(link)
-		if isClosed(s.leaving.cut) {
+		if isClosed(s.leaving.begun) {
 			err = fmt.Errorf("%w: %w", errLeaving, err)
 		}
 		return fmt.Errorf("%w: %w", errBroken, err)

@@ -13,11 +13,14 @@ var errLeaving = errors.New("the connections to the SFTP server are given up")
 
 // leaving says how far an SFTP is with being left.
 type leaving struct {
-	cut, gone         chan struct{} // closed by CutOff and by Leave
-	onceCut, onceGone sync.Once
+	// closed by CutOff, by CutOff of whatever is under way, and by Leave
+	begun, cut, gone             chan struct{}
+	onceBegun, onceCut, onceGone sync.Once
 }
 
-func newLeaving() *leaving { return &leaving{cut: make(chan struct{}), gone: make(chan struct{})} }
+func newLeaving() *leaving {
+	return &leaving{begun: make(chan struct{}), cut: make(chan struct{}), gone: make(chan struct{})}
+}
 
 func isClosed(c <-chan struct{}) bool {
 	select {
@@ -29,9 +32,13 @@ func isClosed(c <-chan struct{}) bool {
 }
 
 // CutOff ends the calls that are under way on connections that have been in use for a while, and from which nothing has come meanwhile:
-// they may wait for a server that does not answer. From now on no call is repeated. Others can be made, to clean up.
+// they may wait for a server that does not answer. Those that can be are repeated. With a silence of 0 all are ended, and from then on no
+// call is repeated. Others can be made, to clean up.
 func (s *SFTP) CutOff(silence time.Duration) {
-	s.leaving.onceCut.Do(func() { close(s.leaving.cut) })
+	s.leaving.onceBegun.Do(func() { close(s.leaving.begun) })
+	if silence == 0 {
+		s.leaving.onceCut.Do(func() { close(s.leaving.cut) })
+	}
 	for _, c := range s.conns {
 		c.cutOff(silence)
 	}

@@ -36,7 +36,14 @@ func (d *pipeDialer) held(call func() error) (release func(), result <-chan erro
 	return func() { close(hold) }, done
 }
 
-// TestCutOff: a call is cut off that waits for longer than a server may be silent, and not one that has just begun on a
+// connections is how many were made.
+func (d *pipeDialer) connections() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.dials
+}
+
+// TestCutOff: a call is cut off, and made again, that waits for longer than a server may be silent, and not one that has just begun on a
 // connection from which nothing has come for long, as nothing was asked.
 func TestCutOff(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -56,11 +63,13 @@ func TestCutOff(t *testing.T) {
 					return b.List(t.Context(), backend.LocksDir, func(string) error { return nil })
 				})
 				time.Sleep(tt.waits)
+				before := d.connections()
 				b.CutOff(leaveSilence)
 				synctest.Wait()
 				release()
-				if err := <-result; (err != nil) != tt.cut {
-					t.Errorf("a call that waits for %s ends with %v, want it cut off: %v", tt.waits, err, tt.cut)
+				err := <-result
+				if cut := d.connections() > before; err != nil || cut != tt.cut {
+					t.Errorf("a call that waits for %s ends with %v, cut off: %v, want %v", tt.waits, err, cut, tt.cut)
 				}
 			})
 		})
@@ -105,6 +114,34 @@ func TestCutOffCleansUp(t *testing.T) {
 		}
 		if err := stat(); !errors.Is(err, backend.ErrNotTried) {
 			t.Errorf("when that is known: %v, want %v", err, backend.ErrNotTried)
+		}
+	})
+}
+
+// TestCutOffSilentCleansUp: that keeps no others from being tried either when there is patience left. The call is one that cannot be
+// made again.
+func TestCutOffSilentCleansUp(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "store")
+	synctest.Test(t, func(t *testing.T) {
+		left := newLeft(t, newPipeDialer(t), root)
+		b := backend.NewFailFast(left, time.Hour)
+		more, result := make(chan struct{}), make(chan error, 1)
+		go func() {
+			_, err := b.Put(t.Context(), storetest.FileName(backend.PackfilesDir, 1), readerFunc(func(p []byte) (int, error) {
+				<-more
+				return len(p), nil
+			}))
+			result <- err
+		}()
+		synctest.Wait()
+		time.Sleep(leaveSilence)
+		left.CutOff(leaveSilence)
+		close(more)
+		if err := <-result; err == nil {
+			t.Error("a call was not cut off")
+		}
+		if err := backend.PutBytes(t.Context(), b, storetest.FileName(backend.LocksDir, 1), nil); err != nil {
+			t.Errorf("what cleans up: %v", err)
 		}
 	})
 }
