@@ -308,19 +308,19 @@ func TestOwnDeleteOnSlowDisk(t *testing.T) {
 			v.write(f, 0, "probe")
 			armed <- func() {
 				f.up.late.Stop() // it would wait for the close, and the bubble's clock for it
-				time.Sleep(2 * ownDelete)
+				<-time.After(2 * ownDelete)
 			}
 			v.close(f)
 		}, 0},
 		{"its deletion waits for another's change", func(v, other visitor, armed chan<- func()) {
 			v.put("/f", "probe")
-			armed <- func() { time.Sleep(2 * ownDelete) }
+			armed <- func() { <-time.After(2 * ownDelete) }
 			go func() { wantNil(other.t, "mkdir", other.Mkdir(other.t.Context(), "/d", AttrSet{})) }()
 			synctest.Wait()
 		}, 0},
 		{"the client is slow", func(v, _ visitor, _ chan<- func()) {
 			v.put("/f", "probe")
-			time.Sleep(ownDelete)
+			<-time.After(ownDelete)
 		}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
