@@ -95,22 +95,29 @@ func NewSFTP(cfg SFTPConfig) *SFTP {
 	}
 	s := &SFTP{cfg: cfg, leaving: newLeaving()}
 	for range cfg.Connections {
-		s.conns = append(s.conns, &sftpConn{})
+		c := &sftpConn{}
+		c.ended = sync.NewCond(&c.mu)
+		s.conns = append(s.conns, c)
 	}
 	return s
 }
 
-// Close ends all connections.
+// Close ends all connections, and waits until they have.
 func (s *SFTP) Close() error {
-	var errs []error
-	for _, c := range s.conns {
-		c.mu.Lock()
-		if c.link != nil {
-			errs = append(errs, c.link.HangUp())
-		}
-		c.link = nil
-		c.mu.Unlock()
+	return s.end(func(*sftpConn) bool { return true })
+}
+
+// end ends connections beside each other: each may take seconds.
+func (s *SFTP) end(which func(*sftpConn) bool) error {
+	errs := make([]error, len(s.conns))
+	var wg sync.WaitGroup
+	for i, c := range s.conns {
+		wg.Go(func() {
+			errs[i] = c.end(func() bool { return which(c) })
+			c.awaitEnds()
+		})
 	}
+	wg.Wait()
 	return errors.Join(errs...)
 }
 
@@ -118,10 +125,12 @@ func (s *SFTP) Close() error {
 type sftpConn struct {
 	dialing sync.Mutex // held while connecting: others wait for it
 
-	mu    sync.Mutex
-	link  *SFTPLink // guarded by mu: nil when there is none
-	users int       // guarded by mu
-	busy  time.Time // guarded by mu: since when there have been users, when there are any
+	mu     sync.Mutex
+	ended  *sync.Cond // of mu: ending has become less
+	link   *SFTPLink  // guarded by mu: nil when there is none
+	ending int        // guarded by mu: earlier ones that are being hung up
+	users  int        // guarded by mu
+	busy   time.Time  // guarded by mu: since when there have been users, when there are any
 }
 
 // errBroken says that a connection could not be made, or broke.
@@ -318,11 +327,34 @@ func (c *sftpConn) open(ctx context.Context, dial func(context.Context) (*SFTPLi
 
 // drop ends a connection that is of no use any more.
 func (c *sftpConn) drop(link *SFTPLink) {
+	_ = c.end(func() bool { return c.link == link }) // it is broken
+}
+
+// end ends the connection that there is if which, which is called with mu held, says so. Others need not wait for that to make another.
+func (c *sftpConn) end(which func() bool) error {
+	c.mu.Lock()
+	link := c.link
+	if link == nil || !which() {
+		c.mu.Unlock()
+		return nil
+	}
+	c.link = nil
+	c.ending++
+	c.mu.Unlock()
+	err := link.HangUp()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.link == link {
-		_ = link.HangUp() // it is broken
-		c.link = nil
+	c.ending--
+	c.ended.Broadcast()
+	return err
+}
+
+// awaitEnds waits until nothing is being hung up, by whomever.
+func (c *sftpConn) awaitEnds() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.ending > 0 {
+		c.ended.Wait()
 	}
 }
 

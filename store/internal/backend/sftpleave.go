@@ -39,20 +39,13 @@ func (s *SFTP) CutOff(silence time.Duration) {
 	if silence == 0 {
 		s.leaving.onceCut.Do(func() { close(s.leaving.cut) })
 	}
-	for _, c := range s.conns {
-		c.cutOff(silence)
-	}
+	// Nobody is to be told how a connection ends that is given up.
+	_ = s.end(func(c *sftpConn) bool { return c.silent(silence) })
 }
 
-// cutOff ends the connection when it is in use and silent. From one that was not in use nothing was to come.
-func (c *sftpConn) cutOff(silence time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.link == nil || c.users == 0 || min(time.Since(c.busy), time.Since(c.link.Heard())) < silence {
-		return
-	}
-	_ = c.link.HangUp() // nobody is to be told how a connection ends that is given up
-	c.link = nil
+// silent reports whether the connection is in use and silent. From one that is not in use nothing is to come. mu is held.
+func (c *sftpConn) silent(silence time.Duration) bool {
+	return c.users > 0 && min(time.Since(c.busy), time.Since(c.link.Heard())) >= silence
 }
 
 // Leave ends all calls that are under way. None is made any more.

@@ -1,9 +1,12 @@
 package backend_test
 
 import (
+	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -142,6 +145,71 @@ func TestCutOffSilentCleansUp(t *testing.T) {
 		}
 		if err := backend.PutBytes(t.Context(), b, storetest.FileName(backend.LocksDir, 1), nil); err != nil {
 			t.Errorf("what cleans up: %v", err)
+		}
+	})
+}
+
+// slowEnds is a server whose connections take a second to end, as processes do.
+type slowEnds struct{ *pipeDialer }
+
+func (d slowEnds) Dial(ctx context.Context) (*backend.SFTPLink, error) {
+	link, err := d.pipeDialer.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	hangUp := link.HangUp
+	link.HangUp = func() error {
+		time.Sleep(time.Second)
+		return hangUp()
+	}
+	return link, nil
+}
+
+// TestEndsBeside ends three connections, by CutOff and by Close: beside each other, and nobody who has another waits for that.
+func TestEndsBeside(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "store")
+	synctest.Test(t, func(t *testing.T) {
+		d := newPipeDialer(t)
+		newLeft(t, d, root)
+		for name, end := range map[string]func(*backend.SFTP) error{
+			"cut off": func(b *backend.SFTP) error { b.CutOff(0); return nil },
+			"close":   (*backend.SFTP).Close,
+		} {
+			b := backend.NewSFTP(backend.SFTPConfig{Dialer: slowEnds{d}, Root: root, Token: "token", Timeout: time.Hour})
+			more := make(chan struct{})
+			var puts sync.WaitGroup
+			for i := range 3 { // each on a connection that is not in use
+				puts.Go(func() {
+					_, err := b.Put(t.Context(), storetest.FileName(backend.PackfilesDir, uint64(i)), readerFunc(func([]byte) (int, error) {
+						<-more
+						return 0, io.EOF
+					}))
+					if err == nil {
+						t.Errorf("%s: put over a connection that has ended", name)
+					}
+				})
+				synctest.Wait()
+			}
+			took := make(chan time.Duration, 1)
+			began := time.Now()
+			go func() {
+				if err := end(b); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+				took <- time.Since(began)
+			}()
+			synctest.Wait() // all that are ended are being hung up
+			if _, err := b.Stat(t.Context(), "nothing"); !errors.Is(err, fs.ErrNotExist) || time.Since(began) > 0 {
+				t.Errorf("%s: a call meanwhile: %v, after %s", name, err, time.Since(began))
+			}
+			if d := <-took; d != time.Second {
+				t.Errorf("%s: took %s", name, d)
+			}
+			close(more)
+			puts.Wait()
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }
