@@ -157,7 +157,7 @@ func (w *channelWriter) Write(p []byte) (int, error) {
 	if len(p) <= head {
 		return w.Conn.Write(p)
 	}
-	if p[4] == fxpOpen {
+	if w.d.answered.Load() != nil && p[4] == fxpOpen && int(binary.BigEndian.Uint32(p)) == len(p)-4 { // no contents, which come by themselves
 		path := string(p[head+4:][:binary.BigEndian.Uint32(p[head:])])
 		w.opening.Store(&path)
 	}
