@@ -24,9 +24,10 @@ import (
 // commitLimit is how long a commit may take that has to do with what was removed: far longer than it takes.
 const commitLimit = time.Minute
 
-// commit commits. If that does not end it ends the tests, with all stacks: nothing could be closed.
+// commit commits, and nothing is held any more. If that does not end it ends the tests, with all stacks: nothing could be closed.
 func (r *aheadRig) commit() (snapshotter.ID, error) {
 	r.t.Helper()
+	r.held.Store(false)
 	defer time.AfterFunc(commitLimit, func() { panic("a commit does not end") }).Stop()
 	return r.sys.Commit(r.t.Context(), "main")
 }
@@ -53,7 +54,7 @@ func (r *aheadRig) restart() {
 	if r.snaps, err = snapshotter.New(r.t.Context(), snapshotter.Config{Store: r.store}); err != nil {
 		r.t.Fatal(err)
 	}
-	r.cfg.Repository = vfs.FromSnapshotter(r.snaps)
+	r.cfg.Repository = r.repository()
 	r.open()
 }
 
@@ -117,7 +118,7 @@ func (r *aheadRig) restoreRemoved(data []byte) {
 	}
 }
 
-// linkOld links a file of an old snapshot, which it returns.
+// linkOld links a file of an old snapshot, which it returns. Nothing is committed before commit.
 func (r *aheadRig) linkOld(data []byte) snapshotter.ID {
 	r.t.Helper()
 	r.close(r.upload("/f", data))
@@ -128,6 +129,7 @@ func (r *aheadRig) linkOld(data []byte) snapshotter.ID {
 	}
 	r.close(r.upload("/f", []byte("new")))
 	r.head()
+	r.held.Store(true)
 	if err := r.sess.Link(r.t.Context(), "/.snapshots/"+snap.ViewName(r.sys.Lineage("main"))+"/f", "/linked"); err != nil {
 		r.t.Fatal(err)
 	}
