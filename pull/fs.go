@@ -23,6 +23,8 @@ const (
 type FS struct {
 	root *os.File // nil before MakeRoot, when NewFSTarget has found nothing
 	dir  string   // for MakeRoot
+	// lstat is lstatAt, which tests replace.
+	lstat func(dir int, name string) (unix.Stat_t, error)
 }
 
 var _ Remote = (*FS)(nil)
@@ -31,7 +33,7 @@ var _ Remote = (*FS)(nil)
 func NewFS(dir string) (*FS, error) {
 	root, err := openRoot(dir)
 	if err == nil {
-		return &FS{root: root}, nil
+		return &FS{root: root, lstat: lstatAt}, nil
 	}
 	if fi, serr := os.Stat(dir); serr == nil && !fi.IsDir() {
 		return nil, fail("open", dir, KindConflict, ErrNotDirectory)
@@ -57,8 +59,35 @@ func (f *FS) Lstat(ctx context.Context, path string) (e Entry, err error) {
 	return e, err
 }
 
-// ReadDir implements Remote. It leaves out what has vanished since its name was read.
+// ReadDir implements Remote. It leaves out what has vanished since its name was read, but not what is listed again and is not there
+// all the same: so it is where a directory is damaged, and on file systems that do not find the names that they list.
 func (f *FS) ReadDir(ctx context.Context, path string, each func(Entry) error) error {
+	gone := make(map[string]struct{})
+	err := f.eachName(ctx, path, func(dir int, name string) error {
+		e := f.entry(dir, path, name)
+		if e.Err != nil && KindOf(e.Err) == KindNotFound {
+			gone[name] = struct{}{}
+			return nil
+		}
+		return each(e)
+	})
+	if err != nil || len(gone) == 0 {
+		return err
+	}
+	err = f.eachName(ctx, path, func(dir int, name string) error {
+		if _, ok := gone[name]; !ok {
+			return nil
+		}
+		return each(f.entry(dir, path, name))
+	})
+	if KindOf(err) == KindNotFound { // it has vanished, too
+		return nil
+	}
+	return err
+}
+
+// eachName calls each with the names in a directory.
+func (f *FS) eachName(ctx context.Context, path string, each func(dir int, name string) error) error {
 	dir, err := f.openDir(ctx, "list", path)
 	if err != nil {
 		return err
@@ -70,11 +99,7 @@ func (f *FS) ReadDir(ctx context.Context, path string, each func(Entry) error) e
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			e := f.entry(int(dir.Fd()), path, name)
-			if e.Err != nil && KindOf(e.Err) == KindNotFound {
-				continue
-			}
-			if err := each(e); err != nil {
+			if err := each(int(dir.Fd()), name); err != nil {
 				return err
 			}
 		}
@@ -106,7 +131,7 @@ func (f *FS) entry(dir int, path, name string) Entry {
 	if err := checkName(path, name); err != nil {
 		return Entry{Name: name, Err: err}
 	}
-	st, err := lstatAt(dir, name)
+	st, err := f.lstat(dir, name)
 	if err != nil {
 		return Entry{Name: name, Err: failOS("stat", child(path, name), err)}
 	}

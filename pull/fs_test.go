@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -221,5 +222,35 @@ func TestFSVanished(t *testing.T) {
 	})
 	if err != nil || len(seen) != 1 || seen[0].Err != nil {
 		t.Errorf("%+v, %v", seen, err)
+	}
+}
+
+// A name that is listed and cannot be found, again and again, has not vanished: what the base has there would be taken for removed.
+func TestFSListedAndNotThere(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a", "lost", "z"} {
+		put(t, filepath.Join(dir, name), "x")
+	}
+	f, err := NewFS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	f.lstat = func(dir int, name string) (unix.Stat_t, error) {
+		if name == "lost" {
+			return unix.Stat_t{}, unix.ENOENT
+		}
+		return lstatAt(dir, name)
+	}
+	var names []string
+	err = f.ReadDir(t.Context(), "/", func(e Entry) error {
+		if names = append(names, e.Name); e.Name == "lost" != (e.Err != nil) {
+			t.Errorf("%s: %v", e.Name, e.Err)
+		}
+		return nil
+	})
+	slices.Sort(names)
+	if err != nil || !slices.Equal(names, []string{"a", "lost", "z"}) {
+		t.Errorf("%q, %v", names, err)
 	}
 }

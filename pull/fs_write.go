@@ -19,7 +19,7 @@ import (
 func NewFSTarget(dir string) (*FS, error) {
 	f, err := NewFS(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &FS{dir: filepath.Clean(dir)}, nil
+		return &FS{dir: filepath.Clean(dir), lstat: lstatAt}, nil
 	}
 	return f, err
 }

@@ -364,15 +364,15 @@ func (s *scanner) take(d *scanDir, so *sorter, f *found, e Entry) error {
 }
 
 // excludes reports whether a name of a directory is excluded that could not be looked at for err. Nobody knows whether it
-// is a directory: a pattern of directories means it, too. What is told of anything else than the name, as a line that was
-// not understood, may be of another one.
+// is a directory: only patterns that mean one of its name do, as those of files alone would take it for removed. What is told of anything
+// else than the name, as a line that was not understood, may be of another one.
 func (s *scanner) excludes(dir, name string, err error) bool {
 	if checkName(dir, name) != nil {
 		return false
 	}
 	path := child(dir, name)
 	var e *Error
-	return errors.As(err, &e) && e.Path == path && (s.cfg.Exclude.Match(path, false) || s.cfg.Exclude.Match(path, true))
+	return errors.As(err, &e) && e.Path == path && s.cfg.Exclude.Match(path, true)
 }
 
 // tell reports what is wrong with a listing.

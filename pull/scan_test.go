@@ -654,7 +654,7 @@ func TestScanEndless(t *testing.T) {
 func TestScanExcludesUnseen(t *testing.T) {
 	unseen := func(path string) error { return failOS("stat", path, syscall.EACCES) }
 	for name, tt := range map[string]struct {
-		pattern  string
+		patterns string
 		entry    Entry
 		excluded bool
 	}{
@@ -664,12 +664,13 @@ func TestScanExcludesUnseen(t *testing.T) {
 		"of no known type":            {"mnt", Entry{Name: "mnt"}, true},
 		"with a target too long":      {"l", Entry{Name: "l", Type: Symlink, Target: strings.Repeat("t", maxPath+1)}, true},
 		"another one":                 {"other", Entry{Name: "mnt", Err: unseen("/d/mnt")}, false},
+		"if it were a file":           {"* !*/", Entry{Name: "mnt", Err: unseen("/d/mnt")}, false},
 		"of somewhere else":           {"mnt", Entry{Name: "mnt", Err: unseen("/mnt")}, false},
 		"a line":                      {"/d/*", Entry{Name: "mnt", Err: errLine("/d", "mnt")}, false},
 		"a name that is not possible": {"/d/*", Entry{Name: "a/b", Err: checkName("/d", "a/b")}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			x, err := ParseExclude([]string{tt.pattern})
+			x, err := ParseExclude(strings.Fields(tt.patterns))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -34,10 +34,10 @@ func (l *loader) warnOwn(s *Source) {
 	}
 }
 
-// below is the path that dir has something at, from "/" on; ok is false when it is not in dir. Symbolic links are
-// followed, of what is not there yet those of the directory that it would be in.
+// below is the path that dir has something at, from "/" on; ok is false when it is not in dir. Paths are compared as they are
+// written: whoever followed links would wait for a source, or a store, whose server is away.
 func below(dir, path string) (rest string, ok bool) {
-	rest, err := filepath.Rel(resolve(dir), resolve(path))
+	rest, err := filepath.Rel(dir, path)
 	if err != nil || !filepath.IsLocal(rest) {
 		return "", false
 	}
@@ -47,30 +47,24 @@ func below(dir, path string) (rest string, ok bool) {
 	return "/" + filepath.ToSlash(rest), true
 }
 
-// resolve follows the symbolic links of a path as far as it is there.
-func resolve(path string) string {
-	rest := ""
-	for {
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			return filepath.Join(real, rest)
-		}
-		up := filepath.Dir(path)
-		if up == path {
-			return filepath.Join(path, rest)
-		}
-		rest = filepath.Join(filepath.Base(path), rest)
-		path = up
-	}
-}
-
-// excludes reports whether a directory is excluded, or one that it is in.
+// excludes reports whether a directory is excluded, one that it is in, or all that is in it.
 func excludes(x *pull.Exclude, path string) bool {
 	for i := 1; i < len(path); i++ {
 		if path[i] == '/' && x.Match(path[:i], true) {
 			return true
 		}
 	}
-	return path != "/" && x.Match(path, true)
+	if path != "/" && x.Match(path, true) {
+		return true
+	}
+	for _, name := range []string{"snapgate", ".0"} { // nobody excludes both of them by name
+		for _, dir := range []bool{false, true} {
+			if !x.Match(strings.TrimSuffix(path, "/")+"/"+name, dir) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // escapePath is a pattern for a path.
