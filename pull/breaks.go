@@ -17,8 +17,8 @@ const (
 	// they, but the server.
 	maxBreaks = 32
 	// maxBusy is how many calls in a row may be refused for now to their last attempt. With more it is the server's
-	// way of saying never. As many are under way at a time over FTP.
-	maxBusy = 32
+	// way of saying never. Half as many are under way at a time over FTP: that all of them were refused says that it is busy.
+	maxBusy = 2 * farFTPConnections
 	// maxTurn is how long a call has its connection for itself: one that breaks it does so sooner, and
 	// the upload of a large file is not to hold up the others.
 	maxTurn = 10 * time.Second

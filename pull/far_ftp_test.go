@@ -236,7 +236,7 @@ func TestFarFTPRoundTrips(t *testing.T) {
 
 // Small files come over many connections, with TLS, too.
 func TestFarFTPSmallFiles(t *testing.T) {
-	const files, atLeast = 640, 220 // files/s once all are logged in
+	const files, atLeast = 24 * farFTPConnections, 205 // files/s once all are logged in
 	dir := smallFiles(t, files)
 	synctest.Test(t, func(t *testing.T) {
 		r := farFTP(t, &farNet{}, &ftpHouse{dir: dir, mlsd: true}, true, func(*FTPConfig) {})
