@@ -295,6 +295,60 @@ func TestMaintainElsewhere(t *testing.T) {
 	}
 }
 
+// TestViewOfOlderCopy has an open snapshot be in no state for a while, as another disk is in the place of the store's: what is not found of it
+// was not removed.
+func TestViewOfOlderCopy(t *testing.T) {
+	k := newKeeper(t)
+	a := k.commit(snapshotter.ID{}, tree{"/": dir(0)}.all()...)
+	files := func() []string {
+		list, err := filepath.Glob(filepath.Join(strings.TrimPrefix(k.store.Location(), "fs://"), "*", "*", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	older := files()
+	b := k.commit(a, put("/big", file(1, noise(1, 2<<20))))
+	other := k.beside()
+	v, err := other.View(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	f, err := v.Open(t.Context(), "/big")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	newer := slices.DeleteFunc(files(), func(p string) bool { return slices.Contains(older, p) })
+	aside := t.TempDir()
+	move := func(away bool) {
+		for _, p := range newer {
+			from, to := p, filepath.Join(aside, filepath.Base(p))
+			if !away {
+				from, to = to, from
+			}
+			if err := os.Rename(from, to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := other.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move(true)
+	if list, err := other.Snapshots(t.Context(), ""); err != nil || len(list) != 1 {
+		t.Fatalf("snapshots of the older copy: %v, %v", list, err)
+	}
+	if _, err := f.ReadAt(make([]byte, 1), 0); !errors.Is(err, snapshotter.ErrUnavailable) || errors.Is(err, snapshotter.ErrNoSnapshot) {
+		t.Errorf("while it is away: %v", err)
+	}
+	move(false)
+	if _, err := f.ReadAt(make([]byte, 1), 0); err != nil {
+		t.Errorf("when it is back: %v", err)
+	}
+}
+
 // beside is the same store in another process.
 func (r *rig) beside(options ...func(*snapshotter.Config)) *rig {
 	r.t.Helper()

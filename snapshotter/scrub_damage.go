@@ -96,7 +96,7 @@ func (r *scrubbing) saveDamage() error {
 }
 
 // Distrust has stored again, from now on, what is uploaded and is only in packfiles that st calls
-// damaged: it would be lost with them; and maintenance leaves alone what no state tells of while st calls states missing. Scrubs
+// damaged: it would be lost with them; and maintenance marks and removes nothing while st calls states missing. Scrubs
 // do so with what they know. While st has forgotten what is damaged, Maintain ends with ErrForgotten.
 func (s *Snapshotter) Distrust(st *ScrubState) {
 	packfiles := make(map[objects.MAC]struct{})

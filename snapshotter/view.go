@@ -100,8 +100,9 @@ func (o origin) error(err error) error {
 		return o.unlisted.error(err)
 	}
 	if o.s.known(o.id) == nil { // since it was opened
+		// That no state tells of it any more is so, too, while another disk is in the place of the store's.
 		u, uerr := o.s.whyUnlisted(o.id)
-		if uerr != nil {
+		if uerr != nil || !u.removed {
 			return err
 		}
 		return u.error(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"testing"
+	"time"
 
 	"github.com/snapgate/gateway/snapshotter"
 )
@@ -92,7 +93,8 @@ func TestHeadReclaimedWhileOpen(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		pending string // waits for its rename; "" for nothing
-	}{{"nothing waits", ""}, {"a name waits for its rename", "/x.part"}} {
+		copied  bool   // a copy of the data directory has made a snapshot above the head
+	}{{name: "nothing waits"}, {name: "a name waits for its rename", pending: "/x.part"}, {name: "a copy went on from an older head", copied: true}} {
 		t.Run(tt.name, func(t *testing.T) {
 			repo := newMemRepository()
 			sys := openTestSystem(t, t.TempDir(), repo)
@@ -100,10 +102,15 @@ func TestHeadReclaimedWhileOpen(t *testing.T) {
 			s := testShare(t, sys)
 			v := visit(t, sys, "u", PermFull, "/")
 			mustDo(t, s, put(t, s, "/f", "one"))
-			commitShare(t, s)
+			first := commitShare(t, s)
 			mustDo(t, s, &op{kind: opMkdir, name: Name{"/d"}})
 			mustDo(t, s, put(t, s, "/d/g", "gone"))
 			head := commitShare(t, s)
+			if tt.copied {
+				otherCommit(t, repo, snapshotter.Meta{
+					GatewayID: sys.GatewayID(), ShareID: s.id, Parent: first, Sequence: 3, Journal: 900, Suffix: 7, Time: time.Now().UTC(),
+				})
+			}
 			all := map[string]string{"/f": "one"}
 			if tt.pending != "" {
 				mustDo(t, s, put(t, s, tt.pending, "waits"))
@@ -124,5 +131,50 @@ func TestHeadReclaimedWhileOpen(t *testing.T) {
 			mustDo(t, s, put(t, s, "/h", "two"))
 			want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), map[string]string{"/f": "one", "/h": "two"})
 		})
+	}
+}
+
+// The head is reclaimed after the next snapshot was made, of which nobody knows here: the commit takes that over all the same.
+func TestHeadReclaimedBeforeNote(t *testing.T) {
+	repo := newMemRepository()
+	sys := openTestSystem(t, t.TempDir(), repo)
+	defer func() { closeSystem(t, sys) }()
+	s := testShare(t, sys)
+	v := visit(t, sys, "u", PermFull, "/")
+	mustDo(t, s, put(t, s, "/f", "one"))
+	head := commitShare(t, s)
+	mustDo(t, s, put(t, s, "/g", "two"))
+	all := map[string]string{"/f": "one", "/g": "two"}
+	wantNil(t, "between", s.committer.between(t.Context(), func(ctx context.Context) error { // so that it tries nothing by itself
+		wantNil(t, "seal", s.seal(ctx, "manual"))
+		repo.FailAfterCommit(snapshotter.ErrUnavailable)
+		if _, err := s.commitNext(ctx); !errors.Is(err, snapshotter.ErrUnavailable) {
+			t.Errorf("the reply is lost: %v", err)
+		}
+		repo.FailAfterCommit(nil)
+		repo.Reclaim(head)
+		_, err := v.Stat(ctx, "/f")
+		wantKind(t, "stat", err, KindUnavailable)
+		want(t, "the head is looked for", s.headLost.Load(), true)
+		_, err = s.commitNext(ctx)
+		wantNil(t, "commit", err)
+		want(t, "sequence", s.head().sequence, uint64(2))
+		return nil
+	}))
+	want(t, "live tree", contents(t, s), all)
+	all["/h"] = "three"
+	mustDo(t, s, put(t, s, "/h", "three"))
+	want(t, "next snapshot", viewContents(t, repo, commitShare(t, s)), all)
+	want(t, "snapshots", s.head().sequence, uint64(3))
+	want(t, "the head is looked for still", s.headLost.Load(), false)
+}
+
+// Of what a journal has lost at its end nothing is known: a snapshot of a set that was closed there is not called another's.
+func TestSealsOfCutJournal(t *testing.T) {
+	ops := []replayed{{pos: 7, op: &op{kind: opMkdir}}, {pos: 8, op: &op{kind: opSeal}}, {pos: 9, op: &op{kind: opMkdir}}}
+	last := committedRecord{id: snapshotter.ID{1}, sequence: 1, upTo: 6}
+	for journal, others := range map[uint64]bool{6: true, 7: true, 8: false, 9: true, 10: false, 900: false} {
+		snap := snapshotter.Snapshot{ID: snapshotter.ID{2}, Parent: last.id, Sequence: 2, Journal: journal}
+		want(t, fmt.Sprintf("others have made one up to %d", journal), sealsOf(ops).exclude(nil, snap, last), others)
 	}
 }

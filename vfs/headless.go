@@ -64,6 +64,9 @@ func (s *share) settle(ctx context.Context) error {
 	if err := s.regainHead(ctx); err != nil {
 		return fmt.Errorf("the last snapshot, which the changes belong above, cannot be read: %w", err)
 	}
+	if s.headLost.Load() {
+		return nil // the commit that follows takes the next one over
+	}
 	s.log.Info("the last snapshot can be read again, and changes go on above it", "share", s.name, "snapshot", s.head().id.String())
 	return nil
 }
@@ -87,9 +90,12 @@ func (s *share) regainHead(ctx context.Context) error {
 		return s.reopenHead(ctx)
 	case !gone:
 		return err
-	case newest.Sequence > s.head().sequence && (s.headless.Load() != nil || s.triedAny()):
+	case newest.Sequence > s.head().sequence:
 		// It is one of what is pending, whose note was lost: changes would be made twice. At a start findHead sees to it, and later
-		// madeBefore, while the head is there.
+		// madeBefore, when it is the next one.
+		if made, err := s.madeNext(ctx); made || err != nil {
+			return err
+		}
 		return fmt.Errorf("the head was removed, and snapshot %s may have some of the changes already: restart the gateway, which finds out which", newest.ID)
 	}
 	if replaced, rerr := s.replaceHead(ctx); replaced || rerr != nil {
@@ -99,6 +105,22 @@ func (s *share) regainHead(ctx context.Context) error {
 		return s.reopenHead(ctx) // it was put back meanwhile
 	}
 	return err
+}
+
+// madeNext reports whether the next snapshot has been made already, by an attempt that seemed to fail.
+func (s *share) madeNext(ctx context.Context) (bool, error) {
+	s.mu.Lock()
+	var set *changeSet
+	if len(s.ledger.sealed) > 0 {
+		set = s.ledger.sealed[0]
+	}
+	last := s.ledger.last
+	s.mu.Unlock()
+	if set == nil || !set.tried || set.tree == nil {
+		return false, nil
+	}
+	made, err := s.madeBefore(ctx, set, last)
+	return !made.ID.IsZero(), err
 }
 
 // triedAny reports whether there may be a snapshot of a set that is pending.

@@ -11,13 +11,17 @@ import (
 )
 
 // newest returns the newest snapshot of the share's own lineage, and whether the head as
-// it was noted is gone.
+// it was noted is gone. Called by the committer only.
 func (s *share) newest(ctx context.Context) (newest snapshotter.Snapshot, headGone bool, err error) {
 	list, err := s.system.cfg.Repository.AllSnapshots(ctx, s.name, false)
 	if err != nil {
 		return newest, false, fmt.Errorf("list snapshots: %w", err)
 	}
-	return s.newestAbove(ctx, list, s.head(), nil)
+	last := s.head()
+	if s.headless.Load() == nil && !s.triedAny() { // what is above the head was made by a copy of the data directory
+		list = slices.DeleteFunc(slices.Clone(list), func(snap snapshotter.Snapshot) bool { return snap.Sequence > last.sequence })
+	}
+	return s.newestAbove(ctx, list, last, nil)
 }
 
 // newestAbove is newest of a list, for a note of the head, without those that the journal's seals, if given, say that others have made.
@@ -55,13 +59,14 @@ func (s *share) newestAbove(ctx context.Context, list []snapshotter.Snapshot, la
 // seals are where a journal has closed sets.
 type seals struct {
 	at  map[uint64]bool
-	end uint64 // the last position of the journal
+	end uint64 // the last position that the journal has whole
 }
 
-// sealsOf are those of the journal of a share that is being opened.
-func (s *share) sealsOf(ops []replayed) *seals {
-	sealed := &seals{at: map[uint64]bool{}, end: uint64(s.journal.Last())}
+// sealsOf are those of a journal that has these operations.
+func sealsOf(ops []replayed) *seals {
+	sealed := &seals{at: map[uint64]bool{}}
 	for _, r := range ops {
+		sealed.end = max(sealed.end, uint64(r.pos))
 		if r.op.kind == opSeal {
 			sealed.at[uint64(r.pos)] = true
 		}

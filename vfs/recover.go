@@ -167,7 +167,7 @@ func (s *share) closeFiles() error {
 // recover replays the journal over the head.
 func (s *share) recover(ctx context.Context, ops []replayed, rec *Recovery) error {
 	noted := s.ledger.last
-	away, err := s.findHead(ctx, s.sealsOf(ops))
+	away, err := s.findHead(ctx, sealsOf(ops))
 	if err != nil {
 		return err
 	}
