@@ -31,15 +31,10 @@ func (s *share) commitOldest(ctx context.Context) (bool, error) {
 		return true, err
 	}
 	began := time.Now()
-	s.mu.Lock()
-	if len(s.ledger.sealed) == 0 {
-		s.mu.Unlock()
+	set, last := s.oldest()
+	if set == nil {
 		return false, nil
 	}
-	set := s.ledger.sealed[0]
-	last := s.ledger.last
-	s.mu.Unlock()
-
 	real := false
 	set.changes = 0
 	set.tree.diff(func(_ snapshotter.Change, _ *node, isReal bool) bool {
@@ -87,6 +82,16 @@ func (s *share) commitOldest(ctx context.Context) (bool, error) {
 		Users: slices.Sorted(maps.Keys(set.users)), Dur: time.Since(began),
 	})
 	return true, nil
+}
+
+// oldest returns the sealed set that is to be committed next, nil when there is none, and the last commit.
+func (s *share) oldest() (*changeSet, committedRecord) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.ledger.sealed) == 0 {
+		return nil, s.ledger.last
+	}
+	return s.ledger.sealed[0], s.ledger.last
 }
 
 // store makes the snapshot of a set, unless an attempt that seemed to fail has made it.

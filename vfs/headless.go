@@ -109,13 +109,7 @@ func (s *share) regainHead(ctx context.Context) error {
 
 // madeNext reports whether the next snapshot has been made already, by an attempt that seemed to fail.
 func (s *share) madeNext(ctx context.Context) (bool, error) {
-	s.mu.Lock()
-	var set *changeSet
-	if len(s.ledger.sealed) > 0 {
-		set = s.ledger.sealed[0]
-	}
-	last := s.ledger.last
-	s.mu.Unlock()
+	set, last := s.oldest()
 	if set == nil || !set.tried || set.tree == nil {
 		return false, nil
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
+	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/pull"
 	"github.com/snapgate/gateway/snapshotter"
 )
@@ -345,7 +346,7 @@ func (r *run) failed(ctx context.Context, dst string, err error) {
 // fatal reports whether going on makes no sense after an error.
 func fatal(err error) bool {
 	return pull.KindOf(err) == pull.KindConnection || errors.Is(err, snapshotter.ErrUnavailable) ||
-		errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS)
+		disk.IsFull(err) || errors.Is(err, syscall.EROFS)
 }
 
 // wait waits until so many bytes may be moved.

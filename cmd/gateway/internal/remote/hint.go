@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/snapgate/gateway/cmd/gateway/internal/config"
+	"github.com/snapgate/gateway/internal/disk"
 	"github.com/snapgate/gateway/internal/sshclient"
 	"github.com/snapgate/gateway/pull"
 )
@@ -85,7 +86,7 @@ func hintOf(r *config.Remote, err error) string {
 		return "the server does not begin with TLS on that port: ftp:// is for TLS after AUTH TLS"
 	case e.Op == "log in" && r.TLS == config.TLSOff && e.Err != nil && strings.Contains(e.Err.Error(), "TLS"):
 		return "the server wants TLS: leave tls at explicit"
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case disk.IsFull(err):
 		return "the disk of the location is full: make room there"
 	case errors.Is(err, syscall.EROFS):
 		return "the file system of the location is read-only: mount it for writing, or choose another place"
