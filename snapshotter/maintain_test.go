@@ -264,16 +264,7 @@ func TestMaintainElsewhere(t *testing.T) {
 	a := k.commit(snapshotter.ID{}, tree{"/": dir(0), "/big": file(1, noise(1, 2<<20))}.all()...)
 	k.commit(a, remove("/big"))
 	other := k.beside()
-	v, err := other.View(t.Context(), a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.Close()
-	f, err := v.Open(t.Context(), "/big")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := other.hold(a, "/big")
 	k.drop(a)
 	for removed := 0; removed == 0; {
 		k.later()
@@ -310,16 +301,7 @@ func TestViewOfOlderCopy(t *testing.T) {
 	older := files()
 	b := k.commit(a, put("/big", file(1, noise(1, 2<<20))))
 	other := k.beside()
-	v, err := other.View(t.Context(), b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.Close()
-	f, err := v.Open(t.Context(), "/big")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := other.hold(b, "/big")
 	newer := slices.DeleteFunc(files(), func(p string) bool { return slices.Contains(older, p) })
 	aside := t.TempDir()
 	move := func(away bool) {
@@ -347,6 +329,22 @@ func TestViewOfOlderCopy(t *testing.T) {
 	if _, err := f.ReadAt(make([]byte, 1), 0); err != nil {
 		t.Errorf("when it is back: %v", err)
 	}
+}
+
+// hold opens a file of a snapshot, of which it keeps a view, until the end of the test.
+func (r *rig) hold(id snapshotter.ID, path string) *snapshotter.Reader {
+	r.t.Helper()
+	v, err := r.View(r.t.Context(), id)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = v.Close() })
+	f, err := v.Open(r.t.Context(), path)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = f.Close() })
+	return f
 }
 
 // beside is the same store in another process.

@@ -68,6 +68,25 @@ func (c heldConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// leftWith opens a store on the server, of which asked asks something, and which is left with patience on interrupt. To be called in a bubble,
+// as end is.
+func (s *busyServer) leftWith(t *testing.T, patience time.Duration) (asked func() error, interrupt, end func()) {
+	t.Helper()
+	files := backend.NewSFTP(backend.SFTPConfig{Dialer: s, Root: "/store", Connections: 1, Timeout: time.Hour})
+	ctx, interrupt := context.WithCancel(t.Context())
+	stop := (&Store{server: files}).LeaveWhen(ctx, patience)
+	asked = func() error { return ask(t, files) }
+	if err := asked(); err != nil {
+		t.Error(err)
+	}
+	return asked, interrupt, func() {
+		stop()
+		interrupt()
+		_ = files.Close()
+		s.tasks.Wait()
+	}
+}
+
 // ask asks for what is not there, which is an answer.
 func ask(t *testing.T, files *backend.SFTP) error {
 	_, err := files.Stat(t.Context(), "file")
@@ -82,17 +101,8 @@ func ask(t *testing.T, files *backend.SFTP) error {
 func TestLeaveWhen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &busyServer{}
-		files := backend.NewSFTP(backend.SFTPConfig{Dialer: server, Root: "/store", Connections: 1, Timeout: time.Hour})
-		s := &Store{server: files}
-		defer server.tasks.Wait()
-		defer files.Close()
-		ctx, interrupt := context.WithCancel(t.Context())
-		defer interrupt()
-		defer s.LeaveWhen(ctx, LeavePatience)()
-		asked := func() error { return ask(t, files) }
-		if err := asked(); err != nil {
-			t.Fatal(err)
-		}
+		asked, interrupt, end := server.leftWith(t, LeavePatience)
+		defer end()
 		release, result := server.held(asked)
 		defer release()
 		interrupt()
@@ -116,17 +126,8 @@ func TestLeavePatiently(t *testing.T) {
 	const patience = time.Minute
 	synctest.Test(t, func(t *testing.T) {
 		server := &busyServer{never: true}
-		files := backend.NewSFTP(backend.SFTPConfig{Dialer: server, Root: "/store", Connections: 1, Timeout: time.Hour})
-		s := &Store{server: files}
-		defer server.tasks.Wait()
-		defer files.Close()
-		ctx, interrupt := context.WithCancel(t.Context())
-		defer interrupt()
-		defer s.LeaveWhen(ctx, patience)()
-		asked := func() error { return ask(t, files) }
-		if err := asked(); err != nil {
-			t.Fatal(err)
-		}
+		asked, interrupt, end := server.leftWith(t, patience)
+		defer end()
 		interrupt()
 		began := time.Now()
 
